@@ -1,0 +1,21 @@
+"""attnc: attention mechanisms on NumPy arrays, forward and backward, in C.
+
+Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
+`cosine_attention`, `attend`; their gradients: `vjp`. The formulas in plain NumPy: `attnc.reference`.
+"""
+
+from attnc import functional, gradients
+from attnc.functional import *  # noqa: F403
+from attnc.gradients import vjp
+from attnc.threads import get_num_threads, set_num_threads
+
+__version__ = "0.1.0"
+
+__all__ = [
+    *functional.__all__,
+    "functional",
+    "get_num_threads",
+    "gradients",
+    "set_num_threads",
+    "vjp",
+]

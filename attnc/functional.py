@@ -1,0 +1,569 @@
+"""The attention functions, forward and backward in C.
+
+Each takes ``(..., time, feature)`` arrays and returns the context; `attnc.vjp` gives their gradients.
+They differ in how the score of a query and a key comes about:
+
+===========================  ====================================================================
+`dot_product_attention`      ``scale * q . k``
+`multiplicative_attention`   ``q W k``
+`additive_attention`         ``v . tanh(q Wq + k Wk + b)``
+`cosine_attention`           ``scale * q . k / (|q| |k|)``
+`attend`                     the caller's own
+===========================  ====================================================================
+
+What follows the score is the same for all::
+
+    s       = softcap(score) + bias
+    allowed = mask & key_mask & (j < key_lengths) & causal & window
+    weights = softmax of s over the allowed keys
+    context = dropout(weights) @ value
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import namedtuple
+
+import numpy as np
+
+from attnc import _core
+from attnc.gradients import Gradients, _describe, register_vjp
+
+__all__ = [
+    "additive_attention",
+    "attend",
+    "cosine_attention",
+    "dot_product_attention",
+    "multiplicative_attention",
+]
+
+# ---- results ----
+
+
+def _result_type(name, fields):
+    """A named tuple whose repr shows shapes, not numbers."""
+    base = namedtuple(name, fields)
+
+    def __repr__(self):
+        shown = ", ".join(f"{field}={_describe(getattr(self, field))}" for field in self._fields)
+        return f"{name}({shown})"
+
+    return type(name, (base,), {"__slots__": (), "__repr__": __repr__, "__module__": __name__})
+
+
+WeightsResult = _result_type("WeightsResult", "context weights")
+LseResult = _result_type("LseResult", "context lse")
+FullResult = _result_type("FullResult", "context weights lse")
+
+
+def _named(outputs, return_weights):
+    if len(outputs) == 3:
+        return FullResult(*outputs)
+    return WeightsResult(*outputs) if return_weights else LseResult(*outputs)
+
+
+def _dropout_key(rng):
+    """The 64-bit key of a call with dropout: an integer is the key itself."""
+    if rng is None or isinstance(rng, np.random.Generator):
+        return int(np.random.default_rng(rng).integers(2**64, dtype=np.uint64))
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        return int(rng)
+    return rng  # refused in C, by name
+
+
+# ---- docstrings: what all functions share is written once ----
+
+_COMMON = {
+    "masks": """\
+mask : array of bool, optional
+    ``(..., Tq, Tk)``, True: this query may attend to this key. Like all masks it has every axis,
+    and axes of size 1 broadcast.
+key_mask : array of bool, optional
+    ``(..., Tk)``, True: this key may be attended to.
+key_lengths : int or array of int, optional
+    ``(...,)``, in ``0..Tk``: keys ``j < length`` may be attended to.
+bias : array, optional
+    ``(..., Tq, Tk)``, added to the scores; ``-inf`` excludes like False in `mask`. Has a gradient.
+causal : bool, default False
+    Query ``i`` at position ``p = i + causal_offset`` attends to keys ``j <= p`` only.
+causal_offset : int or array of int, optional
+    ``(...,)``; default ``Tk - Tq``, so that the last query sees the last key. 0 is what PyTorch
+    and JAX do. Goes with `causal` or `window`.
+window : (left, right), optional
+    Only keys ``p - left <= j <= p + right``; an integer >= 0 or None for open on either side.
+softcap : float, optional
+    ``c * tanh(score / c)`` with ``c > 0`` takes the place of the score.
+dropout : float, default 0
+    Probability in ``[0, 1)`` that a weight is dropped; those kept are divided by
+    ``1 - dropout``.
+rng : None, int or numpy.random.Generator, optional
+    Where the dropout comes from. The same int gives the same choice for every dtype and number
+    of threads.
+return_weights, return_lse : bool, default False
+    Return the weights ``(..., Tq, Tk)``, before dropout, or the natural logarithm of the sum of
+    the exponentials of each query's scores, ``(..., Tq)``, as well.
+
+Returns
+-------
+context : ndarray
+    ``(..., Tq, Dv)``. With a ``return_`` flag a named tuple of what was asked for, in the order
+    ``context, weights, lse``. A query that may attend to nothing gets context 0, weights 0 and
+    lse ``-inf``, and adds nothing to any gradient.
+
+Raises
+------
+TypeError
+    If an argument is not what it should be: complex or object arrays, masked arrays, tensors of
+    other libraries, masks that are not boolean.
+ValueError
+    If shapes do not fit or an option is out of range.
+
+""",
+    "sequences": """\
+query : array_like
+    ``(..., Tq, Dq)``. Leading axes (batch, heads) are those of the other arrays or 1.
+key : array_like
+    ``(..., Tk, Dk)``.
+value : array_like
+    ``(..., Tk, Dv)``; any Dv.
+""",
+    "dtypes": """\
+Computed in float32 or float64, whatever `numpy.result_type` of the arrays says; float16 and
+bfloat16 are computed in float32, integers and lists in float64. What a mask excludes is not read:
+NaN there has no effect. The context has the same bits with any ``return_`` flag and any number
+of threads.
+
+""",
+}
+
+
+def _documented(function):
+    if function.__doc__:  # there is none under python -OO
+        text = inspect.cleandoc(function.__doc__)  # from Python 3.13 on the compiler does that
+        for name, common in _COMMON.items():
+            text = text.replace("{" + name + "}\n", common)
+        function.__doc__ = text
+    return function
+
+
+# ---- the functions ----
+
+
+@_documented
+def dot_product_attention(
+    query,
+    key,
+    value,
+    *,
+    scale=None,
+    mask=None,
+    key_mask=None,
+    key_lengths=None,
+    bias=None,
+    causal=False,
+    causal_offset=None,
+    window=None,
+    softcap=None,
+    dropout=0.0,
+    rng=None,
+    return_weights=False,
+    return_lse=False,
+):
+    """Attention by the dot product: ``softmax(scale * query @ key.T) @ value``.
+
+    Parameters
+    ----------
+    {sequences}
+    scale : float or 0-d array, optional
+        Factor of the scores; default ``1 / sqrt(D)`` ("scaled dot-product"); 1 is Luong's "dot". A
+        0-d array has a gradient.
+    {masks}
+    See Also
+    --------
+    multiplicative_attention : the same with a weight between query and key
+    attnc.vjp : the gradients
+
+    Notes
+    -----
+    The score of query i and key j is ``s_ij = scale * q_i . k_j``: Vaswani et al. 2017, "Attention is
+    all you need", eq. 1; with scale 1 Luong et al. 2015, "Effective approaches to attention-based
+    neural machine translation", eq. 8 (dot). Nothing of size ``Tq * Tk`` is stored.
+
+    {dtypes}
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> query, key, value = np.eye(2), np.eye(2), np.array([[1.0], [2.0]])
+    >>> attnc.dot_product_attention(query, key, value, scale=1.0).round(4)
+    array([[1.2689],
+           [1.7311]])
+    """
+    outputs = _core.dot_product_attention(
+        query,
+        key,
+        value,
+        scale,
+        mask,
+        key_mask,
+        key_lengths,
+        bias,
+        causal,
+        causal_offset,
+        window,
+        softcap,
+        dropout,
+        _dropout_key(rng) if dropout else 0,
+        return_weights,
+        return_lse,
+        False,
+    )
+    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+
+
+@_documented
+def multiplicative_attention(
+    query,
+    key,
+    value,
+    weight,
+    *,
+    mask=None,
+    key_mask=None,
+    key_lengths=None,
+    bias=None,
+    causal=False,
+    causal_offset=None,
+    window=None,
+    softcap=None,
+    dropout=0.0,
+    rng=None,
+    return_weights=False,
+    return_lse=False,
+):
+    """Attention with a bilinear score: ``softmax(query @ weight @ key.T) @ value``.
+
+    Parameters
+    ----------
+    {sequences}
+    weight : array_like
+        ``(Dq, Dk)``, W_a of the paper.
+    {masks}
+    See Also
+    --------
+    dot_product_attention : without a weight
+    attnc.MultiplicativeAttention : the layer
+    attnc.vjp : the gradients
+
+    Notes
+    -----
+    The score of query i and key j is ``s_ij = q_i W k_j``: Luong et al. 2015, "Effective approaches to
+    attention-based neural machine translation", eq. 8 (general).
+
+    {dtypes}
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> query, key, value = np.ones((1, 3)), np.eye(2), np.array([[1.0], [2.0]])
+    >>> weight = np.zeros((3, 2))
+    >>> attnc.multiplicative_attention(query, key, value, weight)
+    array([[1.5]])
+    """
+    outputs = _core.multiplicative_attention(
+        query,
+        key,
+        value,
+        weight,
+        mask,
+        key_mask,
+        key_lengths,
+        bias,
+        causal,
+        causal_offset,
+        window,
+        softcap,
+        dropout,
+        _dropout_key(rng) if dropout else 0,
+        return_weights,
+        return_lse,
+        False,
+    )
+    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+
+
+@_documented
+def additive_attention(
+    query,
+    key,
+    value,
+    score_vector,
+    *,
+    query_weight=None,
+    key_weight=None,
+    score_bias=None,
+    mask=None,
+    key_mask=None,
+    key_lengths=None,
+    bias=None,
+    causal=False,
+    causal_offset=None,
+    window=None,
+    softcap=None,
+    dropout=0.0,
+    rng=None,
+    return_weights=False,
+    return_lse=False,
+):
+    """Attention with a score from a small network: ``v . tanh(q Wq + k Wk + b)``.
+
+    Parameters
+    ----------
+    {sequences}
+    score_vector : array_like
+        ``(H,)``, v_a of the paper.
+    query_weight : array_like, optional
+        ``(Dq, H)``, W_a of the paper, transposed: it multiplies from the right. None: the query is
+        already projected, ``Dq = H``.
+    key_weight : array_like, optional
+        ``(Dk, H)``, U_a of the paper, transposed. None: the key is already projected, ``Dk = H``.
+    score_bias : array_like, optional
+        ``(H,)``, added before the tanh.
+    {masks}
+    See Also
+    --------
+    attnc.AdditiveAttention : the layer
+    attnc.vjp : the gradients
+
+    Notes
+    -----
+    The score of query i and key j is ``s_ij = v . tanh(q_i Wq + k_j Wk + b)``: Bahdanau et al. 2015,
+    "Neural machine translation by jointly learning to align and translate", section A.1.2. No array
+    of shape ``(..., Tq, Tk, H)`` is ever formed.
+
+    {dtypes}
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> query, key, value = np.zeros((1, 3)), np.zeros((2, 3)), np.array([[1.0], [2.0]])
+    >>> attnc.additive_attention(query, key, value, np.ones(3))
+    array([[1.5]])
+    """
+    outputs = _core.additive_attention(
+        query,
+        key,
+        value,
+        score_vector,
+        query_weight,
+        key_weight,
+        score_bias,
+        mask,
+        key_mask,
+        key_lengths,
+        bias,
+        causal,
+        causal_offset,
+        window,
+        softcap,
+        dropout,
+        _dropout_key(rng) if dropout else 0,
+        return_weights,
+        return_lse,
+        False,
+    )
+    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+
+
+@_documented
+def cosine_attention(
+    query,
+    key,
+    value,
+    *,
+    scale=1.0,
+    mask=None,
+    key_mask=None,
+    key_lengths=None,
+    bias=None,
+    causal=False,
+    causal_offset=None,
+    window=None,
+    softcap=None,
+    dropout=0.0,
+    rng=None,
+    return_weights=False,
+    return_lse=False,
+):
+    """Attention by the angle between query and key: ``scale * cos(q, k)``.
+
+    Parameters
+    ----------
+    {sequences}
+    scale : float or 0-d array, default 1.0
+        Factor of the cosine, the sharpness of the weights. A 0-d array has a gradient.
+    {masks}
+    See Also
+    --------
+    attnc.CosineAttention : the layer, with a learned scale
+    attnc.vjp : the gradients
+
+    Notes
+    -----
+    The score of query i and key j is ``s_ij = scale * q_i . k_j / (|q_i| |k_j|)``: Graves et al. 2014,
+    "Neural Turing machines", eq. 5 and 6 (content addressing). A zero vector has score 0 with
+    everything, and gradient 0.
+
+    {dtypes}
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> query, key, value = np.array([[5.0, 0.0]]), np.eye(2), np.array([[1.0], [2.0]])
+    >>> attnc.cosine_attention(query, key, value).round(4)
+    array([[1.2689]])
+    """
+    outputs = _core.cosine_attention(
+        query,
+        key,
+        value,
+        scale,
+        mask,
+        key_mask,
+        key_lengths,
+        bias,
+        causal,
+        causal_offset,
+        window,
+        softcap,
+        dropout,
+        _dropout_key(rng) if dropout else 0,
+        return_weights,
+        return_lse,
+        False,
+    )
+    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+
+
+@_documented
+def attend(
+    scores,
+    value,
+    *,
+    mask=None,
+    key_mask=None,
+    key_lengths=None,
+    bias=None,
+    causal=False,
+    causal_offset=None,
+    window=None,
+    softcap=None,
+    dropout=0.0,
+    rng=None,
+    return_weights=False,
+    return_lse=False,
+):
+    """Attention with scores of your own: ``softmax(scores) @ value``.
+
+    Parameters
+    ----------
+    scores : array_like
+        ``(..., Tq, Tk)``, from any match function. A score of ``-inf`` has weight 0; a query whose
+        every score is ``-inf`` attends to nothing. Its value is still read: to exclude a key, NaN and
+        all, use `mask` or `bias`.
+    value : array_like
+        ``(..., Tk, Dv)``. Leading axes are those of `scores` or 1.
+    {masks}
+    See Also
+    --------
+    attnc.vjp : the gradients
+
+    Notes
+    -----
+    The common part of all attention: Bahdanau et al. 2015, eq. 5 and 6; Luong et al. 2015, eq. 7.
+
+    {dtypes}
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> attnc.attend(np.zeros((1, 2)), np.array([[1.0], [2.0]]))
+    array([[1.5]])
+    """
+    outputs = _core.attend(
+        scores,
+        value,
+        mask,
+        key_mask,
+        key_lengths,
+        bias,
+        causal,
+        causal_offset,
+        window,
+        softcap,
+        dropout,
+        _dropout_key(rng) if dropout else 0,
+        return_weights,
+        return_lse,
+        False,
+    )
+    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+
+
+# ---- gradients ----
+
+
+def _register(function, required, optional):
+    """Teach `vjp` a function of `_core`.
+
+    The arguments of the C function are the required arrays, then the keyword arguments in the order
+    of the signature; its backward twin returns the gradients of `required` and then `optional`.
+    """
+    forward = getattr(_core, function.__name__)
+    backward = getattr(_core, function.__name__ + "_backward")
+    defaults = function.__kwdefaults__
+    default_values = tuple(defaults.values())
+    names = tuple(defaults)
+    rng_at, dropout_at = names.index("rng"), names.index("dropout")
+    count = len(required)
+
+    def bind(arrays, options):
+        bound = inspect.signature(function).bind(*arrays, **options)  # raises as a call would
+        bound.apply_defaults()
+        return [bound.arguments[name] for name in required + names]
+
+    def rule(*arrays, **options):
+        if len(arrays) != count or not options.keys() <= defaults.keys():
+            arguments = bind(arrays, options)
+        elif options:
+            arguments = [*arrays, *(options.get(name, defaults[name]) for name in names)]
+        else:
+            arguments = [*arrays, *default_values]
+        # The dropout of backward is that of forward: draw its key once.
+        arguments[count + rng_at] = (
+            _dropout_key(arguments[count + rng_at]) if arguments[count + dropout_at] else 0
+        )
+        context, weights, lse, *saved = forward(*arguments, True)
+
+        def pullback(dcontext=None, *, dweights=None, dlse=None):
+            gradients = backward(*saved, dcontext, dweights, dlse, *arguments)
+            # The optional ones come last and are few; None: it was not passed as a real array.
+            given = {
+                name: gradient
+                for name, gradient in zip(optional, gradients[count:], strict=True)
+                if gradient is not None
+            }
+            return Gradients(dict(zip(required, gradients, strict=False)), given)
+
+        if weights is None and lse is None:
+            return context, pullback
+        outputs = [output for output in (context, weights, lse) if output is not None]
+        return _named(outputs, weights is not None), pullback
+
+    register_vjp(function, rule)
+
+
+_register(dot_product_attention, ("query", "key", "value"), ("scale", "bias"))
+_register(multiplicative_attention, ("query", "key", "value", "weight"), ("bias",))
+_register(
+    additive_attention,
+    ("query", "key", "value", "score_vector"),
+    ("query_weight", "key_weight", "score_bias", "bias"),
+)
+_register(cosine_attention, ("query", "key", "value"), ("scale", "bias"))
+_register(attend, ("scores", "value"), ("bias",))

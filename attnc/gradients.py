@@ -1,0 +1,134 @@
+"""Gradients: one mechanism for the functions, the layers and every bridge.
+
+``vjp(f, *arrays, **options)`` runs the forward pass of ``f`` once and returns what ``f`` returns
+together with its *pullback*, the map from gradients of the outputs to gradients of the inputs.
+There is no tape: a function takes part by registering one rule (`register_vjp`), a layer by its
+method ``_vjp``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Gradients", "register_vjp", "vjp"]
+
+_rules = {}  # function -> rule(*arrays, **options) returning (output, pullback)
+
+
+class Gradients(tuple):
+    """The gradients that a pullback returns.
+
+    Iterating gives the gradients of the required arrays in the order of the function's signature,
+    so that ``dquery, dkey, dvalue = pullback(dcontext)`` works. Every real array that was passed is
+    also an attribute under its argument's name: ``grads.bias``.
+
+    Parameters
+    ----------
+    required : dict of str to ndarray
+        Gradients of the required arrays, in signature order.
+    optional : dict of str to ndarray, optional
+        Gradients of the arrays that were passed by option.
+    """
+
+    def __new__(cls, required, optional=None):
+        self = super().__new__(cls, required.values())
+        attributes = self.__dict__
+        attributes.update(required)
+        if optional:
+            attributes.update(optional)
+        return self
+
+    def __getattr__(self, name):
+        # Only reached when there is no such gradient.
+        raise AttributeError(
+            f"no gradient of {name!r}: it was not passed as a real array; "
+            f"there are {', '.join(self.__dict__)}"
+        )
+
+    def __repr__(self):
+        shown = ", ".join(f"{name}: {_describe(g)}" for name, g in self.__dict__.items())
+        return f"Gradients({shown})"
+
+    def __reduce__(self):
+        names = list(self.__dict__)
+        split = len(self)
+        values = self.__dict__
+        return Gradients, (
+            {name: values[name] for name in names[:split]},
+            {name: values[name] for name in names[split:]},
+        )
+
+
+def _describe(value):
+    if value is None:
+        return "None"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(_describe(v) for v in value) + ")"
+    return f"{value.dtype} {value.shape}"
+
+
+def register_vjp(function, rule):
+    """Teach `vjp` a function.
+
+    Parameters
+    ----------
+    function : callable
+        What the user passes to `vjp`.
+    rule : callable
+        ``rule(*arrays, **options) -> (output, pullback)``.
+    """
+    _rules[function] = rule
+
+
+def vjp(f, /, *arrays, **options):
+    """Run ``f`` and return its output with the pullback of gradients.
+
+    Parameters
+    ----------
+    f : function or Layer
+        One of the package's functions (`attnc.dot_product_attention`, ...) or a layer.
+    *arrays
+        The arrays of ``f``, as in a call of ``f``.
+    **options
+        The options of ``f``, as in a call of ``f``.
+
+    Returns
+    -------
+    output
+        What ``f(*arrays, **options)`` returns.
+    pullback : callable
+        For the attention functions ``pullback(dcontext=None, *, dweights=None, dlse=None)``; it
+        returns `Gradients`. An incoming gradient has exactly the shape of its output. The pullback
+        may be called more than once. It refers to the inputs without copying them: do not write to
+        them before its last call.
+
+    Raises
+    ------
+    TypeError
+        If ``f`` is neither a function of this package nor a layer.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> x = np.ones((2, 3, 4))
+    >>> context, pullback = attnc.vjp(attnc.dot_product_attention, x, x, x)
+    >>> dquery, dkey, dvalue = pullback(np.ones_like(context))
+    >>> dvalue.shape
+    (2, 3, 4)
+    """
+    try:
+        rule = _rules[f]
+    except (KeyError, TypeError):  # TypeError: not hashable
+        rule = getattr(f, "_vjp", None)
+        if rule is None or isinstance(f, type):
+            raise TypeError(_unknown(f)) from None
+    return rule(*arrays, **options)
+
+
+def _unknown(f):
+    name = getattr(f, "__name__", None) or type(f).__name__
+    if isinstance(f, type) and hasattr(f, "_vjp"):
+        return f"vjp: f must be a layer, got the class {name}; make one first: {name}(...)"
+    known = ", ".join(sorted(function.__name__ for function in _rules))
+    return (
+        f"vjp: f must be a function of attnc or a layer, got {name}; the functions are {known}; "
+        "for a function of your own register its rule with attnc.gradients.register_vjp"
+    )

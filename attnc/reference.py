@@ -1,0 +1,461 @@
+"""Attention in plain NumPy: the formulas as the papers write them, and their derivatives by hand.
+
+This file is for reading. Every function of `attnc.functional` stands here once more, under the same
+name and with the same options, in float64 and without a trick; the fast kernels are tested against
+it. `vjp` gives the gradients.
+
+All mechanisms are one computation, `_attention` below. They differ only in how a query matches a
+key:
+
+    score    s_ij = match(q_i, k_j)              its mechanism
+    logit    l_ij = softcap(s_ij) + bias_ij
+    weight   w_ij = exp(l_ij - lse_i)            0 where query i may not attend to key j
+             lse_i = log sum_j exp(l_ij)         over the keys that query i may attend to
+    context  c_i  = sum_j dropout(w_ij) v_j
+
+Shapes, with i over queries and j over keys: query (..., Tq, Dq), key (..., Tk, Dk), value
+(..., Tk, Dv), scores and weights (..., Tq, Tk), lse (..., Tq), context (..., Tq, Dv). Leading axes
+of size 1 broadcast.
+
+The options that all functions share:
+
+    mask           (..., Tq, Tk) bool   True: this query may attend to this key
+    key_mask       (..., Tk) bool       True: every query may attend to this key
+    key_lengths    (...) or int         keys j < length are valid
+    causal         bool                 query i is at position p = i + causal_offset, sees j <= p
+    causal_offset  (...) or int         Tk - Tq unless given: the last query sees the last key
+    window         (left, right)        p - left <= j <= p + right; None: open on that side
+    bias           (..., Tq, Tk)        added to the capped score; -inf there is mask False
+    softcap        c                    c tanh(s / c) in place of s
+    dropout, rng                        drop a weight with this probability; None, int or Generator
+    return_weights, return_lse          return a named tuple: context, weights, lse as asked for
+    dtype                               what to compute in: float64 unless given
+
+What is masked is not read: a NaN behind a mask adds nothing to any output or gradient. A query that
+may attend to nothing has context 0, weights 0, lse -inf, and adds nothing to any gradient.
+"""
+
+import collections
+import functools
+import inspect
+
+import numpy as np
+
+__all__ = [
+    "additive_attention",
+    "attend",
+    "cosine_attention",
+    "dot_product_attention",
+    "multiplicative_attention",
+    "vjp",
+]
+
+
+# ---- One computation for all mechanisms ----------------------------------------------------------
+
+
+@np.errstate(all="ignore")  # inf and NaN are honest results here
+def _attention(
+    scores, score_gradients, required, optional, *,
+    mask=None, key_mask=None, key_lengths=None, bias=None, causal=False, causal_offset=None,
+    window=None, softcap=None, dropout=0.0, rng=None, return_weights=False, return_lse=False,
+):  # fmt: skip
+    """Softmax attention over given scores: returns (output, pullback).
+
+    `score_gradients(dscores, allowed)` returns the gradients of what the scores were computed from,
+    by name. The dicts `required` and `optional` hold the arguments that get a gradient.
+    """
+    value, dtype = required["value"], scores.dtype
+    lead = np.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
+    scores = np.broadcast_to(scores, lead + scores.shape[-2:])
+    if bias is not None:
+        bias = optional["bias"] = np.asarray(bias, dtype)
+
+    capped = scores if softcap is None else softcap * np.tanh(scores / softcap)
+    logits = capped if bias is None else capped + bias
+    allowed = _allowed(
+        scores.shape, mask, key_mask, key_lengths, bias, causal, causal_offset, window
+    )
+
+    masked = np.where(allowed, logits, -np.inf)
+    top = masked.max(axis=-1, keepdims=True, initial=-np.inf)
+    allowed &= top != -np.inf  # a row of nothing but -inf has no weight to give to any key
+    powers = np.where(allowed, np.exp(masked - top), 0)  # of numbers <= 0: cannot overflow
+    total = powers.sum(axis=-1, keepdims=True)
+    weights = np.where(allowed, powers / total, 0)
+    lse = np.where(total == 0, -np.inf, top + np.log(total))[..., 0]
+
+    kept = _dropout_factors(scores.shape, dropout, rng).astype(dtype) if dropout else dtype.type(1)
+    context = _sum_over_pairs(weights * kept, value, allowed)
+
+    outputs = {"context": context}
+    if return_weights:
+        outputs["weights"] = weights
+    if return_lse:
+        outputs["lse"] = lse
+    output = context
+    if len(outputs) > 1:
+        output = collections.namedtuple("Attention", outputs)(**outputs)
+
+    @np.errstate(all="ignore")
+    def pullback(dcontext=None, *, dweights=None, dlse=None):
+        """The gradients of sum(dcontext * context) + sum(dweights * weights) + sum(dlse * lse)."""
+        dcontext = np.zeros_like(context) if dcontext is None else np.asarray(dcontext, dtype)
+        dweights = np.zeros_like(weights) if dweights is None else np.asarray(dweights, dtype)
+        dlse = np.zeros_like(lse) if dlse is None else np.asarray(dlse, dtype)
+
+        dvalue = _sum_over_pairs(_T(weights * kept), dcontext, _T(allowed))
+        dweights = np.where(allowed, (dcontext @ _T(value)) * kept + dweights, 0)
+        mean = (weights * dweights).sum(axis=-1, keepdims=True)
+        dlogits = np.where(allowed, weights * (dweights - mean + dlse[..., None]), 0)
+        dscores = dlogits
+        if softcap is not None:
+            dscores = np.where(allowed, dlogits * (1 - np.tanh(scores / softcap) ** 2), 0)
+
+        gradients = {**score_gradients(dscores, allowed), "value": dvalue, "bias": dlogits}
+        arguments = {**required, **optional}
+        return Gradients(
+            {name: _sum_to(gradients[name], array.shape) for name, array in arguments.items()},
+            required,
+        )
+
+    return output, pullback
+
+
+class Gradients(tuple):
+    """The gradients of the required arrays, in signature order; that of any array by its name."""
+
+    def __new__(cls, gradients, required):
+        self = super().__new__(cls, (gradients[name] for name in required))
+        self.__dict__.update(gradients)
+        return self
+
+
+def _allowed(shape, mask, key_mask, key_lengths, bias, causal, causal_offset, window):
+    """Which query may attend to which key: the intersection of everything that was given."""
+    Tq, Tk = shape[-2:]
+    i, j = np.arange(Tq)[:, None], np.arange(Tk)
+    allowed = np.ones(shape, bool)
+    if mask is not None:
+        allowed &= mask
+    if key_mask is not None:
+        allowed &= np.asarray(key_mask)[..., None, :]
+    if key_lengths is not None:
+        allowed &= j < np.asarray(key_lengths, int)[..., None, None]
+    if bias is not None:
+        allowed &= bias != -np.inf
+    offset = np.asarray(Tk - Tq if causal_offset is None else causal_offset, int)
+    position = i + offset[..., None, None]
+    left, right = window or (None, None)
+    if causal:
+        allowed &= j <= position
+    if left is not None:
+        allowed &= position - j <= left
+    if right is not None:
+        allowed &= j - position <= right
+    return allowed
+
+
+def _sum_over_pairs(pairs, rows, allowed):
+    """`pairs @ rows` over the allowed pairs. Elsewhere pairs are 0, but 0 * NaN would not be."""
+    if np.isfinite(rows).all():
+        return pairs @ rows
+    return np.where(allowed[..., None], pairs[..., None] * rows[..., None, :, :], 0).sum(axis=-2)
+
+
+def _used(query, key, allowed):
+    """query and key with 0 in the rows that are in no allowed pair: those are not to be read."""
+    query = np.where(allowed.any(axis=-1)[..., None], query, 0)
+    key = np.where(allowed.any(axis=-2)[..., None], key, 0)
+    return query, key
+
+
+def _sum_to(gradient, shape):
+    """Sum over the axes along which an argument of this shape was broadcast."""
+    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    return gradient.sum(axis=axes, keepdims=True)
+
+
+def _T(x):
+    """Transpose the last two axes."""
+    return np.swapaxes(x, -1, -2)
+
+
+# ---- Dropout -------------------------------------------------------------------------------------
+
+
+def _dropout_factors(shape, dropout, rng):
+    """1 / (1 - dropout) where a weight is kept, 0 where it is dropped.
+
+    Philox is a random function, not a random sequence: the word of pair (i, j) in batch element n
+    depends on these three numbers and the key alone. So the kernels need not store the mask for
+    backward, and threads may draw their parts of it in any order.
+    """
+    if not isinstance(rng, (int, np.integer)):
+        rng = np.random.default_rng(rng).integers(2**64, dtype=np.uint64)
+    key = int(rng) & 0xFFFFFFFF, int(rng) >> 32
+    *lead, Tq, Tk = shape
+    n = np.arange(np.prod(lead, dtype=np.uint64), dtype=np.uint64).reshape(*lead, 1, 1)
+    i, block = np.arange(Tq)[:, None], np.arange(-(-Tk // 4))
+    words = philox4x32(np.broadcast_arrays(block, i, n & 0xFFFFFFFF, n >> np.uint64(32)), key)
+    words = words.reshape(*lead, Tq, 4 * block.size)[..., :Tk]
+    return (words >= np.uint64(dropout * 2**32)) / (1 - dropout)
+
+
+def philox4x32(counter, key):
+    """Philox4x32-10: four random 32-bit words, the last axis, from a counter of four, a key of two.
+
+    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+    """
+    low = np.uint64(0xFFFFFFFF)
+    c0, c1, c2, c3 = (np.asarray(c).astype(np.uint64) for c in counter)
+    k0, k1 = (np.uint64(k) for k in key)
+    for _ in range(10):
+        p0, p2 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c1 = (p2 >> np.uint64(32)) ^ c1 ^ k0, p2 & low
+        c2, c3 = (p0 >> np.uint64(32)) ^ c3 ^ k1, p0 & low
+        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
+    return np.stack([c0, c1, c2, c3], axis=-1)
+
+
+# ---- The mechanisms ------------------------------------------------------------------------------
+
+
+def _mechanism(with_pullback):
+    """Make the public function: it returns the output alone and shows all options in signature."""
+
+    @functools.wraps(with_pullback)
+    def function(*arrays, **options):
+        return with_pullback(*arrays, **options)[0]
+
+    *own, dtype, _ = inspect.signature(with_pullback).parameters.values()  # ..., dtype, **common
+    core = inspect.signature(_attention).parameters.values()
+    common = [option for option in core if option.kind is option.KEYWORD_ONLY]
+    function.__signature__ = inspect.Signature([*own, *common, dtype])
+    function.with_pullback = np.errstate(all="ignore")(with_pullback)
+    return function
+
+
+def vjp(function, *arrays, **options):
+    """Run a function of this module; return its output and its pullback (vector-Jacobian product).
+
+    `pullback(dcontext=None, *, dweights=None, dlse=None)` returns the gradients of the required
+    arrays as a tuple in signature order, and by name that of every real array that was passed:
+
+        context, pullback = vjp(dot_product_attention, query, key, value, bias=bias)
+        gradients = pullback(dcontext)
+        dquery, dkey, dvalue = gradients
+        dbias = gradients.bias
+
+    Each has the shape of its argument. A scale has a gradient if it is a 0-d array.
+    """
+    return function.with_pullback(*arrays, **options)
+
+
+@_mechanism
+def dot_product_attention(query, key, value, *, scale=None, dtype=np.float64, **common):
+    """Dot-product attention.
+
+        s_ij = scale * q_i . k_j        c_i = sum_j softmax_j(s_ij) v_j
+
+    `scale` is 1 / sqrt(D) unless given: Vaswani et al. 2017, "Attention is all you need", eq. 1.
+    With `scale=1` it is the "dot" of Luong et al. 2015, "Effective approaches to attention-based
+    neural machine translation", eq. 8.
+
+    Parameters
+    ----------
+    query, key, value : arrays (..., Tq, D), (..., Tk, D), (..., Tk, Dv)
+    scale : scalar or 0-d array, optional
+    **common
+        The options that all functions share; see the module.
+
+    Returns
+    -------
+    context (..., Tq, Dv), or a named tuple.
+    """
+    query, key, value = _arrays(dtype, query, key, value)
+    D = query.shape[-1] or 1  # without features every score is 0, not 0 / 0
+    factor = 1 / np.sqrt(dtype(D)) if scale is None else np.asarray(scale, dtype)
+    dots = query @ _T(key)
+
+    def score_gradients(dscores, allowed):
+        return {
+            "query": factor * _sum_over_pairs(dscores, key, allowed),
+            "key": factor * _sum_over_pairs(_T(dscores), query, _T(allowed)),
+            "scale": np.where(allowed, dscores * dots, 0),
+        }
+
+    required = {"query": query, "key": key, "value": value}
+    optional = {"scale": factor} if isinstance(scale, np.ndarray) else {}
+    return _attention(factor * dots, score_gradients, required, optional, **common)
+
+
+@_mechanism
+def multiplicative_attention(query, key, value, weight, *, dtype=np.float64, **common):
+    """Multiplicative attention.
+
+        s_ij = q_i W k_j        c_i = sum_j softmax_j(s_ij) v_j
+
+    The "general" of Luong et al. 2015, "Effective approaches to attention-based neural machine
+    translation", eq. 8.
+
+    Parameters
+    ----------
+    query, key, value : arrays (..., Tq, Dq), (..., Tk, Dk), (..., Tk, Dv)
+    weight : array (Dq, Dk)
+    **common
+        The options that all functions share; see the module.
+
+    Returns
+    -------
+    context (..., Tq, Dv), or a named tuple.
+    """
+    query, key, value, weight = _arrays(dtype, query, key, value, weight)
+
+    def score_gradients(dscores, allowed):
+        q, _ = _used(query, key, allowed)
+        dprojected = _sum_over_pairs(dscores, key, allowed)  # of q_i W
+        return {
+            "query": dprojected @ weight.T,
+            "key": _sum_over_pairs(_T(dscores), q @ weight, _T(allowed)),
+            "weight": _T(q) @ dprojected,
+        }
+
+    required = {"query": query, "key": key, "value": value, "weight": weight}
+    return _attention(query @ weight @ _T(key), score_gradients, required, {}, **common)
+
+
+@_mechanism
+def additive_attention(
+    query, key, value, score_vector, *, query_weight=None, key_weight=None, score_bias=None,
+    dtype=np.float64, **common,
+):  # fmt: skip
+    """Additive attention.
+
+        s_ij = v . tanh(q_i Wq + k_j Wk + b)        c_i = sum_j softmax_j(s_ij) v_j
+
+    Bahdanau et al. 2015, "Neural machine translation by jointly learning to align and translate"
+    (arXiv 1409.0473), section A.1.2. There q_i is the decoder's last state s_(i-1), k_j and v_j are
+    the encoder's annotation h_j, Wq and Wk are W_a and U_a transposed (here vectors are rows), v is
+    v_a, and there is no b.
+
+    Parameters
+    ----------
+    query, key, value : arrays (..., Tq, Dq), (..., Tk, Dk), (..., Tk, Dv)
+    score_vector : array (H,)
+        v.
+    query_weight, key_weight : arrays (Dq, H), (Dk, H), optional
+        Wq, Wk. None: the query (the key) is projected already, and its last axis is H.
+    score_bias : array (H,), optional
+        b.
+    **common
+        The options that all functions share; see the module.
+
+    Returns
+    -------
+    context (..., Tq, Dv), or a named tuple.
+    """
+    query, key, value, score_vector = _arrays(dtype, query, key, value, score_vector)
+    optional = {"query_weight": query_weight, "key_weight": key_weight, "score_bias": score_bias}
+    optional = {name: np.asarray(x, dtype) for name, x in optional.items() if x is not None}
+    q = query @ optional["query_weight"] if "query_weight" in optional else query
+    k = key @ optional["key_weight"] if "key_weight" in optional else key
+    b = optional.get("score_bias", dtype(0))
+    hidden = np.tanh(q[..., :, None, :] + k[..., None, :, :] + b)  # (..., Tq, Tk, H)
+
+    def score_gradients(dscores, allowed):
+        pairs = allowed[..., None]
+        dhidden = dscores[..., None] * score_vector
+        dsum = np.where(pairs, dhidden * (1 - hidden**2), 0)  # of q_i Wq + k_j Wk + b
+        dq, dk = dsum.sum(axis=-2), dsum.sum(axis=-3)
+        dscore_vector = np.where(pairs, dscores[..., None] * hidden, 0)
+        gradients = {"query": dq, "key": dk, "score_vector": dscore_vector, "score_bias": dsum}
+        q, k = _used(query, key, allowed)
+        if "query_weight" in optional:
+            gradients["query"] = dq @ optional["query_weight"].T
+            gradients["query_weight"] = _T(q) @ dq
+        if "key_weight" in optional:
+            gradients["key"] = dk @ optional["key_weight"].T
+            gradients["key_weight"] = _T(k) @ dk
+        return gradients
+
+    required = {"query": query, "key": key, "value": value, "score_vector": score_vector}
+    return _attention(hidden @ score_vector, score_gradients, required, optional, **common)
+
+
+@_mechanism
+def cosine_attention(query, key, value, *, scale=1.0, dtype=np.float64, **common):
+    """Cosine attention.
+
+        s_ij = scale * q_i . k_j / (|q_i| |k_j|)        c_i = sum_j softmax_j(s_ij) v_j
+
+    Content-based addressing of Graves et al. 2014, "Neural Turing machines", eqs. 5 and 6, where
+    `scale` is called the key strength, beta. A vector of zeros has score 0 and gradient 0.
+
+    Parameters
+    ----------
+    query, key, value : arrays (..., Tq, D), (..., Tk, D), (..., Tk, Dv)
+    scale : scalar or 0-d array
+    **common
+        The options that all functions share; see the module.
+
+    Returns
+    -------
+    context (..., Tq, Dv), or a named tuple.
+    """
+    query, key, value = _arrays(dtype, query, key, value)
+    factor = np.asarray(scale, dtype)
+    cosines = _unit(query)[0] @ _T(_unit(key)[0])
+
+    def score_gradients(dscores, allowed):
+        q, k = _used(query, key, allowed)
+        (q, q_norm), (k, k_norm) = _unit(q), _unit(k)
+        dq = factor * _sum_over_pairs(dscores, k, allowed)
+        dk = factor * _sum_over_pairs(_T(dscores), q, _T(allowed))
+        # Only turning a vector changes its cosines: drop what points along the vector itself.
+        dq -= q * (q * dq).sum(axis=-1, keepdims=True)
+        dk -= k * (k * dk).sum(axis=-1, keepdims=True)
+        return {
+            "query": np.where(q_norm == 0, 0, dq / q_norm),
+            "key": np.where(k_norm == 0, 0, dk / k_norm),
+            "scale": np.where(allowed, dscores * cosines, 0),
+        }
+
+    required = {"query": query, "key": key, "value": value}
+    optional = {"scale": factor} if isinstance(scale, np.ndarray) else {}
+    return _attention(factor * cosines, score_gradients, required, optional, **common)
+
+
+@_mechanism
+def attend(scores, value, *, dtype=np.float64, **common):
+    """Attention over the caller's own scores.
+
+        c_i = sum_j softmax_j(s_ij) v_j
+
+    Parameters
+    ----------
+    scores, value : arrays (..., Tq, Tk), (..., Tk, Dv)
+    **common
+        The options that all functions share; see the module.
+
+    Returns
+    -------
+    context (..., Tq, Dv), or a named tuple.
+    """
+    scores, value = _arrays(dtype, scores, value)
+
+    def score_gradients(dscores, allowed):
+        return {"scores": dscores}
+
+    return _attention(scores, score_gradients, {"scores": scores, "value": value}, {}, **common)
+
+
+def _arrays(dtype, *arrays):
+    return [np.asarray(array, dtype) for array in arrays]
+
+
+def _unit(x):
+    """x / |x| and |x|, along the last axis; a vector of zeros stays zeros."""
+    norm = np.sqrt((x * x).sum(axis=-1, keepdims=True))
+    return x / np.where(norm == 0, 1, norm), norm

@@ -1,0 +1,114 @@
+"""How many threads a call may use, and which instruction set, from the environment."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from attnc import _core
+
+__all__ = ["get_num_threads", "set_num_threads"]
+
+
+def get_num_threads():
+    """The number of threads that a call may use.
+
+    Returns
+    -------
+    int
+        At the start the smallest of the processors this process may run on, its CPU quota and
+        ``OMP_NUM_THREADS``, or ``ATTNC_NUM_THREADS`` where that is set.
+    """
+    return _core.get_num_threads()
+
+
+class set_num_threads:  # a function to its users; the class is what makes `with` work
+    """Set the number of threads that a call may use, for good or inside a ``with`` block.
+
+    Parameters
+    ----------
+    n : int
+        1 or more. Results have the same bits for any number.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an integer in ``1..256``.
+
+    Examples
+    --------
+    >>> import attnc
+    >>> with attnc.set_num_threads(1):
+    ...     attnc.get_num_threads()
+    1
+    """
+
+    def __init__(self, n):
+        self._before = _core.get_num_threads()
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
+            raise TypeError(
+                f"set_num_threads: n must be an integer in 1..{_core.MAX_THREADS}, got {n!r}"
+            )
+        _core.set_num_threads(n)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        _core.set_num_threads(self._before)
+
+    def __repr__(self):
+        return f"set_num_threads({_core.get_num_threads()})"
+
+
+def _cpu_quota():
+    """The CPUs that the control group grants, or infinity. Version 2, then version 1."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        return math.inf if quota == "max" else float(quota) / float(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
+            quota = float(file.read())
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
+            period = float(file.read())
+        return quota / period if quota > 0 and period > 0 else math.inf
+    except (OSError, ValueError):
+        return math.inf
+
+
+def _available():
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def _configure(environment):
+    """Read the environment, once, when the package is imported."""
+    threads = min(_available(), math.ceil(_cpu_quota()) if _cpu_quota() < math.inf else 10**6)
+    # OpenMP allows a list, one number for each level of nesting; the first is ours.
+    outer = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if outer.isdecimal() and int(outer) > 0:
+        threads = min(threads, int(outer))
+    own = environment.get("ATTNC_NUM_THREADS", "")
+    if own:
+        if not own.isdecimal() or not 1 <= int(own) <= _core.MAX_THREADS:
+            raise ImportError(
+                f"ATTNC_NUM_THREADS must be an integer in 1..{_core.MAX_THREADS}, got {own!r}"
+            )
+        threads = int(own)
+    _core.set_num_threads(max(1, min(threads, _core.MAX_THREADS)))
+
+    isa = environment.get("ATTNC_ISA", "")
+    if isa:
+        if isa not in _core.isa_names():
+            raise ImportError(
+                f"ATTNC_ISA must be one of {', '.join(_core.isa_names())} on this machine, got {isa!r}"
+            )
+        _core.set_isa(isa)
+
+
+_configure(os.environ)

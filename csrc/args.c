@@ -1,0 +1,869 @@
+/* args: see args.h. */
+#include "args.h"
+
+#include "dispatch.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+static int computing_type(const attnc_call *c) { return c->f32 ? NPY_FLOAT : NPY_DOUBLE; }
+
+int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *message = PyUnicode_FromFormatV(format, arguments);
+    va_end(arguments);
+    if (message)
+        PyErr_Format(exception, "%s: %U", c->function, message);
+    Py_XDECREF(message);
+    return -1;
+}
+
+static attnc_operand *const *operands_of(attnc_call *c, attnc_operand *list[12])
+{
+    attnc_operand *all[] = {&c->scores, &c->query,        &c->key,          &c->value,
+                            &c->scale,  &c->bias,         &c->weight,       &c->score_vector,
+                            &c->query_weight, &c->key_weight, &c->score_bias, NULL};
+    memcpy(list, all, sizeof all);
+    return list;
+}
+
+void attnc_call_clear(attnc_call *c)
+{
+    attnc_operand *list[12];
+    operands_of(c, list);
+    for (int k = 0; list[k]; k++) {
+        Py_CLEAR(list[k]->array);
+        Py_CLEAR(list[k]->dtype);
+    }
+    Py_CLEAR(c->mask);
+    Py_CLEAR(c->key_mask);
+    Py_CLEAR(c->key_lengths);
+    Py_CLEAR(c->causal_offset);
+    Py_CLEAR(c->output);
+    Py_CLEAR(c->context);
+    Py_CLEAR(c->weights);
+    Py_CLEAR(c->lse);
+    Py_CLEAR(c->stats);
+}
+
+/* ---- reading arrays ---- */
+
+static PyObject *shape_of(PyArrayObject *array)
+{
+    PyObject *shape = PyTuple_New(PyArray_NDIM(array));
+    for (int d = 0; shape && d < PyArray_NDIM(array); d++) {
+        PyObject *size = PyLong_FromSsize_t(PyArray_DIM(array, d));
+        if (!size || PyTuple_SetItem(shape, d, size) < 0)
+            Py_CLEAR(shape);
+    }
+    return shape;
+}
+
+/* "query (2, 3, 4), key (2, 5, 4) ..." of all arrays given. */
+static PyObject *all_shapes(attnc_call *c)
+{
+    attnc_operand *list[12];
+    operands_of(c, list);
+    PyObject *text = PyUnicode_FromString("");
+    const char *separator = "";
+    for (int k = 0; text && list[k]; k++) {
+        if (!list[k]->array || list[k] == &c->scale || list[k] == &c->bias)
+            continue;
+        PyObject *shape = shape_of(list[k]->array);
+        PyObject *longer = shape ? PyUnicode_FromFormat("%U%s%s %R", text, separator,
+                                                        list[k]->name, shape)
+                                 : NULL;
+        Py_XDECREF(shape);
+        ATTNC_REPLACE(text, longer);
+        separator = ", ";
+    }
+    return text;
+}
+
+/* Fails with the message and the shapes of all arrays. */
+static int fail_shapes(attnc_call *c, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *message = PyUnicode_FromFormatV(format, arguments);
+    va_end(arguments);
+    PyObject *shapes = message ? all_shapes(c) : NULL;
+    if (shapes)
+        attnc_fail(c, PyExc_ValueError, "%U, got %U", message, shapes);
+    Py_XDECREF(message);
+    Py_XDECREF(shapes);
+    return -1;
+}
+
+/* The top-level package that defines the object's type ("torch"), as a new string, or NULL. */
+static PyObject *package_of(PyObject *object)
+{
+    PyObject *module = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "__module__");
+    PyObject *parts = module ? PyObject_CallMethod(module, "partition", "s", ".") : NULL;
+    PyObject *package = parts ? PySequence_GetItem(parts, 0) : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(parts);
+    if (!package)
+        PyErr_Clear();
+    return package;
+}
+
+/* Tensors of other libraries would lose their gradient here: say where it is kept. */
+static int refuse_foreign(const attnc_call *c, const char *name, PyObject *object)
+{
+    static const struct {
+        const char *package, *bridge, *what;
+    } known[] = {{"torch", "attnc.torch", "a PyTorch tensor"},
+                 {"jax", "attnc.jax", "a JAX array"},
+                 {"jaxlib", "attnc.jax", "a JAX array"},
+                 {"autograd", "attnc.autograd", "an autograd box"}};
+    PyObject *package = package_of(object);
+    int result = 0;
+    for (size_t k = 0; package && k < sizeof known / sizeof *known && result == 0; k++)
+        if (PyUnicode_CompareWithASCIIString(package, known[k].package) == 0)
+            result = attnc_fail(c, PyExc_TypeError,
+                                "%s must be a NumPy array, got %s; pass np.asarray(%s), or call the "
+                                "function of the same name in %s",
+                                name, known[k].what, name, known[k].bridge);
+    Py_XDECREF(package);
+    return result;
+}
+
+static int is_masked_array(PyObject *object)
+{
+    if (PyArray_CheckExact(object))
+        return 0;
+    PyObject *package = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "__name__");
+    int masked = package && PyUnicode_Check(package) && PyObject_HasAttrString(object, "_mask") &&
+                 PyObject_HasAttrString(object, "fill_value");
+    Py_XDECREF(package);
+    PyErr_Clear();
+    return masked;
+}
+
+/* The object as an array of whatever dtype, or NULL with an error. */
+static PyArrayObject *as_array(const attnc_call *c, const char *name, PyObject *object)
+{
+    if (PyArray_CheckExact(object)) {
+        Py_INCREF(object);
+        return (PyArrayObject *)object;
+    }
+    if (object == Py_None) {
+        attnc_fail(c, PyExc_TypeError, "%s must be an array, got None", name);
+        return NULL;
+    }
+    if (is_masked_array(object)) {
+        attnc_fail(c, PyExc_TypeError,
+                   "%s must be a plain array, got a masked array, whose mask would be lost; pass its "
+                   "data (%s.data) and say what may be attended to with mask= or key_mask=",
+                   name, name);
+        return NULL;
+    }
+    if (refuse_foreign(c, name, object) < 0)
+        return NULL;
+    PyObject *array = PyArray_FROM_O(object);
+    if (!array) {
+        /* Lists of unequal length end here; keep NumPy's words as the cause. */
+        if (PyErr_ExceptionMatches(PyExc_ValueError)) {
+            PyErr_Clear();
+            attnc_fail(c, PyExc_TypeError,
+                       "%s must be an array of numbers with rows of equal length", name);
+        }
+        return NULL;
+    }
+    return (PyArrayObject *)array;
+}
+
+static int is_bfloat16(PyArray_Descr *dtype)
+{
+    PyObject *name = PyObject_GetAttrString((PyObject *)dtype, "name");
+    int is = name && PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0;
+    Py_XDECREF(name);
+    PyErr_Clear();
+    return is;
+}
+
+static int is_real(PyArray_Descr *dtype, int *is_float)
+{
+    int type = dtype->type_num;
+    *is_float = type == NPY_FLOAT || type == NPY_DOUBLE || type == NPY_HALF;
+    if (*is_float || PyTypeNum_ISINTEGER(type) || PyTypeNum_ISBOOL(type))
+        return 1;
+    return *is_float = PyTypeNum_ISUSERDEF(type) && is_bfloat16(dtype);
+}
+
+int attnc_read(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object)
+{
+    operand->name = name;
+    operand->array = as_array(c, name, object);
+    if (!operand->array)
+        return -1;
+    PyArray_Descr *dtype = PyArray_DESCR(operand->array);
+    int is_float;
+    if (!is_real(dtype, &is_float))
+        return attnc_fail(c, PyExc_TypeError,
+                          "%s must hold real numbers (float16, bfloat16, float32, float64; integers "
+                          "become float64), got dtype %S",
+                          name, dtype);
+    if (is_float) {
+        /* the gradient's dtype: native byte order */
+        operand->dtype = PyArray_DescrNewByteorder(dtype, NPY_NATIVE);
+        if (!operand->dtype)
+            return -1;
+    }
+    return 0;
+}
+
+int attnc_read_optional(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object)
+{
+    return object == Py_None ? 0 : attnc_read(c, operand, name, object);
+}
+
+/* ---- numbers ---- */
+
+static int fail_got(const attnc_call *c, PyObject *exception, const char *rule, PyObject *object)
+{
+    return attnc_fail(c, exception, "%s, got %R", rule, object);
+}
+
+/* A Python or NumPy real scalar. */
+static int read_number(const attnc_call *c, const char *rule, PyObject *object, double *value)
+{
+    if (PyFloat_Check(object) || PyLong_Check(object) ||
+        (PyArray_IsScalar(object, Number) && !PyArray_IsScalar(object, ComplexFloating))) {
+        *value = PyFloat_AsDouble(object);
+        if (!(*value == -1 && PyErr_Occurred()))
+            return 0;
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+            return -1;
+        PyErr_Clear();
+        return fail_got(c, PyExc_ValueError, rule, object);
+    }
+    return fail_got(c, PyExc_TypeError, rule, object);
+}
+
+static int is_integer(PyObject *object)
+{
+    return (PyLong_Check(object) && !PyBool_Check(object)) || PyArray_IsScalar(object, Integer);
+}
+
+/* An integer, cut to +-2^60 so that sums with positions cannot overflow and mean the same. */
+static int read_index(PyObject *object, ptrdiff_t *value)
+{
+    const long long most = 1LL << 60;
+    PyObject *number = PyNumber_Index(object);
+    if (!number)
+        return -1;
+    int overflow;
+    long long v = PyLong_AsLongLongAndOverflow(number, &overflow);
+    Py_DECREF(number);
+    if (v == -1 && PyErr_Occurred())
+        return -1;
+    if (overflow > 0 || v > most)
+        v = most;
+    if (overflow < 0 || v < -most)
+        v = -most;
+    *value = (ptrdiff_t)v;
+    return 0;
+}
+
+static int read_flag(const attnc_call *c, const char *rule, PyObject *object, int *value)
+{
+    if (!PyBool_Check(object) && !PyArray_IsScalar(object, Bool))
+        return fail_got(c, PyExc_TypeError, rule, object);
+    *value = PyObject_IsTrue(object);
+    return *value < 0 ? -1 : 0;
+}
+
+int attnc_read_scale(attnc_call *c, PyObject *object, int default_is_rsqrt)
+{
+    const char *rule = default_is_rsqrt ? "scale must be None, a real number or a 0-d array"
+                                        : "scale must be a real number or a 0-d array";
+    c->scale_value = 1;
+    if (object == Py_None && default_is_rsqrt) {
+        c->scale_value = NAN; /* until D is known */
+        return 0;
+    }
+    if (!PyArray_Check(object))
+        return read_number(c, rule, object, &c->scale_value);
+    if (PyArray_NDIM((PyArrayObject *)object) == 0)
+        return attnc_read(c, &c->scale, "scale", object);
+    PyObject *shape = shape_of((PyArrayObject *)object);
+    if (shape)
+        attnc_fail(c, PyExc_ValueError,
+                   "%s, got an array of shape %R; for a scale per head multiply the query", rule,
+                   shape);
+    Py_XDECREF(shape);
+    return -1;
+}
+
+static int read_window(attnc_call *c, PyObject *window)
+{
+    static const char rule[] =
+        "window must be None or a pair (left, right) of integers >= 0 or None (open)";
+    c->a.left = c->a.right = -1;
+    if (window == Py_None)
+        return 0;
+    if (!PyTuple_Check(window) && !PyList_Check(window))
+        return fail_got(c, PyExc_TypeError, rule, window);
+    if (PySequence_Size(window) != 2)
+        return fail_got(c, PyExc_ValueError, rule, window);
+    ptrdiff_t *sides[] = {&c->a.left, &c->a.right};
+    for (int k = 0; k < 2; k++) {
+        PyObject *side = PySequence_GetItem(window, k);
+        if (!side)
+            return -1;
+        int none = side == Py_None, integer = is_integer(side);
+        int failed = !none && integer && read_index(side, sides[k]) < 0;
+        Py_DECREF(side);
+        if (failed)
+            return -1;
+        if (!none && !integer)
+            return fail_got(c, PyExc_TypeError, rule, window);
+        if (!none && *sides[k] < 0)
+            return fail_got(c, PyExc_ValueError, rule, window);
+    }
+    c->a.window = c->a.left >= 0 || c->a.right >= 0;
+    return 0;
+}
+
+int attnc_read_options(attnc_call *c, PyObject *const *options)
+{
+    if (attnc_read_optional(c, &c->bias, "bias", options[OPTION_BIAS]) < 0 ||
+        read_flag(c, "causal must be True or False", options[OPTION_CAUSAL], &c->a.causal) < 0 ||
+        read_flag(c, "return_weights must be True or False", options[OPTION_RETURN_WEIGHTS],
+                  &c->return_weights) < 0 ||
+        read_flag(c, "return_lse must be True or False", options[OPTION_RETURN_LSE],
+                  &c->return_lse) < 0 ||
+        read_window(c, options[OPTION_WINDOW]) < 0)
+        return -1;
+    PyObject *softcap = options[OPTION_SOFTCAP], *dropout = options[OPTION_DROPOUT];
+    if (softcap != Py_None) {
+        static const char rule[] = "softcap must be None or a number > 0";
+        if (read_number(c, rule, softcap, &c->a.softcap) < 0)
+            return -1;
+        if (!(c->a.softcap > 0 && isfinite(c->a.softcap)))
+            return fail_got(c, PyExc_ValueError, rule, softcap);
+    }
+    static const char rule[] = "dropout must be a number with 0 <= dropout < 1";
+    if (read_number(c, rule, dropout, &c->a.dropout) < 0)
+        return -1;
+    if (!(c->a.dropout >= 0 && c->a.dropout < 1))
+        return fail_got(c, PyExc_ValueError, rule, dropout);
+    if (c->a.dropout == 0)
+        return 0;
+    /* attnc.functional turns None and Generators into the 64-bit key */
+    static const char rng_rule[] =
+        "rng must be None, a numpy.random.Generator or an integer in 0..2**64-1";
+    PyObject *rng = options[OPTION_RNG];
+    if (!is_integer(rng))
+        return fail_got(c, PyExc_TypeError, rng_rule, rng);
+    c->a.dropout_key = PyLong_AsUnsignedLongLong(rng);
+    if (c->a.dropout_key == (uint64_t)-1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return fail_got(c, PyExc_ValueError, rng_rule, rng);
+    }
+    return 0;
+}
+
+/* ---- conversion ---- */
+
+static int is_native(PyArrayObject *array, int type)
+{
+    return PyArray_TYPE(array) == type && PyArray_ISBEHAVED_RO(array);
+}
+
+/* Kernels read rows: the last axis must be contiguous, other strides whole elements. */
+static int rows_are_readable(PyArrayObject *array)
+{
+    int ndim = PyArray_NDIM(array);
+    npy_intp size = PyArray_ITEMSIZE(array);
+    if (ndim > 0 && PyArray_DIM(array, ndim - 1) > 1 && PyArray_STRIDE(array, ndim - 1) != size)
+        return 0;
+    for (int d = 0; d < ndim - 1; d++)
+        if (PyArray_STRIDE(array, d) % size != 0)
+            return 0;
+    return 1;
+}
+
+static int convert_operand(attnc_call *c, attnc_operand *operand)
+{
+    int type = computing_type(c);
+    if (!operand->array)
+        return 0;
+    if (!is_native(operand->array, type)) {
+        PyObject *converted = PyArray_FROMANY((PyObject *)operand->array, type, 0, 0,
+                                              NPY_ARRAY_ALIGNED | NPY_ARRAY_NOTSWAPPED |
+                                                  NPY_ARRAY_FORCECAST | NPY_ARRAY_ENSUREARRAY);
+        if (!converted)
+            return -1;
+        ATTNC_REPLACE(operand->array, (PyArrayObject *)converted);
+    }
+    return rows_are_readable(operand->array) ? 0 : attnc_make_contiguous(operand);
+}
+
+int attnc_make_contiguous(attnc_operand *operand)
+{
+    if (PyArray_IS_C_CONTIGUOUS(operand->array))
+        return 0;
+    PyObject *copy = PyArray_NewCopy(operand->array, NPY_CORDER);
+    if (!copy)
+        return -1;
+    ATTNC_REPLACE(operand->array, (PyArrayObject *)copy);
+    return 0;
+}
+
+int attnc_convert(attnc_call *c)
+{
+    attnc_operand *list[12];
+    operands_of(c, list);
+    PyArray_Descr *dtypes[11];
+    int count = 0, floats = 1, doubles = 1;
+    for (int k = 0; list[k]; k++) {
+        if (!list[k]->array)
+            continue;
+        int type = list[k]->dtype ? list[k]->dtype->type_num : -1;
+        floats = floats && type == NPY_FLOAT;
+        doubles = doubles && type == NPY_DOUBLE;
+        dtypes[count++] = list[k]->dtype;
+    }
+    if (floats)
+        c->f32 = 1;
+    else if (!doubles) {
+        PyArray_Descr *wide = PyArray_DescrFromType(NPY_DOUBLE);
+        for (int k = 0; k < count; k++)
+            if (!dtypes[k])
+                dtypes[k] = wide;
+        c->output = PyArray_ResultType(0, NULL, count, dtypes);
+        Py_DECREF(wide);
+        if (!c->output)
+            return -1;
+        c->f32 = c->output->type_num != NPY_DOUBLE;
+    }
+    for (int k = 0; list[k]; k++)
+        if (convert_operand(c, list[k]) < 0)
+            return -1;
+    if (c->scale.array)
+        c->scale_value = c->f32 ? *(float *)PyArray_DATA(c->scale.array)
+                                : *(double *)PyArray_DATA(c->scale.array);
+    c->kernels = attnc_kernels_for(c->f32);
+    return 0;
+}
+
+/* ---- shapes ---- */
+
+/* lead = the broadcast of the leading axes of the n arrays. */
+static int broadcast_lead(attnc_call *c, const attnc_operand *const *operands, int n)
+{
+    attnc_lead *lead = &c->a.lead;
+    lead->ndim = PyArray_NDIM(operands[0]->array) - 2;
+    for (int d = 0; d < lead->ndim; d++) {
+        lead->shape[d] = 1;
+        for (int k = 0; k < n; k++) {
+            npy_intp size = PyArray_DIM(operands[k]->array, d);
+            if (size != 1 && lead->shape[d] != 1 && size != lead->shape[d])
+                return fail_shapes(c,
+                                   "%s must have the leading axes (batch, heads) of the other arrays, "
+                                   "equal or 1 in axis %d",
+                                   operands[k]->name, d);
+            if (size != 1)
+                lead->shape[d] = size;
+        }
+    }
+    lead->count = 1;
+    int empty = 0;
+    for (int d = 0; d < lead->ndim; d++)
+        empty |= lead->shape[d] == 0;
+    for (int d = 0; d < lead->ndim && !empty; d++)
+        if (__builtin_mul_overflow(lead->count, lead->shape[d], &lead->count))
+            return fail_shapes(c, "query must leave the broadcast leading axes countable");
+    if (empty)
+        lead->count = 0;
+    return 0;
+}
+
+static int check_rank(attnc_call *c, const attnc_operand *operand, const attnc_operand *other)
+{
+    int ndim = PyArray_NDIM(operand->array), rank = PyArray_NDIM(other->array);
+    if (ndim < 2)
+        return fail_shapes(c,
+                           ndim == 1 ? "%s must have at least 2 axes (time, feature); for one vector "
+                                       "write %s[None, :]"
+                                     : "%s must have at least 2 axes (time, feature)",
+                           operand->name, operand->name);
+    if (rank >= 2 && ndim != rank) {
+        const attnc_operand *shorter = ndim < rank ? operand : other;
+        const int one_step = PyArray_NDIM(shorter->array) == 2 && (ndim == 3 || rank == 3) &&
+                             shorter == &c->query;
+        return fail_shapes(c,
+                           one_step ? "%s must have as many axes as %s; for one query a sequence write "
+                                      "%s[:, None, :]"
+                                    : "%s must have as many axes as %s; give %s axes of size 1 where "
+                                      "it broadcasts",
+                           operand->name, other->name, shorter->name);
+    }
+    return 0;
+}
+
+int attnc_check_sequences(attnc_call *c, int same_features)
+{
+    const attnc_operand *three[] = {&c->query, &c->key, &c->value};
+    if (check_rank(c, &c->query, &c->key) < 0 || check_rank(c, &c->key, &c->query) < 0 ||
+        check_rank(c, &c->value, &c->key) < 0)
+        return -1;
+    int last = PyArray_NDIM(c->query.array) - 1;
+    c->a.Tq = PyArray_DIM(c->query.array, last - 1);
+    c->a.Tk = PyArray_DIM(c->key.array, last - 1);
+    c->a.D = PyArray_DIM(c->key.array, last);
+    c->a.Dv = PyArray_DIM(c->value.array, last);
+    if (same_features && PyArray_DIM(c->query.array, last) != c->a.D)
+        return fail_shapes(c, "key must have the feature size of query in its last axis, %zd",
+                           (Py_ssize_t)PyArray_DIM(c->query.array, last));
+    if (PyArray_DIM(c->value.array, last - 1) != c->a.Tk)
+        return fail_shapes(c, "value must have the length of key in its time axis, %zd",
+                           (Py_ssize_t)c->a.Tk);
+    return broadcast_lead(c, three, 3);
+}
+
+int attnc_check_given_scores(attnc_call *c)
+{
+    const attnc_operand *two[] = {&c->scores, &c->value};
+    if (check_rank(c, &c->scores, &c->value) < 0 || check_rank(c, &c->value, &c->scores) < 0)
+        return -1;
+    int last = PyArray_NDIM(c->scores.array) - 1;
+    c->a.Tq = PyArray_DIM(c->scores.array, last - 1);
+    c->a.Tk = PyArray_DIM(c->scores.array, last);
+    c->a.Dv = PyArray_DIM(c->value.array, last);
+    if (PyArray_DIM(c->value.array, last - 1) != c->a.Tk)
+        return fail_shapes(c, "value must have one row for each column of scores, %zd",
+                           (Py_ssize_t)c->a.Tk);
+    return broadcast_lead(c, two, 2);
+}
+
+int attnc_check_parameter(attnc_call *c, const attnc_operand *operand, npy_intp m, npy_intp n,
+                          const char *rule)
+{
+    PyArrayObject *array = operand->array;
+    if (!array)
+        return 0;
+    if (n < 0 ? PyArray_NDIM(array) == 1 && PyArray_DIM(array, 0) == m
+              : PyArray_NDIM(array) == 2 && PyArray_DIM(array, 0) == m && PyArray_DIM(array, 1) == n)
+        return 0;
+    if (n < 0)
+        return fail_shapes(c, "%s must have shape (%zd,): %s", operand->name, (Py_ssize_t)m, rule);
+    return fail_shapes(c, "%s must have shape (%zd, %zd): %s", operand->name, (Py_ssize_t)m,
+                       (Py_ssize_t)n, rule);
+}
+
+int attnc_check_vector(attnc_call *c, const attnc_operand *operand)
+{
+    if (PyArray_NDIM(operand->array) == 1)
+        return 0;
+    return fail_shapes(c, "%s must have one axis", operand->name);
+}
+
+int attnc_check_projected(attnc_call *c, const attnc_operand *operand, npy_intp H,
+                          const char *weight)
+{
+    PyArrayObject *array = operand->array;
+    if (PyArray_DIM(array, PyArray_NDIM(array) - 1) == H)
+        return 0;
+    return fail_shapes(c,
+                       "%s must have the size of score_vector, %zd, in its last axis, because no %s is "
+                       "given to project it",
+                       operand->name, (Py_ssize_t)H, weight);
+}
+
+/* ---- masks and bias: full rank, axes of size 1 broadcast ---- */
+
+/* The axes of a mask-like argument and their meaning, for its messages. */
+typedef struct {
+    const char *name, *axes;
+    int ndim;
+    npy_intp shape[NPY_MAXDIMS];
+} full_shape;
+
+static full_shape full_shape_of(const attnc_call *c, const char *name, int with_query, int with_key)
+{
+    full_shape full = {.name = name, .ndim = c->a.lead.ndim};
+    for (int d = 0; d < full.ndim; d++)
+        full.shape[d] = c->a.lead.shape[d];
+    if (with_query)
+        full.shape[full.ndim++] = c->a.Tq;
+    if (with_key)
+        full.shape[full.ndim++] = c->a.Tk;
+    full.axes = with_query ? "(..., Tq, Tk)" : with_key ? "(..., Tk)" : "(...,)";
+    return full;
+}
+
+static PyObject *tuple_of(const npy_intp *sizes, int n)
+{
+    PyObject *tuple = PyTuple_New(n);
+    for (int d = 0; tuple && d < n; d++) {
+        PyObject *size = PyLong_FromSsize_t(sizes[d]);
+        if (!size || PyTuple_SetItem(tuple, d, size) < 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+/* Ways to put the axes of a low-rank array, in order, onto axes of the full shape that they fit:
+ * appends "name[:, None, None, :]" for up to two of them. Trailing axes first, as NumPy aligns. */
+static PyObject *index_expressions(const full_shape *full, PyArrayObject *array)
+{
+    const int n = PyArray_NDIM(array);
+    PyObject *text = PyUnicode_FromString("");
+    int found = 0, at[NPY_MAXDIMS];
+    if (n == 0 || n >= full->ndim || full->ndim > 8)
+        return text;
+    for (int k = 0; k < n; k++)
+        at[k] = full->ndim - n + k;
+    while (text && found < 2) {
+        int fits = 1;
+        for (int k = 0; k < n && fits; k++)
+            fits = PyArray_DIM(array, k) == full->shape[at[k]] || PyArray_DIM(array, k) == 1;
+        if (fits) {
+            PyObject *longer = PyUnicode_FromFormat("%U%s%s[", text, found++ ? " or " : "",
+                                                    full->name);
+            ATTNC_REPLACE(text, longer);
+            for (int d = 0, k = 0; text && d < full->ndim; d++) {
+                int here = k < n && at[k] == d;
+                k += here;
+                longer = PyUnicode_FromFormat("%U%s%s", text, d ? ", " : "", here ? ":" : "None");
+                ATTNC_REPLACE(text, longer);
+            }
+            longer = text ? PyUnicode_FromFormat("%U]", text) : NULL;
+            ATTNC_REPLACE(text, longer);
+        }
+        /* the next choice of axes, counting down: move the first that can move left */
+        int k = 0;
+        while (k < n && at[k] == (k ? at[k - 1] + 1 : 0))
+            k++;
+        if (k == n)
+            break;
+        at[k]--;
+        for (int below = k - 1; below >= 0; below--)
+            at[below] = at[below + 1] - 1;
+    }
+    return text;
+}
+
+static int check_full_shape(const attnc_call *c, const full_shape *full, PyArrayObject *array)
+{
+    int right = PyArray_NDIM(array) == full->ndim;
+    for (int d = 0; d < full->ndim && right; d++)
+        right = PyArray_DIM(array, d) == full->shape[d] || PyArray_DIM(array, d) == 1;
+    if (right)
+        return 0;
+    PyObject *want = tuple_of(full->shape, full->ndim), *got = shape_of(array);
+    PyObject *fix = want && got ? index_expressions(full, array) : NULL;
+    if (fix) {
+        int known = PyUnicode_GetLength(fix) > 0;
+        int keys = full->ndim >= 3 && strcmp(full->name, "mask") == 0 && PyArray_NDIM(array) == 2;
+        attnc_fail(c, PyExc_ValueError,
+                   "%s must have %d axes %s = %R, each of that size or 1, got %R%s%U%s", full->name,
+                   full->ndim, full->axes, want, got, known ? "; write " : "", fix,
+                   keys ? "; a mask of keys alone goes to key_mask=" : "");
+    }
+    Py_XDECREF(want);
+    Py_XDECREF(got);
+    Py_XDECREF(fix);
+    return -1;
+}
+
+/* Strides of a full-rank array over lead, 0 where it broadcasts; the row and column axes if any. */
+static void view_of_array(const attnc_call *c, PyArrayObject *array, npy_intp item, int with_query,
+                          int with_key, attnc_view *view)
+{
+    int d = 0;
+    view->data = PyArray_DATA(array);
+    for (; d < c->a.lead.ndim; d++)
+        view->lead[d] = PyArray_DIM(array, d) == 1 ? 0 : PyArray_STRIDE(array, d) / item;
+    view->row = view->col = 0;
+    if (with_query) {
+        view->row = PyArray_DIM(array, d) == 1 ? 0 : PyArray_STRIDE(array, d) / item;
+        d++;
+    }
+    if (with_key)
+        view->col = PyArray_DIM(array, d) == 1 ? 0 : PyArray_STRIDE(array, d) / item;
+}
+
+static int read_bool_mask(attnc_call *c, const char *name, PyObject *object, int with_query,
+                          PyArrayObject **kept, attnc_view *view)
+{
+    if (object == Py_None)
+        return 0;
+    PyArrayObject *array = as_array(c, name, object);
+    *kept = array;
+    if (!array)
+        return -1;
+    if (PyArray_TYPE(array) != NPY_BOOL)
+        return attnc_fail(c, PyExc_TypeError,
+                          "%s must be boolean (True: may be attended to), got dtype %S; write "
+                          "%s.astype(bool), or pass what is to be added to the scores as bias=",
+                          name, PyArray_DESCR(array), name);
+    full_shape full = full_shape_of(c, name, with_query, 1);
+    if (check_full_shape(c, &full, array) < 0)
+        return -1;
+    view_of_array(c, array, 1, with_query, 1, view);
+    return 0;
+}
+
+/* Lengths or offsets: an integer, or an integer array over the leading axes. */
+static int read_integers(attnc_call *c, const char *name, PyObject *object, ptrdiff_t *number,
+                         int *given, PyArrayObject **kept, attnc_view *view)
+{
+    *given = object != Py_None;
+    if (!*given)
+        return 0;
+    if (is_integer(object))
+        return read_index(object, number);
+    PyArrayObject *array = as_array(c, name, object);
+    *kept = array;
+    if (!array)
+        return -1;
+    if (!PyTypeNum_ISINTEGER(PyArray_TYPE(array)))
+        return attnc_fail(c, PyExc_TypeError,
+                          "%s must be an integer or an array of integers, got dtype %S", name,
+                          PyArray_DESCR(array));
+    full_shape full = full_shape_of(c, name, 0, 0);
+    if (check_full_shape(c, &full, array) < 0)
+        return -1;
+    if (PyArray_TYPE(array) == NPY_ULONG || PyArray_TYPE(array) == NPY_ULONGLONG) {
+        /* beyond int64 there is no position: let it be cut like any large number */
+        PyObject *most = PyLong_FromLongLong(1LL << 60);
+        PyObject *cut = most ? PyObject_CallMethod((PyObject *)array, "clip", "OO", Py_None, most)
+                             : NULL;
+        Py_XDECREF(most);
+        if (!cut)
+            return -1;
+        PyObject *as_one = PyArray_FROM_O(cut); /* clip of a 0-d array is a scalar */
+        Py_DECREF(cut);
+        if (!as_one)
+            return -1;
+        ATTNC_REPLACE(*kept, (PyArrayObject *)as_one);
+    }
+    PyObject *copy = PyArray_FROMANY((PyObject *)*kept, NPY_INT64, 0, 0,
+                                     NPY_ARRAY_CARRAY | NPY_ARRAY_FORCECAST | NPY_ARRAY_ENSURECOPY);
+    if (!copy)
+        return -1;
+    ATTNC_REPLACE(*kept, (PyArrayObject *)copy);
+    view_of_array(c, *kept, 8, 0, 0, view);
+    return 0;
+}
+
+static int check_lengths(attnc_call *c, const int64_t *lengths, npy_intp count)
+{
+    for (npy_intp k = 0; k < count; k++)
+        if (lengths[k] < 0 || lengths[k] > c->a.Tk)
+            return attnc_fail(c, PyExc_ValueError,
+                              "key_lengths must lie in 0..%zd, the number of keys, got %lld",
+                              (Py_ssize_t)c->a.Tk, (long long)lengths[k]);
+    return 0;
+}
+
+int attnc_read_masks(attnc_call *c, PyObject *const *options)
+{
+    attnc_attention *a = &c->a;
+    int given;
+    ptrdiff_t length = a->Tk;
+    if (read_bool_mask(c, "mask", options[OPTION_MASK], 1, &c->mask, &a->mask) < 0 ||
+        read_bool_mask(c, "key_mask", options[OPTION_KEY_MASK], 0, &c->key_mask, &a->key_mask) < 0 ||
+        read_integers(c, "key_lengths", options[OPTION_KEY_LENGTHS], &length, &given, &c->key_lengths,
+                      &a->lengths) < 0)
+        return -1;
+    a->length = length;
+    int64_t one = length;
+    if (c->key_lengths ? check_lengths(c, PyArray_DATA(c->key_lengths), PyArray_SIZE(c->key_lengths)) < 0
+                       : check_lengths(c, &one, 1) < 0)
+        return -1;
+
+    a->causal_offset = a->Tk - a->Tq;
+    if (read_integers(c, "causal_offset", options[OPTION_CAUSAL_OFFSET], &a->causal_offset, &given,
+                      &c->causal_offset, &a->offset) < 0)
+        return -1;
+    if (given && !a->causal && !a->window)
+        return attnc_fail(c, PyExc_ValueError,
+                          "causal_offset must go with causal=True or window=, got neither");
+    if (c->causal_offset) { /* cut like a single one; it is our copy */
+        int64_t *offset = PyArray_DATA(c->causal_offset);
+        const int64_t most = (int64_t)1 << 60;
+        for (npy_intp k = 0; k < PyArray_SIZE(c->causal_offset); k++)
+            offset[k] = offset[k] > most ? most : offset[k] < -most ? -most : offset[k];
+    }
+    if (!c->bias.array)
+        return 0;
+    full_shape full = full_shape_of(c, "bias", 1, 1);
+    if (check_full_shape(c, &full, c->bias.array) < 0)
+        return -1;
+    view_of_array(c, c->bias.array, PyArray_ITEMSIZE(c->bias.array), 1, 1, &a->bias);
+    if (a->bias.col) /* with one column only, its stride means nothing */
+        a->bias.col = 1;
+    return 0;
+}
+
+/* ---- views ---- */
+
+void attnc_view_of(const attnc_call *c, const attnc_operand *operand, attnc_view *view)
+{
+    PyArrayObject *array = operand->array;
+    npy_intp item = PyArray_ITEMSIZE(array);
+    view->data = PyArray_DATA(array);
+    for (int d = 0; d < c->a.lead.ndim; d++)
+        view->lead[d] = PyArray_DIM(array, d) == 1 ? 0 : PyArray_STRIDE(array, d) / item;
+    view->row = PyArray_STRIDE(array, c->a.lead.ndim) / item;
+    view->col = 1;
+}
+
+void attnc_view_of_block(const attnc_call *c, const attnc_operand *like, void *block, ptrdiff_t rows,
+                         ptrdiff_t columns, attnc_view *view)
+{
+    ptrdiff_t stride = rows * columns;
+    view->data = block;
+    for (int d = c->a.lead.ndim - 1; d >= 0; d--) {
+        npy_intp size = PyArray_DIM(like->array, d);
+        view->lead[d] = size == 1 ? 0 : stride;
+        stride *= size;
+    }
+    view->row = columns;
+    view->col = 1;
+}
+
+int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const char *output,
+                        int ndim, const npy_intp *shape, PyArrayObject **array)
+{
+    if (object == Py_None)
+        return 0;
+    attnc_operand operand = {0};
+    if (attnc_read(c, &operand, name, object) < 0)
+        goto fail;
+    if (!operand.dtype) {
+        attnc_fail(c, PyExc_TypeError, "%s must have a float dtype, got dtype %S", name,
+                   PyArray_DESCR(operand.array));
+        goto fail;
+    }
+    int right = PyArray_NDIM(operand.array) == ndim;
+    for (int d = 0; d < ndim && right; d++)
+        right = PyArray_DIM(operand.array, d) == shape[d];
+    if (!right) {
+        PyObject *want = tuple_of(shape, ndim), *got = shape_of(operand.array);
+        if (want && got)
+            attnc_fail(c, PyExc_ValueError, "%s must have the shape of %s, %R, got %R", name, output,
+                       want, got);
+        Py_XDECREF(want);
+        Py_XDECREF(got);
+        goto fail;
+    }
+    if (convert_operand(c, &operand) < 0)
+        goto fail;
+    Py_XDECREF((PyObject *)operand.dtype);
+    *array = operand.array;
+    return 0;
+fail:
+    Py_XDECREF((PyObject *)operand.dtype);
+    Py_XDECREF((PyObject *)operand.array);
+    return -1;
+}

@@ -1,0 +1,119 @@
+/* args: from Python objects to kernel arguments. Every check of a type, dtype, shape or value is
+ * here, and every error text: "<function>: <argument> must <rule>, got <value>".
+ *
+ * defines: attnc_operand, attnc_call, attnc_read_*, attnc_check_*, attnc_view_of, attnc_fail
+ */
+#ifndef ATTNC_ARGS_H
+#define ATTNC_ARGS_H
+
+/* Python.h and NumPy's C API, the same way in every file; module.c imports the API. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#define PY_ARRAY_UNIQUE_SYMBOL attnc_numpy_api
+#ifndef ATTNC_IMPORTS_NUMPY
+#define NO_IMPORT_ARRAY
+#endif
+#include <numpy/arrayobject.h>
+
+#include "kernels.h"
+
+/* slot = value, a new reference, which may be NULL; the old one is dropped. */
+#define ATTNC_REPLACE(slot, value)                                                                \
+    do {                                                                                          \
+        PyObject *attnc_old = (PyObject *)(slot);                                                 \
+        (slot) = (value);                                                                         \
+        Py_XDECREF(attnc_old);                                                                    \
+    } while (0)
+
+/* A real array argument. array is NULL where it was not given. */
+typedef struct {
+    const char *name;
+    PyArrayObject *array; /* after conversion: the computing dtype, last axis contiguous */
+    PyArray_Descr *dtype; /* of its gradient; NULL: the computing dtype */
+} attnc_operand;
+
+enum { ATTNC_MAX_OWNED = 24 };
+
+/* One call from Python, from parsing to result. Zeroed at the start; run.c frees it. */
+typedef struct {
+    const char *function;
+    int f32;               /* the computing dtype is float, else double */
+    PyArray_Descr *output; /* dtype of the results; NULL: the computing dtype */
+    attnc_operand query, key, value, scores, scale, bias;
+    attnc_operand weight, score_vector, query_weight, key_weight, score_bias;
+    double scale_value;
+    PyArrayObject *mask, *key_mask, *key_lengths, *causal_offset; /* converted */
+    int return_weights, return_lse;
+    attnc_attention a;
+    attnc_normalize unit_query, unit_key; /* cosine */
+    const attnc_kernels *kernels;
+
+    /* made by run.c */
+    PyArrayObject *context, *weights, *lse, *stats;
+    void *owned[ATTNC_MAX_OWNED]; /* blocks that run.c releases */
+    int owned_count;
+} attnc_call;
+
+void attnc_call_clear(attnc_call *c);
+
+/* Sets "<function>: " and the message, which must not end in a newline. Returns -1. */
+int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...);
+
+/* Reads a real array: kind and dtype are checked, nothing is converted yet. -1 on error. */
+int attnc_read(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object);
+/* The same, but None means not given. */
+int attnc_read_optional(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object);
+/* scale: None, a number, or a 0-d array (which has a gradient). */
+int attnc_read_scale(attnc_call *c, PyObject *object, int default_is_rsqrt);
+
+/* The options that all functions share, in this order. */
+enum {
+    OPTION_MASK,
+    OPTION_KEY_MASK,
+    OPTION_KEY_LENGTHS,
+    OPTION_BIAS,
+    OPTION_CAUSAL,
+    OPTION_CAUSAL_OFFSET,
+    OPTION_WINDOW,
+    OPTION_SOFTCAP,
+    OPTION_DROPOUT,
+    OPTION_RNG,
+    OPTION_RETURN_WEIGHTS,
+    OPTION_RETURN_LSE,
+    OPTIONS
+};
+/* Reads bias and the options that need no shape. Before attnc_convert. */
+int attnc_read_options(attnc_call *c, PyObject *const *options);
+/* Reads the masks against the shapes found by attnc_check_sequences. */
+int attnc_read_masks(attnc_call *c, PyObject *const *options);
+
+/* Chooses the computing dtype by np.result_type over all operands and converts them. */
+int attnc_convert(attnc_call *c);
+/* Converts further, to a C-contiguous array: for operands whose rows are multiplied as one matrix. */
+int attnc_make_contiguous(attnc_operand *operand);
+
+/* Ranks, time axes and leading axes of query, key and value (or scores and value); sets a.lead, Tq,
+ * Tk, D, Dv. same_features: query and key have the same last axis. */
+int attnc_check_sequences(attnc_call *c, int same_features);
+int attnc_check_given_scores(attnc_call *c);
+/* A parameter must have exactly this shape; n is -1 for a vector. Rule: shown in the message. */
+int attnc_check_parameter(attnc_call *c, const attnc_operand *operand, npy_intp m, npy_intp n,
+                          const char *rule);
+
+/* score_vector has one axis. */
+int attnc_check_vector(attnc_call *c, const attnc_operand *operand);
+/* An operand whose weight was not given is already projected: it has H features. */
+int attnc_check_projected(attnc_call *c, const attnc_operand *operand, npy_intp H,
+                          const char *weight);
+
+/* The operand as the kernels see it, broadcast over lead. */
+void attnc_view_of(const attnc_call *c, const attnc_operand *operand, attnc_view *view);
+/* The same for a block of own leading shape x rows x columns that the call made itself. */
+void attnc_view_of_block(const attnc_call *c, const attnc_operand *like, void *block, ptrdiff_t rows,
+                         ptrdiff_t columns, attnc_view *view);
+
+/* An incoming gradient: None, or exactly the shape of its output. */
+int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const char *output,
+                        int ndim, const npy_intp *shape, PyArrayObject **array);
+
+#endif

@@ -1,0 +1,182 @@
+/* kernels.h: the contract between the glue (op_NAME.c) and the kernels (kernels/).
+ *
+ * A kernel is a function over the tasks [begin, end) of one call: it reads an argument struct,
+ * writes outputs that no other task writes, and works in the scratch block it is handed. Kernels
+ * allocate nothing, cannot fail, know no Python, and give the same bits for any split of the tasks.
+ * Outputs are overwritten, never accumulated into.
+ *
+ * One set of kernels is compiled per instruction set and element type (targets/), from one source.
+ *
+ * defines: attnc_view, attnc_lead, attnc_attention, attnc_product, attnc_sum, attnc_normalize,
+ *          attnc_kernels, attnc_kernel_fn
+ */
+#ifndef ATTNC_KERNELS_H
+#define ATTNC_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if __FINITE_MATH_ONLY__
+#error "attnc needs infinities and NaN: build it without -ffast-math"
+#endif
+
+enum { ATTNC_MAX_LEAD = 62 }; /* NumPy allows 64 axes, two of them are (time, feature) */
+enum { ATTNC_SUM_ROWS = 64 };
+
+/* The leading axes (batch, heads, ...) of a call, after broadcasting. */
+typedef struct {
+    int ndim;
+    ptrdiff_t count; /* product of shape */
+    ptrdiff_t shape[ATTNC_MAX_LEAD];
+} attnc_lead;
+
+/* An operand: strides in elements, 0 where the operand broadcasts. data == NULL: not given.
+ * col is 1 for real operands except where the last axis broadcasts (masks, bias): 0. */
+typedef struct {
+    void *data;
+    ptrdiff_t row, col;
+    ptrdiff_t lead[ATTNC_MAX_LEAD];
+} attnc_view;
+
+/* How the score of a pair comes about. */
+typedef enum {
+    ATTNC_DOT,      /* scale * q_i . k_j */
+    ATTNC_ADDITIVE, /* v . tanh(q_i + k_j + b), q and k already projected */
+    ATTNC_GIVEN     /* the caller's own */
+} attnc_score;
+
+/* Everything attention needs, forward and backward: the mechanisms differ in `score` alone.
+ * Sizes: query (lead, Tq, D), key (lead, Tk, D), value (lead, Tk, Dv), scores (lead, Tq, Tk). */
+typedef struct {
+    attnc_score score;
+    attnc_lead lead;
+    ptrdiff_t Tq, Tk, D, Dv;
+    ptrdiff_t query_chunk; /* queries of one forward task; no bit depends on it */
+
+    /* outputs of the forward pass, contiguous over (lead, Tq, ...) */
+    void *context; /* (lead, Tq, Dv) */
+    void *lse;     /* (lead, Tq) or NULL */
+    void *weights; /* (lead, Tq, Tk) or NULL */
+    void *stats;   /* (lead, Tq, 2) or NULL: maximum of the scores and sum of exp(s - maximum), for
+                      backward. Their lse would be rounded to the scores' magnitude, and weights
+                      computed from it as wrong as that. */
+
+    /* inputs */
+    attnc_view query, key, value, scores;
+    double scale;             /* ATTNC_DOT */
+    const void *score_vector; /* (D) ATTNC_ADDITIVE */
+    const void *score_bias;   /* (D) or NULL, ATTNC_ADDITIVE */
+
+    /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
+    attnc_view mask;      /* bytes (lead, Tq, Tk) */
+    attnc_view key_mask;  /* bytes (lead, 1, Tk) */
+    attnc_view lengths;   /* int64 (lead) */
+    attnc_view offset;    /* int64 (lead) */
+    attnc_view bias;      /* real (lead, Tq, Tk) */
+    ptrdiff_t length, causal_offset; /* where lengths, offset hold no data */
+    int causal, window;
+    ptrdiff_t left, right; /* -1: open */
+    double softcap;        /* 0: none */
+    double dropout;        /* 0: none */
+    uint64_t dropout_key;
+
+    /* backward: incoming gradients (data NULL: none) and what the forward pass saved */
+    attnc_view dcontext, dweights, dlse;
+    const void *saved_context, *saved_stats;
+    void *delta; /* (lead, Tq): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
+                    attention_delta fills it */
+
+    /* backward: outputs, contiguous. Segments: the keys are cut into `segments` runs, a function of
+     * Tk alone; each has its own partial of everything that sums over keys. */
+    ptrdiff_t segments;
+    void *dquery_parts;        /* (lead, segments, Tq, padded D) */
+    void *dkey;                /* (lead, Tk, D) */
+    void *dvalue;              /* (lead, Tk, Dv) */
+    void *dscore_vector_parts; /* (lead, segments, padded D) */
+    void *dscores;             /* (lead, Tq, Tk) zeroed, or NULL: before softcap and bias */
+    void *dbias;               /* (lead, Tq, Tk) zeroed, or NULL */
+
+    /* attention_dbias: the gradient of a bias (or of scores) that broadcasts, summed over its axes */
+    void *dbroadcast;           /* (own lead, own Tq, own Tk), zeroed */
+    ptrdiff_t own_count;        /* number of its own leading elements */
+    ptrdiff_t own_Tq, own_Tk;   /* 1 or the full size */
+    const ptrdiff_t *own_first; /* (own_count): the first element of lead that maps to it */
+    const ptrdiff_t *group;     /* (group_count): offsets to the others, in C order */
+    ptrdiff_t group_count;
+    int of_scores; /* the gradient before softcap and bias: of `scores`, not of `bias` */
+} attnc_attention;
+
+/* out (M, N) = sum over k of a[m, k] * b[k, n]; any strides in a and b, out rows ld_out apart.
+ * skip_zero_rows: a row k of b that is all zero adds nothing, whatever a holds there. */
+typedef struct {
+    void *out;
+    const void *a, *b;
+    ptrdiff_t M, N, K;
+    ptrdiff_t out_row, a_row, a_col, b_row, b_col;
+    int skip_zero_rows;
+} attnc_product;
+
+/* out[u, r, :] = factor * sum over g, s of parts[own_first[u] + group[g], s, r, :]
+ * and, where row_dot is given, row_dot[u, r] = sum_c of that (without factor) times with[u, r, c].
+ * columns (N) multiplies each column where given. */
+typedef struct {
+    void *out;         /* (U, rows, N) */
+    double *row_dot;   /* (U, rows) or NULL */
+    const void *parts; /* (lead, segments, rows, ld) */
+    const void *columns;
+    const attnc_view *with;
+    const attnc_lead *with_lead; /* own leading axes of `with`, U elements */
+    ptrdiff_t U, rows, N, ld, segments;
+    const ptrdiff_t *own_first, *group;
+    ptrdiff_t group_count;
+    double factor;
+} attnc_sum;
+
+/* Cosine: out = x / |x| row by row (0 where |x| = 0), norm its lengths; and back. */
+typedef struct {
+    void *out;  /* (rows, D) */
+    void *norm; /* (rows) */
+    attnc_view x;
+    attnc_lead lead; /* of x itself */
+    ptrdiff_t T, D;
+    const void *dout;      /* backward: (rows, D), may be `out` */
+    const void *unit;      /* backward: the forward's out */
+} attnc_normalize;
+
+typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);
+
+/* One instruction set and element type. `*_scratch` says how many bytes of scratch a thread needs.
+ * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk), attention_delta lead.count *
+ * ceil(Tq / bwd_query_block), attention_bwd lead.count * segments, attention_dbias own_count *
+ * ceil(own_Tq / bwd_query_block), product product_tasks, sum U * ceil(rows / ATTNC_SUM_ROWS),
+ * normalize lead.count. */
+typedef struct {
+    const char *isa;
+    int lanes;
+    attnc_kernel_fn attention_fwd, attention_delta, attention_bwd, attention_dbias;
+    attnc_kernel_fn product, sum, normalize_fwd, normalize_bwd;
+    ptrdiff_t query_block; /* query_chunk should be a multiple of it */
+    ptrdiff_t bwd_query_block;
+    ptrdiff_t (*product_tasks)(const attnc_product *);
+    size_t (*attention_scratch)(const attnc_attention *, int backward);
+    size_t (*product_scratch)(const attnc_product *);
+    ptrdiff_t (*segments)(ptrdiff_t Tk);
+    /* private hooks of the tests: y[i] = f(x[i]) */
+    void (*map_exp)(const void *x, void *y, ptrdiff_t n);
+    void (*map_expm1)(const void *x, void *y, ptrdiff_t n);
+    void (*map_tanh)(const void *x, void *y, ptrdiff_t n);
+} attnc_kernels;
+
+/* The element of a leading-axes operand that belongs to n, the C-order index into lead. */
+static inline ptrdiff_t attnc_lead_offset(const attnc_lead *lead, const ptrdiff_t *stride,
+                                          ptrdiff_t n)
+{
+    ptrdiff_t offset = 0;
+    for (int d = lead->ndim - 1; d >= 0; d--) {
+        offset += n % lead->shape[d] * stride[d];
+        n /= lead->shape[d];
+    }
+    return offset;
+}
+
+#endif

@@ -1,0 +1,183 @@
+/* module: attnc._core. Method table and initialisation, nothing numeric.
+ *
+ * Everything here is private: positional arguments only, documented in attnc/_core.pyi. The public
+ * functions, with keywords, defaults and docstrings, are in attnc/functional.py.
+ */
+#define ATTNC_IMPORTS_NUMPY
+#include "ops.h"
+
+#include "dispatch.h"
+#include "pool.h"
+#include "scratch.h"
+
+#include <string.h>
+
+#define ATTNC_METHODS(NAME)                                                                        \
+    static PyObject *NAME##_fwd(PyObject *module, PyObject *const *args, Py_ssize_t count)         \
+    {                                                                                              \
+        (void)module;                                                                              \
+        return attnc_forward(&attnc_##NAME, args, count);                                          \
+    }                                                                                              \
+    static PyObject *NAME##_bwd(PyObject *module, PyObject *const *args, Py_ssize_t count)         \
+    {                                                                                              \
+        (void)module;                                                                              \
+        return attnc_backward(&attnc_##NAME, args, count);                                         \
+    }
+ATTNC_METHODS(dot_product)
+ATTNC_METHODS(multiplicative)
+ATTNC_METHODS(additive)
+ATTNC_METHODS(cosine)
+ATTNC_METHODS(attend)
+
+/* ---- threads and instruction sets ---- */
+
+static PyObject *get_num_threads(PyObject *module, PyObject *none)
+{
+    (void)module, (void)none;
+    return PyLong_FromLong(attnc_get_num_threads());
+}
+
+static PyObject *set_num_threads(PyObject *module, PyObject *number)
+{
+    (void)module;
+    long threads = PyLong_AsLong(number);
+    if (threads == -1 && PyErr_Occurred())
+        return NULL;
+    if (threads < 1 || threads > ATTNC_MAX_THREADS)
+        return PyErr_Format(PyExc_ValueError,
+                            "set_num_threads: n must be an integer in 1..%d, got %ld",
+                            ATTNC_MAX_THREADS, threads);
+    attnc_set_num_threads((int)threads);
+    Py_RETURN_NONE;
+}
+
+static PyObject *isa_names(PyObject *module, PyObject *none)
+{
+    (void)module, (void)none;
+    PyObject *names = PyTuple_New(attnc_isa_count());
+    for (int k = 0; names && k < attnc_isa_count(); k++) {
+        PyObject *name = PyUnicode_FromString(attnc_isa_name(k));
+        if (!name || PyTuple_SetItem(names, k, name) < 0)
+            Py_CLEAR(names);
+    }
+    return names;
+}
+
+static PyObject *get_isa(PyObject *module, PyObject *none)
+{
+    (void)module, (void)none;
+    return PyUnicode_FromString(attnc_isa_name(attnc_isa_current()));
+}
+
+static PyObject *set_isa(PyObject *module, PyObject *name)
+{
+    (void)module;
+    if (!PyUnicode_Check(name))
+        return PyErr_Format(PyExc_TypeError, "set_isa: name must be a string, got %R", name);
+    for (int k = 0; k < attnc_isa_count(); k++)
+        if (PyUnicode_CompareWithASCIIString(name, attnc_isa_name(k)) == 0) {
+            attnc_isa_select(k);
+            Py_RETURN_NONE;
+        }
+    PyObject *names = isa_names(NULL, NULL);
+    if (names)
+        PyErr_Format(PyExc_ValueError, "set_isa: name must be one of %R, got %R", names, name);
+    Py_XDECREF(names);
+    return NULL;
+}
+
+/* ---- hooks of the tests ---- */
+
+/* map_real(name, x): exp, expm1 or tanh of a contiguous float32 or float64 array, by the kernels. */
+static PyObject *map_real(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    if (count != 2 || !PyUnicode_Check(args[0]) || !PyArray_Check(args[1]))
+        return PyErr_Format(PyExc_TypeError, "map_real: takes a name and an array");
+    PyArrayObject *x = (PyArrayObject *)args[1];
+    int type = PyArray_TYPE(x);
+    if ((type != NPY_FLOAT && type != NPY_DOUBLE) || !PyArray_ISCARRAY_RO(x))
+        return PyErr_Format(PyExc_TypeError, "map_real: x must be contiguous float32 or float64");
+    const attnc_kernels *k = attnc_kernels_for(type == NPY_FLOAT);
+    void (*map)(const void *, void *, ptrdiff_t) = NULL;
+    if (PyUnicode_CompareWithASCIIString(args[0], "exp") == 0)
+        map = k->map_exp;
+    else if (PyUnicode_CompareWithASCIIString(args[0], "expm1") == 0)
+        map = k->map_expm1;
+    else if (PyUnicode_CompareWithASCIIString(args[0], "tanh") == 0)
+        map = k->map_tanh;
+    if (!map)
+        return PyErr_Format(PyExc_ValueError, "map_real: no function %R", args[0]);
+    PyObject *y = PyArray_SimpleNew(PyArray_NDIM(x), PyArray_DIMS(x), type);
+    if (y)
+        map(PyArray_DATA(x), PyArray_DATA((PyArrayObject *)y), PyArray_SIZE(x));
+    return y;
+}
+
+static PyObject *fail_allocation(PyObject *module, PyObject *number)
+{
+    (void)module;
+    long n = PyLong_AsLong(number);
+    if (n == -1 && PyErr_Occurred())
+        return NULL;
+    attnc_fail_allocation(n);
+    Py_RETURN_NONE;
+}
+
+static PyObject *allocation_count(PyObject *module, PyObject *none)
+{
+    (void)module, (void)none;
+    return PyLong_FromLong(attnc_allocation_count());
+}
+
+#define ATTNC_FAST(NAME, FUNCTION) {NAME, (PyCFunction)(void (*)(void))FUNCTION, METH_FASTCALL, NULL}
+static PyMethodDef methods[] = {
+    ATTNC_FAST("dot_product_attention", dot_product_fwd),
+    ATTNC_FAST("dot_product_attention_backward", dot_product_bwd),
+    ATTNC_FAST("multiplicative_attention", multiplicative_fwd),
+    ATTNC_FAST("multiplicative_attention_backward", multiplicative_bwd),
+    ATTNC_FAST("additive_attention", additive_fwd),
+    ATTNC_FAST("additive_attention_backward", additive_bwd),
+    ATTNC_FAST("cosine_attention", cosine_fwd),
+    ATTNC_FAST("cosine_attention_backward", cosine_bwd),
+    ATTNC_FAST("attend", attend_fwd),
+    ATTNC_FAST("attend_backward", attend_bwd),
+    {"get_num_threads", get_num_threads, METH_NOARGS, NULL},
+    {"set_num_threads", set_num_threads, METH_O, NULL},
+    {"isa_names", isa_names, METH_NOARGS, NULL},
+    {"get_isa", get_isa, METH_NOARGS, NULL},
+    {"set_isa", set_isa, METH_O, NULL},
+    ATTNC_FAST("map_real", map_real),
+    {"fail_allocation", fail_allocation, METH_O, NULL},
+    {"allocation_count", allocation_count, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int exec_module(PyObject *module)
+{
+    if (PyArray_ImportNumPyAPI() < 0)
+        return -1;
+    attnc_isa_current();
+    return PyModule_AddIntConstant(module, "MAX_THREADS", ATTNC_MAX_THREADS);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, exec_module},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED}, /* as NumPy */
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "attnc._core",
+    .m_doc = "Attention on NumPy arrays, in C. Private: use attnc.",
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,500 @@
+/* run: see run.h. */
+#include "run.h"
+
+#include "pool.h"
+#include "scratch.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Calls of fewer multiply-adds keep the GIL: releasing it costs more than they take. */
+static const double GIL_MIN_WORK = 2e5;
+
+static size_t real_size(const attnc_call *c) { return c->f32 ? sizeof(float) : sizeof(double); }
+static int real_type(const attnc_call *c) { return c->f32 ? NPY_FLOAT : NPY_DOUBLE; }
+
+static void call_end(attnc_call *c)
+{
+    for (int k = 0; k < c->owned_count; k++)
+        attnc_release(c->owned[k]);
+    attnc_call_clear(c);
+}
+
+static void *block_of_bytes(attnc_call *c, size_t count, size_t size)
+{
+    size_t bytes;
+    void *block = NULL;
+    if (!__builtin_mul_overflow(count, size, &bytes))
+        block = attnc_allocate(bytes);
+    if (!block) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    return c->owned[c->owned_count++] = block;
+}
+
+void *attnc_block(attnc_call *c, ptrdiff_t count)
+{
+    return block_of_bytes(c, (size_t)count, real_size(c));
+}
+
+ptrdiff_t attnc_own_count(const attnc_operand *operand)
+{
+    ptrdiff_t count = 1;
+    for (int d = 0; d < PyArray_NDIM(operand->array) - 2; d++)
+        count *= PyArray_DIM(operand->array, d);
+    return count;
+}
+
+/* Runs a kernel over its tasks. work: multiply-adds in all. scratch: bytes a thread. */
+static int run(attnc_kernel_fn kernel, const void *args, ptrdiff_t tasks, double work,
+               size_t scratch)
+{
+    int threads = attnc_threads_for(tasks, work);
+    size_t stride = (scratch + 63) / 64 * 64, bytes;
+    if (tasks == 0)
+        return 0;
+    if (__builtin_mul_overflow(stride, (size_t)threads, &bytes)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    char *block = attnc_scratch_take(bytes);
+    if (!block) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (work < GIL_MIN_WORK)
+        attnc_parallel_for(kernel, args, tasks, 1, block, stride);
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        attnc_parallel_for(kernel, args, tasks, threads, block, stride);
+        Py_END_ALLOW_THREADS
+    }
+    attnc_scratch_give(block);
+    return 0;
+}
+
+int attnc_run_product(attnc_call *c, const attnc_product *p)
+{
+    const attnc_kernels *k = c->kernels;
+    return run(k->product, p, k->product_tasks(p), (double)p->M * (double)p->N * (double)p->K,
+               k->product_scratch(p));
+}
+
+int attnc_run_normalize(attnc_call *c, const attnc_normalize *a, int backward)
+{
+    const attnc_kernels *k = c->kernels;
+    return run(backward ? k->normalize_bwd : k->normalize_fwd, a, a->lead.count,
+               (double)a->lead.count * (double)a->T * (double)a->D * 4, 0);
+}
+
+static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
+/* Multiply-adds of one pass over all pairs, as far as shapes tell. A tanh counts as 4. */
+static double pair_work(const attnc_attention *a)
+{
+    double channels = (double)a->Dv + (a->score == ATTNC_ADDITIVE ? 4 : 1) * (double)a->D + 8;
+    double pairs = (double)a->lead.count * (double)a->Tq * (double)a->Tk;
+    return channels * pairs * (a->causal ? 0.5 : 1);
+}
+
+/* ---- forward ---- */
+
+/* A new array (lead, rest...) of the computing dtype, zeroed or not. */
+static PyArrayObject *new_output(const attnc_call *c, int rest_count, ptrdiff_t first,
+                                 ptrdiff_t second)
+{
+    npy_intp shape[NPY_MAXDIMS];
+    int ndim = c->a.lead.ndim;
+    for (int d = 0; d < ndim; d++)
+        shape[d] = c->a.lead.shape[d];
+    shape[ndim++] = first;
+    if (rest_count == 2)
+        shape[ndim++] = second;
+    return (PyArrayObject *)PyArray_SimpleNew(ndim, shape, real_type(c));
+}
+
+static int run_forward(attnc_call *c, int save)
+{
+    attnc_attention *a = &c->a;
+    a->scale = c->scale_value;
+    if (!(c->context = new_output(c, 2, a->Tq, a->Dv)) ||
+        (c->return_lse && !(c->lse = new_output(c, 1, a->Tq, 0))) ||
+        (c->return_weights && !(c->weights = new_output(c, 2, a->Tq, a->Tk))) ||
+        (save && !(c->stats = new_output(c, 2, a->Tq, 2))))
+        return -1;
+    a->context = PyArray_DATA(c->context);
+    a->lse = c->lse ? PyArray_DATA(c->lse) : NULL;
+    a->weights = c->weights ? PyArray_DATA(c->weights) : NULL;
+    a->stats = c->stats ? PyArray_DATA(c->stats) : NULL;
+
+    /* Packing the keys pays over many queries, but every thread wants some tasks. */
+    const ptrdiff_t block = c->kernels->query_block;
+    ptrdiff_t blocks = divide_up(a->Tq, block), share = 8;
+    while (share > 1 && a->lead.count * divide_up(blocks, share) < 4 * attnc_get_num_threads())
+        share /= 2;
+    a->query_chunk = share * block;
+    return run(c->kernels->attention_fwd, a, a->lead.count * divide_up(a->Tq, a->query_chunk),
+               pair_work(a), c->kernels->attention_scratch(a, 0));
+}
+
+/* A new reference to the array in the dtype of the results. */
+static PyObject *in_output_dtype(const attnc_call *c, PyArrayObject *array)
+{
+    if (!c->output || c->output->type_num == real_type(c)) {
+        Py_INCREF((PyObject *)array);
+        return (PyObject *)array;
+    }
+    Py_INCREF((PyObject *)c->output); /* the cast steals it */
+    return PyArray_CastToType(array, c->output, 0);
+}
+
+static PyObject *forward_result(const attnc_call *c)
+{
+    PyObject *context = NULL, *weights = NULL, *saved = NULL, *result = NULL;
+    PyObject *lse = NULL;
+    if (!(context = in_output_dtype(c, c->context)) ||
+        (c->weights && !(weights = in_output_dtype(c, c->weights))) ||
+        (c->lse && !(lse = in_output_dtype(c, c->lse))))
+        goto done;
+    if (c->stats) {
+        /* The caller may write to the context it gets; backward must not notice. */
+        saved = context != (PyObject *)c->context ? Py_NewRef((PyObject *)c->context)
+                                                  : PyArray_NewCopy(c->context, NPY_CORDER);
+        if (saved)
+            result = PyTuple_Pack(5, context, weights ? weights : Py_None, lse ? lse : Py_None, saved,
+                                  (PyObject *)c->stats);
+    }
+    else if (weights && lse)
+        result = PyTuple_Pack(3, context, weights, lse);
+    else if (weights || lse)
+        result = PyTuple_Pack(2, context, weights ? weights : lse);
+    else
+        result = Py_NewRef(context);
+done:
+    Py_XDECREF(context);
+    Py_XDECREF(weights);
+    Py_XDECREF(lse);
+    Py_XDECREF(saved);
+    return result;
+}
+
+/* ---- backward ---- */
+
+/* A saved array: made by the forward call and passed back untouched by attnc.functional. */
+static int check_saved(attnc_call *c, PyObject *object, const char *name, int ndim,
+                       const npy_intp *shape)
+{
+    PyArrayObject *array = (PyArrayObject *)object;
+    int right = PyArray_Check(object) && PyArray_TYPE(array) == real_type(c) &&
+                PyArray_IS_C_CONTIGUOUS(array) && PyArray_NDIM(array) == ndim;
+    for (int d = 0; d < ndim && right; d++)
+        right = PyArray_DIM(array, d) == shape[d];
+    if (!right)
+        return attnc_fail(c, PyExc_ValueError, "%s must be what the forward call saved", name);
+    return 0;
+}
+
+static int read_saved(attnc_call *c, PyObject *const *saved)
+{
+    attnc_attention *a = &c->a;
+    const int lead = a->lead.ndim;
+    npy_intp shape[NPY_MAXDIMS];
+    for (int d = 0; d < lead; d++)
+        shape[d] = a->lead.shape[d];
+    shape[lead] = a->Tq;
+    a->scale = c->scale_value;
+    if (!c->return_lse && saved[D_LSE] != Py_None)
+        return attnc_fail(c, PyExc_ValueError, "dlse must be None unless return_lse=True was asked for");
+    if (!c->return_weights && saved[D_WEIGHTS] != Py_None)
+        return attnc_fail(c, PyExc_ValueError,
+                          "dweights must be None unless return_weights=True was asked for");
+    if (attnc_read_gradient(c, saved[D_LSE], "dlse", "lse", lead + 1, shape, &c->lse) < 0)
+        return -1;
+    shape[lead + 1] = a->Tk;
+    if (attnc_read_gradient(c, saved[D_WEIGHTS], "dweights", "weights", lead + 2, shape,
+                            &c->weights) < 0)
+        return -1;
+    shape[lead + 1] = 2;
+    if (check_saved(c, saved[SAVED_STATS], "stats", lead + 2, shape) < 0)
+        return -1;
+    shape[lead + 1] = a->Dv;
+    if (check_saved(c, saved[SAVED_CONTEXT], "context", lead + 2, shape) < 0 ||
+        attnc_read_gradient(c, saved[D_CONTEXT], "dcontext", "context", lead + 2, shape,
+                            &c->context) < 0)
+        return -1;
+    a->saved_context = PyArray_DATA((PyArrayObject *)saved[SAVED_CONTEXT]);
+    a->saved_stats = PyArray_DATA((PyArrayObject *)saved[SAVED_STATS]);
+
+    const attnc_operand gradients[] = {{.array = c->context}, {.array = c->weights}};
+    if (c->context)
+        attnc_view_of(c, &gradients[0], &a->dcontext);
+    if (c->weights)
+        attnc_view_of(c, &gradients[1], &a->dweights);
+    if (c->lse) {
+        npy_intp size = PyArray_ITEMSIZE(c->lse);
+        a->dlse.data = PyArray_DATA(c->lse);
+        for (int d = 0; d < lead; d++)
+            a->dlse.lead[d] = PyArray_STRIDE(c->lse, d) / size;
+        a->dlse.row = PyArray_STRIDE(c->lse, lead) / size;
+    }
+    return 0;
+}
+
+void *attnc_want(attnc_call *c, attnc_gradients *g, const attnc_operand *operand)
+{
+    attnc_gradient *new = &g->list[g->count++];
+    *new = (attnc_gradient){operand, NULL};
+    if (!operand->array)
+        return NULL;
+    new->array = (PyArrayObject *)PyArray_ZEROS(PyArray_NDIM(operand->array),
+                                                PyArray_DIMS(operand->array), real_type(c), 0);
+    if (!new->array)
+        g->failed = 1;
+    return new->array ? PyArray_DATA(new->array) : NULL;
+}
+
+/* The gradients as a tuple, each in its argument's dtype, None where there is no argument. */
+static PyObject *gradients_result(const attnc_call *c, attnc_gradients *g)
+{
+    PyObject *result = PyTuple_New(g->count);
+    for (int k = 0; result && k < g->count; k++) {
+        const attnc_operand *operand = g->list[k].operand;
+        PyObject *gradient = Py_NewRef(Py_None);
+        if (g->list[k].array) {
+            ATTNC_REPLACE(gradient, Py_NewRef((PyObject *)g->list[k].array));
+            if (operand->dtype && operand->dtype->type_num != real_type(c)) {
+                Py_INCREF((PyObject *)operand->dtype); /* the cast steals it */
+                ATTNC_REPLACE(gradient,
+                              PyArray_CastToType(g->list[k].array, operand->dtype, 0));
+            }
+        }
+        if (!gradient || PyTuple_SetItem(result, k, gradient) < 0)
+            Py_CLEAR(result);
+    }
+    return result;
+}
+
+/* Which elements of lead an operand's own leading element stands for: first[u] + group[0..]. */
+typedef struct {
+    ptrdiff_t U, G, *first, *group;
+    attnc_lead own;
+} own_map;
+
+/* Every sum over the axes in `axes`, in C order: out[k] = sum of coordinate * stride. */
+static void enumerate(const attnc_lead *lead, const ptrdiff_t *axes_shape, ptrdiff_t count,
+                      ptrdiff_t *out)
+{
+    for (ptrdiff_t k = 0; k < count; k++) {
+        ptrdiff_t rest = k, stride = 1, offset = 0;
+        for (int d = lead->ndim - 1; d >= 0; d--) {
+            offset += rest % axes_shape[d] * stride;
+            rest /= axes_shape[d];
+            stride *= lead->shape[d];
+        }
+        out[k] = offset;
+    }
+}
+
+static int map_own(attnc_call *c, const attnc_operand *operand, own_map *map)
+{
+    const attnc_lead *lead = &c->a.lead;
+    ptrdiff_t others[ATTNC_MAX_LEAD];
+    map->own.ndim = lead->ndim;
+    map->U = map->G = 1;
+    for (int d = 0; d < lead->ndim; d++) {
+        map->own.shape[d] = PyArray_DIM(operand->array, d);
+        others[d] = map->own.shape[d] == 1 ? lead->shape[d] : 1;
+        map->U *= map->own.shape[d];
+        map->G *= others[d];
+    }
+    map->own.count = map->U;
+    map->first = block_of_bytes(c, (size_t)map->U, sizeof(ptrdiff_t));
+    map->group = map->first ? block_of_bytes(c, (size_t)map->G, sizeof(ptrdiff_t)) : NULL;
+    if (!map->group)
+        return -1;
+    enumerate(lead, map->own.shape, map->U, map->first);
+    enumerate(lead, others, map->G, map->group);
+    return 0;
+}
+
+static int run_sum(attnc_call *c, attnc_sum s, const own_map *map)
+{
+    s.U = map->U;
+    s.own_first = map->first;
+    s.group = map->group;
+    s.group_count = map->G;
+    return run(c->kernels->sum, &s, s.U * divide_up(s.rows, ATTNC_SUM_ROWS),
+               (double)s.U * (double)map->G * (double)s.segments * (double)s.rows * (double)s.N, 0);
+}
+
+/* The gradient of a broadcast bias or scores, into its own shape. */
+static int run_dbias(attnc_call *c, const attnc_operand *operand, const own_map *map, int of_scores,
+                     void *out)
+{
+    attnc_attention a = c->a;
+    int last = PyArray_NDIM(operand->array) - 1;
+    a.dbroadcast = out;
+    a.own_count = map->U;
+    a.own_first = map->first;
+    a.group = map->group;
+    a.group_count = map->G;
+    a.own_Tq = PyArray_DIM(operand->array, last - 1);
+    a.own_Tk = PyArray_DIM(operand->array, last);
+    a.of_scores = of_scores;
+    return run(c->kernels->attention_dbias, &a,
+               a.own_count * divide_up(a.own_Tq, c->kernels->bwd_query_block), 2 * pair_work(&a),
+               c->kernels->attention_scratch(&a, 1));
+}
+
+/* dscores or dbias: in the main pass where nothing broadcasts, else in a pass of its own. */
+static int plan_direct(attnc_call *c, const attnc_operand *operand, void *target, own_map *map,
+                       void **direct)
+{
+    if (!target)
+        return 0;
+    int last = PyArray_NDIM(operand->array) - 1;
+    if (map_own(c, operand, map) < 0)
+        return -1;
+    if (map->G == 1 && PyArray_DIM(operand->array, last - 1) == c->a.Tq &&
+        PyArray_DIM(operand->array, last) == c->a.Tk)
+        *direct = target;
+    return 0;
+}
+
+static void store_scale_gradient(const attnc_call *c, void *target, double dscale)
+{
+    if (target && c->f32)
+        *(float *)target = (float)dscale;
+    else if (target)
+        *(double *)target = dscale;
+}
+
+int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_targets *targets)
+{
+    if (g->failed)
+        return -1;
+    attnc_attention *a = &c->a;
+    const attnc_kernels *k = c->kernels;
+    const int projected = a->score != ATTNC_GIVEN;
+    const ptrdiff_t N = a->lead.count, Dp = divide_up(a->D, k->lanes) * k->lanes;
+    const size_t scratch = k->attention_scratch(a, 1);
+    own_map query, key, value, bias, scores;
+    a->segments = k->segments(a->Tk);
+
+    if (map_own(c, &c->value, &value) < 0 ||
+        plan_direct(c, &c->bias, targets->bias, &bias, &a->dbias) < 0 ||
+        plan_direct(c, &c->scores, targets->scores, &scores, &a->dscores) < 0)
+        return -1;
+    a->dvalue = value.G == 1 ? targets->value : attnc_block(c, N * a->Tk * a->Dv);
+    a->delta = attnc_block(c, N * a->Tq);
+    if (!a->dvalue || !a->delta)
+        return -1;
+    if (projected) {
+        if (map_own(c, &c->query, &query) < 0 || map_own(c, &c->key, &key) < 0)
+            return -1;
+        a->dkey = key.G == 1 ? targets->key : attnc_block(c, N * a->Tk * a->D);
+        a->dquery_parts = attnc_block(c, N * a->segments * a->Tq * Dp);
+        if (!a->dkey || !a->dquery_parts)
+            return -1;
+    }
+    if (a->score == ATTNC_ADDITIVE &&
+        !(a->dscore_vector_parts = attnc_block(c, N * a->segments * Dp)))
+        return -1;
+
+    if (run(k->attention_delta, a, N * divide_up(a->Tq, k->bwd_query_block),
+            a->dweights.data ? pair_work(a) : (double)N * (double)a->Tq * (double)a->Dv,
+            scratch) < 0 ||
+        run(k->attention_bwd, a, N * a->segments, 2.5 * pair_work(a), scratch) < 0)
+        return -1;
+    if (targets->bias && !a->dbias && run_dbias(c, &c->bias, &bias, 0, targets->bias) < 0)
+        return -1;
+    if (targets->scores && !a->dscores && run_dbias(c, &c->scores, &scores, 1, targets->scores) < 0)
+        return -1;
+
+    if (value.G != 1 && run_sum(c,
+                               (attnc_sum){.out = targets->value, .parts = a->dvalue,
+                                           .rows = a->Tk, .N = a->Dv, .ld = a->Dv, .segments = 1,
+                                           .factor = 1},
+                               &value) < 0)
+        return -1;
+    if (!projected)
+        return 0;
+    if (key.G != 1 && run_sum(c,
+                             (attnc_sum){.out = targets->key, .parts = a->dkey, .rows = a->Tk,
+                                         .N = a->D, .ld = a->D, .segments = 1, .factor = 1},
+                             &key) < 0)
+        return -1;
+
+    double *row_dot = NULL;
+    if (c->scale.array &&
+        !(row_dot = block_of_bytes(c, (size_t)(query.U * a->Tq), sizeof(double))))
+        return -1;
+    attnc_sum sum = {.out = targets->query, .row_dot = row_dot, .parts = a->dquery_parts,
+                     .columns = a->score == ATTNC_ADDITIVE ? a->score_vector : NULL,
+                     /* its strides serve its own shape too: axes of size 1 have stride 0 */
+                     .with = &a->query, .with_lead = &query.own, .rows = a->Tq, .N = a->D,
+                     .ld = Dp, .segments = a->segments,
+                     .factor = a->score == ATTNC_DOT ? a->scale : 1};
+    if (run_sum(c, sum, &query) < 0)
+        return -1;
+    double dscale = 0;
+    for (ptrdiff_t r = 0; row_dot && r < query.U * a->Tq; r++)
+        dscale += row_dot[r];
+    store_scale_gradient(c, targets->scale, dscale);
+
+    if (a->score != ATTNC_ADDITIVE)
+        return 0;
+    /* one vector for all elements: its group is all of lead */
+    ptrdiff_t zero = 0;
+    own_map all = {.U = 1, .G = N, .first = &zero};
+    if (!(all.group = block_of_bytes(c, (size_t)N, sizeof(ptrdiff_t))))
+        return -1;
+    for (ptrdiff_t n = 0; n < N; n++)
+        all.group[n] = n;
+    return run_sum(c,
+                   (attnc_sum){.out = targets->score_vector, .parts = a->dscore_vector_parts,
+                               .rows = 1, .N = a->D, .ld = Dp, .segments = a->segments,
+                               .factor = 1},
+                   &all);
+}
+
+/* ---- a whole call ---- */
+
+static int check_count(const attnc_mechanism *m, Py_ssize_t count, Py_ssize_t expected)
+{
+    if (count == expected)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "_core.%s: takes %zd positional arguments, got %zd", m->name,
+                 expected, count);
+    return -1;
+}
+
+PyObject *attnc_forward(const attnc_mechanism *m, PyObject *const *args, Py_ssize_t count)
+{
+    attnc_call c = {.function = m->name};
+    PyObject *result = NULL;
+    if (check_count(m, count, m->arrays + OPTIONS + 1) < 0)
+        return NULL;
+    const int save = args[count - 1] == Py_True;
+    if (m->read(&c, args) == 0 && m->prepare(&c) == 0 && run_forward(&c, save) == 0)
+        result = forward_result(&c);
+    call_end(&c);
+    return result;
+}
+
+PyObject *attnc_backward(const attnc_mechanism *m, PyObject *const *args, Py_ssize_t count)
+{
+    attnc_call c = {.function = m->name};
+    attnc_gradients g = {0};
+    PyObject *result = NULL;
+    if (check_count(m, count, SAVED + m->arrays + OPTIONS) < 0)
+        return NULL;
+    if (m->read(&c, args + SAVED) == 0 && read_saved(&c, args) == 0 && m->prepare(&c) == 0 &&
+        m->backward(&c, &g) == 0)
+        result = gradients_result(&c, &g);
+    for (int k = 0; k < g.count; k++)
+        Py_XDECREF((PyObject *)g.list[k].array);
+    call_end(&c);
+    return result;
+}

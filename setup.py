@@ -1,0 +1,40 @@
+"""Builds attnc._core: one extension, all instruction sets inside it (csrc/targets)."""
+
+import os
+import sysconfig
+from glob import glob
+
+import numpy
+from setuptools import Extension, setup
+
+# Free-threaded builds of CPython have no limited API.
+limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
+macros = [
+    ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+    # keep in sync with "numpy>=1.26" in pyproject.toml
+    ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
+]
+if limited:
+    # keep in sync with "requires-python" in pyproject.toml and with the wheel tag below
+    macros.append(("Py_LIMITED_API", "0x030b0000"))
+
+# -ffp-contract=off: multiply-adds are fused only where a kernel says so. Never -ffast-math: masks are
+# infinities, and linking with it would change the arithmetic of the whole process.
+flags = ["-O3", "-std=c11", "-fvisibility=hidden", "-ffp-contract=off", "-pthread"]
+extra = os.environ.get("ATTNC_CFLAGS", "").split()  # e.g. -Werror, sanitizers, --coverage
+
+core = Extension(
+    "attnc._core",
+    sources=sorted(glob("csrc/*.c") + glob("csrc/targets/*.c")),
+    depends=sorted(glob("csrc/*.h") + glob("csrc/*/*.h") + glob("csrc/*/*.inc")),
+    include_dirs=[numpy.get_include()],
+    define_macros=macros,
+    extra_compile_args=flags + ["-Wall", "-Wextra"] + extra,
+    extra_link_args=["-pthread"] + extra,
+    py_limited_api=limited,
+)
+
+setup(
+    ext_modules=[core],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if limited else {},
+)

@@ -1,0 +1,229 @@
+"""What the tests assert. One rule of tolerance for everything that is rounded; the rest is exact.
+
+The rule: the error may be twice that of the same formula in plain NumPy in the same dtype. So there
+is no tolerance to choose in a test, hard inputs allow as much error as they cause, and easy ones no
+more than they must.
+"""
+
+import contextlib
+import copy
+import inspect
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+
+import attnc
+from attnc import reference
+
+# Floor of the rule, in units of eps times the largest term of the sums. The plain formula is now
+# and then right by luck (one key: a weight of exactly 1); then it is no measure. A sum,
+# a quotient, a product with the value: each rounds once or so. And a weight cannot be better than
+# its score, which rounds by eps times its own size: that is added.
+FLOOR = 4
+
+# The error of a gradient of few numbers, like that of a scale, says little: each is one sum over
+# all pairs, whose error is random, and 0 as soon as anything else. There the floor is higher.
+FEW, FLOOR_OF_FEW = 16, 32
+
+# float64 is held against long double. Where that is no wider (MSVC, macOS on ARM), the error of the
+# plain formula cannot be seen, and the floor has to stand for it.
+FLOOR_WITHOUT_WIDE = 128
+
+
+def wider(dtype):
+    """The dtype in which the reference is exact enough to measure the errors of `dtype`."""
+    return np.float64 if dtype == np.float32 else np.longdouble
+
+
+def error(got, exact):
+    """max|got - exact| where `exact` is finite."""
+    finite = np.isfinite(exact)
+    return np.abs(np.where(finite, got, 0) - np.where(finite, exact, 0)).max(initial=0)
+
+
+def assert_close_like_naive(got, exact, naive, magnitude=0.0, floor=FLOOR, what="result"):
+    """max|got - exact| <= 2 max|naive - exact| + floor eps max(|exact|, magnitude).
+
+    `exact` is the reference in a wider dtype, `naive` the same formula in the dtype of `got`.
+    `magnitude` is the size of the terms that are summed to `exact`, where that is larger. NaN and
+    inf have to be where they are in `exact`.
+    """
+    got, exact, naive = np.asarray(got), np.asarray(exact), np.asarray(naive)
+    assert got.shape == exact.shape, f"{what}: shape {got.shape}, not {exact.shape}"
+    finite = np.isfinite(exact)
+    np.testing.assert_array_equal(got[~finite], exact[~finite].astype(got.dtype), err_msg=what)
+
+    eps = np.finfo(naive.dtype).eps
+    if np.finfo(exact.dtype).eps == eps:
+        floor += FLOOR_WITHOUT_WIDE
+    magnitude = max(_largest(exact), magnitude)
+    usual = error(naive, exact)
+    assert error(got, exact) <= 2 * usual + floor * eps * magnitude, (
+        f"{what}: error {error(got, exact):.3g} exceeds 2 * {usual:.3g} of the plain formula"
+        f" + {floor:.3g} * eps * {magnitude:.3g}, the largest term"
+    )
+
+
+def assert_agree(got, expected, what="result"):
+    """Two float64 computations of the same formula by different roads: 1e4 eps of the largest."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    assert got.shape == expected.shape, f"{what}: shape {got.shape}, not {expected.shape}"
+    atol = 1e4 * np.finfo(np.float64).eps * _largest(expected)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=atol, err_msg=what)
+
+
+@contextlib.contextmanager
+def assert_unchanged(*objects):
+    """Nothing in these arrays, and tuples and dicts of arrays, is written to."""
+    before = copy.deepcopy(objects)
+    yield
+    assert_same(objects, before, "input")
+
+
+def assert_same(got, expected, what="result"):
+    """The same numbers to the last bit (a NaN is a NaN), in arrays, or tuples or dicts of them."""
+    if isinstance(expected, dict):
+        assert got.keys() == expected.keys(), what
+        for name in expected:
+            assert_same(got[name], expected[name], f"{what}: {name}")
+    elif isinstance(expected, tuple | list):
+        for x, y in zip(got, expected, strict=True):
+            assert_same(x, y, what)
+    else:
+        np.testing.assert_array_equal(
+            got, expected, strict=isinstance(expected, np.ndarray), err_msg=what
+        )
+
+
+def python(code, **environment):
+    """Run code in a fresh interpreter; return what it prints, or its last line of error."""
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=pathlib.Path(attnc.__file__).parents[1],
+        env={**os.environ, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if result.returncode:
+        return result.stderr.strip().rpartition("\n")[2]
+    return result.stdout.strip()
+
+
+def evaluate(name, arrays, options, directions):
+    """Outputs and gradients of the function of this name: (named tuple, dict)."""
+    output, pullback = attnc.vjp(getattr(attnc, name), *arrays, **options, **EVERYTHING)
+    return output, vars(pullback(**directions))
+
+
+def incoming(rng, output, dtype=np.float64):
+    """Random incoming gradients for an output that has them all: the keywords of a pullback."""
+    return {
+        f"d{field}": rng.standard_normal(x.shape).astype(dtype)
+        for field, x in zip(output._fields, output, strict=True)
+    }
+
+
+EVERYTHING = {"return_weights": True, "return_lse": True}
+
+
+def check(name, arrays, options, rng, d=None, strict=False):
+    """The function of this name, forward and backward, against the reference by the rule above.
+
+    Also: shapes, dtypes and memory of everything that is returned, and inputs left alone.
+    `d` are the incoming gradients, random unless given. `strict` asks that also the root mean
+    square of the error be at most twice the plain formula's, without a floor: it is not a matter of
+    luck where the arrays are large. Returns outputs and gradients.
+    """
+    dtype, options = np.result_type(*arrays), {**options, **EVERYTHING}
+    plain = getattr(reference, name)
+    naive, naive_pullback = reference.vjp(plain, *arrays, **options, dtype=dtype.type)
+    exact, exact_pullback = reference.vjp(plain, *arrays, **options, dtype=wider(dtype))
+    d = incoming(rng, exact, dtype) if d is None else d
+
+    with assert_unchanged(arrays, options, d):
+        output, pullback = attnc.vjp(getattr(attnc, name), *arrays, **options)
+        gradients = pullback(**d)
+
+    terms = _largest_terms(plain, arrays, options, d, wider(dtype))
+    scores = 0 if "bias" in options else _largest(exact.lse)  # about the largest score of all
+    got = output._asdict() | {f"d{field}": x for field, x in vars(gradients).items()}
+    exact = exact._asdict() | {f"d{field}": x for field, x in vars(exact_pullback(**d)).items()}
+    naive = naive._asdict() | {f"d{field}": x for field, x in vars(naive_pullback(**d)).items()}
+    assert got.keys() == exact.keys()
+    for what, x in got.items():
+        assert x.dtype == dtype and x.flags.c_contiguous and x.flags.writeable, what
+        extra = scores if what != "lse" else 0
+        floor = FLOOR + extra if x.size >= FEW else FLOOR_OF_FEW
+        assert_close_like_naive(x, exact[what], naive[what], terms[what], floor, what)
+        if strict and x.size >= FEW:
+            got_rms, naive_rms = (_rms(y, exact[what]) for y in (x, naive[what]))
+            assert got_rms <= 2 * naive_rms, (
+                f"{what}: RMS error {got_rms:.3g}, not 2 * {naive_rms:.3g}"
+            )
+    assert len(gradients) == len(arrays)
+    for x, y in zip(gradients, vars(gradients).values(), strict=False):
+        assert x is y
+    return output, gradients
+
+
+def _largest_terms(plain, arrays, options, d, dtype):
+    """The largest term of the sums and differences in each output and gradient.
+
+    The gradient of a softmax, w_ij (dw_ij - mean_i) with mean_i = sum_j w_ij dw_ij, may leave
+    nothing of large numbers (one key: exactly 0). With an lse gradient of mean_i it is w_ij dw_ij
+    alone; and c_i = sum_j w_ij v_j and dw_ij = dc_i . v_j cannot cancel with absolute values.
+    """
+    arrays, value = list(arrays), 1 if plain is reference.attend else 2
+    arrays[value] = np.abs(arrays[value])
+    output, pullback = reference.vjp(plain, *arrays, **options, dtype=dtype)
+    d = {field: np.abs(x) for field, x in d.items()}
+    with np.errstate(invalid="ignore"):
+        mean = (d["dcontext"] * output.context).sum(-1) + (d["dweights"] * output.weights).sum(-1)
+        d["dlse"] = d["dlse"] + mean
+    terms = output._asdict() | {f"d{field}": x for field, x in vars(pullback(**d)).items()}
+    return {what: _largest(x) for what, x in terms.items()}
+
+
+def _rms(got, exact):
+    return np.sqrt(((got - exact) ** 2).mean())
+
+
+def _largest(x):
+    return np.abs(x[np.isfinite(x)]).max(initial=0)
+
+
+def check_vjp(vjp, function, arrays, options, rng):
+    """The pullback against central differences, one random direction t in each real array.
+
+    <d, f(x + h t) - f(x - h t)> / 2h = <pullback(d), t>, in float64. The quotient errs by h^2 times
+    a third derivative and by eps / h: both about h^2 with h = eps^(1/3). A wrong formula is off by
+    the size of the gradient itself, so the factor of 1e4 on h^2 (4e-7) hides none.
+    """
+    options = {**options, **EVERYTHING}
+    output, pullback = vjp(function, *arrays, **options)
+    d = incoming(rng, output)
+    gradients = pullback(**d)
+    arguments = dict(zip(inspect.signature(function).parameters, arrays, strict=False)) | options
+    h = np.finfo(np.float64).eps ** (1 / 3)
+
+    def objective(output):
+        finite = (np.where(np.isfinite(x), x, 0) for x in output)  # the lse of an empty row is -inf
+        return sum((x * dx).sum() for x, dx in zip(finite, d.values(), strict=True))
+
+    for field, gradient in vars(gradients).items():
+        x = arguments[field]
+        t = rng.standard_normal(x.shape)
+        ahead, behind = (
+            objective(function(**{**arguments, field: x + step * t})) for step in (h, -h)
+        )
+        numeric, analytic = (ahead - behind) / (2 * h), (gradient * t).sum()
+        size = sum(np.abs(dx).sum() for dx in d.values()) + abs(analytic)
+        assert abs(numeric - analytic) <= 1e4 * h**2 * size, (
+            f"gradient of {field}: numeric {numeric}, analytic {analytic}"
+        )

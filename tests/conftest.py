@@ -1,0 +1,45 @@
+"""Fixtures that most tests share: instruction set, dtype, number of threads, random numbers."""
+
+import numpy as np
+import pytest
+
+import attnc
+from attnc import _core
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, default=0, help="seed of the rng fixture (default: 0)")
+
+
+def pytest_report_header(config):
+    names = ", ".join(_core.isa_names())
+    return f"attnc: instruction sets {names}; --seed {config.getoption('seed')}"
+
+
+@pytest.fixture(params=_core.isa_names())
+def isa(request):
+    """Run the test once with each set of kernels that this machine can run."""
+    before = _core.get_isa()
+    _core.set_isa(request.param)
+    yield request.param
+    _core.set_isa(before)
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(params=[1, 2, 5], ids="threads={}".format)
+def threads(request):
+    before = attnc.get_num_threads()
+    attnc.set_num_threads(request.param)
+    yield request.param
+    attnc.set_num_threads(before)
+
+
+@pytest.fixture
+def rng(request):
+    seed = request.config.getoption("seed")
+    print(f"rng fixture: --seed {seed}")  # pytest shows this with a failure
+    return np.random.default_rng(seed)
