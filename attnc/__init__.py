@@ -1,21 +1,29 @@
 """attnc: attention mechanisms on NumPy arrays, forward and backward, in C.
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
-`cosine_attention`, `attend`; their gradients: `vjp`. The formulas in plain NumPy: `attnc.reference`.
+`cosine_attention`, `attend`; their gradients: `vjp`. Layers: `attnc.layers`. Training:
+`attnc.losses`, `attnc.optim`, `attnc.data`. Pictures: `attnc.plot`. The formulas in plain NumPy:
+`attnc.reference`.
 """
 
-from attnc import functional, gradients
+from attnc import data, functional, gradients, layers, losses, optim
 from attnc.functional import *  # noqa: F403
 from attnc.gradients import vjp
+from attnc.layers import *  # noqa: F403
 from attnc.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
 __all__ = [
     *functional.__all__,
+    *layers.__all__,
+    "data",
     "functional",
     "get_num_threads",
     "gradients",
+    "layers",
+    "losses",
+    "optim",
     "set_num_threads",
     "vjp",
 ]

@@ -1,0 +1,443 @@
+"""Attention as layers: a score function with its parameters, over `attnc.functional`.
+
+Each layer scores a query against keys, turns the scores into weights by a softmax over the keys
+that the masks allow, and returns the weighted sum of the values. They differ in the score alone.
+"""
+
+import numpy as np
+
+from .. import functional
+from ..gradients import Gradients, vjp
+from .base import Layer, glorot, like, positive
+
+
+class _Attention(Layer):
+    """What the layers below share: casting, options, `value=None`, gradients of the parameters.
+
+    A subclass says which function of `attnc.functional` it calls (`_function`), which parameters
+    follow the three arrays (`_positional`) and which go by keyword (`_keywords`).
+    """
+
+    _positional = ()
+    _keywords = ()
+    query_size = key_size = None  # None: not fixed by the parameters
+
+    def __init__(self, dropout, dtype):
+        super().__init__(dtype)
+        if not 0 <= dropout < 1:
+            raise self._error(f"dropout must lie in 0 <= dropout < 1, got {dropout}")
+        self.dropout = dropout
+
+    def __call__(
+        self,
+        query,
+        key,
+        value=None,
+        *,
+        mask=None,
+        key_mask=None,
+        key_lengths=None,
+        bias=None,
+        causal=False,
+        causal_offset=None,
+        window=None,
+        softcap=None,
+        return_weights=False,
+        return_lse=False,
+        train=False,
+        rng=None,
+    ):
+        """Attend: compute, and remember nothing.
+
+        Parameters
+        ----------
+        query : array_like, shape (..., Tq, Dq)
+            One query a sequence, such as a decoder's state (B, Dq), is ``state[:, None]``.
+        key : array_like, shape (..., Tk, Dk)
+        value : array_like, shape (..., Tk, Dv), optional
+            The keys themselves unless given: ``attention(state, memory)``.
+        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
+            As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        return_weights, return_lse : bool
+            Return a named tuple (context, weights, lse) of what was asked for.
+        train : bool
+            Whether to apply the layer's dropout to the weights.
+        rng : None, int or numpy.random.Generator
+            For the dropout.
+
+        Returns
+        -------
+        ndarray, shape (..., Tq, Dv), or a named tuple
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the function in `attnc.functional` does, naming the argument and the fix.
+        """
+        options = {
+            "mask": mask,
+            "key_mask": key_mask,
+            "key_lengths": key_lengths,
+            "bias": bias,
+            "causal": causal,
+            "causal_offset": causal_offset,
+            "window": window,
+            "softcap": softcap,
+            "return_weights": return_weights,
+            "return_lse": return_lse,
+        }
+        arrays, options = self._arguments(query, key, value, train, rng, options)
+        return type(self)._function(*arrays, **options)
+
+    def _arguments(self, query, key, value, train, rng, options):
+        query = self._real("query", query, ..., "Tq", self.query_size or "Dq")
+        key = self._real("key", key, ..., "Tk", self.key_size or "Dk")
+        value = key if value is None else self._real("value", value, ..., "Tk", "Dv")
+        if options.get("bias") is not None:
+            options["bias"] = self._real("bias", options["bias"], ..., "Tq", "Tk")
+        if train and self.dropout:
+            options.update(dropout=self.dropout, rng=rng)
+        options.update(
+            {name: self._parameters[name] for name in self._keywords if name in self._parameters}
+        )
+        return (query, key, value, *(self._parameters[name] for name in self._positional)), options
+
+    def _vjp(self, query, key, value=None, *, train=False, rng=None, **options):
+        bias = options.get("bias")
+        arrays, options = self._arguments(query, key, value, train, rng, options)
+        output, back = vjp(type(self)._function, *arrays, **options)
+
+        def pullback(dcontext=None, *, dweights=None, dlse=None):
+            grads = back(dcontext, dweights=dweights, dlse=dlse)
+            for name, gradient in self._gradients.items():
+                gradient += getattr(grads, name)
+            required = {"query": like(grads.query, query)}
+            if value is None:
+                required["key"] = like(grads.key + grads.value, key)
+            else:
+                required["key"] = like(grads.key, key)
+                required["value"] = like(grads.value, value)
+            return Gradients(required, {} if bias is None else {"bias": like(grads.bias, bias)})
+
+        return output, pullback
+
+
+class DotProductAttention(_Attention):
+    """Attention with dot-product scores: ``s_ij = scale * q_i . k_j``.
+
+    Scaled, Vaswani et al. (2017), "Attention is all you need", eq. 1; with ``scale=1`` the "dot" of
+    Luong et al. (2015), eq. 8. It has no parameters; queries and keys have equal size.
+
+    Parameters
+    ----------
+    scale : float, optional
+        1 / sqrt(size of a query) unless given.
+    dropout : float
+        Probability, in 0 <= dropout < 1, of dropping a weight when called with ``train=True``.
+    dtype : float32 or float64
+        The inputs are cast to it.
+
+    Raises
+    ------
+    ValueError
+        If dropout is out of range.
+    TypeError
+        If dtype is neither float32 nor float64.
+
+    Examples
+    --------
+    >>> attention = attnc.DotProductAttention()
+    >>> context, weights = attention(query, memory, key_lengths=lengths, return_weights=True)
+    """
+
+    _function = staticmethod(functional.dot_product_attention)
+
+    def __init__(self, scale=None, *, dropout=0.0, dtype="float32"):
+        super().__init__(dropout, dtype)
+        self.scale = scale
+
+    def _arguments(self, *arguments):
+        arrays, options = super()._arguments(*arguments)
+        return arrays, {**options, "scale": self.scale}
+
+
+class MultiplicativeAttention(_Attention):
+    """Attention with multiplicative scores: ``s_ij = q_i W k_j``.
+
+    The "general" score of Luong et al. (2015), "Effective approaches to attention-based neural
+    machine translation", eq. 8.
+
+    Parameters
+    ----------
+    query_size, key_size : int
+        Sizes of a query and of a key; they may differ.
+    dropout : float
+        Probability, in 0 <= dropout < 1, of dropping a weight when called with ``train=True``.
+    rng : None, int or numpy.random.Generator
+        Initial W, uniform after Glorot and Bengio (2010).
+    dtype : float32 or float64
+        Of the parameters; the inputs are cast to it.
+
+    Attributes
+    ----------
+    parameters : dict
+        ``weight (query_size, key_size)``.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer or dropout is out of range.
+    TypeError
+        If dtype is neither float32 nor float64.
+    """
+
+    _function = staticmethod(functional.multiplicative_attention)
+    _positional = ("weight",)
+
+    def __init__(self, query_size, key_size, *, dropout=0.0, rng=None, dtype="float32"):
+        super().__init__(dropout, dtype)
+        positive(self, query_size=query_size, key_size=key_size)
+        self.query_size = query_size
+        self.key_size = key_size
+        self.add_parameter("weight", glorot(np.random.default_rng(rng), query_size, key_size))
+
+
+class AdditiveAttention(_Attention):
+    """Attention with additive scores: ``s_ij = v . tanh(q_i W_q + k_j W_k + b)``.
+
+    Bahdanau, Cho and Bengio (2015), "Neural machine translation by jointly learning to align and
+    translate", appendix A.1.2, where q is the decoder's previous state s_(i-1), k_j the annotation
+    h_j, W_q their W_a, W_k their U_a and v their v_a. The paper has no b.
+
+    Parameters
+    ----------
+    query_size, key_size : int
+        Sizes of a query and of a key; they may differ.
+    hidden_size : int
+        Size of v: the number of hidden units of the score.
+    score_bias : bool
+        Whether b is there. Default False, as in the paper.
+    dropout : float
+        Probability, in 0 <= dropout < 1, of dropping a weight when called with ``train=True``.
+    rng : None, int or numpy.random.Generator
+        Initial parameters, uniform after Glorot and Bengio (2010); b starts at zero.
+    dtype : float32 or float64
+        Of the parameters; the inputs are cast to it.
+
+    Attributes
+    ----------
+    parameters : dict
+        ``query_weight (query_size, hidden_size)``, ``key_weight (key_size, hidden_size)``,
+        ``score_vector (hidden_size,)`` and, if asked for, ``score_bias (hidden_size,)``.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer or dropout is out of range.
+    TypeError
+        If dtype is neither float32 nor float64.
+
+    Examples
+    --------
+    >>> attention = attnc.AdditiveAttention(query_size=256, key_size=512, hidden_size=128, rng=0)
+    >>> context, pullback = attnc.vjp(attention, state, memory, key_lengths=lengths, train=True)
+    >>> dstate, dmemory = pullback(dcontext)        # and adds into attention.gradients
+    """
+
+    _function = staticmethod(functional.additive_attention)
+    _positional = ("score_vector",)
+    _keywords = ("query_weight", "key_weight", "score_bias")
+
+    def __init__(
+        self,
+        query_size,
+        key_size,
+        hidden_size,
+        *,
+        score_bias=False,
+        dropout=0.0,
+        rng=None,
+        dtype="float32",
+    ):
+        super().__init__(dropout, dtype)
+        positive(self, query_size=query_size, key_size=key_size, hidden_size=hidden_size)
+        self.query_size = query_size
+        self.key_size = key_size
+        self.hidden_size = hidden_size
+        self.score_bias = bool(score_bias)
+        rng = np.random.default_rng(rng)
+        self.add_parameter("query_weight", glorot(rng, query_size, hidden_size))
+        self.add_parameter("key_weight", glorot(rng, key_size, hidden_size))
+        self.add_parameter("score_vector", glorot(rng, hidden_size, 1)[:, 0])
+        if score_bias:
+            self.add_parameter("score_bias", np.zeros(hidden_size))
+
+
+class CosineAttention(_Attention):
+    """Attention with cosine scores: ``s_ij = scale * q_i . k_j / (|q_i| |k_j|)``.
+
+    The content addressing of Graves, Wayne and Danihelka (2014), "Neural Turing machines", eq. 5-6.
+    The scale is learned: a cosine lies in -1..1, and the softmax needs about 10 times that to be
+    able to choose. A zero vector has score 0.
+
+    Parameters
+    ----------
+    scale : float
+        Initial value of the learned scale. Default 10.
+    dropout : float
+        Probability, in 0 <= dropout < 1, of dropping a weight when called with ``train=True``.
+    dtype : float32 or float64
+        Of the scale; the inputs are cast to it.
+
+    Attributes
+    ----------
+    parameters : dict
+        ``scale ()``.
+
+    Raises
+    ------
+    ValueError
+        If dropout is out of range.
+    TypeError
+        If dtype is neither float32 nor float64.
+    """
+
+    _function = staticmethod(functional.cosine_attention)
+    _keywords = ("scale",)
+
+    def __init__(self, scale=10.0, *, dropout=0.0, dtype="float32"):
+        super().__init__(dropout, dtype)
+        self.scale = scale
+        self.add_parameter("scale", scale)
+
+
+class SelfAttention(Layer):
+    """A sequence attends to itself, one head: ``softmax(Q K^T / sqrt(key_size)) V``.
+
+    ``Q = x W_Q, K = x W_K, V = x W_V``: Vaswani et al. (2017), "Attention is all you need", eq. 1.
+
+    Parameters
+    ----------
+    input_size : int
+        Size of a step of x.
+    key_size : int, optional
+        Size of queries and keys; input_size unless given.
+    value_size : int, optional
+        Size of values and of the output; key_size unless given.
+    dropout : float
+        Probability, in 0 <= dropout < 1, of dropping a weight when called with ``train=True``.
+    rng : None, int or numpy.random.Generator
+        Initial weights, uniform after Glorot and Bengio (2010).
+    dtype : float32 or float64
+        Of the parameters; the input is cast to it.
+
+    Attributes
+    ----------
+    parameters : dict
+        ``query_weight``, ``key_weight (input_size, key_size)``, ``value_weight (input_size,
+        value_size)``.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer or dropout is out of range.
+    TypeError
+        If dtype is neither float32 nor float64.
+
+    Examples
+    --------
+    >>> layer = attnc.SelfAttention(input_size=16, rng=0)
+    >>> y = layer(x, causal=True)
+    """
+
+    def __init__(
+        self, input_size, key_size=None, value_size=None, *, dropout=0.0, rng=None, dtype="float32"
+    ):
+        super().__init__(dtype)
+        key_size = input_size if key_size is None else key_size
+        value_size = key_size if value_size is None else value_size
+        positive(self, input_size=input_size, key_size=key_size, value_size=value_size)
+        self.input_size = input_size
+        self.key_size = key_size
+        self.value_size = value_size
+        self.dropout = dropout
+        self._attention = DotProductAttention(dropout=dropout, dtype=dtype)
+        rng = np.random.default_rng(rng)
+        self.add_parameter("query_weight", glorot(rng, input_size, key_size))
+        self.add_parameter("key_weight", glorot(rng, input_size, key_size))
+        self.add_parameter("value_weight", glorot(rng, input_size, value_size))
+
+    def __call__(
+        self,
+        x,
+        *,
+        mask=None,
+        key_mask=None,
+        key_lengths=None,
+        bias=None,
+        causal=False,
+        causal_offset=None,
+        window=None,
+        softcap=None,
+        return_weights=False,
+        return_lse=False,
+        train=False,
+        rng=None,
+    ):
+        """Attend: compute, and remember nothing.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., T, input_size)
+        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
+            As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        return_weights, return_lse : bool
+            Return a named tuple (context, weights, lse) of what was asked for.
+        train : bool
+            Whether to apply the layer's dropout to the weights.
+        rng : None, int or numpy.random.Generator
+            For the dropout.
+
+        Returns
+        -------
+        ndarray, shape (..., T, value_size), or a named tuple
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `attnc.dot_product_attention` does, naming the argument and the fix.
+        """
+        return self._vjp(
+            x,
+            mask=mask,
+            key_mask=key_mask,
+            key_lengths=key_lengths,
+            bias=bias,
+            causal=causal,
+            causal_offset=causal_offset,
+            window=window,
+            softcap=softcap,
+            return_weights=return_weights,
+            return_lse=return_lse,
+            train=train,
+            rng=rng,
+        )[0]
+
+    def _vjp(self, x, **options):
+        given, x = x, self._real("x", x, ..., "T", self.input_size)
+        rows = x.reshape(-1, self.input_size)
+        weights = {name: self._parameters[f"{name}_weight"] for name in ("query", "key", "value")}
+        projected = [(rows @ w).reshape(*x.shape[:-1], w.shape[1]) for w in weights.values()]
+        output, back = self._attention._vjp(*projected, **options)
+
+        def pullback(dcontext=None, *, dweights=None, dlse=None):
+            grads = back(dcontext, dweights=dweights, dlse=dlse)
+            dx = np.zeros_like(rows)
+            for (name, w), gradient in zip(weights.items(), grads, strict=True):
+                gradient = gradient.reshape(len(rows), w.shape[1])
+                self._gradients[f"{name}_weight"] += rows.T @ gradient
+                dx += gradient @ w.T
+            required = {"x": like(dx.reshape(x.shape), given)}
+            return Gradients(required, {"bias": grads.bias} if "bias" in vars(grads) else {})
+
+        return output, pullback

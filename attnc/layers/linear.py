@@ -1,0 +1,87 @@
+"""Linear: the affine map."""
+
+import numpy as np
+
+from ..gradients import Gradients
+from .base import Layer, glorot, like, positive
+
+
+class Linear(Layer):
+    """Affine map of the last axis: ``y = x W + b``.
+
+    Parameters
+    ----------
+    input_size, output_size : int
+        Sizes of the last axis of x and y.
+    bias : bool
+        Whether b is there. Default True.
+    rng : None, int or numpy.random.Generator
+        Initial W, uniform after Glorot and Bengio (2010); b starts at zero.
+    dtype : float32 or float64
+        Of the parameters and the output.
+
+    Attributes
+    ----------
+    parameters : dict
+        ``weight (input_size, output_size)`` and, with a bias, ``bias (output_size,)``.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer.
+    TypeError
+        If dtype is neither float32 nor float64.
+
+    Examples
+    --------
+    >>> y, pullback = attnc.vjp(layer, x)
+    >>> (dx,) = pullback(dy)           # and adds into layer.gradients
+    """
+
+    def __init__(self, input_size, output_size, bias=True, *, rng=None, dtype="float32"):
+        super().__init__(dtype)
+        positive(self, input_size=input_size, output_size=output_size)
+        self.input_size = input_size
+        self.output_size = output_size
+        self.bias = bool(bias)
+        self.add_parameter("weight", glorot(np.random.default_rng(rng), input_size, output_size))
+        if self.bias:
+            self.add_parameter("bias", np.zeros(output_size))
+
+    def __call__(self, x, *, train=False):
+        """Map the last axis.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., input_size)
+        train : bool
+            Taken by every layer; makes no difference here.
+
+        Returns
+        -------
+        ndarray, shape (..., output_size)
+
+        Raises
+        ------
+        ValueError
+            If the last axis of x is not input_size.
+        """
+        return self._vjp(x)[0]
+
+    def _vjp(self, x, *, train=False):
+        p, g = self._parameters, self._gradients
+        given, x = x, self._real("x", x, ..., self.input_size)
+        rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
+        y = rows @ p["weight"]
+        if self.bias:
+            y += p["bias"]
+        shape = (*x.shape[:-1], self.output_size)
+
+        def pullback(dy):
+            dy = self._real("dy", dy, *shape).reshape(-1, self.output_size)
+            g["weight"] += rows.T @ dy
+            if self.bias:
+                g["bias"] += dy.sum(axis=0)
+            return Gradients({"x": like((dy @ p["weight"].T).reshape(x.shape), given)})
+
+        return y.reshape(shape), pullback

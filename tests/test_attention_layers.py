@@ -1,0 +1,219 @@
+"""Attention layers: the functions of attnc.functional with parameters of their own."""
+
+import numpy as np
+import pytest
+from checks import assert_agree, assert_same
+from layer_checks import check_float32, check_house, check_layer, randomize
+
+import attnc
+
+B, TQ, TK, DQ, DK, DV, A = 2, 3, 5, 7, 11, 13, 17
+
+
+def make(name, dtype="float64"):
+    return {
+        "dot": lambda: attnc.DotProductAttention(dtype=dtype),
+        "plain dot": lambda: attnc.DotProductAttention(scale=1.0, dtype=dtype),
+        "multiplicative": lambda: attnc.MultiplicativeAttention(DQ, DK, rng=0, dtype=dtype),
+        "additive": lambda: attnc.AdditiveAttention(DQ, DK, A, rng=0, dtype=dtype),
+        "additive with bias": lambda: attnc.AdditiveAttention(
+            DQ, DK, A, score_bias=True, rng=0, dtype=dtype
+        ),
+        "cosine": lambda: attnc.CosineAttention(dtype=dtype),
+    }[name]()
+
+
+def function(layer):
+    """The same attention by the function: a call of (query, key, value, **options)."""
+    p = layer.parameters
+    if isinstance(layer, attnc.DotProductAttention):
+        return lambda *qkv, **o: attnc.dot_product_attention(*qkv, scale=layer.scale, **o)
+    if isinstance(layer, attnc.MultiplicativeAttention):
+        return lambda *qkv, **o: attnc.multiplicative_attention(*qkv, p["weight"], **o)
+    if isinstance(layer, attnc.CosineAttention):
+        return lambda *qkv, **o: attnc.cosine_attention(*qkv, scale=p["scale"], **o)
+    weights = {name: p[name] for name in p if name != "score_vector"}
+    return lambda *qkv, **o: attnc.additive_attention(*qkv, p["score_vector"], **weights, **o)
+
+
+ALL = ["dot", "plain dot", "multiplicative", "additive", "additive with bias", "cosine"]
+layers = pytest.mark.parametrize("name", ALL)
+
+
+def arrays(name, rng, lead=(B,)):
+    dk = DK if "tive" in name else DQ
+    shapes = (*lead, TQ, DQ), (*lead, TK, dk), (*lead, TK, DV)
+    return tuple(rng.standard_normal(shape) for shape in shapes)
+
+
+OPTIONS = {
+    "none": lambda rng: {},
+    "lengths": lambda rng: {"key_lengths": [3, 0]},
+    "key mask": lambda rng: {"key_mask": rng.random((B, TK)) < 0.6},
+    "mask and bias": lambda rng: {
+        "mask": rng.random((B, TQ, TK)) < 0.7,
+        "bias": rng.standard_normal((B, TQ, TK)),
+    },
+    "causal": lambda rng: {"causal": True, "causal_offset": 1},
+}
+
+
+@layers
+@pytest.mark.parametrize("options", OPTIONS)
+def test_layer_is_the_function(name, options, rng):
+    layer = randomize(make(name), rng)
+    options = {**OPTIONS[options](rng), "return_weights": True, "return_lse": True}
+    qkv = arrays(name, rng)
+    output, gradients = check_layer(layer, qkv, options, rng)
+    assert_same(output, function(layer)(*qkv, **options))
+    assert len(gradients) == 3 and ("bias" in vars(gradients)) == ("bias" in options)
+
+
+@layers
+def test_the_memory_is_keys_and_values(name, rng):
+    layer = randomize(make(name), rng)
+    state, memory, _ = arrays(name, rng)
+    options = {"key_lengths": [3, 5], "return_weights": True}
+    output, (dstate, dmemory) = check_layer(layer, (state, memory), options, rng)
+    assert_same(output, layer(state, memory, memory, **options))
+    assert dstate.shape == state.shape and dmemory.shape == memory.shape
+
+
+@layers
+@pytest.mark.parametrize("lead", [(), (2, 3), (0,)])
+def test_leading_axes(name, lead, rng):
+    check_layer(randomize(make(name), rng), arrays(name, rng, lead), {}, rng)
+
+
+@layers
+def test_house(name, rng, tmp_path):
+    layer = make(name)
+    check_house(layer, tmp_path)
+    check_float32(make(name, "float32"), arrays(name, rng), {"key_lengths": [3, 5]})
+
+
+@layers
+def test_masked_memory_is_not_read(name, rng):
+    layer = make(name)
+    state, memory, _ = arrays(name, rng)
+    expected, pullback = attnc.vjp(layer, state, memory, key_lengths=[2, 4])
+    expected_gradients = pullback(np.ones_like(expected))
+    memory[0, 2:] = np.nan
+    memory[1, 4:] = np.inf
+    context, pullback = attnc.vjp(layer, state, memory, key_lengths=[2, 4])
+    assert_agree(context, expected)
+    for got, want in zip(pullback(np.ones_like(context)), expected_gradients, strict=True):
+        assert_agree(got, want)
+
+
+@layers
+def test_dropout_is_for_training(name, rng):
+    layer = randomize(make(name), rng)
+    qkv = arrays(name, rng)
+    calm = layer(*qkv)
+    layer.dropout = 0.5
+    assert_same(layer(*qkv), calm)
+    context, _ = check_layer(layer, qkv, {"train": True, "rng": 3}, rng)
+    assert_same(context, function(layer)(*qkv, dropout=0.5, rng=3))
+    assert (context != calm).any()
+    assert (layer(*qkv, train=True, rng=4) != context).any()
+
+
+@layers
+def test_softcap_and_window(name, rng):
+    layer = randomize(make(name), rng)
+    options = {"softcap": 2.0, "window": (1, 0), "return_weights": True}
+    qkv = arrays(name, rng)
+    output, _ = check_layer(layer, qkv, options, rng)
+    assert_same(output, function(layer)(*qkv, **options))
+
+
+def test_output_of_float32_layer_stays_float32_with_float64_bias(rng):
+    layer = attnc.DotProductAttention()
+    q, k, v = arrays("dot", rng)
+    bias = rng.standard_normal((1, TQ, TK))
+    context, pullback = attnc.vjp(layer, q, k, v, bias=bias)
+    assert context.dtype == np.float32
+    gradients = pullback(context)
+    assert gradients.bias.dtype == np.float64 and gradients.bias.shape == bias.shape
+
+
+def test_gradients_of_weights_and_lse_alone(rng):
+    layer = randomize(make("additive"), rng)
+    _, pullback = attnc.vjp(layer, *arrays("additive", rng), return_weights=True, return_lse=True)
+    dvalue = pullback(dweights=np.ones((B, TQ, TK)), dlse=np.ones((B, TQ))).value
+    assert not dvalue.any() and layer.gradients["key_weight"].any()
+
+
+def test_the_learned_scale_starts_at_ten():
+    layer = attnc.CosineAttention()
+    assert layer.parameters["scale"].shape == () and layer.parameters["scale"] == 10
+    assert repr(layer) == "CosineAttention()"
+    assert attnc.CosineAttention(scale=3).parameters["scale"] == 3
+
+
+def test_errors(rng):
+    q, k, v = arrays("additive", rng)
+    layer = make("additive")
+    with pytest.raises(
+        ValueError,
+        match=r"^AdditiveAttention: query must have shape "
+        r"\(..., Tq, 7\), got \(2, 5, 11\)$",
+    ):
+        layer(k, q)
+    with pytest.raises(
+        ValueError,
+        match=r"^AdditiveAttention: key must have shape "
+        r"\(..., Tk, 11\), got \(2, 3, 7\)$",
+    ):
+        layer(q, q)
+    with pytest.raises(TypeError, match="DotProductAttention: query must be a plain array"):
+        make("dot")(np.ma.ones((2, 3, 4)), q)
+    with pytest.raises(ValueError, match="dropout must lie in 0 <= dropout < 1, got 1"):
+        attnc.DotProductAttention(dropout=1)
+    with pytest.raises(ValueError, match="hidden_size must be a positive integer, got 0"):
+        attnc.AdditiveAttention(2, 3, 0)
+    with pytest.raises(TypeError, match="masks"):
+        attnc.vjp(layer, q, k, v, masks=None)
+
+
+# ---- Self-attention ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_self_attention(options, rng):
+    layer = randomize(attnc.SelfAttention(DQ, key_size=3, value_size=2, dtype="float64"), rng)
+    x = rng.standard_normal((B, TK, DQ))
+    options = {
+        name: value[:, :1] if name in ("mask", "bias") else value
+        for name, value in OPTIONS[options](rng).items()
+    }
+    options["return_weights"] = True
+    (context, weights), (dx,) = check_layer(layer, (x,), options, rng)
+    q, k, v = (x @ layer.parameters[f"{name}_weight"] for name in ("query", "key", "value"))
+    expected = attnc.dot_product_attention(q, k, v, **options)
+    assert_agree(context, expected.context)
+    assert_agree(weights, expected.weights)
+    assert dx.shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "sizes, shapes",
+    [
+        ({}, (7, 7)),
+        ({"key_size": 3}, (3, 3)),
+        ({"value_size": 2}, (7, 2)),
+    ],
+)
+def test_self_attention_sizes(sizes, shapes, rng, tmp_path):
+    layer = attnc.SelfAttention(DQ, **sizes, rng=0)
+    assert layer.parameters["key_weight"].shape == (DQ, shapes[0])
+    assert layer(np.ones((4, DQ))).shape == (4, shapes[1])
+    assert layer(np.ones((2, 0, DQ))).shape == (2, 0, shapes[1])
+    check_house(layer, tmp_path)
+    check_float32(attnc.SelfAttention(DQ, **sizes), (rng.standard_normal((2, 3, DQ)),), {})
+
+
+def test_self_attention_error():
+    with pytest.raises(ValueError, match=r"^SelfAttention: x must have shape \(..., T, 7\), got "):
+        attnc.SelfAttention(DQ)(np.ones((2, 3, 4)))
