@@ -18,9 +18,10 @@ if limited:
     # keep in sync with "requires-python" in pyproject.toml and with the wheel tag below
     macros.append(("Py_LIMITED_API", "0x030b0000"))
 
-# -ffp-contract=off: multiply-adds are fused only where a kernel says so. Never -ffast-math: masks are
-# infinities, and linking with it would change the arithmetic of the whole process.
-flags = ["-O3", "-std=c11", "-fvisibility=hidden", "-ffp-contract=off", "-pthread"]
+# -ffp-contract=off: multiply-adds are fused only where a kernel says so. Never -ffast-math: masks
+# are infinities, and linking with it would change the arithmetic of the whole process. -g0: debug
+# information, which Python's own flags ask for, would be seven eighths of the file.
+flags = ["-O3", "-g0", "-std=c11", "-fvisibility=hidden", "-ffp-contract=off", "-pthread"]
 extra = os.environ.get("ATTNC_CFLAGS", "").split()  # e.g. -Werror, sanitizers, --coverage
 
 core = Extension(

@@ -23,8 +23,8 @@ int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...
 
 static attnc_operand *const *operands_of(attnc_call *c, attnc_operand *list[12])
 {
-    attnc_operand *all[] = {&c->scores, &c->query,        &c->key,          &c->value,
-                            &c->scale,  &c->bias,         &c->weight,       &c->score_vector,
+    attnc_operand *all[] = {&c->scores,       &c->query,      &c->key,        &c->value,
+                            &c->scale,        &c->bias,       &c->weight,     &c->score_vector,
                             &c->query_weight, &c->key_weight, &c->score_bias, NULL};
     memcpy(list, all, sizeof all);
     return list;
@@ -73,9 +73,8 @@ static PyObject *all_shapes(attnc_call *c)
         if (!list[k]->array || list[k] == &c->scale || list[k] == &c->bias)
             continue;
         PyObject *shape = shape_of(list[k]->array);
-        PyObject *longer = shape ? PyUnicode_FromFormat("%U%s%s %R", text, separator,
-                                                        list[k]->name, shape)
-                                 : NULL;
+        PyObject *longer =
+            shape ? PyUnicode_FromFormat("%U%s%s %R", text, separator, list[k]->name, shape) : NULL;
         Py_XDECREF(shape);
         ATTNC_REPLACE(text, longer);
         separator = ", ";
@@ -124,10 +123,11 @@ static int refuse_foreign(const attnc_call *c, const char *name, PyObject *objec
     int result = 0;
     for (size_t k = 0; package && k < sizeof known / sizeof *known && result == 0; k++)
         if (PyUnicode_CompareWithASCIIString(package, known[k].package) == 0)
-            result = attnc_fail(c, PyExc_TypeError,
-                                "%s must be a NumPy array, got %s; pass np.asarray(%s), or call the "
-                                "function of the same name in %s",
-                                name, known[k].what, name, known[k].bridge);
+            result =
+                attnc_fail(c, PyExc_TypeError,
+                           "%s must be a NumPy array, got %s; pass np.asarray(%s), or call the "
+                           "function of the same name in %s",
+                           name, known[k].what, name, known[k].bridge);
     Py_XDECREF(package);
     return result;
 }
@@ -156,10 +156,11 @@ static PyArrayObject *as_array(const attnc_call *c, const char *name, PyObject *
         return NULL;
     }
     if (is_masked_array(object)) {
-        attnc_fail(c, PyExc_TypeError,
-                   "%s must be a plain array, got a masked array, whose mask would be lost; pass its "
-                   "data (%s.data) and say what may be attended to with mask= or key_mask=",
-                   name, name);
+        attnc_fail(
+            c, PyExc_TypeError,
+            "%s must be a plain array, got a masked array, whose mask would be lost; pass its "
+            "data (%s.data) and say what may be attended to with mask= or key_mask=",
+            name, name);
         return NULL;
     }
     if (refuse_foreign(c, name, object) < 0)
@@ -204,10 +205,11 @@ int attnc_read(attnc_call *c, attnc_operand *operand, const char *name, PyObject
     PyArray_Descr *dtype = PyArray_DESCR(operand->array);
     int is_float;
     if (!is_real(dtype, &is_float))
-        return attnc_fail(c, PyExc_TypeError,
-                          "%s must hold real numbers (float16, bfloat16, float32, float64; integers "
-                          "become float64), got dtype %S",
-                          name, dtype);
+        return attnc_fail(
+            c, PyExc_TypeError,
+            "%s must hold real numbers (float16, bfloat16, float32, float64; integers "
+            "become float64), got dtype %S",
+            name, dtype);
     if (is_float) {
         /* the gradient's dtype: native byte order */
         operand->dtype = PyArray_DescrNewByteorder(dtype, NPY_NATIVE);
@@ -465,10 +467,11 @@ static int broadcast_lead(attnc_call *c, const attnc_operand *const *operands, i
         for (int k = 0; k < n; k++) {
             npy_intp size = PyArray_DIM(operands[k]->array, d);
             if (size != 1 && lead->shape[d] != 1 && size != lead->shape[d])
-                return fail_shapes(c,
-                                   "%s must have the leading axes (batch, heads) of the other arrays, "
-                                   "equal or 1 in axis %d",
-                                   operands[k]->name, d);
+                return fail_shapes(
+                    c,
+                    "%s must have the leading axes (batch, heads) of the other arrays, "
+                    "equal or 1 in axis %d",
+                    operands[k]->name, d);
             if (size != 1)
                 lead->shape[d] = size;
         }
@@ -490,19 +493,21 @@ static int check_rank(attnc_call *c, const attnc_operand *operand, const attnc_o
     int ndim = PyArray_NDIM(operand->array), rank = PyArray_NDIM(other->array);
     if (ndim < 2)
         return fail_shapes(c,
-                           ndim == 1 ? "%s must have at least 2 axes (time, feature); for one vector "
-                                       "write %s[None, :]"
-                                     : "%s must have at least 2 axes (time, feature)",
+                           ndim == 1
+                               ? "%s must have at least 2 axes (time, feature); for one vector "
+                                 "write %s[None, :]"
+                               : "%s must have at least 2 axes (time, feature)",
                            operand->name, operand->name);
     if (rank >= 2 && ndim != rank) {
         const attnc_operand *shorter = ndim < rank ? operand : other;
-        const int one_step = PyArray_NDIM(shorter->array) == 2 && (ndim == 3 || rank == 3) &&
-                             shorter == &c->query;
+        const int one_step =
+            PyArray_NDIM(shorter->array) == 2 && (ndim == 3 || rank == 3) && shorter == &c->query;
         return fail_shapes(c,
-                           one_step ? "%s must have as many axes as %s; for one query a sequence write "
-                                      "%s[:, None, :]"
-                                    : "%s must have as many axes as %s; give %s axes of size 1 where "
-                                      "it broadcasts",
+                           one_step
+                               ? "%s must have as many axes as %s; for one query a sequence write "
+                                 "%s[:, None, :]"
+                               : "%s must have as many axes as %s; give %s axes of size 1 where "
+                                 "it broadcasts",
                            operand->name, other->name, shorter->name);
     }
     return 0;
@@ -549,8 +554,9 @@ int attnc_check_parameter(attnc_call *c, const attnc_operand *operand, npy_intp 
     PyArrayObject *array = operand->array;
     if (!array)
         return 0;
-    if (n < 0 ? PyArray_NDIM(array) == 1 && PyArray_DIM(array, 0) == m
-              : PyArray_NDIM(array) == 2 && PyArray_DIM(array, 0) == m && PyArray_DIM(array, 1) == n)
+    if (n < 0
+            ? PyArray_NDIM(array) == 1 && PyArray_DIM(array, 0) == m
+            : PyArray_NDIM(array) == 2 && PyArray_DIM(array, 0) == m && PyArray_DIM(array, 1) == n)
         return 0;
     if (n < 0)
         return fail_shapes(c, "%s must have shape (%zd,): %s", operand->name, (Py_ssize_t)m, rule);
@@ -571,10 +577,11 @@ int attnc_check_projected(attnc_call *c, const attnc_operand *operand, npy_intp 
     PyArrayObject *array = operand->array;
     if (PyArray_DIM(array, PyArray_NDIM(array) - 1) == H)
         return 0;
-    return fail_shapes(c,
-                       "%s must have the size of score_vector, %zd, in its last axis, because no %s is "
-                       "given to project it",
-                       operand->name, (Py_ssize_t)H, weight);
+    return fail_shapes(
+        c,
+        "%s must have the size of score_vector, %zd, in its last axis, because no %s is "
+        "given to project it",
+        operand->name, (Py_ssize_t)H, weight);
 }
 
 /* ---- masks and bias: full rank, axes of size 1 broadcast ---- */
@@ -626,8 +633,8 @@ static PyObject *index_expressions(const full_shape *full, PyArrayObject *array)
         for (int k = 0; k < n && fits; k++)
             fits = PyArray_DIM(array, k) == full->shape[at[k]] || PyArray_DIM(array, k) == 1;
         if (fits) {
-            PyObject *longer = PyUnicode_FromFormat("%U%s%s[", text, found++ ? " or " : "",
-                                                    full->name);
+            PyObject *longer =
+                PyUnicode_FromFormat("%U%s%s[", text, found++ ? " or " : "", full->name);
             ATTNC_REPLACE(text, longer);
             for (int d = 0, k = 0; text && d < full->ndim; d++) {
                 int here = k < n && at[k] == d;
@@ -735,8 +742,8 @@ static int read_integers(attnc_call *c, const char *name, PyObject *object, ptrd
     if (PyArray_TYPE(array) == NPY_ULONG || PyArray_TYPE(array) == NPY_ULONGLONG) {
         /* beyond int64 there is no position: let it be cut like any large number */
         PyObject *most = PyLong_FromLongLong(1LL << 60);
-        PyObject *cut = most ? PyObject_CallMethod((PyObject *)array, "clip", "OO", Py_None, most)
-                             : NULL;
+        PyObject *cut =
+            most ? PyObject_CallMethod((PyObject *)array, "clip", "OO", Py_None, most) : NULL;
         Py_XDECREF(most);
         if (!cut)
             return -1;
@@ -771,14 +778,16 @@ int attnc_read_masks(attnc_call *c, PyObject *const *options)
     int given;
     ptrdiff_t length = a->Tk;
     if (read_bool_mask(c, "mask", options[OPTION_MASK], 1, &c->mask, &a->mask) < 0 ||
-        read_bool_mask(c, "key_mask", options[OPTION_KEY_MASK], 0, &c->key_mask, &a->key_mask) < 0 ||
-        read_integers(c, "key_lengths", options[OPTION_KEY_LENGTHS], &length, &given, &c->key_lengths,
-                      &a->lengths) < 0)
+        read_bool_mask(c, "key_mask", options[OPTION_KEY_MASK], 0, &c->key_mask, &a->key_mask) <
+            0 ||
+        read_integers(c, "key_lengths", options[OPTION_KEY_LENGTHS], &length, &given,
+                      &c->key_lengths, &a->lengths) < 0)
         return -1;
     a->length = length;
     int64_t one = length;
-    if (c->key_lengths ? check_lengths(c, PyArray_DATA(c->key_lengths), PyArray_SIZE(c->key_lengths)) < 0
-                       : check_lengths(c, &one, 1) < 0)
+    if (c->key_lengths
+            ? check_lengths(c, PyArray_DATA(c->key_lengths), PyArray_SIZE(c->key_lengths)) < 0
+            : check_lengths(c, &one, 1) < 0)
         return -1;
 
     a->causal_offset = a->Tk - a->Tq;
@@ -818,8 +827,8 @@ void attnc_view_of(const attnc_call *c, const attnc_operand *operand, attnc_view
     view->col = 1;
 }
 
-void attnc_view_of_block(const attnc_call *c, const attnc_operand *like, void *block, ptrdiff_t rows,
-                         ptrdiff_t columns, attnc_view *view)
+void attnc_view_of_block(const attnc_call *c, const attnc_operand *like, void *block,
+                         ptrdiff_t rows, ptrdiff_t columns, attnc_view *view)
 {
     ptrdiff_t stride = rows * columns;
     view->data = block;
@@ -851,8 +860,8 @@ int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const
     if (!right) {
         PyObject *want = tuple_of(shape, ndim), *got = shape_of(operand.array);
         if (want && got)
-            attnc_fail(c, PyExc_ValueError, "%s must have the shape of %s, %R, got %R", name, output,
-                       want, got);
+            attnc_fail(c, PyExc_ValueError, "%s must have the shape of %s, %R, got %R", name,
+                       output, want, got);
         Py_XDECREF(want);
         Py_XDECREF(got);
         goto fail;

@@ -18,11 +18,11 @@
 #include "kernels.h"
 
 /* slot = value, a new reference, which may be NULL; the old one is dropped. */
-#define ATTNC_REPLACE(slot, value)                                                                \
-    do {                                                                                          \
-        PyObject *attnc_old = (PyObject *)(slot);                                                 \
-        (slot) = (value);                                                                         \
-        Py_XDECREF(attnc_old);                                                                    \
+#define ATTNC_REPLACE(slot, value)                                                                 \
+    do {                                                                                           \
+        PyObject *attnc_old = (PyObject *)(slot);                                                  \
+        (slot) = (value);                                                                          \
+        Py_XDECREF(attnc_old);                                                                     \
     } while (0)
 
 /* A real array argument. array is NULL where it was not given. */
@@ -89,7 +89,7 @@ int attnc_read_masks(attnc_call *c, PyObject *const *options);
 
 /* Chooses the computing dtype by np.result_type over all operands and converts them. */
 int attnc_convert(attnc_call *c);
-/* Converts further, to a C-contiguous array: for operands whose rows are multiplied as one matrix. */
+/* Converts further, to a C-contiguous array: for operands that are multiplied as one matrix. */
 int attnc_make_contiguous(attnc_operand *operand);
 
 /* Ranks, time axes and leading axes of query, key and value (or scores and value); sets a.lead, Tq,
@@ -109,8 +109,8 @@ int attnc_check_projected(attnc_call *c, const attnc_operand *operand, npy_intp 
 /* The operand as the kernels see it, broadcast over lead. */
 void attnc_view_of(const attnc_call *c, const attnc_operand *operand, attnc_view *view);
 /* The same for a block of own leading shape x rows x columns that the call made itself. */
-void attnc_view_of_block(const attnc_call *c, const attnc_operand *like, void *block, ptrdiff_t rows,
-                         ptrdiff_t columns, attnc_view *view);
+void attnc_view_of_block(const attnc_call *c, const attnc_operand *like, void *block,
+                         ptrdiff_t rows, ptrdiff_t columns, attnc_view *view);
 
 /* An incoming gradient: None, or exactly the shape of its output. */
 int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const char *output,

@@ -68,11 +68,11 @@ typedef struct {
     const void *score_bias;   /* (D) or NULL, ATTNC_ADDITIVE */
 
     /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
-    attnc_view mask;      /* bytes (lead, Tq, Tk) */
-    attnc_view key_mask;  /* bytes (lead, 1, Tk) */
-    attnc_view lengths;   /* int64 (lead) */
-    attnc_view offset;    /* int64 (lead) */
-    attnc_view bias;      /* real (lead, Tq, Tk) */
+    attnc_view mask;                 /* bytes (lead, Tq, Tk) */
+    attnc_view key_mask;             /* bytes (lead, 1, Tk) */
+    attnc_view lengths;              /* int64 (lead) */
+    attnc_view offset;               /* int64 (lead) */
+    attnc_view bias;                 /* real (lead, Tq, Tk) */
     ptrdiff_t length, causal_offset; /* where lengths, offset hold no data */
     int causal, window;
     ptrdiff_t left, right; /* -1: open */
@@ -96,7 +96,7 @@ typedef struct {
     void *dscores;             /* (lead, Tq, Tk) zeroed, or NULL: before softcap and bias */
     void *dbias;               /* (lead, Tq, Tk) zeroed, or NULL */
 
-    /* attention_dbias: the gradient of a bias (or of scores) that broadcasts, summed over its axes */
+    /* attention_dbias: the gradient of a bias, or scores, that broadcasts, summed over its axes */
     void *dbroadcast;           /* (own lead, own Tq, own Tk), zeroed */
     ptrdiff_t own_count;        /* number of its own leading elements */
     ptrdiff_t own_Tq, own_Tk;   /* 1 or the full size */
@@ -139,8 +139,8 @@ typedef struct {
     attnc_view x;
     attnc_lead lead; /* of x itself */
     ptrdiff_t T, D;
-    const void *dout;      /* backward: (rows, D), may be `out` */
-    const void *unit;      /* backward: the forward's out */
+    const void *dout; /* backward: (rows, D), may be `out` */
+    const void *unit; /* backward: the forward's out */
 } attnc_normalize;
 
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);

@@ -88,7 +88,7 @@ static PyObject *set_isa(PyObject *module, PyObject *name)
 
 /* ---- hooks of the tests ---- */
 
-/* map_real(name, x): exp, expm1 or tanh of a contiguous float32 or float64 array, by the kernels. */
+/* map_real(name, x): exp, expm1 or tanh of a contiguous real array, by the kernels. */
 static PyObject *map_real(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
@@ -130,7 +130,8 @@ static PyObject *allocation_count(PyObject *module, PyObject *none)
     return PyLong_FromLong(attnc_allocation_count());
 }
 
-#define ATTNC_FAST(NAME, FUNCTION) {NAME, (PyCFunction)(void (*)(void))FUNCTION, METH_FASTCALL, NULL}
+#define ATTNC_FAST(NAME, FUNCTION)                                                                 \
+    {NAME, (PyCFunction)(void (*)(void))FUNCTION, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     ATTNC_FAST("dot_product_attention", dot_product_fwd),
     ATTNC_FAST("dot_product_attention_backward", dot_product_bwd),

@@ -18,10 +18,8 @@ static int read_args(attnc_call *c, PyObject *const *args)
         attnc_check_sequences(c, 0) < 0 || attnc_check_vector(c, &c->score_vector) < 0)
         return -1;
     const npy_intp H = PyArray_DIM(c->score_vector.array, 0);
-    if (attnc_check_parameter(c, &c->query_weight, attnc_features(&c->query), H,
-                              "(Dq, H)") < 0 ||
-        attnc_check_parameter(c, &c->key_weight, attnc_features(&c->key), H,
-                              "(Dk, H)") < 0 ||
+    if (attnc_check_parameter(c, &c->query_weight, attnc_features(&c->query), H, "(Dq, H)") < 0 ||
+        attnc_check_parameter(c, &c->key_weight, attnc_features(&c->key), H, "(Dk, H)") < 0 ||
         attnc_check_parameter(c, &c->score_bias, H, -1, "(H,)") < 0 ||
         (!c->query_weight.array && attnc_check_projected(c, &c->query, H, "query_weight") < 0) ||
         (!c->key_weight.array && attnc_check_projected(c, &c->key, H, "key_weight") < 0))
@@ -76,8 +74,8 @@ static int backward(attnc_call *c, attnc_gradients *g)
     /* the bias was added to every projected query */
     if (dscore_bias && attnc_sum_rows(c, to.query, attnc_rows(&c->query), c->a.D, dscore_bias) < 0)
         return -1;
-    if (c->query_weight.array && attnc_project_backward(c, &c->query, &c->query_weight, to.query,
-                                                        dquery, dquery_weight) < 0)
+    if (c->query_weight.array &&
+        attnc_project_backward(c, &c->query, &c->query_weight, to.query, dquery, dquery_weight) < 0)
         return -1;
     if (c->key_weight.array &&
         attnc_project_backward(c, &c->key, &c->key_weight, to.key, dkey, dkey_weight) < 0)

@@ -1,5 +1,5 @@
-/* op_cosine: glue of cosine_attention. s = scale * q . k / (|q| |k|): rows are made unit rows once, the
- * rest is the dot product. */
+/* op_cosine: glue of cosine_attention. s = scale * q . k / (|q| |k|): rows are made unit rows once,
+ * the rest is the dot product. */
 #include "ops.h"
 
 enum { QUERY, KEY, VALUE, SCALE, ARRAYS };

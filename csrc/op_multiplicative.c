@@ -13,8 +13,7 @@ static int read_args(attnc_call *c, PyObject *const *args)
         attnc_read(c, &c->weight, "weight", args[WEIGHT]) < 0 ||
         attnc_read_options(c, options) < 0 || attnc_convert(c) < 0 ||
         attnc_check_sequences(c, 0) < 0 ||
-        attnc_check_parameter(c, &c->weight, attnc_features(&c->query), c->a.D,
-                              "(Dq, Dk)") < 0)
+        attnc_check_parameter(c, &c->weight, attnc_features(&c->query), c->a.D, "(Dq, Dk)") < 0)
         return -1;
     c->scale_value = 1;
     return attnc_read_masks(c, options);
@@ -47,5 +46,5 @@ static int backward(attnc_call *c, attnc_gradients *g)
     return attnc_project_backward(c, &c->query, &c->weight, to.query, dquery, dweight);
 }
 
-const attnc_mechanism attnc_multiplicative = {"multiplicative_attention", ARRAYS, read_args, prepare,
-                                              backward};
+const attnc_mechanism attnc_multiplicative = {"multiplicative_attention", ARRAYS, read_args,
+                                              prepare, backward};

@@ -127,8 +127,8 @@ void attnc_parallel_for(attnc_kernel_fn kernel, const void *args, ptrdiff_t task
     }
     start_workers(threads - 1);
     busy = 1;
-    current = (job){kernel, args, tasks, scratch, stride,
-                    threads - 1 < workers ? threads - 1 : workers};
+    current =
+        (job){kernel, args, tasks, scratch, stride, threads - 1 < workers ? threads - 1 : workers};
     atomic_store(&next_task, 0);
     posted++;
     job mine = current;

@@ -1,9 +1,9 @@
 /* pool: parallel_for over a small pool of threads.
  *
- * The pool starts at the first call that wants more than one thread and survives fork: a child starts
- * without workers and makes its own when it needs them. One call uses the pool at a time; a second
- * caller, or a nested one, runs its tasks itself instead of waiting, so nothing can deadlock. Which
- * thread runs a task never matters to its result (kernels.h).
+ * The pool starts at the first call that wants more than one thread and survives fork: a child
+ * starts without workers and makes its own when it needs them. One call uses the pool at a time; a
+ * second caller, or a nested one, runs its tasks itself instead of waiting, so nothing can
+ * deadlock. Which thread runs a task never matters to its result (kernels.h).
  *
  * defines: attnc_parallel_for, attnc_threads_for, attnc_get_num_threads, attnc_set_num_threads,
  *          ATTNC_MAX_THREADS

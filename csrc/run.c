@@ -162,8 +162,8 @@ static PyObject *forward_result(const attnc_call *c)
         saved = context != (PyObject *)c->context ? Py_NewRef((PyObject *)c->context)
                                                   : PyArray_NewCopy(c->context, NPY_CORDER);
         if (saved)
-            result = PyTuple_Pack(5, context, weights ? weights : Py_None, lse ? lse : Py_None, saved,
-                                  (PyObject *)c->stats);
+            result = PyTuple_Pack(5, context, weights ? weights : Py_None, lse ? lse : Py_None,
+                                  saved, (PyObject *)c->stats);
     }
     else if (weights && lse)
         result = PyTuple_Pack(3, context, weights, lse);
@@ -205,7 +205,8 @@ static int read_saved(attnc_call *c, PyObject *const *saved)
     shape[lead] = a->Tq;
     a->scale = c->scale_value;
     if (!c->return_lse && saved[D_LSE] != Py_None)
-        return attnc_fail(c, PyExc_ValueError, "dlse must be None unless return_lse=True was asked for");
+        return attnc_fail(c, PyExc_ValueError,
+                          "dlse must be None unless return_lse=True was asked for");
     if (!c->return_weights && saved[D_WEIGHTS] != Py_None)
         return attnc_fail(c, PyExc_ValueError,
                           "dweights must be None unless return_weights=True was asked for");
@@ -247,8 +248,12 @@ void *attnc_want(attnc_call *c, attnc_gradients *g, const attnc_operand *operand
     *new = (attnc_gradient){operand, NULL};
     if (!operand->array)
         return NULL;
-    new->array = (PyArrayObject *)PyArray_ZEROS(PyArray_NDIM(operand->array),
-                                                PyArray_DIMS(operand->array), real_type(c), 0);
+    /* Kernels skip the tiles of scores and bias that are not allowed; all else they write whole. */
+    const int zeroed = operand == &c->scores || operand == &c->bias;
+    const int ndim = PyArray_NDIM(operand->array);
+    npy_intp *shape = PyArray_DIMS(operand->array);
+    new->array = (PyArrayObject *)(zeroed ? PyArray_ZEROS(ndim, shape, real_type(c), 0)
+                                          : PyArray_SimpleNew(ndim, shape, real_type(c)));
     if (!new->array)
         g->failed = 1;
     return new->array ? PyArray_DATA(new->array) : NULL;
@@ -265,8 +270,7 @@ static PyObject *gradients_result(const attnc_call *c, attnc_gradients *g)
             ATTNC_REPLACE(gradient, Py_NewRef((PyObject *)g->list[k].array));
             if (operand->dtype && operand->dtype->type_num != real_type(c)) {
                 Py_INCREF((PyObject *)operand->dtype); /* the cast steals it */
-                ATTNC_REPLACE(gradient,
-                              PyArray_CastToType(g->list[k].array, operand->dtype, 0));
+                ATTNC_REPLACE(gradient, PyArray_CastToType(g->list[k].array, operand->dtype, 0));
             }
         }
         if (!gradient || PyTuple_SetItem(result, k, gradient) < 0)
@@ -413,28 +417,42 @@ int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_t
         return -1;
 
     if (value.G != 1 && run_sum(c,
-                               (attnc_sum){.out = targets->value, .parts = a->dvalue,
-                                           .rows = a->Tk, .N = a->Dv, .ld = a->Dv, .segments = 1,
-                                           .factor = 1},
-                               &value) < 0)
+                                (attnc_sum){.out = targets->value,
+                                            .parts = a->dvalue,
+                                            .rows = a->Tk,
+                                            .N = a->Dv,
+                                            .ld = a->Dv,
+                                            .segments = 1,
+                                            .factor = 1},
+                                &value) < 0)
         return -1;
     if (!projected)
         return 0;
     if (key.G != 1 && run_sum(c,
-                             (attnc_sum){.out = targets->key, .parts = a->dkey, .rows = a->Tk,
-                                         .N = a->D, .ld = a->D, .segments = 1, .factor = 1},
-                             &key) < 0)
+                              (attnc_sum){.out = targets->key,
+                                          .parts = a->dkey,
+                                          .rows = a->Tk,
+                                          .N = a->D,
+                                          .ld = a->D,
+                                          .segments = 1,
+                                          .factor = 1},
+                              &key) < 0)
         return -1;
 
     double *row_dot = NULL;
-    if (c->scale.array &&
-        !(row_dot = block_of_bytes(c, (size_t)(query.U * a->Tq), sizeof(double))))
+    if (c->scale.array && !(row_dot = block_of_bytes(c, (size_t)(query.U * a->Tq), sizeof(double))))
         return -1;
-    attnc_sum sum = {.out = targets->query, .row_dot = row_dot, .parts = a->dquery_parts,
+    attnc_sum sum = {.out = targets->query,
+                     .row_dot = row_dot,
+                     .parts = a->dquery_parts,
                      .columns = a->score == ATTNC_ADDITIVE ? a->score_vector : NULL,
                      /* its strides serve its own shape too: axes of size 1 have stride 0 */
-                     .with = &a->query, .with_lead = &query.own, .rows = a->Tq, .N = a->D,
-                     .ld = Dp, .segments = a->segments,
+                     .with = &a->query,
+                     .with_lead = &query.own,
+                     .rows = a->Tq,
+                     .N = a->D,
+                     .ld = Dp,
+                     .segments = a->segments,
                      .factor = a->score == ATTNC_DOT ? a->scale : 1};
     if (run_sum(c, sum, &query) < 0)
         return -1;
@@ -453,8 +471,12 @@ int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_t
     for (ptrdiff_t n = 0; n < N; n++)
         all.group[n] = n;
     return run_sum(c,
-                   (attnc_sum){.out = targets->score_vector, .parts = a->dscore_vector_parts,
-                               .rows = 1, .N = a->D, .ld = Dp, .segments = a->segments,
+                   (attnc_sum){.out = targets->score_vector,
+                               .parts = a->dscore_vector_parts,
+                               .rows = 1,
+                               .N = a->D,
+                               .ld = Dp,
+                               .segments = a->segments,
                                .factor = 1},
                    &all);
 }

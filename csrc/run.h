@@ -1,6 +1,6 @@
-/* run: from a parsed call to its results: allocates, hands the kernels to the pool, sums gradients up
- * to the shapes of their arguments. The same for every mechanism; what differs is its row of four
- * functions, attnc_mechanism, in op_NAME.c.
+/* run: from a parsed call to its results: allocates, hands the kernels to the pool, sums gradients
+ * up to the shapes of their arguments. The same for every mechanism; what differs is its row of
+ * four functions, attnc_mechanism, in op_NAME.c.
  *
  * defines: attnc_mechanism, attnc_forward, attnc_backward, attnc_block, attnc_want,
  *          attnc_run_backward, attnc_run_product, attnc_run_normalize, attnc_own_count
@@ -25,8 +25,9 @@ typedef struct {
     int count, failed;
 } attnc_gradients;
 
-/* Appends the operand's gradient to the result and returns its zeroed, contiguous memory; NULL where
- * the operand was not given, and on MemoryError (attnc_run_backward then fails). */
+/* Appends the operand's gradient to the result and returns its contiguous memory, to be written
+ * whole; NULL where the operand was not given, and on MemoryError (attnc_run_backward then fails).
+ */
 void *attnc_want(attnc_call *c, attnc_gradients *g, const attnc_operand *operand);
 
 /* Where attnc_run_backward puts what it computes: contiguous, of the shape of the operand with the
@@ -49,9 +50,9 @@ typedef struct {
     int (*backward)(attnc_call *c, attnc_gradients *g);
 } attnc_mechanism;
 
-/* Arguments: the arrays and options, then True to save what backward needs. The result is the context
- * or a tuple of what was asked for; with save (context, weights, lse, saved context, saved stats), None
- * where not asked for. */
+/* Arguments: the arrays and options, then True to save what backward needs. The result is the
+ * context or a tuple of what was asked for; with save (context, weights, lse, saved context, saved
+ * stats), None where not asked for. */
 PyObject *attnc_forward(const attnc_mechanism *m, PyObject *const *args, Py_ssize_t count);
 
 /* Arguments: these five, then those of the forward call. A tuple of gradients. */

@@ -24,10 +24,7 @@ void attnc_fail_allocation(long n)
     atomic_store(&fail_in, n);
 }
 
-long attnc_allocation_count(void)
-{
-    return atomic_load(&live) - (atomic_load(&kept) != NULL);
-}
+long attnc_allocation_count(void) { return atomic_load(&live) - (atomic_load(&kept) != NULL); }
 
 static header *header_of(void *block) { return (header *)block - 1; }
 

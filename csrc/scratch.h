@@ -1,8 +1,8 @@
 /* scratch: memory for kernels, aligned to 64 bytes.
  *
- * Every block of the package comes through attnc_allocate, so that a test can make any of them fail.
- * The block of the last call is kept for the next one, up to a limit: asking the system for it anew
- * would cost more than a small call.
+ * Every block of the package comes through attnc_allocate, so that a test can make any of them
+ * fail. The block of the last call is kept for the next one, up to a limit: asking the system for
+ * it anew would cost more than a small call.
  *
  * defines: attnc_allocate, attnc_release, attnc_scratch_take, attnc_scratch_give,
  *          attnc_fail_allocation, attnc_allocation_count

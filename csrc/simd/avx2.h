@@ -76,7 +76,8 @@ static inline real v_hmax(vec x)
 static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff_t ldd)
 {
     __m256 r[8], t[8];
-    for (int i = 0; i < 4; i++) { /* rows i and i + 4 share a register, so all shuffles stay in lane */
+    for (int i = 0; i < 4;
+         i++) { /* rows i and i + 4 share a register, so all shuffles stay in lane */
         r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(src + i * ld)),
                                     _mm_loadu_ps(src + (i + 4) * ld), 1);
         r[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(src + i * ld + 4)),
@@ -136,8 +137,8 @@ static inline vec v_round(vec x)
 }
 static inline vec v_scale2(vec x, vec n)
 {
-    __m256i exponent = _mm256_cvtepi32_epi64(
-        _mm_add_epi32(_mm256_cvtpd_epi32(n), _mm_set1_epi32(1023)));
+    __m256i exponent =
+        _mm256_cvtepi32_epi64(_mm_add_epi32(_mm256_cvtpd_epi32(n), _mm_set1_epi32(1023)));
     return _mm256_mul_pd(x, _mm256_castsi256_pd(_mm256_slli_epi64(exponent, 52)));
 }
 static inline vec v_rcp(vec x) { return _mm256_div_pd(_mm256_set1_pd(1), x); }

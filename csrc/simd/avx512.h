@@ -32,8 +32,8 @@ static inline vec v_abs(vec x) { return _mm512_abs_ps(x); }
 static inline vec v_copysign(vec x, vec s)
 {
     __m512i sign = _mm512_set1_epi32((int)0x80000000); /* 0xd8: bits of s where sign, else of x */
-    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(x),
-                                                         _mm512_castps_si512(s), sign, 0xd8));
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(_mm512_castps_si512(x), _mm512_castps_si512(s), sign, 0xd8));
 }
 static inline vec v_round(vec x)
 {
@@ -118,8 +118,8 @@ static inline vec v_abs(vec x) { return _mm512_abs_pd(x); }
 static inline vec v_copysign(vec x, vec s)
 {
     __m512i sign = _mm512_set1_epi64((long long)0x8000000000000000u);
-    return _mm512_castsi512_pd(_mm512_ternarylogic_epi64(_mm512_castpd_si512(x),
-                                                         _mm512_castpd_si512(s), sign, 0xd8));
+    return _mm512_castsi512_pd(
+        _mm512_ternarylogic_epi64(_mm512_castpd_si512(x), _mm512_castpd_si512(s), sign, 0xd8));
 }
 static inline vec v_round(vec x)
 {
@@ -150,7 +150,8 @@ static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff
         t[i] = _mm512_unpacklo_pd(a, b);
         t[i + 1] = _mm512_unpackhi_pd(a, b);
     }
-    for (int i = 0; i < 2; i++) { /* t[2b + i] holds columns i, 2 + i, 4 + i, 6 + i of rows 2b, 2b+1 */
+    for (int i = 0; i < 2;
+         i++) { /* t[2b + i] holds columns i, 2 + i, 4 + i, 6 + i of rows 2b, 2b+1 */
         __m512d a = _mm512_shuffle_f64x2(t[i], t[i + 2], 0x44);
         __m512d b = _mm512_shuffle_f64x2(t[i], t[i + 2], 0xee);
         __m512d c = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0x44);

@@ -20,10 +20,7 @@ static inline vec v_fnma(vec a, vec b, vec c) { return vfmsq_f32(c, a, b); }
 static inline vec v_max(vec a, vec b) { return vmaxq_f32(a, b); }
 static inline vec v_min(vec a, vec b) { return vminq_f32(a, b); }
 static inline vec v_abs(vec x) { return vabsq_f32(x); }
-static inline vec v_copysign(vec x, vec s)
-{
-    return vbslq_f32(vdupq_n_u32(0x80000000u), s, x);
-}
+static inline vec v_copysign(vec x, vec s) { return vbslq_f32(vdupq_n_u32(0x80000000u), s, x); }
 static inline vec v_round(vec x) { return vrndnq_f32(x); }
 static inline vec v_scale2(vec x, vec n)
 {

@@ -39,10 +39,7 @@ static inline vec v_copysign(vec x, vec s)
 {
     return sizeof x == 4 ? (real)copysignf((float)x, (float)s) : (real)copysign(x, s);
 }
-static inline vec v_round(vec x)
-{
-    return (x + ATTNC_ROUNDER) - ATTNC_ROUNDER;
-}
+static inline vec v_round(vec x) { return (x + ATTNC_ROUNDER) - ATTNC_ROUNDER; }
 static inline vec v_scale2(vec x, vec n)
 {
     int exponent = n == n ? (int)n : 0; /* x is NaN where n is */

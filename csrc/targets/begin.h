@@ -1,5 +1,6 @@
 /* begin: the functions that follow are compiled for ATTNC_ENABLE, e.g. "avx2,fma", whatever the
- * command line says; end.h ends it. Intrinsics headers come first: they need no target of their own. */
+ * command line says; end.h ends it. Intrinsics headers come first: they need no target of their
+ * own. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
