@@ -6,7 +6,7 @@ Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attent
 `attnc.reference`.
 """
 
-from attnc import data, functional, gradients, layers, losses, optim
+from attnc import data, functional, gradients, layers, losses, optim, plot, reference
 from attnc.functional import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
@@ -24,6 +24,8 @@ __all__ = [
     "layers",
     "losses",
     "optim",
+    "plot",
+    "reference",
     "set_num_threads",
     "vjp",
 ]

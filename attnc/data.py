@@ -55,22 +55,27 @@ def read_pairs(path):
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
         if b"\0" in line:
-            raise ValueError(f"{where}: found a zero byte, which text does not have; "
-                             "UTF-16 must be saved as UTF-8")
+            raise ValueError(
+                f"{where}: found a zero byte, which text does not have; "
+                "UTF-16 must be saved as UTF-8"
+            )
         try:
             columns = line.decode("utf-8").split("\t")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{where}: not UTF-8 text (byte {line[error.start]:#04x} in position "
-                             f"{error.start}); save the file as UTF-8") from None
+            raise ValueError(
+                f"{where}: not UTF-8 text (byte {line[error.start]:#04x} in position "
+                f"{error.start}); save the file as UTF-8"
+            ) from None
         columns = [column.strip() for column in columns]
         if not any(columns):
             continue
         if len(columns) < 2:
             raise ValueError(f"{where}: found no tab; a line must be: source TAB target")
-        for name, column in zip(("source", "target"), columns):
+        for name, column in zip(("source", "target"), columns, strict=False):
             if not column:
-                raise ValueError(f"{where}: the {name} sentence is empty; "
-                                 "a line must be: source TAB target")
+                raise ValueError(
+                    f"{where}: the {name} sentence is empty; a line must be: source TAB target"
+                )
         pairs.append((columns[0], columns[1]))
     if not pairs:
         raise ValueError(f"{path}, line {len(lines)}: the file ends without a single sentence pair")
@@ -160,8 +165,10 @@ class Vocabulary:
         counts = Counter()
         for sequence in sequences:
             counts.update(sequence)
-        words = sorted((word for word, count in counts.items() if count >= min_count),
-                       key=lambda word: (-counts[word], word))
+        words = sorted(
+            (word for word, count in counts.items() if count >= min_count),
+            key=lambda word: (-counts[word], word),
+        )
         return cls(words[:max_words])
 
     def encode(self, words, *, start=False, end=False):
@@ -203,8 +210,9 @@ class Vocabulary:
         words = []
         for number in numbers:
             if not 0 <= number < len(self):
-                raise ValueError(f"Vocabulary.decode: numbers must be in 0..{len(self) - 1}, "
-                                 f"got {number}")
+                raise ValueError(
+                    f"Vocabulary.decode: numbers must be in 0..{len(self) - 1}, got {number}"
+                )
             if number == self.end:
                 break
             if number == self.unknown:
@@ -278,7 +286,7 @@ def pad(sequences, *, padding=0, dtype=None):
     array = np.full((len(rows), lengths.max(), *shapes.pop()), padding, dtype=dtype)
     for i, row in enumerate(rows):
         if len(row):
-            array[i, :len(row)] = row
+            array[i, : len(row)] = row
     return array, lengths
 
 
@@ -326,4 +334,4 @@ def _batches(lengths, size, rng):
     order = order[np.argsort(lengths[order], kind="stable")]
     starts = np.arange(0, len(order), size)
     for start in starts if rng is None else rng.permutation(starts):
-        yield order[start:start + size]
+        yield order[start : start + size]

@@ -1,7 +1,7 @@
 """The attention functions, forward and backward in C.
 
-Each takes ``(..., time, feature)`` arrays and returns the context; `attnc.vjp` gives their gradients.
-They differ in how the score of a query and a key comes about:
+Each takes ``(..., time, feature)`` arrays and returns the context; `attnc.vjp` gives their
+gradients. They differ in how the score of a query and a key comes about:
 
 ===========================  ====================================================================
 `dot_product_attention`      ``scale * q . k``
@@ -185,9 +185,9 @@ def dot_product_attention(
 
     Notes
     -----
-    The score of query i and key j is ``s_ij = scale * q_i . k_j``: Vaswani et al. 2017, "Attention is
-    all you need", eq. 1; with scale 1 Luong et al. 2015, "Effective approaches to attention-based
-    neural machine translation", eq. 8 (dot). Nothing of size ``Tq * Tk`` is stored.
+    The score of query i and key j is ``s_ij = scale * q_i . k_j``: Vaswani et al. 2017, "Attention
+    is all you need", eq. 1; with scale 1 Luong et al. 2015, "Effective approaches to
+    attention-based neural machine translation", eq. 8 (dot). Nothing of size ``Tq * Tk`` is stored.
 
     {dtypes}
     Examples
@@ -256,8 +256,8 @@ def multiplicative_attention(
 
     Notes
     -----
-    The score of query i and key j is ``s_ij = q_i W k_j``: Luong et al. 2015, "Effective approaches to
-    attention-based neural machine translation", eq. 8 (general).
+    The score of query i and key j is ``s_ij = q_i W k_j``: Luong et al. 2015, "Effective approaches
+    to attention-based neural machine translation", eq. 8 (general).
 
     {dtypes}
     Examples
@@ -335,9 +335,9 @@ def additive_attention(
 
     Notes
     -----
-    The score of query i and key j is ``s_ij = v . tanh(q_i Wq + k_j Wk + b)``: Bahdanau et al. 2015,
-    "Neural machine translation by jointly learning to align and translate", section A.1.2. No array
-    of shape ``(..., Tq, Tk, H)`` is ever formed.
+    The score of query i and key j is ``s_ij = v . tanh(q_i Wq + k_j Wk + b)``: Bahdanau et al.
+    2015, "Neural machine translation by jointly learning to align and translate", section A.1.2.
+    No array of shape ``(..., Tq, Tk, H)`` is ever formed.
 
     {dtypes}
     Examples
@@ -407,8 +407,8 @@ def cosine_attention(
 
     Notes
     -----
-    The score of query i and key j is ``s_ij = scale * q_i . k_j / (|q_i| |k_j|)``: Graves et al. 2014,
-    "Neural Turing machines", eq. 5 and 6 (content addressing). A zero vector has score 0 with
+    The score of query i and key j is ``s_ij = scale * q_i . k_j / (|q_i| |k_j|)``: Graves et al.
+    2014, "Neural Turing machines", eq. 5 and 6 (content addressing). A zero vector has score 0 with
     everything, and gradient 0.
 
     {dtypes}
@@ -465,8 +465,8 @@ def attend(
     ----------
     scores : array_like
         ``(..., Tq, Tk)``, from any match function. A score of ``-inf`` has weight 0; a query whose
-        every score is ``-inf`` attends to nothing. Its value is still read: to exclude a key, NaN and
-        all, use `mask` or `bias`.
+        every score is ``-inf`` attends to nothing. The values are still read: to exclude a key, NaN
+        and all, use `mask` or `bias`.
     value : array_like
         ``(..., Tk, Dv)``. Leading axes are those of `scores` or 1.
     {masks}

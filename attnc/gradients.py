@@ -18,7 +18,7 @@ class Gradients(tuple):
 
     Iterating gives the gradients of the required arrays in the order of the function's signature,
     so that ``dquery, dkey, dvalue = pullback(dcontext)`` works. Every real array that was passed is
-    also an attribute under its argument's name: ``grads.bias``.
+    also there under its argument's name: ``grads.bias``, or ``grads["bias"]`` in a loop over names.
 
     Parameters
     ----------
@@ -42,6 +42,9 @@ class Gradients(tuple):
             f"no gradient of {name!r}: it was not passed as a real array; "
             f"there are {', '.join(self.__dict__)}"
         )
+
+    def __getitem__(self, key):
+        return getattr(self, key) if isinstance(key, str) else super().__getitem__(key)
 
     def __repr__(self):
         shown = ", ".join(f"{name}: {_describe(g)}" for name, g in self.__dict__.items())

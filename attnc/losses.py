@@ -33,8 +33,15 @@ def softmax_cross_entropy(logits, targets, *, ignore_index=None):
 
     Examples
     --------
-    >>> loss, pullback = attnc.vjp(attnc.softmax_cross_entropy, logits, targets, ignore_index=0)
-    >>> (dlogits,) = pullback()              # d loss / d logits; pullback(dloss) scales it
+    >>> import numpy as np, attnc
+    >>> logits, targets = np.zeros((2, 4)), [3, 0]  # 0 is padding
+    >>> loss, pullback = attnc.vjp(
+    ...     attnc.losses.softmax_cross_entropy, logits, targets, ignore_index=0
+    ... )
+    >>> (dlogits,) = pullback()  # d loss / d logits; pullback(dloss) scales it
+    >>> dlogits
+    array([[ 0.25,  0.25,  0.25, -0.75],
+           [ 0.  ,  0.  ,  0.  ,  0.  ]])
     """
     return _softmax_cross_entropy_vjp(logits, targets, ignore_index=ignore_index)[0]
 

@@ -75,7 +75,7 @@ class _Optimizer:
         }
 
     def load_state_dict(self, state):
-        """Continue from what `state_dict` returned.
+        """Continue from `state`, what `state_dict` returned.
 
         Raises
         ------
@@ -110,11 +110,17 @@ class SGD(_Optimizer):
 
     Examples
     --------
+    >>> import numpy as np, attnc
+    >>> model = attnc.Linear(2, 1, rng=0)
+    >>> x, wanted = np.array([[1.0, 2.0]]), np.array([[3.0]])
     >>> optimizer = attnc.optim.SGD(model, learning_rate=0.1)
-    >>> optimizer.zero_grad()
-    >>> loss, pullback = attnc.vjp(model, x, targets)
-    >>> pullback()
-    >>> optimizer.step()
+    >>> for step in range(50):
+    ...     y, pullback = attnc.vjp(model, x)
+    ...     optimizer.zero_grad()
+    ...     dx = pullback(y - wanted)  # adds into model.gradients
+    ...     optimizer.step()
+    >>> model(x).round(3)
+    array([[3.]], dtype=float32)
     """
 
     def __init__(self, layers, learning_rate, momentum=0.0):

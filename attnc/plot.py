@@ -12,8 +12,18 @@ import numpy as np
 __all__ = ["heat_map", "loss_curve"]
 
 
-def heat_map(weights, queries=None, keys=None, ax=None, *, title=None, xlabel="keys",
-             ylabel="queries", colorbar=True, **options):
+def heat_map(
+    weights,
+    queries=None,
+    keys=None,
+    ax=None,
+    *,
+    title=None,
+    xlabel="keys",
+    ylabel="queries",
+    colorbar=True,
+    **options,
+):
     """Draw attention weights: a row for each query, a column for each key.
 
     In a translation the keys are the source words, from left to right, and the queries the target
@@ -53,8 +63,10 @@ def heat_map(weights, queries=None, keys=None, ax=None, *, title=None, xlabel="k
 
     Examples
     --------
-    >>> context, weights = attnc.dot_product_attention(q, k, v, return_weights=True)
-    >>> ax = heat_map(weights[0], queries="je suis ici".split(), keys="I am here".split())
+    >>> import numpy as np, attnc
+    >>> x = np.eye(3)
+    >>> context, weights = attnc.dot_product_attention(x, x, x, return_weights=True)
+    >>> ax = heat_map(weights, queries="je suis ici".split(), keys="I am here".split())
     """
     weights = np.asarray(weights)
     if weights.ndim != 2:
@@ -64,16 +76,23 @@ def heat_map(weights, queries=None, keys=None, ax=None, *, title=None, xlabel="k
     if weights.size == 0:
         raise ValueError(f"heat_map: weights must not be empty, got shape {weights.shape}")
     labels = {}
-    for name, given, count, before in (("queries", queries, weights.shape[0], ""),
-                                       ("keys", keys, weights.shape[1], ":, ")):
+    for name, given, count, before in (
+        ("queries", queries, weights.shape[0], ""),
+        ("keys", keys, weights.shape[1], ":, "),
+    ):
         if given is None:
             continue
         labels[name] = [str(label) for label in given]
         if len(labels[name]) != count:
-            fix = (f" (without padding: weights[{before}:{len(labels[name])}])"
-                   if len(labels[name]) < count else "")
-            raise ValueError(f"heat_map: {name} must be {count} labels, for weights of shape "
-                             f"{weights.shape}, got {len(labels[name])}{fix}")
+            fix = (
+                f" (without padding: weights[{before}:{len(labels[name])}])"
+                if len(labels[name]) < count
+                else ""
+            )
+            raise ValueError(
+                f"heat_map: {name} must be {count} labels, for weights of shape "
+                f"{weights.shape}, got {len(labels[name])}{fix}"
+            )
     pyplot = _import_pyplot("heat_map")
     if ax is None:
         height, width = (min(max(2.5, 1 + 0.3 * count), 16) for count in weights.shape)
@@ -91,20 +110,36 @@ def heat_map(weights, queries=None, keys=None, ax=None, *, title=None, xlabel="k
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     families, drawable = _fonts("".join(label for some in labels.values() for label in some))
-    for name, axis, pixels in (("queries", ax.yaxis, ax.bbox.height),
-                               ("keys", ax.xaxis, ax.bbox.width)):
+    for name, axis, pixels in (
+        ("queries", ax.yaxis, ax.bbox.height),
+        ("keys", ax.xaxis, ax.bbox.width),
+    ):
         if name not in labels:
             continue
-        shown = ["".join(c if c in drawable else f"U+{ord(c):04X}" for c in label)
-                 for label in labels[name]]
-        points = pixels / ax.figure.dpi * 72 / len(shown)          # of one row or column
-        axis.set_ticks(range(len(shown)), shown, family=families, parse_math=False,
-                       fontsize=min(max(0.8 * points, 4), 11))
+        shown = [
+            "".join(c if c in drawable else f"U+{ord(c):04X}" for c in label)
+            for label in labels[name]
+        ]
+        points = pixels / ax.figure.dpi * 72 / len(shown)  # of one row or column
+        axis.set_ticks(
+            range(len(shown)),
+            shown,
+            family=families,
+            parse_math=False,
+            fontsize=min(max(0.8 * points, 4), 11),
+        )
     if max(map(len, labels.get("keys", [""])), default=0) > 2:
         ax.tick_params(axis="x", rotation=90)
     if any(c not in drawable for some in labels.values() for label in some for c in label):
-        ax.text(0.5, -0.01, "U+...: no installed font has this character (Noto Sans CJK: Chinese)",
-                transform=ax.transAxes, ha="center", va="top", fontsize=6)
+        ax.text(
+            0.5,
+            -0.01,
+            "U+...: no installed font has this character (Noto Sans CJK: Chinese)",
+            transform=ax.transAxes,
+            ha="center",
+            va="top",
+            fontsize=6,
+        )
     return ax
 
 
@@ -140,8 +175,10 @@ def loss_curve(losses, validation=None, ax=None, *, title=None):
     points = np.asarray([] if validation is None else validation, dtype=float)
     points = points.reshape(0, 2) if points.size == 0 else points
     if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError("loss_curve: validation must be pairs (step, loss), got an array of shape "
-                         f"{points.shape}")
+        raise ValueError(
+            "loss_curve: validation must be pairs (step, loss), got an array of shape "
+            f"{points.shape}"
+        )
     pyplot = _import_pyplot("loss_curve")
     if ax is None:
         ax = pyplot.figure(figsize=(6, 3.5), layout="constrained").subplots()
@@ -186,11 +223,26 @@ def _fonts(text):
     drawable = set(text) & _characters(font_manager.findfont(font_manager.FontProperties()))
     missing = set(text) - drawable
     # The usual fonts first: among hundreds of installed ones an ornamental one may come earlier.
-    usual = ("Noto Sans CJK", "Noto Sans", "Source Han Sans", "WenQuanYi", "Droid Sans", "PingFang",
-             "Hiragino Sans", "Microsoft YaHei", "SimHei", "Arial Unicode")
-    fonts = sorted((font for font in font_manager.fontManager.ttflist
-                    if missing and font.style == "normal" and "Last Resort" not in font.name),
-                   key=lambda font: (not font.name.startswith(usual), font.name, font.fname))
+    usual = (
+        "Noto Sans CJK",
+        "Noto Sans",
+        "Source Han Sans",
+        "WenQuanYi",
+        "Droid Sans",
+        "PingFang",
+        "Hiragino Sans",
+        "Microsoft YaHei",
+        "SimHei",
+        "Arial Unicode",
+    )
+    fonts = sorted(
+        (
+            font
+            for font in font_manager.fontManager.ttflist
+            if missing and font.style == "normal" and "Last Resort" not in font.name
+        ),
+        key=lambda font: (not font.name.startswith(usual), font.name, font.fname),
+    )
     for font in fonts:
         found = missing & _characters(font.fname)
         if found:
@@ -209,5 +261,5 @@ def _characters(path):
 
     try:
         return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
-    except (OSError, RuntimeError):        # a file that is listed but broken or gone
+    except (OSError, RuntimeError):  # a file that is listed but broken or gone
         return frozenset()

@@ -249,6 +249,16 @@ def vjp(function, *arrays, **options):
         dbias = gradients.bias
 
     Each has the shape of its argument. A scale has a gradient if it is a 0-d array.
+
+    Parameters
+    ----------
+    function : a mechanism of this module
+    *arrays, **options
+        As in a call of it.
+
+    Returns
+    -------
+    (output, pullback)
     """
     return function.with_pullback(*arrays, **options)
 

@@ -105,9 +105,8 @@ def _configure(environment):
     isa = environment.get("ATTNC_ISA", "")
     if isa:
         if isa not in _core.isa_names():
-            raise ImportError(
-                f"ATTNC_ISA must be one of {', '.join(_core.isa_names())} on this machine, got {isa!r}"
-            )
+            names = ", ".join(_core.isa_names())
+            raise ImportError(f"ATTNC_ISA must be one of {names} on this machine, got {isa!r}")
         _core.set_isa(isa)
 
 

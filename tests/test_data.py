@@ -16,16 +16,19 @@ def read(tmp_path, content):
     return read_pairs(path)
 
 
-@pytest.mark.parametrize("content", [
-    b"Go.\tVa !\nHi.\tSalut !\n",
-    b"Go.\tVa !\nHi.\tSalut !",                                 # no end of the last line
-    b"\xef\xbb\xbfGo.\tVa !\nHi.\tSalut !\n",                   # byte order mark
-    b"Go.\tVa !\r\nHi.\tSalut !\r\n",                           # Windows
-    b"Go.\tVa !\rHi.\tSalut !\r",                               # old Macintosh
-    b"\n\nGo.\tVa !\n  \n\t\n\t \t\nHi.\tSalut !\n\n",          # blank lines
-    b"Go.\tVa !\tCC-BY 2.0 (France)\nHi.\tSalut !\t\tmore\n",   # the columns of Tatoeba and Anki
-    b" Go. \t Va !\nHi.\t  Salut !  \n",
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Go.\tVa !\nHi.\tSalut !\n",
+        b"Go.\tVa !\nHi.\tSalut !",  # no end of the last line
+        b"\xef\xbb\xbfGo.\tVa !\nHi.\tSalut !\n",  # byte order mark
+        b"Go.\tVa !\r\nHi.\tSalut !\r\n",  # Windows
+        b"Go.\tVa !\rHi.\tSalut !\r",  # old Macintosh
+        b"\n\nGo.\tVa !\n  \n\t\n\t \t\nHi.\tSalut !\n\n",  # blank lines
+        b"Go.\tVa !\tCC-BY 2.0 (France)\nHi.\tSalut !\t\tmore\n",  # the columns of Tatoeba and Anki
+        b" Go. \t Va !\nHi.\t  Salut !  \n",
+    ],
+)
 def test_reads_pairs(tmp_path, content):
     assert read(tmp_path, content) == [("Go.", "Va !"), ("Hi.", "Salut !")]
 
@@ -37,17 +40,24 @@ def test_keeps_text_as_it_is(tmp_path):
     assert read(tmp_path, content) == pairs
 
 
-@pytest.mark.parametrize("content, line, reason", [
-    (b"a\tb\nno tab here\nc\td\n", 2, "found no tab; a line must be: source TAB target"),
-    (b"a\tb\n\n\tempty\n", 3, "the source sentence is empty"),
-    (b"a\tb\r\nempty\t\r\n", 2, "the target sentence is empty"),
-    (b"a\t  \tmore\n", 1, "the target sentence is empty"),
-    (b"a\tb\nc\td\ncaf\xe9\te\n", 3, "not UTF-8 text (byte 0xe9 in position 3); save the file as"),
-    ("a\tb\n".encode("utf-16"), 1, "not UTF-8 text (byte 0xff in position 0)|zero byte"),
-    ("a\tb\n".encode("utf-16-le"), 1, "UTF-16 must be saved as UTF-8"),
-    (b"", 1, "ends without a single sentence pair"),
-    (b"\n\n \n", 4, "ends without a single sentence pair"),
-])
+@pytest.mark.parametrize(
+    "content, line, reason",
+    [
+        (b"a\tb\nno tab here\nc\td\n", 2, "found no tab; a line must be: source TAB target"),
+        (b"a\tb\n\n\tempty\n", 3, "the source sentence is empty"),
+        (b"a\tb\r\nempty\t\r\n", 2, "the target sentence is empty"),
+        (b"a\t  \tmore\n", 1, "the target sentence is empty"),
+        (
+            b"a\tb\nc\td\ncaf\xe9\te\n",
+            3,
+            "not UTF-8 text (byte 0xe9 in position 3); save the file as",
+        ),
+        ("a\tb\n".encode("utf-16"), 1, "not UTF-8 text (byte 0xff in position 0)|zero byte"),
+        ("a\tb\n".encode("utf-16-le"), 1, "UTF-16 must be saved as UTF-8"),
+        (b"", 1, "ends without a single sentence pair"),
+        (b"\n\n \n", 4, "ends without a single sentence pair"),
+    ],
+)
 def test_wrong_file(tmp_path, content, line, reason):
     with pytest.raises(ValueError) as error:
         read(tmp_path, content)
@@ -154,7 +164,7 @@ def test_pad_vectors():
     array, lengths = pad([np.ones((2, 3)), np.ones((4, 3)), np.ones((0, 3))], padding=-1)
     assert array.shape == (3, 4, 3)
     assert lengths.tolist() == [2, 4, 0]
-    for row, length in zip(array, lengths):
+    for row, length in zip(array, lengths, strict=True):
         assert np.all(row[:length] == 1)
         assert np.all(row[length:] == -1)
 
@@ -179,7 +189,7 @@ def test_batches_hold_each_row_once(count, size, shuffle, rng):
     assert len(parts) == -(-count // size)
     # Like lengths together: cut at the batches, the sorted lengths come out.
     spans = sorted((lengths[rows].min(), lengths[rows].max()) for rows in parts)
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:]))
+    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
 
 
 def test_batches_in_order():
@@ -197,7 +207,7 @@ def test_batches_shuffle_by_rng():
     assert run(None) != run(None)
     generator = np.random.default_rng(3)
     assert run(generator) == run(3)
-    assert run(generator) != run(3)             # it has moved on: the next epoch differs
+    assert run(generator) != run(3)  # it has moved on: the next epoch differs
 
 
 def test_batches_errors():

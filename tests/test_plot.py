@@ -40,8 +40,8 @@ def test_rows_are_queries_and_columns_keys():
     assert labels(ax.xaxis) == ["I", "am", "here"]
     assert labels(ax.yaxis) == ["je", "suis"]
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("keys", "queries", "a title")
-    assert ax.get_ylim() == (1.5, -0.5)                         # time runs downwards
-    assert len(ax.figure.axes) == 2                             # with the colour bar
+    assert ax.get_ylim() == (1.5, -0.5)  # time runs downwards
+    assert len(ax.figure.axes) == 2  # with the colour bar
     pixels = draw(ax)
     # A dark cell is where the weight is: right of (0, 0) and below it are light ones.
     where = [ax.transData.transform(point) for point in [(0, 0), (1, 0), (0, 1), (2, 1)]]
@@ -114,26 +114,41 @@ def test_finds_a_font_that_has_the_characters():
 
 
 def test_skips_a_font_file_that_is_gone(monkeypatch):
-    gone = font_manager.FontEntry(fname="/nowhere/gone.ttf", name="Noto Sans CJK Gone", weight=400,
-                                  style="normal", variant="normal", stretch="normal",
-                                  size="scalable")
+    gone = font_manager.FontEntry(
+        fname="/nowhere/gone.ttf",
+        name="Noto Sans CJK Gone",
+        weight=400,
+        style="normal",
+        variant="normal",
+        stretch="normal",
+        size="scalable",
+    )
     fonts = [gone, *font_manager.fontManager.ttflist]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
     draw(heat_map(np.eye(2), ["\u1d81", "\U0010fffd"]))
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ((np.ones(3),), r"weights must have shape \(Tq, Tk\), got \(3,\)$"),
-    ((np.ones((2, 8, 3, 4)),), r"weights .* \(one sequence and head is weights\[0, 0\]\)"),
-    ((np.ones((0, 3)),), r"weights must not be empty, got shape \(0, 3\)"),
-    ((np.eye(5), list("abc")), r"queries must be 5 .* 3 \(without padding: weights\[:3\]\)"),
-    ((np.eye(5), None, list("abc")), r"keys must be 5 .* \(without padding: weights\[:, :3\]\)"),
-    ((np.eye(2), list("abc")), r"queries must be 2 labels, for weights of shape \(2, 2\), got 3$"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((np.ones(3),), r"weights must have shape \(Tq, Tk\), got \(3,\)$"),
+        ((np.ones((2, 8, 3, 4)),), r"weights .* \(one sequence and head is weights\[0, 0\]\)"),
+        ((np.ones((0, 3)),), r"weights must not be empty, got shape \(0, 3\)"),
+        ((np.eye(5), list("abc")), r"queries must be 5 .* 3 \(without padding: weights\[:3\]\)"),
+        (
+            (np.eye(5), None, list("abc")),
+            r"keys must be 5 .* \(without padding: weights\[:, :3\]\)",
+        ),
+        (
+            (np.eye(2), list("abc")),
+            r"queries must be 2 labels, for weights of shape \(2, 2\), got 3$",
+        ),
+    ],
+)
 def test_heat_map_errors(arguments, message):
     with pytest.raises(ValueError, match="heat_map: " + message):
         heat_map(*arguments)
-    assert not pyplot.get_fignums()                             # and no figure is left behind
+    assert not pyplot.get_fignums()  # and no figure is left behind
 
 
 def test_loss_curve():
@@ -143,8 +158,9 @@ def test_loss_curve():
     assert raw.get_ydata().tolist() == losses.tolist()
     assert raw.get_xdata()[0] == 1
     # The mean of the last 4 steps, and at the start of as many as there are.
-    np.testing.assert_allclose(mean.get_ydata()[[0, 1, 199]],
-                               [losses[0], losses[:2].mean(), losses[-4:].mean()])
+    np.testing.assert_allclose(
+        mean.get_ydata()[[0, 1, 199]], [losses[0], losses[:2].mean(), losses[-4:].mean()]
+    )
     assert validation.get_xydata().tolist() == [[100, 2.5], [200, 1.5]]
     assert ax.get_yscale() == "log"
     draw(ax)
@@ -165,13 +181,17 @@ def test_loss_curve_errors():
 
 
 def test_matplotlib_is_imported_late_and_named_when_missing():
-    code = ("import sys; import attnc.plot; assert 'matplotlib' not in sys.modules\n"
-            "sys.modules['matplotlib'] = None\n"
-            "for function in (attnc.plot.heat_map, attnc.plot.loss_curve):\n"
-            "    try: function([[1.0]] if function is attnc.plot.heat_map else [1.0])\n"
-            "    except ImportError as error: print(error)\n")
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                            check=True)
+    code = (
+        "import sys; import attnc.plot; assert 'matplotlib' not in sys.modules\n"
+        "sys.modules['matplotlib'] = None\n"
+        "for function in (attnc.plot.heat_map, attnc.plot.loss_curve):\n"
+        "    try: function([[1.0]] if function is attnc.plot.heat_map else [1.0])\n"
+        "    except ImportError as error: print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.splitlines() == [
         "heat_map: needs matplotlib: pip install attnc[plot]",
-        "loss_curve: needs matplotlib: pip install attnc[plot]"]
+        "loss_curve: needs matplotlib: pip install attnc[plot]",
+    ]

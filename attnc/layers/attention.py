@@ -146,8 +146,12 @@ class DotProductAttention(_Attention):
 
     Examples
     --------
+    >>> import numpy as np, attnc
+    >>> query, memory = np.ones((2, 1, 4)), np.ones((2, 3, 4))
     >>> attention = attnc.DotProductAttention()
-    >>> context, weights = attention(query, memory, key_lengths=lengths, return_weights=True)
+    >>> context, weights = attention(query, memory, key_lengths=[3, 2], return_weights=True)
+    >>> weights[1]
+    array([[0.5, 0.5, 0. ]], dtype=float32)
     """
 
     _function = staticmethod(functional.dot_product_attention)
@@ -239,9 +243,13 @@ class AdditiveAttention(_Attention):
 
     Examples
     --------
-    >>> attention = attnc.AdditiveAttention(query_size=256, key_size=512, hidden_size=128, rng=0)
-    >>> context, pullback = attnc.vjp(attention, state, memory, key_lengths=lengths, train=True)
-    >>> dstate, dmemory = pullback(dcontext)        # and adds into attention.gradients
+    >>> import numpy as np, attnc
+    >>> attention = attnc.AdditiveAttention(query_size=4, key_size=6, hidden_size=8, rng=0)
+    >>> state, memory = np.ones((2, 1, 4)), np.ones((2, 5, 6))
+    >>> context, pullback = attnc.vjp(attention, state, memory, key_lengths=[5, 3], train=True)
+    >>> dstate, dmemory = pullback(np.ones_like(context))  # and adds into attention.gradients
+    >>> dmemory.shape
+    (2, 5, 6)
     """
 
     _function = staticmethod(functional.additive_attention)
@@ -346,8 +354,10 @@ class SelfAttention(Layer):
 
     Examples
     --------
+    >>> import numpy as np, attnc
     >>> layer = attnc.SelfAttention(input_size=16, rng=0)
-    >>> y = layer(x, causal=True)
+    >>> layer(np.ones((2, 5, 16)), causal=True).shape
+    (2, 5, 16)
     """
 
     def __init__(

@@ -76,7 +76,7 @@ class Layer:
         self._gradients = {}
 
     def add_parameter(self, name, value):
-        """Add a parameter, copied to the layer's dtype, and its gradient, zero."""
+        """Add the parameter `name`, `value` in the layer's dtype, and its gradient, zero."""
         value = np.array(value, self.dtype)
         self._parameters[name] = value
         self._gradients[name] = np.zeros_like(value)
@@ -150,7 +150,7 @@ class Layer:
         os.replace(temporary, path)
 
     def load(self, path):
-        """Set the parameters from a file that `save` wrote. Returns the layer.
+        """Set the parameters from `path`, a file that `save` wrote, and return the layer.
 
         Raises
         ------

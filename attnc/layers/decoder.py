@@ -118,10 +118,14 @@ class AttentionDecoder(Layer):
 
     Examples
     --------
-    >>> decoder = attnc.AttentionDecoder(64, 128, memory_size=256, attention="additive", rng=0)
-    >>> output, pullback = attnc.vjp(decoder, inputs, memory, key_lengths=lengths)
+    >>> import numpy as np, attnc
+    >>> decoder = attnc.AttentionDecoder(4, 8, memory_size=6, attention="additive", rng=0)
+    >>> inputs, memory = np.ones((2, 3, 4)), np.ones((2, 5, 6))  # 2 sentences, 3 and 5 steps
+    >>> output, pullback = attnc.vjp(decoder, inputs, memory, key_lengths=[5, 4])
     >>> outputs, weights, state = output
-    >>> dinputs, dmemory = pullback(doutputs)            # and adds into decoder.gradients
+    >>> outputs.shape, weights.shape
+    ((2, 3, 8), (2, 3, 5))
+    >>> dinputs, dmemory = pullback(np.ones_like(outputs))  # and adds into decoder.gradients
     """
 
     def __init__(
@@ -707,8 +711,14 @@ def greedy_decode(
 
     Examples
     --------
-    >>> tokens, weights = attnc.greedy_decode(decoder, embedding, readout, memory,
-    ...                                       start=1, end=2, max_length=50, key_lengths=lengths)
+    >>> import numpy as np, attnc
+    >>> embedding, readout = attnc.Embedding(9, 4, rng=0), attnc.Linear(8, 9, rng=0)
+    >>> decoder = attnc.AttentionDecoder(4, 8, memory_size=6, rng=0)
+    >>> tokens, weights = attnc.greedy_decode(
+    ...     decoder, embedding, readout, np.ones((2, 5, 6)), start=1, end=2, max_length=7
+    ... )
+    >>> tokens.shape[0], weights.shape[2]
+    (2, 5)
     """
     if max_length < 0:
         raise ValueError(f"greedy_decode: max_length must be 0 or more, got {max_length}")

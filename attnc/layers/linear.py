@@ -34,8 +34,12 @@ class Linear(Layer):
 
     Examples
     --------
-    >>> y, pullback = attnc.vjp(layer, x)
-    >>> (dx,) = pullback(dy)           # and adds into layer.gradients
+    >>> import numpy as np, attnc
+    >>> layer = attnc.Linear(input_size=3, output_size=2, rng=0)
+    >>> y, pullback = attnc.vjp(layer, np.ones((4, 5, 3)))
+    >>> y.shape
+    (4, 5, 2)
+    >>> (dx,) = pullback(np.ones_like(y))  # and adds into layer.gradients
     """
 
     def __init__(self, input_size, output_size, bias=True, *, rng=None, dtype="float32"):

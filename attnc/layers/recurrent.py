@@ -573,9 +573,13 @@ class GRU(_Recurrent):
 
     Examples
     --------
-    >>> encoder = attnc.GRU(input_size=64, state_size=128, bidirectional=True, rng=0)
-    >>> (memory, state), pullback = attnc.vjp(encoder, x, lengths=lengths)
-    >>> (dx,) = pullback(dmemory)                  # and adds into encoder.gradients
+    >>> import numpy as np, attnc
+    >>> encoder = attnc.GRU(input_size=4, state_size=8, bidirectional=True, rng=0)
+    >>> x = np.ones((2, 5, 4))
+    >>> (memory, state), pullback = attnc.vjp(encoder, x, lengths=[5, 3])
+    >>> memory.shape, state.shape
+    ((2, 5, 16), (2, 2, 8))
+    >>> (dx,) = pullback(np.ones_like(memory))  # and adds into encoder.gradients
     """
 
     _cell = GRUCell

@@ -1,0 +1,140 @@
+"""Every public name has a numpydoc docstring that fits its signature, and its examples run."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+
+import numpy as np
+import pytest
+
+import attnc
+
+MODULES = [
+    importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(attnc.__path__, "attnc.")
+    if not module.name.rpartition(".")[2].startswith("_")
+]
+SECTIONS = [
+    "Parameters",
+    "Attributes",
+    "Returns",
+    "Yields",
+    "Raises",
+    "See Also",
+    "Notes",
+    "Examples",
+]
+
+
+def section(docstring, title):
+    """The body of a section, or None."""
+    found = re.search(
+        rf"^{title}\n-{{{len(title)}}}\n(.*?)(?=^[^\n]+\n---+$|\Z)", docstring, re.M | re.S
+    )
+    return found and found[1]
+
+
+def entries(body):
+    """The names that a section of parameters documents: 'queries, keys : sequence' has two."""
+    lines = [line for line in body.split("\n") if line and not line.startswith(" ")]
+    names = [name for line in lines for name in re.split(r", *", line.partition(" : ")[0])]
+    return [name.lstrip("*").strip() for name in names]
+
+
+def public():
+    """(name, object) of everything public, a class followed by its public methods."""
+    seen = set()
+    for module in [attnc, *MODULES]:
+        for name in getattr(module, "__all__", ()):
+            thing = getattr(module, name)
+            if inspect.ismodule(thing) or id(thing) in seen:
+                continue
+            seen.add(id(thing))
+            yield f"{thing.__module__}.{name}", thing
+            if not inspect.isclass(thing):
+                continue
+            for base in thing.__mro__[:-1]:
+                for attribute, value in vars(base).items():
+                    value = getattr(value, "__func__", value)  # of a class method
+                    shown = not attribute.startswith("_") or attribute == "__call__"
+                    if shown and inspect.isfunction(value) and id(value) not in seen:
+                        seen.add(id(value))
+                        yield f"{value.__module__}.{value.__qualname__}", value
+
+
+PUBLIC = dict(public())
+OWN = {"self", "cls"}
+COMMON = set(attnc.attend.__kwdefaults__) | {"dtype"}
+
+
+def returns_something(function):
+    source = inspect.getsource(function)
+    return re.search(r"^ +(return|yield) ", source.rpartition('"""')[2], re.M)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_module(module):
+    assert inspect.getdoc(module)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstring(name):
+    thing = PUBLIC[name]
+    doc = inspect.getdoc(thing)
+    assert doc, "no docstring"
+    summary = doc.split("\n\n")[0]
+    assert summary.endswith((".", "::")) and "\n" not in summary, f"not one sentence: {summary}"
+
+    arguments = [each for each in inspect.signature(thing).parameters if each not in OWN]
+    documented = section(doc, "Parameters")
+    if documented is not None:
+        names = set(entries(documented))
+        if thing.__module__ == "attnc.reference" and "common" in names:
+            arguments = [each for each in arguments if each not in COMMON] + ["common"]
+        assert names == set(arguments)
+    elif re.search(r"\.\w*[A-Z]\w*\.\w+$", name):  # a method may say it in a sentence
+        assert all(f"`{each}`" in doc for each in arguments if each not in {"inputs", "options"})
+    else:
+        assert not arguments, "no Parameters"
+    if inspect.isfunction(thing) and returns_something(thing):
+        said = re.search(r"^(Returns|Yields)\n---", doc, re.M) or re.search("eturn|utput", summary)
+        assert said, "no Returns"
+
+    titles = [title for title in re.findall(r"^(.+)\n---+$", doc, re.M) if title in SECTIONS]
+    assert titles == sorted(titles, key=SECTIONS.index), f"the order of {titles}"
+
+
+# What the docstring of a mechanism has to name: its formula and the paper.
+MECHANISMS = {
+    ("dot_product_attention", "DotProductAttention"): ("s_ij = ", "Vaswani", "Luong"),
+    ("multiplicative_attention", "MultiplicativeAttention"): ("s_ij = ", "Luong"),
+    ("additive_attention", "AdditiveAttention"): ("s_ij = ", "tanh", "Bahdanau"),
+    ("cosine_attention", "CosineAttention"): ("s_ij = ", "Graves"),
+    ("attend",): ("softmax",),
+    ("SelfAttention",): ("softmax", "Vaswani"),
+    ("AttentionDecoder",): ("s_t = ", "Bahdanau", "Luong"),
+    ("RNN",): ("h_t = ", "Elman"),
+    ("GRU",): ("h_t = ", "Cho"),
+    ("LSTM",): ("h_t = ", "Hochreiter"),
+    ("Adam",): (" = ", "Kingma"),
+}
+
+
+@pytest.mark.parametrize("names, words", MECHANISMS.items())
+def test_mechanisms_name_their_formula_and_paper(names, words):
+    documented = [thing for name, thing in PUBLIC.items() if name.rpartition(".")[2] in names]
+    assert documented
+    for thing in documented:
+        missing = [word for word in words if word not in inspect.getdoc(thing)]
+        assert not missing, thing
+        assert "attend" in names or re.search(r"\b(19|20)\d\d\b", inspect.getdoc(thing)), "a year"
+
+
+@pytest.mark.parametrize("module", [attnc, *MODULES], ids=lambda module: module.__name__)
+def test_examples_run(module):
+    if module.__name__ == "attnc.plot":
+        pytest.importorskip("matplotlib").use("Agg")
+    failed, _ = doctest.testmod(module, extraglobs={"np": np, "attnc": attnc}, report=True)
+    assert not failed, "see the output"

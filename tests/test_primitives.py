@@ -1,0 +1,117 @@
+"""exp, expm1 and tanh of the kernels on every instruction set: errors in ulp, and the edges."""
+
+import numpy as np
+import pytest
+
+from attnc import _core
+
+# An ulp is the distance of the floats around the exact value; half of one is unavoidable. Measured
+# on the points below, over the instruction sets: 1.0, 1.9 and 2.6.
+LIMITS = {"exp": 1.0, "expm1": 2.0, "tanh": 3.0}
+
+# Where the exact values come from; see checks.py on machines whose long double is no wider.
+WIDER = {np.float32: np.float64, np.float64: np.longdouble}
+SLACK = 0.0 if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps else 1.0
+
+# The largest argument that exp and expm1 are made for: scores are taken relative to their maximum.
+LARGEST = {np.float32: 88.0, np.float64: 709.0}
+
+
+def lowest(dtype):
+    """The smallest x whose exp is a normal number."""
+    smallest = WIDER[dtype](np.finfo(dtype).smallest_normal)
+    x = dtype(np.log(smallest))
+    return x if np.exp(WIDER[dtype](x)) >= smallest else np.nextafter(x, dtype(0))
+
+
+def points(dtype, rng):
+    """All magnitudes, the whole range, and the neighbours of multiples of ln(2)/2."""
+    low, high = lowest(dtype), LARGEST[dtype]
+    exponents = rng.uniform(np.log10(np.finfo(dtype).smallest_normal) + 1, 0, 20000)
+    halves = np.arange(2 * low / np.log(2), 2 * high / np.log(2)) * (np.log(2) / 2)
+    x = np.concatenate(
+        [
+            rng.uniform(low, high, 50000),
+            rng.uniform(-1, 1, 50000),
+            10**exponents * rng.choice([-1, 1], exponents.size),
+            halves,
+            [low, high, 0.0],
+        ]
+    ).astype(dtype)
+    x = np.concatenate([x, np.nextafter(x, dtype(0))])
+    return x[(low <= x) & (x <= high)]
+
+
+def error_in_ulp(got, exact, dtype):
+    ulp = np.spacing(np.maximum(np.abs(exact), np.finfo(dtype).smallest_normal).astype(dtype))
+    return np.abs(got.astype(exact.dtype) - exact) / ulp
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_error(name, dtype, isa, rng):
+    x = points(dtype, rng)
+    error = error_in_ulp(_core.map_real(name, x), getattr(np, name)(x.astype(WIDER[dtype])), dtype)
+    worst = np.argmax(error)
+    assert error[worst] <= LIMITS[name] + SLACK, f"{error[worst]:.3f} ulp at {x[worst]!r}"
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_no_bit_depends_on_the_place(name, dtype, isa, rng):
+    # Whole vectors and the rest behind them, at any address.
+    x = rng.standard_normal(70).astype(dtype)
+    whole = _core.map_real(name, x)
+    for start in range(4):
+        for size in range(67):
+            part = _core.map_real(name, x[start : start + size])
+            np.testing.assert_array_equal(part, whole[start : start + size], strict=True)
+
+
+def one(name, x, dtype):
+    return _core.map_real(name, np.array([x], dtype))[0]
+
+
+def test_exp_below_the_normal_numbers_is_exactly_0(dtype, isa):
+    # So no subnormal number comes about, which would slow down what follows.
+    low = lowest(dtype)
+    assert one("exp", low, dtype) >= np.finfo(dtype).smallest_normal
+    for x in (np.nextafter(low, -dtype(np.inf)), -1e4, -1e30, np.finfo(dtype).min, -np.inf):
+        assert one("exp", x, dtype) == 0
+        assert one("expm1", x, dtype) == -1
+
+
+def test_exact_values(dtype, isa):
+    assert one("exp", 0.0, dtype) == 1
+    for name in ("expm1", "tanh"):
+        for zero in (0.0, -0.0):
+            assert one(name, zero, dtype) == 0
+    assert np.signbit(one("tanh", -0.0, dtype))
+    for x in (20.0, 1e30, np.inf):
+        assert one("tanh", x, dtype) == 1
+        assert one("tanh", -x, dtype) == -1
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_nan_stays_nan(name, dtype, isa):
+    for size in (1, 5, 33):
+        x = np.zeros(size, dtype)
+        x[-1] = np.nan
+        got = _core.map_real(name, x)
+        assert np.isnan(got[-1]) and np.isfinite(got[:-1]).all()
+
+
+def test_tanh_is_odd(dtype, isa, rng):
+    x = points(dtype, rng)
+    np.testing.assert_array_equal(_core.map_real("tanh", -x), -_core.map_real("tanh", x))
+
+
+def test_tanh_stays_within_one(dtype, isa, rng):
+    assert np.abs(_core.map_real("tanh", points(dtype, rng))).max() <= 1
+
+
+def test_wrong_calls():
+    x = np.zeros(3)
+    for wrong in (x[::2], x.astype(int), x.astype(np.longdouble), [0.0]):
+        with pytest.raises(TypeError, match="map_real"):
+            _core.map_real("exp", wrong)
+    with pytest.raises(ValueError, match="cosh"):
+        _core.map_real("cosh", x)
