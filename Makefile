@@ -1,0 +1,88 @@
+# attnc: one verb per task, each from a bare checkout. `make` prints them.
+#
+#   make test ARGS="-k additive -x"           arguments of pytest
+#   make test EXTRA="torch==2.13.0"           more packages in the environment
+#   make demo ARGS="--target de"              arguments of examples/translate.py
+#   make test PYTHON=python3.12               another Python, after `make clean`
+#   ATTNC_ISA=scalar make test                the suite on one instruction set
+
+PYTHON = python3
+VENV = .venv
+ARGS =
+EXTRA =
+RUFF = ruff==0.17.5
+
+run = $(VENV)/bin/python
+pip = $(run) -m pip install --quiet --disable-pip-version-check
+python = $(notdir $(PYTHON))
+sources = $(wildcard csrc/*.c csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.inc) setup.py pyproject.toml
+
+help:
+	@echo 'make demo    train a translator (about a minute) and draw what it looked at'
+	@echo 'make test    run the tests'
+	@echo 'make lint    check the style of the Python files'
+	@echo 'make clean   remove everything that these made'
+
+demo: $(VENV)/examples
+	$(run) examples/translate.py --output demo-output $(ARGS)
+
+test: $(VENV)/test
+	$(if $(EXTRA),$(pip) $(EXTRA))
+	$(run) -m pytest $(ARGS)
+
+lint: $(VENV)/lint
+	$(run) -m ruff check .
+	$(run) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist demo-output *.egg-info attnc/*.so
+	rm -rf .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	find attnc tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps below say what the environment holds. The package is installed in place: a change of a
+# Python file counts at once, a change in csrc builds the extension anew.
+
+$(VENV)/build: $(sources) | $(VENV)/made
+	@echo 'building attnc ...'
+	$(pip) --no-build-isolation --editable .
+	@touch $@
+
+# What the extras name; attnc itself is there already.
+$(VENV)/examples $(VENV)/test: $(VENV)/%: $(VENV)/build
+	@echo 'installing what attnc[$*] needs ...'
+	$(pip) 'attnc[$*]'
+	@touch $@
+
+$(VENV)/lint: Makefile | $(VENV)/made
+	@echo 'installing $(RUFF) ...'
+	$(pip) '$(RUFF)'
+	@touch $@
+
+$(VENV)/made:
+	$(if $(missing),$(error attnc needs $(missing)))
+	@echo 'making the environment $(VENV) ...'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(pip) 'setuptools>=77' 'numpy>=2.0'
+	@touch $@
+
+# What this machine lacks and what installs it, in one line; apt names as in Debian and Ubuntu.
+missing = $(shell $(prerequisites))
+define prerequisites
+version=$$($(PYTHON) 2>/dev/null -c \
+    'import sys; print("%d%02d %d.%d" % (2 * sys.version_info[:2]))'); \
+test "$$version" || { echo "$(PYTHON): apt install $(python)"; exit; }; \
+test "$${version% *}" -ge 311 || { \
+    echo "Python 3.11 or newer, and $(PYTHON) is $${version#* }: apt install python3.11-dev" \
+         "python3.11-venv, then add PYTHON=python3.11 to this command"; exit; }; \
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+    { what="Python's venv"; apt=$(python)-venv; }; \
+test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || \
+    { what="$${what:+$$what and }Python.h"; apt="$$apt $(python)-dev"; }; \
+cc=$${CC:-$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("CC"))')}; \
+printf '\043include <math.h>\n' | $$cc -fsyntax-only -x c - 2>/dev/null || \
+    { what="$${what:+$$what and }a C compiler"; apt="$$apt build-essential"; }; \
+test -z "$$what" || echo "$$what: apt install" $$apt
+endef
+
+.PHONY: help demo test lint clean
+.DELETE_ON_ERROR:

@@ -1,0 +1,121 @@
+"""What the package promises as a package: versions, imports, the private module and its stub."""
+
+import ast
+import inspect
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from checks import python
+
+import attnc
+from attnc import _core
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = pathlib.Path(attnc.__file__).parent
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == attnc.__version__
+
+
+def test_the_oldest_python_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    major, minor = re.fullmatch(r">=(\d+)\.(\d+)", project["requires-python"]).groups()
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert f'"Py_LIMITED_API", "{int(major):#04x}{int(minor):02x}0000"' in setup
+    assert f'"py_limited_api": "cp{major}{minor}"' in setup
+
+
+def test_all_is_there_once():
+    assert len(set(attnc.__all__)) == len(attnc.__all__)
+    assert all(hasattr(attnc, name) for name in attnc.__all__)
+
+
+def test_import_needs_numpy_alone():
+    code = """
+        import importlib.abc, sys
+        import numpy
+        before = set(sys.modules)
+
+        class Refuse(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name in {"babel", "jax", "matplotlib", "scipy", "torch", "tqdm", "autograd"}:
+                    raise ImportError(f"import attnc imports {name}")
+
+        sys.meta_path.insert(0, Refuse())
+        import attnc, attnc.plot, attnc.reference
+        names = {name.partition(".")[0] for name in set(sys.modules) - before}
+        print(*sorted(names - {"attnc", "numpy"} - sys.stdlib_module_names))
+    """
+    assert python(code) == ""
+
+
+def test_import_leaves_the_arithmetic_alone():
+    # A library linked with -ffast-math makes the whole process flush subnormal numbers to zero.
+    code = """
+        import attnc, numpy as np
+        attnc.dot_product_attention(*np.ones((3, 2, 2)))
+        for dtype in (np.float32, np.float64):
+            smallest = np.finfo(dtype).smallest_subnormal
+            assert smallest > 0 and np.finfo(dtype).smallest_normal / dtype(2) > 0
+            assert (np.full(64, smallest) + np.full(64, smallest) == 2 * smallest).all()
+        print("as before")
+    """
+    assert python(code) == "as before"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lists the symbols of ELF files")
+@pytest.mark.skipif(not shutil.which("nm"), reason="needs nm")
+def test_one_symbol_is_exported():
+    command = ["nm", "--dynamic", "--defined-only", "--format=posix", _core.__file__]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    names = {line.split()[0] for line in listed.splitlines()}
+    assert names == {"PyInit__core"}
+
+
+def test_optimised_python_has_no_docstrings_and_works():
+    code = "import attnc, numpy as np; print(attnc.attend(np.zeros((1, 2)), np.ones((2, 1))))"
+    command = [sys.executable, "-OO", "-c", code]
+    result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert result.stdout == "[[1.]]\n"
+
+
+# ---- the stub of the private module ----
+
+STUB = {
+    node.name: node
+    for node in ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8")).body
+    if isinstance(node, ast.FunctionDef)
+}
+
+
+def test_the_stub_names_what_the_module_has():
+    functions = {name for name, value in vars(_core).items() if inspect.isbuiltin(value)}
+    assert functions == STUB.keys()
+
+
+@pytest.mark.parametrize("name", STUB)
+def test_the_stub_has_the_right_number_of_arguments(name):
+    arguments = STUB[name].args
+    assert not arguments.args and not arguments.kwonlyargs  # all are positional
+    with pytest.raises(TypeError) as error:
+        getattr(_core, name)(*[None] * 40)
+    said = re.search(r"takes (\d+|no|exactly one|a name and an array)", str(error.value))[1]
+    counts = {"no": 0, "exactly one": 1, "a name and an array": 2}
+    assert len(arguments.posonlyargs) == (counts[said] if said in counts else int(said))
+
+
+@pytest.mark.parametrize("name", [name for name in STUB if name.endswith(("attention", "attend"))])
+def test_the_stub_has_the_order_of_the_public_function(name):
+    public = list(inspect.signature(getattr(attnc, name)).parameters)
+    stub = [argument.arg for argument in STUB[name].args.posonlyargs]
+    assert stub == [*public, "save"]
+    saved = ["saved_context", "saved_stats", "dcontext", "dweights", "dlse"]
+    backward = [argument.arg for argument in STUB[f"{name}_backward"].args.posonlyargs]
+    assert backward == [*saved, *public]
