@@ -328,7 +328,7 @@ static int read_window(attnc_call *c, PyObject *window)
         if (!none && *sides[k] < 0)
             return fail_got(c, PyExc_ValueError, rule, window);
     }
-    c->a.window = c->a.left >= 0 || c->a.right >= 0;
+    c->a.window = 1; /* even if open on both sides */
     return 0;
 }
 

@@ -171,7 +171,7 @@ def load_model(path):
 # ---- Training ------------------------------------------------------------------------------------
 
 
-def train(model, training, validation, *, seconds, steps, rng, batch_size=64, learning_rate=0.004):
+def train(model, training, validation, *, seconds, steps, rng, batch_size=32, learning_rate=0.004):
     """Train for so many seconds, or steps; leave the best parameters in the model.
 
     The best are those with the most exact translations of the validation pairs. Ctrl-C ends the
