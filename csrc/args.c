@@ -224,6 +224,14 @@ int attnc_read_optional(attnc_call *c, attnc_operand *operand, const char *name,
     return object == Py_None ? 0 : attnc_read(c, operand, name, object);
 }
 
+int attnc_read_sequences(attnc_call *c, PyObject *const *args)
+{
+    if (attnc_read(c, &c->query, "query", args[0]) < 0 ||
+        attnc_read(c, &c->key, "key", args[1]) < 0)
+        return -1;
+    return attnc_read(c, &c->value, "value", args[2]);
+}
+
 /* ---- numbers ---- */
 
 static int fail_got(const attnc_call *c, PyObject *exception, const char *rule, PyObject *object)

@@ -63,6 +63,9 @@ int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...
 int attnc_read(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object);
 /* The same, but None means not given. */
 int attnc_read_optional(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object);
+/* query, key and value, the first arguments of most functions. */
+enum { SEQUENCES = 3 };
+int attnc_read_sequences(attnc_call *c, PyObject *const *args);
 /* scale: None, a number, or a 0-d array (which has a gradient). */
 int attnc_read_scale(attnc_call *c, PyObject *object, int default_is_rsqrt);
 

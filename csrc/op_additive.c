@@ -2,14 +2,12 @@
  * projected once; a weight that is not given means already projected. */
 #include "ops.h"
 
-enum { QUERY, KEY, VALUE, SCORE_VECTOR, QUERY_WEIGHT, KEY_WEIGHT, SCORE_BIAS, ARRAYS };
+enum { SCORE_VECTOR = SEQUENCES, QUERY_WEIGHT, KEY_WEIGHT, SCORE_BIAS, ARRAYS };
 
 static int read_args(attnc_call *c, PyObject *const *args)
 {
     PyObject *const *options = args + ARRAYS;
-    if (attnc_read(c, &c->query, "query", args[QUERY]) < 0 ||
-        attnc_read(c, &c->key, "key", args[KEY]) < 0 ||
-        attnc_read(c, &c->value, "value", args[VALUE]) < 0 ||
+    if (attnc_read_sequences(c, args) < 0 ||
         attnc_read(c, &c->score_vector, "score_vector", args[SCORE_VECTOR]) < 0 ||
         attnc_read_optional(c, &c->query_weight, "query_weight", args[QUERY_WEIGHT]) < 0 ||
         attnc_read_optional(c, &c->key_weight, "key_weight", args[KEY_WEIGHT]) < 0 ||

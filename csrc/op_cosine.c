@@ -2,16 +2,14 @@
  * the rest is the dot product. */
 #include "ops.h"
 
-enum { QUERY, KEY, VALUE, SCALE, ARRAYS };
+enum { SCALE = SEQUENCES, ARRAYS };
 
 static int read_args(attnc_call *c, PyObject *const *args)
 {
     PyObject *const *options = args + ARRAYS;
-    if (attnc_read(c, &c->query, "query", args[QUERY]) < 0 ||
-        attnc_read(c, &c->key, "key", args[KEY]) < 0 ||
-        attnc_read(c, &c->value, "value", args[VALUE]) < 0 ||
-        attnc_read_scale(c, args[SCALE], 0) < 0 || attnc_read_options(c, options) < 0 ||
-        attnc_convert(c) < 0 || attnc_check_sequences(c, 1) < 0)
+    if (attnc_read_sequences(c, args) < 0 || attnc_read_scale(c, args[SCALE], 0) < 0 ||
+        attnc_read_options(c, options) < 0 || attnc_convert(c) < 0 ||
+        attnc_check_sequences(c, 1) < 0)
         return -1;
     return attnc_read_masks(c, options);
 }

@@ -3,16 +3,14 @@
 
 #include <math.h>
 
-enum { QUERY, KEY, VALUE, SCALE, ARRAYS };
+enum { SCALE = SEQUENCES, ARRAYS };
 
 static int read_args(attnc_call *c, PyObject *const *args)
 {
     PyObject *const *options = args + ARRAYS;
-    if (attnc_read(c, &c->query, "query", args[QUERY]) < 0 ||
-        attnc_read(c, &c->key, "key", args[KEY]) < 0 ||
-        attnc_read(c, &c->value, "value", args[VALUE]) < 0 ||
-        attnc_read_scale(c, args[SCALE], 1) < 0 || attnc_read_options(c, options) < 0 ||
-        attnc_convert(c) < 0 || attnc_check_sequences(c, 1) < 0)
+    if (attnc_read_sequences(c, args) < 0 || attnc_read_scale(c, args[SCALE], 1) < 0 ||
+        attnc_read_options(c, options) < 0 || attnc_convert(c) < 0 ||
+        attnc_check_sequences(c, 1) < 0)
         return -1;
     if (args[SCALE] == Py_None)
         c->scale_value = c->a.D > 0 ? 1 / sqrt((double)c->a.D) : 1;

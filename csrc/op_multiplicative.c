@@ -2,14 +2,12 @@
  * projected once, the rest is the dot product. */
 #include "ops.h"
 
-enum { QUERY, KEY, VALUE, WEIGHT, ARRAYS };
+enum { WEIGHT = SEQUENCES, ARRAYS };
 
 static int read_args(attnc_call *c, PyObject *const *args)
 {
     PyObject *const *options = args + ARRAYS;
-    if (attnc_read(c, &c->query, "query", args[QUERY]) < 0 ||
-        attnc_read(c, &c->key, "key", args[KEY]) < 0 ||
-        attnc_read(c, &c->value, "value", args[VALUE]) < 0 ||
+    if (attnc_read_sequences(c, args) < 0 ||
         attnc_read(c, &c->weight, "weight", args[WEIGHT]) < 0 ||
         attnc_read_options(c, options) < 0 || attnc_convert(c) < 0 ||
         attnc_check_sequences(c, 0) < 0 ||
