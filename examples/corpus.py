@@ -62,8 +62,8 @@ def drop_ambiguous(pairs, tokenise=tokenise):
 def split(pairs, longest, rng):
     """Cut pairs into four lists: for training, for validation, for testing, and longer ones.
 
-    No pair is in two lists. The sources of the first three have at most `longest` words, unless
-    given the length that 19 of 20 do not exceed; the last list has the other pairs, to test with.
+    No pair is in two lists. The sources of the first three have at most `longest` words; where that
+    is not given, as many as leave one source in twenty to the last list.
     """
     if len(pairs) < 20:
         raise ValueError(f"needs at least 20 different pairs to learn from, got {len(pairs)}")
