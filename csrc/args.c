@@ -132,16 +132,10 @@ static int refuse_foreign(const attnc_call *c, const char *name, PyObject *objec
     return result;
 }
 
+/* numpy.ma is not imported for this: a masked array is known by what it has. */
 static int is_masked_array(PyObject *object)
 {
-    if (PyArray_CheckExact(object))
-        return 0;
-    PyObject *package = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "__name__");
-    int masked = package && PyUnicode_Check(package) && PyObject_HasAttrString(object, "_mask") &&
-                 PyObject_HasAttrString(object, "fill_value");
-    Py_XDECREF(package);
-    PyErr_Clear();
-    return masked;
+    return PyObject_HasAttrString(object, "_mask") && PyObject_HasAttrString(object, "fill_value");
 }
 
 /* The object as an array of whatever dtype, or NULL with an error. */
@@ -167,7 +161,7 @@ static PyArrayObject *as_array(const attnc_call *c, const char *name, PyObject *
         return NULL;
     PyObject *array = PyArray_FROM_O(object);
     if (!array) {
-        /* Lists of unequal length end here; keep NumPy's words as the cause. */
+        /* Lists of unequal length end here. */
         if (PyErr_ExceptionMatches(PyExc_ValueError)) {
             PyErr_Clear();
             attnc_fail(c, PyExc_TypeError,

@@ -26,8 +26,7 @@ typedef struct {
 } attnc_gradients;
 
 /* Appends the operand's gradient to the result and returns its contiguous memory, to be written
- * whole; NULL where the operand was not given, and on MemoryError (attnc_run_backward then fails).
- */
+ * whole. NULL: the operand was not given, or MemoryError (attnc_run_backward then fails). */
 void *attnc_want(attnc_call *c, attnc_gradients *g, const attnc_operand *operand);
 
 /* Where attnc_run_backward puts what it computes: contiguous, of the shape of the operand with the

@@ -28,7 +28,6 @@ static inline vec v_zero(void) { return _mm256_setzero_ps(); }
 static inline vec v_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
 static inline vec v_mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
-static inline vec v_div(vec a, vec b) { return _mm256_div_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm256_fnmadd_ps(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_ps(a, b); }
@@ -54,7 +53,6 @@ static inline vec v_rcp(vec x)
     return _mm256_fmadd_ps(r, _mm256_fnmadd_ps(x, r, _mm256_set1_ps(1)), r);
 }
 static inline vmask v_lt(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
-static inline vmask v_eq(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline vec v_select(vmask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
 static inline vmask v_mask_bytes(const unsigned char *p)
 {
@@ -120,7 +118,6 @@ static inline vec v_zero(void) { return _mm256_setzero_pd(); }
 static inline vec v_add(vec a, vec b) { return _mm256_add_pd(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm256_sub_pd(a, b); }
 static inline vec v_mul(vec a, vec b) { return _mm256_mul_pd(a, b); }
-static inline vec v_div(vec a, vec b) { return _mm256_div_pd(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm256_fmadd_pd(a, b, c); }
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm256_fnmadd_pd(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm256_max_pd(a, b); }
@@ -143,7 +140,6 @@ static inline vec v_scale2(vec x, vec n)
 }
 static inline vec v_rcp(vec x) { return _mm256_div_pd(_mm256_set1_pd(1), x); }
 static inline vmask v_lt(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
-static inline vmask v_eq(vec a, vec b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
 static inline vec v_select(vmask m, vec a, vec b) { return _mm256_blendv_pd(b, a, m); }
 static inline vmask v_mask_bytes(const unsigned char *p)
 {

@@ -23,7 +23,6 @@ static inline vec v_zero(void) { return _mm512_setzero_ps(); }
 static inline vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
 static inline vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
-static inline vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
@@ -46,7 +45,6 @@ static inline vec v_rcp(vec x)
     return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(1)), r);
 }
 static inline vmask v_lt(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
-static inline vmask v_eq(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 static inline vec v_select(vmask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, a); }
 static inline vmask v_mask_bytes(const unsigned char *p)
 {
@@ -109,7 +107,6 @@ static inline vec v_zero(void) { return _mm512_setzero_pd(); }
 static inline vec v_add(vec a, vec b) { return _mm512_add_pd(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm512_sub_pd(a, b); }
 static inline vec v_mul(vec a, vec b) { return _mm512_mul_pd(a, b); }
-static inline vec v_div(vec a, vec b) { return _mm512_div_pd(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_pd(a, b, c); }
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_pd(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_pd(a, b); }
@@ -128,7 +125,6 @@ static inline vec v_round(vec x)
 static inline vec v_scale2(vec x, vec n) { return _mm512_scalef_pd(x, n); }
 static inline vec v_rcp(vec x) { return _mm512_div_pd(_mm512_set1_pd(1), x); }
 static inline vmask v_lt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
-static inline vmask v_eq(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
 static inline vec v_select(vmask m, vec a, vec b) { return _mm512_mask_blend_pd(m, b, a); }
 static inline vmask v_mask_bytes(const unsigned char *p)
 {

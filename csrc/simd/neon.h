@@ -14,7 +14,6 @@ static inline vec v_zero(void) { return vdupq_n_f32(0); }
 static inline vec v_add(vec a, vec b) { return vaddq_f32(a, b); }
 static inline vec v_sub(vec a, vec b) { return vsubq_f32(a, b); }
 static inline vec v_mul(vec a, vec b) { return vmulq_f32(a, b); }
-static inline vec v_div(vec a, vec b) { return vdivq_f32(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
 static inline vec v_fnma(vec a, vec b, vec c) { return vfmsq_f32(c, a, b); }
 static inline vec v_max(vec a, vec b) { return vmaxq_f32(a, b); }
@@ -29,7 +28,6 @@ static inline vec v_scale2(vec x, vec n)
 }
 static inline vec v_rcp(vec x) { return vdivq_f32(vdupq_n_f32(1), x); }
 static inline vmask v_lt(vec a, vec b) { return vcltq_f32(a, b); }
-static inline vmask v_eq(vec a, vec b) { return vceqq_f32(a, b); }
 static inline vec v_select(vmask m, vec a, vec b) { return vbslq_f32(m, a, b); }
 static inline vmask v_mask_bytes(const unsigned char *p)
 {
@@ -61,7 +59,6 @@ static inline vec v_zero(void) { return vdupq_n_f64(0); }
 static inline vec v_add(vec a, vec b) { return vaddq_f64(a, b); }
 static inline vec v_sub(vec a, vec b) { return vsubq_f64(a, b); }
 static inline vec v_mul(vec a, vec b) { return vmulq_f64(a, b); }
-static inline vec v_div(vec a, vec b) { return vdivq_f64(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f64(c, a, b); }
 static inline vec v_fnma(vec a, vec b, vec c) { return vfmsq_f64(c, a, b); }
 static inline vec v_max(vec a, vec b) { return vmaxq_f64(a, b); }
@@ -79,7 +76,6 @@ static inline vec v_scale2(vec x, vec n)
 }
 static inline vec v_rcp(vec x) { return vdivq_f64(vdupq_n_f64(1), x); }
 static inline vmask v_lt(vec a, vec b) { return vcltq_f64(a, b); }
-static inline vmask v_eq(vec a, vec b) { return vceqq_f64(a, b); }
 static inline vec v_select(vmask m, vec a, vec b) { return vbslq_f64(m, a, b); }
 static inline vmask v_mask_bytes(const unsigned char *p)
 {

@@ -29,7 +29,6 @@ static inline vec v_zero(void) { return 0; }
 static inline vec v_add(vec a, vec b) { return a + b; }
 static inline vec v_sub(vec a, vec b) { return a - b; }
 static inline vec v_mul(vec a, vec b) { return a * b; }
-static inline vec v_div(vec a, vec b) { return a / b; }
 static inline vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 static inline vec v_fnma(vec a, vec b, vec c) { return c - a * b; }
 static inline vec v_max(vec a, vec b) { return a > b ? a : b; }
@@ -50,7 +49,6 @@ static inline vec v_scale2(vec x, vec n)
 }
 static inline vec v_rcp(vec x) { return 1 / x; }
 static inline vmask v_lt(vec a, vec b) { return a < b; }
-static inline vmask v_eq(vec a, vec b) { return a == b; }
 static inline vec v_select(vmask m, vec a, vec b) { return m ? a : b; }
 static inline vmask v_mask_bytes(const unsigned char *p) { return *p != 0; }
 static inline vmask v_mask_bytes_n(const unsigned char *p, ptrdiff_t n) { return n > 0 && *p; }
