@@ -46,6 +46,7 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->context);
     Py_CLEAR(c->weights);
     Py_CLEAR(c->lse);
+    Py_CLEAR(c->saved_context);
     Py_CLEAR(c->stats);
 }
 

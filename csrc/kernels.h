@@ -57,9 +57,11 @@ typedef struct {
     void *context; /* (lead, Tq, Dv) */
     void *lse;     /* (lead, Tq) or NULL */
     void *weights; /* (lead, Tq, Tk) or NULL */
-    void *stats;   /* (lead, Tq, 2) or NULL: maximum of the scores and sum of exp(s - maximum), for
-                      backward. Their lse would be rounded to the scores' magnitude, and weights
-                      computed from it as wrong as that. */
+    /* for backward, or NULL */
+    void *context_copy; /* (lead, Tq, Dv) */
+    void *stats;        /* (lead, Tq, 2): maximum of the scores and sum of exp(s - maximum). Their
+                           lse would be rounded to the scores' magnitude, and weights computed from
+                           it as wrong as that. */
 
     /* inputs */
     attnc_view query, key, value, scores;
@@ -89,7 +91,9 @@ typedef struct {
     /* backward: outputs, contiguous. Segments: the keys are cut into `segments` runs, a function of
      * Tk alone; each has its own partial of everything that sums over keys. */
     ptrdiff_t segments;
-    void *dquery_parts;        /* (lead, segments, Tq, padded D) */
+    void *dquery_parts; /* (lead, segments, Tq, padded D), for attnc_sum to add up; or, where
+                                  dquery_whole, (lead, Tq, D) = dquery itself */
+    int dquery_whole;
     void *dkey;                /* (lead, Tk, D) */
     void *dvalue;              /* (lead, Tk, Dv) */
     void *dscore_vector_parts; /* (lead, segments, padded D) */
@@ -163,6 +167,7 @@ typedef struct {
     ptrdiff_t (*segments)(ptrdiff_t Tk);
     /* private hooks of the tests: y[i] = f(x[i]) */
     void (*map_exp)(const void *x, void *y, ptrdiff_t n);
+    void (*map_exp_negative)(const void *x, void *y, ptrdiff_t n);
     void (*map_expm1)(const void *x, void *y, ptrdiff_t n);
     void (*map_tanh)(const void *x, void *y, ptrdiff_t n);
 } attnc_kernels;

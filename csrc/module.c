@@ -88,7 +88,7 @@ static PyObject *set_isa(PyObject *module, PyObject *name)
 
 /* ---- hooks of the tests ---- */
 
-/* map_real(name, x): exp, expm1 or tanh of a contiguous real array, by the kernels. */
+/* map_real(name, x): exp, exp_negative, expm1 or tanh of a contiguous real array. */
 static PyObject *map_real(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
@@ -102,6 +102,8 @@ static PyObject *map_real(PyObject *module, PyObject *const *args, Py_ssize_t co
     void (*map)(const void *, void *, ptrdiff_t) = NULL;
     if (PyUnicode_CompareWithASCIIString(args[0], "exp") == 0)
         map = k->map_exp;
+    else if (PyUnicode_CompareWithASCIIString(args[0], "exp_negative") == 0)
+        map = k->map_exp_negative;
     else if (PyUnicode_CompareWithASCIIString(args[0], "expm1") == 0)
         map = k->map_expm1;
     else if (PyUnicode_CompareWithASCIIString(args[0], "tanh") == 0)

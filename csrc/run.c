@@ -58,7 +58,7 @@ static int run(attnc_kernel_fn kernel, const void *args, ptrdiff_t tasks, double
         PyErr_NoMemory();
         return -1;
     }
-    char *block = attnc_scratch_take(bytes);
+    char *block = attnc_allocate(bytes);
     if (!block) {
         PyErr_NoMemory();
         return -1;
@@ -70,7 +70,7 @@ static int run(attnc_kernel_fn kernel, const void *args, ptrdiff_t tasks, double
         attnc_parallel_for(kernel, args, tasks, threads, block, stride);
         Py_END_ALLOW_THREADS
     }
-    attnc_scratch_give(block);
+    attnc_release(block);
     return 0;
 }
 
@@ -114,6 +114,41 @@ static PyArrayObject *new_output(const attnc_call *c, int rest_count, ptrdiff_t 
     return (PyArrayObject *)PyArray_SimpleNew(ndim, shape, real_type(c));
 }
 
+static void release_capsule(PyObject *capsule)
+{
+    attnc_release(PyCapsule_GetPointer(capsule, NULL));
+}
+
+/* An array (lead, Tq, N) for backward. Nobody but attnc sees it, so it may live in memory that is
+ * kept from call to call. */
+static PyArrayObject *new_saved(const attnc_call *c, ptrdiff_t N)
+{
+    const attnc_lead *lead = &c->a.lead;
+    npy_intp shape[NPY_MAXDIMS];
+    size_t bytes = real_size(c);
+    for (int d = 0; d < lead->ndim; d++)
+        shape[d] = lead->shape[d];
+    shape[lead->ndim] = c->a.Tq;
+    shape[lead->ndim + 1] = N;
+    for (int d = 0; d < lead->ndim + 2; d++)
+        if (__builtin_mul_overflow(bytes, (size_t)shape[d], &bytes))
+            bytes = SIZE_MAX;
+    void *block = attnc_allocate(bytes);
+    if (!block)
+        return (PyArrayObject *)PyErr_NoMemory();
+    PyObject *owner = PyCapsule_New(block, NULL, release_capsule);
+    if (!owner) {
+        attnc_release(block);
+        return NULL;
+    }
+    PyObject *array = PyArray_SimpleNewFromData(lead->ndim + 2, shape, real_type(c), block);
+    if (!array)
+        Py_DECREF(owner);
+    else if (PyArray_SetBaseObject((PyArrayObject *)array, owner) < 0) /* steals it either way */
+        Py_CLEAR(array);
+    return (PyArrayObject *)array;
+}
+
 static int run_forward(attnc_call *c, int save)
 {
     attnc_attention *a = &c->a;
@@ -121,9 +156,12 @@ static int run_forward(attnc_call *c, int save)
     if (!(c->context = new_output(c, 2, a->Tq, a->Dv)) ||
         (c->return_lse && !(c->lse = new_output(c, 1, a->Tq, 0))) ||
         (c->return_weights && !(c->weights = new_output(c, 2, a->Tq, a->Tk))) ||
-        (save && !(c->stats = new_output(c, 2, a->Tq, 2))))
+        (save && !(c->saved_context = new_saved(c, a->Dv))) ||
+        (save && !(c->stats = new_saved(c, 2))))
         return -1;
     a->context = PyArray_DATA(c->context);
+    /* A copy, because the caller may write to the context it gets. */
+    a->context_copy = save ? PyArray_DATA(c->saved_context) : NULL;
     a->lse = c->lse ? PyArray_DATA(c->lse) : NULL;
     a->weights = c->weights ? PyArray_DATA(c->weights) : NULL;
     a->stats = c->stats ? PyArray_DATA(c->stats) : NULL;
@@ -151,20 +189,14 @@ static PyObject *in_output_dtype(const attnc_call *c, PyArrayObject *array)
 
 static PyObject *forward_result(const attnc_call *c)
 {
-    PyObject *context = NULL, *weights = NULL, *saved = NULL, *result = NULL;
-    PyObject *lse = NULL;
+    PyObject *context = NULL, *weights = NULL, *lse = NULL, *result = NULL;
     if (!(context = in_output_dtype(c, c->context)) ||
         (c->weights && !(weights = in_output_dtype(c, c->weights))) ||
         (c->lse && !(lse = in_output_dtype(c, c->lse))))
         goto done;
-    if (c->stats) {
-        /* The caller may write to the context it gets; backward must not notice. */
-        saved = context != (PyObject *)c->context ? Py_NewRef((PyObject *)c->context)
-                                                  : PyArray_NewCopy(c->context, NPY_CORDER);
-        if (saved)
-            result = PyTuple_Pack(5, context, weights ? weights : Py_None, lse ? lse : Py_None,
-                                  saved, (PyObject *)c->stats);
-    }
+    if (c->stats)
+        result = PyTuple_Pack(5, context, weights ? weights : Py_None, lse ? lse : Py_None,
+                              (PyObject *)c->saved_context, (PyObject *)c->stats);
     else if (weights && lse)
         result = PyTuple_Pack(3, context, weights, lse);
     else if (weights || lse)
@@ -175,7 +207,6 @@ done:
     Py_XDECREF(context);
     Py_XDECREF(weights);
     Py_XDECREF(lse);
-    Py_XDECREF(saved);
     return result;
 }
 
@@ -398,7 +429,9 @@ int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_t
         if (map_own(c, &c->query, &query) < 0 || map_own(c, &c->key, &key) < 0)
             return -1;
         a->dkey = key.G == 1 ? targets->key : attnc_block(c, N * a->Tk * a->D);
-        a->dquery_parts = attnc_block(c, N * a->segments * a->Tq * Dp);
+        a->dquery_whole = a->segments == 1 && query.G == 1 && a->D == Dp && !c->scale.array;
+        a->dquery_parts =
+            a->dquery_whole ? targets->query : attnc_block(c, N * a->segments * a->Tq * Dp);
         if (!a->dkey || !a->dquery_parts)
             return -1;
     }
@@ -439,7 +472,7 @@ int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_t
                               &key) < 0)
         return -1;
 
-    double *row_dot = NULL;
+    double *row_dot = NULL, dscale = 0;
     if (c->scale.array && !(row_dot = block_of_bytes(c, (size_t)(query.U * a->Tq), sizeof(double))))
         return -1;
     attnc_sum sum = {.out = targets->query,
@@ -454,9 +487,8 @@ int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_t
                      .ld = Dp,
                      .segments = a->segments,
                      .factor = a->score == ATTNC_DOT ? a->scale : 1};
-    if (run_sum(c, sum, &query) < 0)
+    if (!a->dquery_whole && run_sum(c, sum, &query) < 0)
         return -1;
-    double dscale = 0;
     for (ptrdiff_t r = 0; row_dot && r < query.U * a->Tq; r++)
         dscale += row_dot[r];
     store_scale_gradient(c, targets->scale, dscale);

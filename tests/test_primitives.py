@@ -55,6 +55,17 @@ def test_error(name, dtype, isa, rng):
     assert error[worst] <= LIMITS[name] + SLACK, f"{error[worst]:.3f} ulp at {x[worst]!r}"
 
 
+def test_error_of_the_softmax_exp(dtype, isa, rng):
+    """exp_negative rounds x log2(e), and a half ulp of the product is up to 1.25 |x| of exp(x)."""
+    x = -np.abs(points(dtype, rng))
+    x = x[x >= lowest(dtype) * 0.999]
+    error = error_in_ulp(_core.map_real("exp_negative", x), np.exp(x.astype(WIDER[dtype])), dtype)
+    excess = error - (3 + SLACK + 1.25 * np.abs(x))
+    assert excess.max() <= 0, f"{error[excess.argmax()]:.3f} ulp at {x[excess.argmax()]!r}"
+    edges = np.array([0, lowest(dtype) * 1.001, -1e30, -np.inf, np.nan], dtype)
+    np.testing.assert_array_equal(_core.map_real("exp_negative", edges), [1, 0, 0, 0, np.nan])
+
+
 @pytest.mark.parametrize("name", LIMITS)
 def test_no_bit_depends_on_the_place(name, dtype, isa, rng):
     # Whole vectors and the rest behind them, at any address.

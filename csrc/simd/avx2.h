@@ -42,9 +42,11 @@ static inline vec v_round(vec x)
 {
     return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-static inline vec v_scale2(vec x, vec n)
+static inline vec v_fraction(vec x) { return _mm256_sub_ps(x, _mm256_floor_ps(x)); }
+static inline vec v_scale2(vec x, vec t)
 {
-    __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    __m256i n = _mm256_cvtps_epi32(_mm256_floor_ps(t));
+    __m256i exponent = _mm256_add_epi32(n, _mm256_set1_epi32(127));
     return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
 }
 static inline vec v_rcp(vec x)
@@ -132,10 +134,11 @@ static inline vec v_round(vec x)
 {
     return _mm256_round_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-static inline vec v_scale2(vec x, vec n)
+static inline vec v_fraction(vec x) { return _mm256_sub_pd(x, _mm256_floor_pd(x)); }
+static inline vec v_scale2(vec x, vec t)
 {
-    __m256i exponent =
-        _mm256_cvtepi32_epi64(_mm_add_epi32(_mm256_cvtpd_epi32(n), _mm_set1_epi32(1023)));
+    __m128i n = _mm256_cvtpd_epi32(_mm256_floor_pd(t));
+    __m256i exponent = _mm256_cvtepi32_epi64(_mm_add_epi32(n, _mm_set1_epi32(1023)));
     return _mm256_mul_pd(x, _mm256_castsi256_pd(_mm256_slli_epi64(exponent, 52)));
 }
 static inline vec v_rcp(vec x) { return _mm256_div_pd(_mm256_set1_pd(1), x); }

@@ -38,7 +38,11 @@ static inline vec v_round(vec x)
 {
     return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-static inline vec v_scale2(vec x, vec n) { return _mm512_scalef_ps(x, n); }
+static inline vec v_fraction(vec x)
+{
+    return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+static inline vec v_scale2(vec x, vec t) { return _mm512_scalef_ps(x, t); }
 static inline vec v_rcp(vec x)
 {
     vec r = _mm512_rcp14_ps(x); /* 14 bits, doubled by one Newton step */
@@ -122,7 +126,11 @@ static inline vec v_round(vec x)
 {
     return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-static inline vec v_scale2(vec x, vec n) { return _mm512_scalef_pd(x, n); }
+static inline vec v_fraction(vec x)
+{
+    return _mm512_reduce_pd(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+static inline vec v_scale2(vec x, vec t) { return _mm512_scalef_pd(x, t); }
 static inline vec v_rcp(vec x) { return _mm512_div_pd(_mm512_set1_pd(1), x); }
 static inline vmask v_lt(vec a, vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 static inline vec v_select(vmask m, vec a, vec b) { return _mm512_mask_blend_pd(m, b, a); }

@@ -21,9 +21,10 @@ static inline vec v_min(vec a, vec b) { return vminq_f32(a, b); }
 static inline vec v_abs(vec x) { return vabsq_f32(x); }
 static inline vec v_copysign(vec x, vec s) { return vbslq_f32(vdupq_n_u32(0x80000000u), s, x); }
 static inline vec v_round(vec x) { return vrndnq_f32(x); }
-static inline vec v_scale2(vec x, vec n)
+static inline vec v_fraction(vec x) { return vsubq_f32(x, vrndmq_f32(x)); }
+static inline vec v_scale2(vec x, vec t)
 {
-    int32x4_t exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+    int32x4_t exponent = vaddq_s32(vcvtmq_s32_f32(t), vdupq_n_s32(127));
     return vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23)));
 }
 static inline vec v_rcp(vec x) { return vdivq_f32(vdupq_n_f32(1), x); }
@@ -69,9 +70,10 @@ static inline vec v_copysign(vec x, vec s)
     return vbslq_f64(vdupq_n_u64(0x8000000000000000u), s, x);
 }
 static inline vec v_round(vec x) { return vrndnq_f64(x); }
-static inline vec v_scale2(vec x, vec n)
+static inline vec v_fraction(vec x) { return vsubq_f64(x, vrndmq_f64(x)); }
+static inline vec v_scale2(vec x, vec t)
 {
-    int64x2_t exponent = vaddq_s64(vcvtq_s64_f64(n), vdupq_n_s64(1023));
+    int64x2_t exponent = vaddq_s64(vcvtmq_s64_f64(t), vdupq_n_s64(1023));
     return vmulq_f64(x, vreinterpretq_f64_s64(vshlq_n_s64(exponent, 52)));
 }
 static inline vec v_rcp(vec x) { return vdivq_f64(vdupq_n_f64(1), x); }

@@ -39,9 +39,15 @@ static inline vec v_copysign(vec x, vec s)
     return sizeof x == 4 ? (real)copysignf((float)x, (float)s) : (real)copysign(x, s);
 }
 static inline vec v_round(vec x) { return (x + ATTNC_ROUNDER) - ATTNC_ROUNDER; }
-static inline vec v_scale2(vec x, vec n)
+static inline real floor_of(vec x)
 {
-    int exponent = n == n ? (int)n : 0; /* x is NaN where n is */
+    return sizeof x == 4 ? (real)floorf((float)x) : (real)floor(x);
+}
+static inline vec v_fraction(vec x) { return x - floor_of(x); }
+static inline vec v_scale2(vec x, vec t)
+{
+    /* Not every t is an int: NaN, where x is NaN too, and infinity. */
+    int exponent = v_abs(t) < 2 * EXPONENT_BIAS ? (int)floor_of(t) : 0;
     real_bits bits = (real_bits)(exponent + EXPONENT_BIAS) << MANTISSA_BITS;
     real power;
     memcpy(&power, &bits, sizeof power);
