@@ -4,10 +4,10 @@ Everything is positional, and nothing has a default. The functions check and con
 given (csrc/args.c), so real arrays may be of any kind that `numpy.asarray` takes.
 
 ``<function>`` takes its arrays, the options that all functions share, and `save`. It returns the
-context, or a tuple of what was asked for; with `save` the tuple (context, weights, lse, saved
-context, saved stats), None where not asked for. ``<function>_backward`` takes the two that were
-saved, the gradients of the outputs (None: zero), and the arguments of the forward call without
-`save`. It returns the gradients of all real arguments, None for those not given.
+context, or a tuple of what was asked for; with `save` the tuple (context, weights, lse, saved),
+None where not asked for. ``<function>_backward`` takes `saved`, the gradients of the outputs (None:
+zero), and the arguments of the forward call without `save`. It returns the gradients of all real
+arguments, None for those not given.
 """
 
 from typing import Any, Final, TypeAlias
@@ -20,7 +20,8 @@ _Bools: TypeAlias = npt.NDArray[np.bool_] | None
 _Integers: TypeAlias = npt.ArrayLike | None
 _Window: TypeAlias = tuple[int | None, int | None] | None
 _Array: TypeAlias = npt.NDArray[Any]
-_Outputs: TypeAlias = _Array | tuple[_Array | None, ...]
+_Saved: TypeAlias = tuple[_Array | None, _Array, _Array | None]
+_Outputs: TypeAlias = _Array | tuple[_Array | _Saved | None, ...]
 _Gradients: TypeAlias = tuple[_Array | None, ...]
 
 MAX_THREADS: Final[int]
@@ -46,8 +47,7 @@ def dot_product_attention(
     /,
 ) -> _Outputs: ...
 def dot_product_attention_backward(
-    saved_context: _Array,
-    saved_stats: _Array,
+    saved: _Saved,
     dcontext: _Real | None,
     dweights: _Real | None,
     dlse: _Real | None,
@@ -90,8 +90,7 @@ def multiplicative_attention(
     /,
 ) -> _Outputs: ...
 def multiplicative_attention_backward(
-    saved_context: _Array,
-    saved_stats: _Array,
+    saved: _Saved,
     dcontext: _Real | None,
     dweights: _Real | None,
     dlse: _Real | None,
@@ -137,8 +136,7 @@ def additive_attention(
     /,
 ) -> _Outputs: ...
 def additive_attention_backward(
-    saved_context: _Array,
-    saved_stats: _Array,
+    saved: _Saved,
     dcontext: _Real | None,
     dweights: _Real | None,
     dlse: _Real | None,
@@ -184,8 +182,7 @@ def cosine_attention(
     /,
 ) -> _Outputs: ...
 def cosine_attention_backward(
-    saved_context: _Array,
-    saved_stats: _Array,
+    saved: _Saved,
     dcontext: _Real | None,
     dweights: _Real | None,
     dlse: _Real | None,
@@ -226,8 +223,7 @@ def attend(
     /,
 ) -> _Outputs: ...
 def attend_backward(
-    saved_context: _Array,
-    saved_stats: _Array,
+    saved: _Saved,
     dcontext: _Real | None,
     dweights: _Real | None,
     dlse: _Real | None,

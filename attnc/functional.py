@@ -538,10 +538,10 @@ def _register(function, required, optional):
         arguments[count + rng_at] = (
             _dropout_key(arguments[count + rng_at]) if arguments[count + dropout_at] else 0
         )
-        context, weights, lse, *saved = forward(*arguments, True)
+        context, weights, lse, saved = forward(*arguments, True)
 
         def pullback(dcontext=None, *, dweights=None, dlse=None):
-            gradients = backward(*saved, dcontext, dweights, dlse, *arguments)
+            gradients = backward(saved, dcontext, dweights, dlse, *arguments)
             # The optional ones come last and are few; None: it was not passed as a real array.
             given = {
                 name: gradient

@@ -48,6 +48,7 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->lse);
     Py_CLEAR(c->saved_context);
     Py_CLEAR(c->stats);
+    Py_CLEAR(c->saved_scores);
 }
 
 /* ---- reading arrays ---- */

@@ -49,7 +49,7 @@ typedef struct {
     const attnc_kernels *kernels;
 
     /* made by run.c */
-    PyArrayObject *context, *weights, *lse, *saved_context, *stats;
+    PyArrayObject *context, *weights, *lse, *saved_context, *stats, *saved_scores;
     void *owned[ATTNC_MAX_OWNED]; /* blocks that run.c releases */
     int owned_count;
 } attnc_call;

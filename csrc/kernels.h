@@ -58,10 +58,11 @@ typedef struct {
     void *lse;     /* (lead, Tq) or NULL */
     void *weights; /* (lead, Tq, Tk) or NULL */
     /* for backward, or NULL */
-    void *context_copy; /* (lead, Tq, Dv) */
+    void *context_copy; /* (lead, Tq, Dv), unless whole_rows */
     void *stats;        /* (lead, Tq, 2): maximum of the scores and sum of exp(s - maximum). Their
                            lse would be rounded to the scores' magnitude, and weights computed from
                            it as wrong as that. */
+    void *scores_copy;  /* (lead, Tq, Tk): what the mechanism computed, before softcap and bias */
 
     /* inputs */
     attnc_view query, key, value, scores;
@@ -85,6 +86,7 @@ typedef struct {
     /* backward: incoming gradients (data NULL: none) and what the forward pass saved */
     attnc_view dcontext, dweights, dlse;
     const void *saved_context, *saved_stats;
+    const void *saved_scores; /* or NULL: computed again */
     void *delta; /* (lead, Tq): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
                     attention_delta fills it */
 
@@ -165,6 +167,7 @@ typedef struct {
     size_t (*attention_scratch)(const attnc_attention *, int backward);
     size_t (*product_scratch)(const attnc_product *);
     ptrdiff_t (*segments)(ptrdiff_t Tk);
+    int (*whole_rows)(ptrdiff_t Tk); /* backward needs no saved_context, delta, attention_delta */
     /* private hooks of the tests: y[i] = f(x[i]) */
     void (*map_exp)(const void *x, void *y, ptrdiff_t n);
     void (*map_exp_negative)(const void *x, void *y, ptrdiff_t n);

@@ -152,19 +152,25 @@ static PyArrayObject *new_saved(const attnc_call *c, ptrdiff_t N)
 static int run_forward(attnc_call *c, int save)
 {
     attnc_attention *a = &c->a;
+    /* Additive scores are the dear ones. Where they take no more memory than the query does,
+     * backward reads them instead of computing them again. */
+    const int save_scores = save && a->score == ATTNC_ADDITIVE && a->Tk <= a->D;
+    const int save_context = save && !c->kernels->whole_rows(a->Tk);
     a->scale = c->scale_value;
     if (!(c->context = new_output(c, 2, a->Tq, a->Dv)) ||
         (c->return_lse && !(c->lse = new_output(c, 1, a->Tq, 0))) ||
         (c->return_weights && !(c->weights = new_output(c, 2, a->Tq, a->Tk))) ||
-        (save && !(c->saved_context = new_saved(c, a->Dv))) ||
-        (save && !(c->stats = new_saved(c, 2))))
+        (save_context && !(c->saved_context = new_saved(c, a->Dv))) ||
+        (save && !(c->stats = new_saved(c, 2))) ||
+        (save_scores && !(c->saved_scores = new_saved(c, a->Tk))))
         return -1;
     a->context = PyArray_DATA(c->context);
     /* A copy, because the caller may write to the context it gets. */
-    a->context_copy = save ? PyArray_DATA(c->saved_context) : NULL;
+    a->context_copy = save_context ? PyArray_DATA(c->saved_context) : NULL;
     a->lse = c->lse ? PyArray_DATA(c->lse) : NULL;
     a->weights = c->weights ? PyArray_DATA(c->weights) : NULL;
     a->stats = c->stats ? PyArray_DATA(c->stats) : NULL;
+    a->scores_copy = c->saved_scores ? PyArray_DATA(c->saved_scores) : NULL;
 
     /* Packing the keys pays over many queries, but every thread wants some tasks. */
     const ptrdiff_t block = c->kernels->query_block;
@@ -194,9 +200,15 @@ static PyObject *forward_result(const attnc_call *c)
         (c->weights && !(weights = in_output_dtype(c, c->weights))) ||
         (c->lse && !(lse = in_output_dtype(c, c->lse))))
         goto done;
-    if (c->stats)
-        result = PyTuple_Pack(5, context, weights ? weights : Py_None, lse ? lse : Py_None,
-                              (PyObject *)c->saved_context, (PyObject *)c->stats);
+    if (c->stats) {
+        PyObject *saved = PyTuple_Pack(3, c->saved_context ? (PyObject *)c->saved_context : Py_None,
+                                       (PyObject *)c->stats,
+                                       c->saved_scores ? (PyObject *)c->saved_scores : Py_None);
+        if (saved)
+            result =
+                PyTuple_Pack(4, context, weights ? weights : Py_None, lse ? lse : Py_None, saved);
+        Py_XDECREF(saved);
+    }
     else if (weights && lse)
         result = PyTuple_Pack(3, context, weights, lse);
     else if (weights || lse)
@@ -212,21 +224,38 @@ done:
 
 /* ---- backward ---- */
 
-/* A saved array: made by the forward call and passed back untouched by attnc.functional. */
-static int check_saved(attnc_call *c, PyObject *object, const char *name, int ndim,
-                       const npy_intp *shape)
+/* The array (lead, Tq, N) of `saved`, made by the forward call and passed back untouched. */
+static const void *saved_array(const attnc_call *c, PyObject *object, ptrdiff_t N)
 {
     PyArrayObject *array = (PyArrayObject *)object;
-    int right = PyArray_Check(object) && PyArray_TYPE(array) == real_type(c) &&
-                PyArray_IS_C_CONTIGUOUS(array) && PyArray_NDIM(array) == ndim;
-    for (int d = 0; d < ndim && right; d++)
-        right = PyArray_DIM(array, d) == shape[d];
-    if (!right)
-        return attnc_fail(c, PyExc_ValueError, "%s must be what the forward call saved", name);
-    return 0;
+    const attnc_lead *lead = &c->a.lead;
+    if (!PyArray_Check(object) || PyArray_TYPE(array) != real_type(c) ||
+        !PyArray_IS_C_CONTIGUOUS(array) || PyArray_NDIM(array) != lead->ndim + 2 ||
+        PyArray_DIM(array, lead->ndim) != c->a.Tq || PyArray_DIM(array, lead->ndim + 1) != N)
+        return NULL;
+    for (int d = 0; d < lead->ndim; d++)
+        if (PyArray_DIM(array, d) != lead->shape[d])
+            return NULL;
+    return PyArray_DATA(array);
 }
 
-static int read_saved(attnc_call *c, PyObject *const *saved)
+static int read_state(attnc_call *c, PyObject *saved)
+{
+    attnc_attention *a = &c->a;
+    if (PyTuple_Check(saved) && PyTuple_Size(saved) == 3) {
+        PyObject *context = PyTuple_GetItem(saved, 0), *scores = PyTuple_GetItem(saved, 2);
+        const int no_context = context == Py_None && c->kernels->whole_rows(a->Tk);
+        a->saved_context = saved_array(c, context, a->Dv);
+        a->saved_stats = saved_array(c, PyTuple_GetItem(saved, 1), 2);
+        a->saved_scores = saved_array(c, scores, a->Tk);
+        if (a->saved_stats && (a->saved_context || no_context) &&
+            (a->saved_scores || scores == Py_None))
+            return 0;
+    }
+    return attnc_fail(c, PyExc_ValueError, "saved must be what the forward call saved");
+}
+
+static int read_backward(attnc_call *c, PyObject *const *args)
 {
     attnc_attention *a = &c->a;
     const int lead = a->lead.ndim;
@@ -235,29 +264,23 @@ static int read_saved(attnc_call *c, PyObject *const *saved)
         shape[d] = a->lead.shape[d];
     shape[lead] = a->Tq;
     a->scale = c->scale_value;
-    if (!c->return_lse && saved[D_LSE] != Py_None)
+    if (!c->return_lse && args[D_LSE] != Py_None)
         return attnc_fail(c, PyExc_ValueError,
                           "dlse must be None unless return_lse=True was asked for");
-    if (!c->return_weights && saved[D_WEIGHTS] != Py_None)
+    if (!c->return_weights && args[D_WEIGHTS] != Py_None)
         return attnc_fail(c, PyExc_ValueError,
                           "dweights must be None unless return_weights=True was asked for");
-    if (attnc_read_gradient(c, saved[D_LSE], "dlse", "lse", lead + 1, shape, &c->lse) < 0)
+    if (attnc_read_gradient(c, args[D_LSE], "dlse", "lse", lead + 1, shape, &c->lse) < 0)
         return -1;
     shape[lead + 1] = a->Tk;
-    if (attnc_read_gradient(c, saved[D_WEIGHTS], "dweights", "weights", lead + 2, shape,
+    if (attnc_read_gradient(c, args[D_WEIGHTS], "dweights", "weights", lead + 2, shape,
                             &c->weights) < 0)
         return -1;
-    shape[lead + 1] = 2;
-    if (check_saved(c, saved[SAVED_STATS], "stats", lead + 2, shape) < 0)
-        return -1;
     shape[lead + 1] = a->Dv;
-    if (check_saved(c, saved[SAVED_CONTEXT], "context", lead + 2, shape) < 0 ||
-        attnc_read_gradient(c, saved[D_CONTEXT], "dcontext", "context", lead + 2, shape,
+    if (read_state(c, args[SAVED]) < 0 ||
+        attnc_read_gradient(c, args[D_CONTEXT], "dcontext", "context", lead + 2, shape,
                             &c->context) < 0)
         return -1;
-    a->saved_context = PyArray_DATA((PyArrayObject *)saved[SAVED_CONTEXT]);
-    a->saved_stats = PyArray_DATA((PyArrayObject *)saved[SAVED_STATS]);
-
     const attnc_operand gradients[] = {{.array = c->context}, {.array = c->weights}};
     if (c->context)
         attnc_view_of(c, &gradients[0], &a->dcontext);
@@ -422,8 +445,7 @@ int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_t
         plan_direct(c, &c->scores, targets->scores, &scores, &a->dscores) < 0)
         return -1;
     a->dvalue = value.G == 1 ? targets->value : attnc_block(c, N * a->Tk * a->Dv);
-    a->delta = attnc_block(c, N * a->Tq);
-    if (!a->dvalue || !a->delta)
+    if (!a->dvalue || (!k->whole_rows(a->Tk) && !(a->delta = attnc_block(c, N * a->Tq))))
         return -1;
     if (projected) {
         if (map_own(c, &c->query, &query) < 0 || map_own(c, &c->key, &key) < 0)
@@ -439,10 +461,12 @@ int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_t
         !(a->dscore_vector_parts = attnc_block(c, N * a->segments * Dp)))
         return -1;
 
-    if (run(k->attention_delta, a, N * divide_up(a->Tq, k->bwd_query_block),
+    if (!k->whole_rows(a->Tk) &&
+        run(k->attention_delta, a, N * divide_up(a->Tq, k->bwd_query_block),
             a->dweights.data ? pair_work(a) : (double)N * (double)a->Tq * (double)a->Dv,
-            scratch) < 0 ||
-        run(k->attention_bwd, a, N * a->segments, 2.5 * pair_work(a), scratch) < 0)
+            scratch) < 0)
+        return -1;
+    if (run(k->attention_bwd, a, N * a->segments, 2.5 * pair_work(a), scratch) < 0)
         return -1;
     if (targets->bias && !a->dbias && run_dbias(c, &c->bias, &bias, 0, targets->bias) < 0)
         return -1;
@@ -542,10 +566,10 @@ PyObject *attnc_backward(const attnc_mechanism *m, PyObject *const *args, Py_ssi
     attnc_call c = {.function = m->name};
     attnc_gradients g = {0};
     PyObject *result = NULL;
-    if (check_count(m, count, SAVED + m->arrays + OPTIONS) < 0)
+    if (check_count(m, count, BACKWARD_FIRST + m->arrays + OPTIONS) < 0)
         return NULL;
-    if (m->read(&c, args + SAVED) == 0 && read_saved(&c, args) == 0 && m->prepare(&c) == 0 &&
-        m->backward(&c, &g) == 0)
+    if (m->read(&c, args + BACKWARD_FIRST) == 0 && read_backward(&c, args) == 0 &&
+        m->prepare(&c) == 0 && m->backward(&c, &g) == 0)
         result = gradients_result(&c, &g);
     for (int k = 0; k < g.count; k++)
         Py_XDECREF((PyObject *)g.list[k].array);

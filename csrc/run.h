@@ -50,12 +50,12 @@ typedef struct {
 } attnc_mechanism;
 
 /* Arguments: the arrays and options, then True to save what backward needs. The result is the
- * context or a tuple of what was asked for; with save (context, weights, lse, saved context, saved
- * stats), None where not asked for. */
+ * context or a tuple of what was asked for; with save (context, weights, lse, saved), None where
+ * not asked for. */
 PyObject *attnc_forward(const attnc_mechanism *m, PyObject *const *args, Py_ssize_t count);
 
-/* Arguments: these five, then those of the forward call. A tuple of gradients. */
-enum { SAVED_CONTEXT, SAVED_STATS, D_CONTEXT, D_WEIGHTS, D_LSE, SAVED };
+/* Arguments: these four, then those of the forward call. A tuple of gradients. */
+enum { SAVED, D_CONTEXT, D_WEIGHTS, D_LSE, BACKWARD_FIRST };
 PyObject *attnc_backward(const attnc_mechanism *m, PyObject *const *args, Py_ssize_t count);
 
 /* ---- what mechanisms need for prepare and backward ---- */

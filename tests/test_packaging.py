@@ -116,6 +116,6 @@ def test_the_stub_has_the_order_of_the_public_function(name):
     public = list(inspect.signature(getattr(attnc, name)).parameters)
     stub = [argument.arg for argument in STUB[name].args.posonlyargs]
     assert stub == [*public, "save"]
-    saved = ["saved_context", "saved_stats", "dcontext", "dweights", "dlse"]
+    saved = ["saved", "dcontext", "dweights", "dlse"]
     backward = [argument.arg for argument in STUB[f"{name}_backward"].args.posonlyargs]
     assert backward == [*saved, *public]
