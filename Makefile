@@ -3,6 +3,7 @@
 #   make test ARGS="-k additive -x"           arguments of pytest
 #   make test EXTRA="torch==2.13.0"           more packages in the environment
 #   make demo ARGS="--target de"              arguments of examples/translate.py
+#   make bench ARGS="--kinds decode"          arguments of python -m benchmarks
 #   make test PYTHON=python3.12               another Python, after `make clean`
 #   ATTNC_ISA=scalar make test                the suite on one instruction set
 
@@ -20,6 +21,7 @@ sources = $(wildcard csrc/*.c csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.inc) setup
 help:
 	@echo 'make demo    train a translator (about a minute) and draw what it looked at'
 	@echo 'make test    run the tests'
+	@echo 'make bench   compare the speed with that of PyTorch, JAX and NumPy'
 	@echo 'make lint    check the style of the Python files'
 	@echo 'make clean   remove everything that these made'
 
@@ -30,6 +32,9 @@ test: $(VENV)/test
 	$(if $(EXTRA),$(pip) $(EXTRA))
 	$(run) -m pytest $(ARGS)
 
+bench: $(VENV)/bench
+	$(run) -m benchmarks $(ARGS)
+
 lint: $(VENV)/lint
 	$(run) -m ruff check .
 	$(run) -m ruff format --check .
@@ -37,7 +42,7 @@ lint: $(VENV)/lint
 clean:
 	rm -rf $(VENV) build dist demo-output *.egg-info attnc/*.so
 	rm -rf .pytest_cache .hypothesis .ruff_cache .mypy_cache
-	find attnc tests examples -name __pycache__ -prune -exec rm -rf {} +
+	find attnc benchmarks tests examples -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps below say what the environment holds. The package is installed in place: a change of a
 # Python file counts at once, a change in csrc builds the extension anew.
@@ -48,7 +53,7 @@ $(VENV)/build: $(sources) | $(VENV)/made
 	@touch $@
 
 # What the extras name; attnc itself is there already.
-$(VENV)/examples $(VENV)/test: $(VENV)/%: $(VENV)/build
+$(VENV)/examples $(VENV)/test $(VENV)/bench: $(VENV)/%: $(VENV)/build
 	@echo 'installing what attnc[$*] needs ...'
 	$(pip) 'attnc[$*]'
 	@touch $@
@@ -84,5 +89,5 @@ printf '\043include <math.h>\n' | $$cc -fsyntax-only -x c - 2>/dev/null || \
 test -z "$$what" || echo "$$what: apt install" $$apt
 endef
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test bench lint clean
 .DELETE_ON_ERROR:

@@ -1,0 +1,230 @@
+"""What is measured: the shapes, in kinds, and how much work each of them is."""
+
+from dataclasses import dataclass, replace
+
+# ---- one case ----
+
+
+@dataclass(frozen=True)
+class Case:
+    """One function at one shape, forward or forward + backward.
+
+    Sizes are named as everywhere in the project. In additive attention there are no heads, and D is
+    the size of the hidden layer.
+    """
+
+    mechanism: str  # "dot_product", "multiplicative", "additive", "cosine"
+    B: int
+    H: int
+    Tq: int
+    Tk: int
+    D: int
+    backward: bool = False  # forward + backward; else forward alone
+    causal: bool = False
+    lengths: tuple[int, ...] | None = None  # valid keys of each sequence; None: all
+    dtype: str = "float32"
+    timed: bool = True  # else only its memory is measured
+
+    @property
+    def label(self):
+        """The shape as the tables show it."""
+        additive = self.mechanism == "additive"
+        sizes = (
+            (self.B, self.Tq, self.Tk, self.D) if additive else (self.B, self.H, self.Tk, self.D)
+        )
+        text = ", ".join(map(str, sizes))
+        if self.lengths:
+            text += " lengths " + ", ".join(map(str, self.lengths))
+        return text + (" causal" if self.causal else "")
+
+    @property
+    def passes(self):
+        """Which passes are timed, in words."""
+        return "forward + backward" if self.backward else "forward"
+
+    @property
+    def itemsize(self):
+        """Bytes of a number."""
+        return {"float32": 4, "float64": 8}[self.dtype]
+
+    @property
+    def pairs(self):
+        """Pairs of a query and a key that it may attend to, in all heads."""
+        if self.causal:
+            return self.B * self.H * self.Tq * (self.Tq + 1) // 2
+        keys = sum(self.lengths) if self.lengths else self.B * self.Tk
+        return self.H * self.Tq * keys
+
+    @property
+    def work(self):
+        """What the rates count.
+
+        Additive: terms, that is, values of tanh. Others: floating-point operations. Forward these
+        are two products (scores, context), 4 D a pair. Backward recomputes the scores and needs
+        four more products: 2.5 times as much. A multiplicative weight adds the product with it, and
+        backward two of that size.
+        """
+        if self.mechanism == "additive":
+            return self.pairs * self.D
+        flop = 4 * self.pairs * self.D * (3.5 if self.backward else 1)
+        if self.mechanism == "multiplicative":
+            flop += 2 * self.B * self.H * self.Tq * self.D**2 * (3 if self.backward else 1)
+        return flop
+
+    @property
+    def bytes_read(self):
+        """Size of keys and values: what one query has to read."""
+        return 2 * self.B * self.H * self.Tk * self.D * self.itemsize
+
+
+def as_case(fields):
+    """A case from its fields as JSON keeps them, where tuples are lists."""
+    lengths = fields["lengths"]
+    return Case(**{**fields, "lengths": lengths and tuple(lengths)})
+
+
+def dot(B, H, T, D, **options):
+    """As many queries as keys."""
+    return Case("dot_product", B, H, T, T, D, **options)
+
+
+def additive(B, Tq, Tk, D):
+    """The queries and keys of one head."""
+    return Case("additive", B, 1, Tq, Tk, D)
+
+
+def both(*cases):
+    """Each case forward, then forward + backward."""
+    return tuple(replace(case, backward=b) for case in cases for b in (False, True))
+
+
+# ---- kinds ----
+
+ROWS = (
+    dot(1, 1, 8, 16),
+    dot(1, 1, 64, 64),
+    dot(8, 8, 32, 64),
+    dot(8, 8, 128, 64),
+    dot(1, 8, 512, 64),
+    dot(1, 8, 512, 64, causal=True),
+    dot(1, 8, 2048, 64),
+    dot(1, 8, 2048, 64, causal=True),
+    dot(1, 8, 4096, 64, causal=True),
+    dot(1, 8, 1024, 128),
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Cases that share a table."""
+
+    name: str
+    title: str
+    cases: tuple[Case, ...]
+    axes: str = "B, H, T, D"  # what the label of a case lists
+    rate: str | None = "GFLOP/s"  # "GFLOP/s", "GB/s", "G terms/s"
+    limit: str | None = "FMA peak"  # of the machine: "FMA peak", "memory read speed"
+    peers: tuple[str, ...] = ("PyTorch", "JAX", "NumPy")
+    mean: bool = False  # the geometric means of the ratios are shown
+    note: str = ""
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("forward", "Dot-product attention, forward", ROWS, mean=True),
+        Kind(
+            "backward",
+            "Dot-product attention, forward + backward",
+            tuple(replace(case, backward=True) for case in ROWS),
+            mean=True,
+        ),
+        Kind(
+            "padding",
+            "Padding: 47 % of the keys are valid",
+            both(dot(4, 8, 512, 64, lengths=(512, 256, 128, 64))),
+            note="attnc takes the lengths, the others a boolean mask. Work counts valid keys only.",
+        ),
+        Kind(
+            "decode",
+            "Decoding: one query, a cache of T keys",
+            tuple(
+                Case("dot_product", B, H, 1, T, D)
+                for B, H, T, D in ((1, 32, 4096, 128), (8, 8, 1024, 64), (1, 8, 128, 64))
+            ),
+            rate="GB/s",
+            limit="memory read speed",
+            note="Keys and values are read once; the rate is their size by the time. A cache that "
+            "fits in the processor's own is read faster than memory.",
+        ),
+        Kind(
+            "additive",
+            "Additive attention",
+            both(
+                additive(32, 10, 10, 128),
+                additive(64, 32, 32, 256),
+                additive(32, 50, 50, 512),
+                additive(16, 128, 128, 256),
+                additive(64, 1, 30, 128),
+            ),
+            axes="B, Tq, Tk, H",
+            rate="G terms/s",
+            limit=None,
+            peers=("PyTorch", "torch.compile", "JAX", "NumPy"),
+            note="H is the size of the hidden layer. A term is one tanh; the rate of forward + "
+            "backward counts each once. PyTorch, torch.compile and JAX compute it both as "
+            "`tanh(...) @ w` and as `(tanh(...) * w).sum(-1)`; the faster of the two stands here.",
+        ),
+        Kind(
+            "cosine",
+            "Cosine attention",
+            both(Case("cosine", 8, 8, 128, 128, 64), Case("cosine", 1, 8, 1024, 1024, 64)),
+            note="The others normalise queries and keys, then use their dot-product attention.",
+        ),
+        Kind(
+            "multiplicative",
+            "Multiplicative attention",
+            both(
+                Case("multiplicative", 8, 8, 128, 128, 64),
+                Case("multiplicative", 1, 8, 1024, 1024, 64),
+            ),
+            note="The others multiply the queries by the weight, then use their dot-product "
+            "attention.",
+        ),
+        Kind(
+            "float64",
+            "float64",
+            both(dot(1, 8, 1024, 64, dtype="float64")),
+            note="JAX computes the softmax of its dot-product attention in float32 also here.",
+        ),
+        Kind(
+            "small",
+            "A small call",
+            both(additive(1, 4, 6, 8)),
+            axes="B, Tq, Tk, H",
+            rate=None,
+            limit=None,
+            peers=("PyTorch", "torch.compile", "JAX", "NumPy"),
+            note="Additive attention where there is hardly anything to compute. The smallest case "
+            "of dot-product attention is in the first two tables.",
+        ),
+        Kind(
+            "threads",
+            "Threads",
+            both(dot(1, 8, 2048, 64)),
+            limit=None,
+            peers=(),
+            note="attnc alone, with more and more threads.",
+        ),
+        Kind(
+            "growth",
+            "Growth with the length, forward + backward",
+            tuple(
+                dot(1, 1, T, 64, backward=True, timed=T <= 16384)
+                for T in (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+            ),
+            peers=("PyTorch", "NumPy"),
+            note="Time grows as T², extra memory as T. At T = 32768 only memory is measured.",
+        ),
+    )
+}

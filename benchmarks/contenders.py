@@ -1,0 +1,52 @@
+"""Who takes part, and the environment in which each of them runs."""
+
+import os
+from dataclasses import dataclass
+
+# Name in the tables -> the module of this package that knows how to call it.
+MODULES = {
+    "attnc": "with_attnc",
+    "PyTorch": "with_torch",
+    "torch.compile": "with_torch_compile",
+    "JAX": "with_jax",
+    "NumPy": "with_numpy",
+    "machine": "machine",
+}
+PEERS = ("PyTorch", "torch.compile", "JAX", "NumPy")
+
+
+class LeftOut(Exception):
+    """Why a contender does not take part in a case or at all, in a few words."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A library with a number of threads. It gets a process of its own."""
+
+    name: str
+    module: str
+    threads: int
+
+    def environment(self):
+        """The variables by which the libraries learn the number of threads, before they start."""
+        count = str(self.threads)
+        return os.environ | {
+            "ATTNC_NUM_THREADS": count,
+            "OMP_NUM_THREADS": count,  # PyTorch; OpenBLAS and MKL, unless told otherwise
+            "OPENBLAS_NUM_THREADS": count,
+            "MKL_NUM_THREADS": count,
+            "VECLIB_MAXIMUM_THREADS": count,
+            "NPROC": count,  # XLA
+            "JAX_PLATFORMS": "cpu",
+        }
+
+
+def contenders(kind, threads, names):
+    """The contenders of a kind: attnc first, then those of its peers that are in `names`."""
+    if kind.name == "threads":
+        return [
+            Contender("1 thread" if count == 1 else f"{count} threads", MODULES["attnc"], count)
+            for count in range(1, threads + 1)
+        ]
+    peers = [name for name in kind.peers if name in names]
+    return [Contender(name, MODULES[name], threads) for name in ("attnc", *peers)]

@@ -1,0 +1,108 @@
+"""What attnc is to reach, case by case, and whether it does.
+
+A goal is a ratio to other libraries, a part of what the machine can do, or both, of which one is
+enough: where a peer is already close to the limit, no ratio is possible, and where no limit is
+known, a ratio is all there is.
+"""
+
+from dataclasses import dataclass
+
+from benchmarks.figures import digits
+
+LIBRARIES = ("PyTorch", "torch.compile", "JAX")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal of a case."""
+
+    ratio: float | None = None  # times as fast as the fastest of `peers`
+    peers: tuple[str, ...] = ("PyTorch",)
+    percent: float | None = None  # of the machine's limit
+    megabytes: float | None = None  # of extra memory, at most
+
+    def __str__(self):
+        peers = self.peers[0] if len(self.peers) == 1 else "the best of " + ", ".join(self.peers)
+        parts = []
+        if self.ratio:
+            parts.append(f"{self.ratio:g} × {peers}")
+        if self.percent:
+            parts.append(f"{self.percent:g} % of the limit")
+        if self.megabytes:
+            parts.append(f"{self.megabytes:g} MB")
+        return " or ".join(parts)
+
+    def judge(self, figures):
+        """Whether it is reached: "yes", or "no" and by how much.
+
+        Parameters
+        ----------
+        figures : Figures or Mean
+
+        Returns
+        -------
+        str
+            "not measured" where there is nothing to compare with. A peer that is missing is named
+            where it could change the answer.
+        """
+        if self.megabytes:
+            used = figures.memory()
+            if used is None:
+                return "not measured"
+            return "yes" if used <= self.megabytes else f"no ({digits(used)} MB)"
+        if self.percent and (percent := figures.percent()):
+            if percent >= self.percent:
+                return "yes"
+        else:
+            percent = None
+        ratios = {name: figures.ratio(name) for name in self.peers} if self.ratio else {}
+        missing = [name for name, ratio in ratios.items() if ratio is None]
+        ratio = min((ratio for ratio in ratios.values() if ratio is not None), default=None)
+        without = f", without {', '.join(missing)}" if missing else ""
+        if ratio is not None and ratio >= self.ratio:
+            return "yes" + without
+        if ratio is None and percent is None:
+            return "not measured"
+        short = [] if ratio is None else [f"{ratio:.2f} ×"]
+        short += [] if percent is None else [f"{percent:.1f} %"]
+        return f"no ({', '.join(short)})" + without
+
+
+def goals_of(kind, case):
+    """The goals of a case, by the name of its kind."""
+    backward = case.backward
+    if kind in ("forward", "backward"):
+        return goals_of_row(case)
+    if kind == "padding":
+        return [Goal(ratio=2)]
+    if kind == "decode" and case.Tk == 4096:
+        return [Goal(percent=75)]
+    if kind == "additive" and case.Tq > 1:
+        large = case.D > 128
+        ratio = (15 if backward else 10) if large else 4
+        return [Goal(ratio, LIBRARIES)]
+    if kind == "growth" and case.Tk == 32768:
+        return [Goal(megabytes=150)]
+    return []
+
+
+def goals_of_row(case):
+    """The goals of the dot-product rows."""
+    backward = case.backward
+    if case.Tk == 8:  # here all is overhead
+        return [Goal(ratio=8 if backward else 3)]
+    goals = [Goal(ratio=1.2, percent=86) if backward else Goal(ratio=1.15, percent=88)]
+    if case.Tk >= 512 and case.D >= 64 and not case.causal:
+        goals.append(Goal(percent=88))
+    if case.Tk >= 1024 and case.causal:
+        goals.append(Goal(percent=75))
+    return goals
+
+
+# Of the geometric mean over the rows of a kind.
+MEAN_GOALS = {"forward": [Goal(ratio=1.55)], "backward": [Goal(ratio=1.8)]}
+
+
+def verdicts(goals, figures):
+    """Goals and whether they are reached, for a cell of a table."""
+    return "; ".join(f"{goal}: {goal.judge(figures)}" for goal in goals)

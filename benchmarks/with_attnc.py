@@ -1,0 +1,38 @@
+"""attnc as a contender."""
+
+import numpy as np
+
+import attnc
+from attnc import _core
+from benchmarks.inputs import COSINE_SCALE
+
+
+def version():
+    return f"{attnc.__version__} ({_core.get_isa()})"
+
+
+def prepare(case, inputs):
+    """The ways to compute a case, by name: calls without arguments. There is one way here."""
+    function = getattr(attnc, case.mechanism + "_attention")
+    arguments, dcontext = inputs
+    options = {}
+    if case.causal:
+        options["causal"] = True
+    if case.lengths:
+        options["key_lengths"] = np.array(case.lengths)[:, None]
+    if case.mechanism == "cosine":
+        options["scale"] = COSINE_SCALE
+
+    def forward():
+        return (function(*arguments, **options),)
+
+    def forward_and_backward():
+        context, pullback = attnc.vjp(function, *arguments, **options)
+        return context, *pullback(dcontext)
+
+    return {"": forward_and_backward if case.backward else forward}
+
+
+def results(case, output):
+    """What a call returned, as arrays: the context, then the gradients of the arguments."""
+    return output

@@ -1,0 +1,67 @@
+"""PyTorch as a contender, eager: its fused attention, and the formulas that it lacks."""
+
+import torch
+from torch.nn.functional import normalize, scaled_dot_product_attention
+
+from benchmarks.inputs import COSINE_SCALE, valid_keys
+
+
+def version():
+    return torch.__version__
+
+
+def formulas(case):
+    """The ways to compute a case, by name: functions of the tensors."""
+    mask = valid_keys(case)
+    options = {"is_causal": case.causal}
+    if mask is not None:
+        options["attn_mask"] = torch.from_numpy(mask)
+
+    def dot_product(query, key, value):
+        return scaled_dot_product_attention(query, key, value, **options)
+
+    def multiplicative(query, key, value, weight):
+        return scaled_dot_product_attention(query @ weight, key, value, scale=1.0)
+
+    def cosine(query, key, value):
+        query, key = normalize(query, dim=-1), normalize(key, dim=-1)
+        return scaled_dot_product_attention(query, key, value, scale=COSINE_SCALE)
+
+    def additive_product(query, key, value, score_vector):
+        scores = torch.tanh(query[:, :, None, :] + key[:, None, :, :]) @ score_vector
+        return torch.softmax(scores, -1) @ value
+
+    def additive_sum(query, key, value, score_vector):
+        scores = (torch.tanh(query[:, :, None, :] + key[:, None, :, :]) * score_vector).sum(-1)
+        return torch.softmax(scores, -1) @ value
+
+    return {
+        "dot_product": {"": dot_product},
+        "multiplicative": {"": multiplicative},
+        "cosine": {"": cosine},
+        "additive": {"tanh(...) @ w": additive_product, "(tanh(...) * w).sum(-1)": additive_sum},
+    }[case.mechanism]
+
+
+def prepare(case, inputs, formulas=formulas):
+    """The ways to compute a case, by name: calls without arguments."""
+    torch.set_grad_enabled(case.backward)
+    tensors = [torch.from_numpy(x).requires_grad_(case.backward) for x in inputs.arguments]
+    dcontext = torch.from_numpy(inputs.dcontext)
+
+    def call(formula):
+        def forward():
+            return (formula(*tensors),)
+
+        def forward_and_backward():
+            context = formula(*tensors)
+            return context, *torch.autograd.grad(context, tensors, dcontext)
+
+        return forward_and_backward if case.backward else forward
+
+    return {form: call(formula) for form, formula in formulas(case).items()}
+
+
+def results(case, output):
+    """What a call returned, as arrays: the context, then the gradients of the arguments."""
+    return [x.detach().numpy() for x in output]
