@@ -4,10 +4,15 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 /* Below this many multiply-adds a call stays on its thread: waking another one costs about 20 us,
  * in which a core does some 10^6 of them. */
 static const double WORK_PER_THREAD = 1e6;
+
+/* So long a thread looks for the next job, or for the end of this one, before it sleeps: calls come
+ * one after the other, and waking up takes longer than a small one. */
+static const long SPIN_NANOSECONDS = 50000;
 
 static atomic_int wanted_threads = 1;
 
@@ -25,10 +30,11 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t job_posted = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t job_left = PTHREAD_COND_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-/* All under `lock`: */
+/* Written under `lock`: */
 static job current;
-static unsigned long posted; /* counts jobs, so that a worker knows a new one */
-static int workers, inside;  /* threads started; workers inside the current job */
+static atomic_ulong posted; /* counts jobs, so that a worker knows a new one */
+static int workers;         /* threads started */
+static atomic_int inside;   /* workers inside the current job */
 static int busy;
 static atomic_ptrdiff_t next_task;
 
@@ -43,6 +49,41 @@ int attnc_threads_for(ptrdiff_t tasks, double work)
     if (work < WORK_PER_THREAD * threads)
         threads = work < 2 * WORK_PER_THREAD ? 1 : (int)(work / WORK_PER_THREAD);
     return threads;
+}
+
+static inline void pause_a_little(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int time_is_up(const struct timespec *start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (now.tv_sec - start->tv_sec) * 1000000000L + now.tv_nsec - start->tv_nsec >
+           SPIN_NANOSECONDS;
+}
+
+/* Until there is another job than `seen`, but not for long. */
+static void spin_for_job(unsigned long seen)
+{
+    struct timespec start;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    while (atomic_load(&posted) == seen && !time_is_up(&start))
+        pause_a_little();
+}
+
+/* Until no worker is inside, but not for long. */
+static void spin_for_end(void)
+{
+    struct timespec start;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    while (atomic_load(&inside) > 0 && !time_is_up(&start))
+        pause_a_little();
 }
 
 static void run_tasks(const job *j, int thread)
@@ -74,6 +115,9 @@ static void *worker(void *index)
         pthread_mutex_lock(&lock);
         if (--inside == 0)
             pthread_cond_signal(&job_left);
+        pthread_mutex_unlock(&lock);
+        spin_for_job(seen);
+        pthread_mutex_lock(&lock);
     }
     return NULL;
 }
@@ -136,6 +180,7 @@ void attnc_parallel_for(attnc_kernel_fn kernel, const void *args, ptrdiff_t task
     pthread_mutex_unlock(&lock);
 
     run_tasks(&mine, 0);
+    spin_for_end();
 
     pthread_mutex_lock(&lock);
     while (inside > 0)
