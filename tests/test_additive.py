@@ -79,6 +79,20 @@ def test_differences(isa, rng):
     check_vjp(attnc.vjp, attnc.additive_attention, arrays, {**own, "causal": True}, rng)
 
 
+@pytest.mark.parametrize("size", [1, 4])  # two forms of the tanh
+def test_huge_score_vector(size, isa, rng):
+    """One key of each query has all the weight; nothing on the way there may overflow."""
+    query, key, value, score_vector = [
+        (scale * rng.standard_normal(shape)).astype(np.float32)
+        for scale, shape in [(size, (9, 8)), (size, (9, 8)), (1, (9, 3)), (1e30, 8)]
+    ]
+    got = attnc.additive_attention(query, key, value, score_vector)
+    exact = attnc.reference.additive_attention(
+        *(x.astype(np.float64) for x in (query, key, value, score_vector))
+    )
+    np.testing.assert_allclose(got, exact, rtol=1e-6)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
 def test_never_forms_the_hidden_array():
     """(Tq, Tk, H) would take 512 MB here, forward and backward; the process may grow by 64."""
