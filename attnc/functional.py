@@ -27,7 +27,7 @@ from collections import namedtuple
 import numpy as np
 
 from attnc import _core
-from attnc.gradients import Gradients, _describe, register_vjp
+from attnc.gradients import _describe, _gradients, register_vjp
 
 __all__ = [
     "additive_attention",
@@ -517,38 +517,39 @@ def _register(function, required, optional):
     forward = getattr(_core, function.__name__)
     backward = getattr(_core, function.__name__ + "_backward")
     defaults = function.__kwdefaults__
-    default_values = tuple(defaults.values())
-    names = tuple(defaults)
-    rng_at, dropout_at = names.index("rng"), names.index("dropout")
+    no_options = tuple(defaults.values())
     count = len(required)
+    names = required + optional
 
     def bind(arrays, options):
         bound = inspect.signature(function).bind(*arrays, **options)  # raises as a call would
         bound.apply_defaults()
-        return [bound.arguments[name] for name in required + names]
+        values = bound.arguments
+        return [values.pop(name) for name in required], values
 
     def rule(*arrays, **options):
-        if len(arrays) != count or not options.keys() <= defaults.keys():
-            arguments = bind(arrays, options)
-        elif options:
-            arguments = [*arrays, *(options.get(name, defaults[name]) for name in names)]
+        if options or len(arrays) != count:
+            values = defaults | options
+            if len(arrays) != count or len(values) != len(defaults):
+                arrays, values = bind(arrays, options)
+            if values["dropout"]:  # that of backward is that of forward: draw its key once
+                values["rng"] = _dropout_key(values["rng"])
+            arguments = (*arrays, *values.values())
         else:
-            arguments = [*arrays, *default_values]
-        # The dropout of backward is that of forward: draw its key once.
-        arguments[count + rng_at] = (
-            _dropout_key(arguments[count + rng_at]) if arguments[count + dropout_at] else 0
-        )
+            arguments = arrays + no_options
         context, weights, lse, saved = forward(*arguments, True)
 
         def pullback(dcontext=None, *, dweights=None, dlse=None):
             gradients = backward(saved, dcontext, dweights, dlse, *arguments)
-            # The optional ones come last and are few; None: it was not passed as a real array.
-            given = {
-                name: gradient
-                for name, gradient in zip(optional, gradients[count:], strict=True)
-                if gradient is not None
-            }
-            return Gradients(dict(zip(required, gradients, strict=False)), given)
+            if options:  # None: not given, or not a real array
+                gradients_by_name = {
+                    name: gradient
+                    for name, gradient in zip(names, gradients, strict=True)
+                    if gradient is not None
+                }
+            else:
+                gradients_by_name = dict(zip(required, gradients, strict=False))
+            return _gradients(gradients[:count], gradients_by_name)
 
         if weights is None and lse is None:
             return context, pullback

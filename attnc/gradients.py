@@ -29,12 +29,7 @@ class Gradients(tuple):
     """
 
     def __new__(cls, required, optional=None):
-        self = super().__new__(cls, required.values())
-        attributes = self.__dict__
-        attributes.update(required)
-        if optional:
-            attributes.update(optional)
-        return self
+        return _gradients(required.values(), required | (optional or {}))
 
     def __getattr__(self, name):
         # Only reached when there is no such gradient.
@@ -58,6 +53,13 @@ class Gradients(tuple):
             {name: values[name] for name in names[:split]},
             {name: values[name] for name in names[split:]},
         )
+
+
+def _gradients(required, by_name):
+    """The quick way to a `Gradients`: the required ones, and all by name in a dict to keep."""
+    self = tuple.__new__(Gradients, required)
+    self.__dict__ = by_name
+    return self
 
 
 def _describe(value):

@@ -208,8 +208,9 @@ int attnc_read(attnc_call *c, attnc_operand *operand, const char *name, PyObject
             name, dtype);
     if (is_float) {
         /* the gradient's dtype: native byte order */
-        operand->dtype = PyArray_DescrNewByteorder(dtype, NPY_NATIVE);
-        if (!operand->dtype)
+        if (PyArray_ISNOTSWAPPED(operand->array))
+            operand->dtype = (PyArray_Descr *)Py_NewRef((PyObject *)dtype);
+        else if (!(operand->dtype = PyArray_DescrNewByteorder(dtype, NPY_NATIVE)))
             return -1;
     }
     return 0;

@@ -6,6 +6,7 @@
 #define ATTNC_IMPORTS_NUMPY
 #include "ops.h"
 
+#include "arrays.h"
 #include "dispatch.h"
 #include "pool.h"
 #include "scratch.h"
@@ -158,7 +159,7 @@ static PyMethodDef methods[] = {
 
 static int exec_module(PyObject *module)
 {
-    if (PyArray_ImportNumPyAPI() < 0)
+    if (PyArray_ImportNumPyAPI() < 0 || attnc_arrays_init() < 0)
         return -1;
     attnc_isa_current();
     return PyModule_AddIntConstant(module, "MAX_THREADS", ATTNC_MAX_THREADS);

@@ -1,6 +1,7 @@
 /* run: see run.h. */
 #include "run.h"
 
+#include "arrays.h"
 #include "pool.h"
 #include "scratch.h"
 
@@ -100,53 +101,17 @@ static double pair_work(const attnc_attention *a)
 
 /* ---- forward ---- */
 
-/* A new array (lead, rest...) of the computing dtype, zeroed or not. */
-static PyArrayObject *new_output(const attnc_call *c, int rest_count, ptrdiff_t first,
-                                 ptrdiff_t second)
+/* A new array (lead, Tq) or, with columns >= 0, (lead, Tq, columns) of the computing dtype. */
+static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns)
 {
     npy_intp shape[NPY_MAXDIMS];
     int ndim = c->a.lead.ndim;
     for (int d = 0; d < ndim; d++)
         shape[d] = c->a.lead.shape[d];
-    shape[ndim++] = first;
-    if (rest_count == 2)
-        shape[ndim++] = second;
-    return (PyArrayObject *)PyArray_SimpleNew(ndim, shape, real_type(c));
-}
-
-static void release_capsule(PyObject *capsule)
-{
-    attnc_release(PyCapsule_GetPointer(capsule, NULL));
-}
-
-/* An array (lead, Tq, N) for backward. Nobody but attnc sees it, so it may live in memory that is
- * kept from call to call. */
-static PyArrayObject *new_saved(const attnc_call *c, ptrdiff_t N)
-{
-    const attnc_lead *lead = &c->a.lead;
-    npy_intp shape[NPY_MAXDIMS];
-    size_t bytes = real_size(c);
-    for (int d = 0; d < lead->ndim; d++)
-        shape[d] = lead->shape[d];
-    shape[lead->ndim] = c->a.Tq;
-    shape[lead->ndim + 1] = N;
-    for (int d = 0; d < lead->ndim + 2; d++)
-        if (__builtin_mul_overflow(bytes, (size_t)shape[d], &bytes))
-            bytes = SIZE_MAX;
-    void *block = attnc_allocate(bytes);
-    if (!block)
-        return (PyArrayObject *)PyErr_NoMemory();
-    PyObject *owner = PyCapsule_New(block, NULL, release_capsule);
-    if (!owner) {
-        attnc_release(block);
-        return NULL;
-    }
-    PyObject *array = PyArray_SimpleNewFromData(lead->ndim + 2, shape, real_type(c), block);
-    if (!array)
-        Py_DECREF(owner);
-    else if (PyArray_SetBaseObject((PyArrayObject *)array, owner) < 0) /* steals it either way */
-        Py_CLEAR(array);
-    return (PyArrayObject *)array;
+    shape[ndim++] = c->a.Tq;
+    if (columns >= 0)
+        shape[ndim++] = columns;
+    return attnc_new_array(ndim, shape, real_type(c));
 }
 
 static int run_forward(attnc_call *c, int save)
@@ -157,12 +122,11 @@ static int run_forward(attnc_call *c, int save)
     const int save_scores = save && a->score == ATTNC_ADDITIVE && a->Tk <= a->D;
     const int save_context = save && !c->kernels->whole_rows(a->Tk);
     a->scale = c->scale_value;
-    if (!(c->context = new_output(c, 2, a->Tq, a->Dv)) ||
-        (c->return_lse && !(c->lse = new_output(c, 1, a->Tq, 0))) ||
-        (c->return_weights && !(c->weights = new_output(c, 2, a->Tq, a->Tk))) ||
-        (save_context && !(c->saved_context = new_saved(c, a->Dv))) ||
-        (save && !(c->stats = new_saved(c, 2))) ||
-        (save_scores && !(c->saved_scores = new_saved(c, a->Tk))))
+    if (!(c->context = new_rows(c, a->Dv)) || (c->return_lse && !(c->lse = new_rows(c, -1))) ||
+        (c->return_weights && !(c->weights = new_rows(c, a->Tk))) ||
+        (save_context && !(c->saved_context = new_rows(c, a->Dv))) ||
+        (save && !(c->stats = new_rows(c, 2))) ||
+        (save_scores && !(c->saved_scores = new_rows(c, a->Tk))))
         return -1;
     a->context = PyArray_DATA(c->context);
     /* A copy, because the caller may write to the context it gets. */
@@ -306,8 +270,8 @@ void *attnc_want(attnc_call *c, attnc_gradients *g, const attnc_operand *operand
     const int zeroed = operand == &c->scores || operand == &c->bias;
     const int ndim = PyArray_NDIM(operand->array);
     npy_intp *shape = PyArray_DIMS(operand->array);
-    new->array = (PyArrayObject *)(zeroed ? PyArray_ZEROS(ndim, shape, real_type(c), 0)
-                                          : PyArray_SimpleNew(ndim, shape, real_type(c)));
+    new->array = zeroed ? (PyArrayObject *)PyArray_ZEROS(ndim, shape, real_type(c), 0)
+                        : attnc_new_array(ndim, shape, real_type(c));
     if (!new->array)
         g->failed = 1;
     return new->array ? PyArray_DATA(new->array) : NULL;

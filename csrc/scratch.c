@@ -7,8 +7,8 @@
 
 enum { ALIGNMENT = 64 };
 
-/* Blocks of these sizes are kept: at most SLOTS * KEEP_AT_MOST bytes in all. */
-enum { SLOTS = 4, KEEP_FROM = 64 << 10 };
+/* Blocks of KEEP_FROM to KEEP_AT_MOST bytes are kept, up to SLOTS of them and KEEP_IN_ALL bytes. */
+enum { SLOTS = 16, KEEP_FROM = 64 << 10, KEEP_IN_ALL = 48 << 20 };
 #ifdef __SANITIZE_ADDRESS__
 static const size_t KEEP_AT_MOST = 0; /* or a use after release would not be seen */
 #else
@@ -24,12 +24,38 @@ typedef struct {
 static atomic_long fail_in;
 static atomic_long handed_out;
 static _Atomic(void *) slots[SLOTS];
+static atomic_size_t kept_bytes;
 static atomic_uint next_slot;
 
 void attnc_fail_allocation(long n) { atomic_store(&fail_in, n); }
 long attnc_allocation_count(void) { return atomic_load(&handed_out); }
 
 static header *header_of(void *block) { return (header *)block - 1; }
+size_t attnc_block_size(void *block) { return header_of(block)->bytes; }
+int attnc_is_kept(size_t bytes) { return bytes >= KEEP_FROM && bytes <= KEEP_AT_MOST; }
+
+/* The block of slot k, if any, is now the caller's. */
+static void *empty_slot(int k)
+{
+    void *block = atomic_exchange(&slots[k], NULL);
+    if (block)
+        atomic_fetch_sub(&kept_bytes, attnc_block_size(block));
+    return block;
+}
+
+/* Into an empty slot, if there is one and the sum allows it. Returns whether. */
+static int put_in_slot(void *block)
+{
+    const size_t bytes = attnc_block_size(block);
+    if (atomic_fetch_add(&kept_bytes, bytes) + bytes <= KEEP_IN_ALL)
+        for (int k = 0; k < SLOTS; k++) {
+            void *empty = NULL;
+            if (atomic_compare_exchange_strong(&slots[k], &empty, block))
+                return 1;
+        }
+    atomic_fetch_sub(&kept_bytes, bytes);
+    return 0;
+}
 
 static void release_to_system(void *block)
 {
@@ -37,30 +63,28 @@ static void release_to_system(void *block)
         free(header_of(block)->allocated);
 }
 
-static int is_kept(size_t bytes) { return bytes >= KEEP_FROM && bytes <= KEEP_AT_MOST; }
-
-/* A block that is wasted on no request much smaller than it is; or NULL. */
+/* A kept block that is wasted on no request much smaller than it is; or NULL. */
 static void *take_kept(size_t bytes)
 {
     for (int k = 0; k < SLOTS; k++) {
-        void *block = atomic_exchange(&slots[k], NULL);
-        if (block && header_of(block)->bytes >= bytes && header_of(block)->bytes / 4 <= bytes)
+        void *block = empty_slot(k);
+        if (block && attnc_block_size(block) >= bytes && attnc_block_size(block) / 4 <= bytes)
             return block;
-        release_to_system(atomic_exchange(&slots[k], block));
+        if (block && !put_in_slot(block))
+            release_to_system(block);
     }
     return NULL;
 }
 
-/* The block that has been kept for longest makes room. */
+/* Others make room, in turn. */
 static void keep(void *block)
 {
-    for (int k = 0; k < SLOTS && block; k++) {
-        void *empty = NULL;
-        if (atomic_compare_exchange_strong(&slots[k], &empty, block))
-            block = NULL;
+    for (int tries = 0; tries < SLOTS; tries++) {
+        if (put_in_slot(block))
+            return;
+        release_to_system(empty_slot((int)(atomic_fetch_add(&next_slot, 1) % SLOTS)));
     }
-    if (block)
-        release_to_system(atomic_exchange(&slots[atomic_fetch_add(&next_slot, 1) % SLOTS], block));
+    release_to_system(block);
 }
 
 void *attnc_allocate(size_t bytes)
@@ -69,7 +93,7 @@ void *attnc_allocate(size_t bytes)
         return NULL;
     if (bytes > SIZE_MAX - ALIGNMENT - sizeof(header))
         return NULL;
-    void *block = is_kept(bytes) ? take_kept(bytes) : NULL;
+    void *block = attnc_is_kept(bytes) ? take_kept(bytes) : NULL;
     if (!block) {
         char *allocated = malloc(bytes + ALIGNMENT + sizeof(header));
         if (!allocated)
@@ -87,7 +111,7 @@ void attnc_release(void *block)
     if (!block)
         return;
     atomic_fetch_sub(&handed_out, 1);
-    if (is_kept(header_of(block)->bytes))
+    if (attnc_is_kept(attnc_block_size(block)))
         keep(block);
     else
         release_to_system(block);

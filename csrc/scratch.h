@@ -4,7 +4,8 @@
  * fail. A few blocks of middle size are kept for the next call: the system hands out fresh memory
  * page by page at the first touch, which would cost more than many a call.
  *
- * defines: attnc_allocate, attnc_release, attnc_fail_allocation, attnc_allocation_count
+ * defines: attnc_allocate, attnc_release, attnc_is_kept, attnc_block_size, attnc_fail_allocation,
+ *          attnc_allocation_count
  */
 #ifndef ATTNC_SCRATCH_H
 #define ATTNC_SCRATCH_H
@@ -14,6 +15,10 @@
 /* bytes bytes aligned to 64, or NULL. attnc_release takes NULL too. */
 void *attnc_allocate(size_t bytes);
 void attnc_release(void *block);
+
+/* Whether a block of that size is kept when it is released; what a block has room for. */
+int attnc_is_kept(size_t bytes);
+size_t attnc_block_size(void *block);
 
 /* For tests: the n-th allocation from now on fails (n >= 1; 0: none), and how many blocks are
  * handed out. */

@@ -1,0 +1,89 @@
+/* arrays: see arrays.h. */
+#include "arrays.h"
+
+#include "scratch.h"
+
+#include <string.h>
+
+/* ---- scratch.c as an allocator of NumPy's ---- */
+
+static void *new_bytes(void *context, size_t bytes)
+{
+    (void)context;
+    return attnc_allocate(bytes);
+}
+
+static void *new_zeros(void *context, size_t count, size_t size)
+{
+    size_t bytes;
+    (void)context;
+    if (__builtin_mul_overflow(count, size, &bytes))
+        return NULL;
+    void *block = attnc_allocate(bytes);
+    return block ? memset(block, 0, bytes) : NULL;
+}
+
+/* ndarray.resize in place */
+static void *resized(void *context, void *block, size_t bytes)
+{
+    (void)context;
+    void *other = attnc_allocate(bytes);
+    if (other && block) {
+        const size_t there = attnc_block_size(block);
+        memcpy(other, block, there < bytes ? there : bytes);
+        attnc_release(block);
+    }
+    return other;
+}
+
+static void release(void *context, void *block, size_t bytes)
+{
+    (void)context, (void)bytes;
+    attnc_release(block);
+}
+
+static PyDataMem_Handler handler = {
+    .name = "attnc",
+    .version = 1,
+    .allocator = {NULL, new_bytes, new_zeros, resized, release},
+};
+static PyObject *capsule; /* of the handler; lives as long as the process */
+
+int attnc_arrays_init(void)
+{
+    if (!capsule)
+        capsule = PyCapsule_New(&handler, "mem_handler", NULL);
+    return capsule ? 0 : -1;
+}
+
+/* ---- new arrays ---- */
+
+static int is_kept(int ndim, const npy_intp *shape, int type)
+{
+    size_t bytes = type == NPY_FLOAT ? sizeof(float) : sizeof(double);
+    for (int d = 0; d < ndim; d++)
+        if (__builtin_mul_overflow(bytes, (size_t)shape[d], &bytes))
+            return 0;
+    return attnc_is_kept(bytes);
+}
+
+PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type)
+{
+    PyObject *array = NULL, *before = PyDataMem_GetHandler();
+    if (!before)
+        return NULL;
+    if (before != PyDataMem_DefaultHandler || !is_kept(ndim, shape, type))
+        array = PyArray_SimpleNew(ndim, shape, type); /* an allocator that the user chose stays */
+    else {
+        PyObject *same = PyDataMem_SetHandler(capsule);
+        if (same)
+            array = PyArray_SimpleNew(ndim, shape, type);
+        PyObject *ours = same ? PyDataMem_SetHandler(before) : NULL;
+        if (!ours)
+            Py_CLEAR(array);
+        Py_XDECREF(same);
+        Py_XDECREF(ours);
+    }
+    Py_DECREF(before);
+    return (PyArrayObject *)array;
+}

@@ -1,0 +1,21 @@
+/* arrays: the new arrays of a call, what it returns and what it keeps for backward.
+ *
+ * NumPy hands the memory of a middle-sized array back to the system when the array goes, and the
+ * next one then pays for its pages again, which takes longer than many a call. So these arrays get
+ * the memory that scratch.c keeps, through NumPy's own interface for that (NEP 49): they own their
+ * data like any other.
+ *
+ * defines: attnc_arrays_init, attnc_new_array
+ */
+#ifndef ATTNC_ARRAYS_H
+#define ATTNC_ARRAYS_H
+
+#include "args.h"
+
+/* Once, when the module is imported. -1 on error. */
+int attnc_arrays_init(void);
+
+/* C-contiguous, not filled; or NULL with an error. */
+PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type);
+
+#endif
