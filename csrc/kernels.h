@@ -52,6 +52,9 @@ typedef struct {
     attnc_lead lead;
     ptrdiff_t Tq, Tk, D, Dv;
     ptrdiff_t query_chunk; /* queries of one forward task; no bit depends on it */
+    ptrdiff_t key_splits;  /* forward: a few queries meet so many runs of the keys apart; 1: all */
+    void *parts;           /* where key_splits > 1: what attention_merge puts together,
+                              (lead, key_splits, Tq, padded Dv + 2 lanes) */
 
     /* outputs of the forward pass, contiguous over (lead, Tq, ...) */
     void *context; /* (lead, Tq, Dv) */
@@ -152,17 +155,18 @@ typedef struct {
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
 /* One instruction set and element type. `*_scratch` says how many bytes of scratch a thread needs.
- * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk), attention_delta lead.count *
- * ceil(Tq / bwd_query_block), attention_bwd lead.count * segments, attention_dbias own_count *
- * ceil(own_Tq / bwd_query_block), product product_tasks, sum U * ceil(rows / ATTNC_SUM_ROWS),
- * normalize lead.count. */
+ * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk) * key_splits, attention_merge
+ * lead.count, attention_delta lead.count * ceil(Tq / bwd_query_block), attention_bwd lead.count *
+ * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
+ * sum U * ceil(rows / ATTNC_SUM_ROWS), normalize lead.count. */
 typedef struct {
     const char *isa;
     int lanes;
-    attnc_kernel_fn attention_fwd, attention_delta, attention_bwd, attention_dbias;
+    attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
     attnc_kernel_fn product, sum, normalize_fwd, normalize_bwd;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
+    ptrdiff_t few_queries; /* up to here nothing is packed, and key_splits may be above 1 */
     ptrdiff_t (*product_tasks)(const attnc_product *);
     size_t (*attention_scratch)(const attnc_attention *, int backward);
     size_t (*product_scratch)(const attnc_product *);

@@ -91,12 +91,16 @@ int attnc_run_normalize(attnc_call *c, const attnc_normalize *a, int backward)
 
 static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 
-/* Multiply-adds of one pass over all pairs, as far as shapes tell. A tanh counts as 4. */
-static double pair_work(const attnc_attention *a)
+/* Time of one pass over all pairs, as far as shapes tell, in multiply-adds. With a few queries what
+ * counts is how fast keys and values are read. */
+static double pair_work(const attnc_call *c)
 {
-    double channels = (double)a->Dv + (a->score == ATTNC_ADDITIVE ? 4 : 1) * (double)a->D + 8;
-    double pairs = (double)a->lead.count * (double)a->Tq * (double)a->Tk;
-    return channels * pairs * (a->causal ? 0.5 : 1);
+    const attnc_attention *a = &c->a;
+    const int few = a->Tq <= c->kernels->few_queries;
+    const double channel = few ? 10 : 1, tanh = few ? 40 : 10;
+    const double score = (a->score == ATTNC_ADDITIVE ? tanh : channel) * (double)a->D;
+    const double pairs = (double)a->lead.count * (double)a->Tq * (double)a->Tk;
+    return pairs * (score + channel * (double)a->Dv + 8) * (a->causal && !few ? 0.5 : 1);
 }
 
 /* ---- forward ---- */
@@ -137,13 +141,25 @@ static int run_forward(attnc_call *c, int save)
     a->scores_copy = c->saved_scores ? PyArray_DATA(c->saved_scores) : NULL;
 
     /* Packing the keys pays over many queries, but every thread wants some tasks. */
-    const ptrdiff_t block = c->kernels->query_block;
-    ptrdiff_t blocks = divide_up(a->Tq, block), share = 8;
+    const attnc_kernels *k = c->kernels;
+    ptrdiff_t blocks = divide_up(a->Tq, k->query_block), share = 8;
     while (share > 1 && a->lead.count * divide_up(blocks, share) < 4 * attnc_get_num_threads())
         share /= 2;
-    a->query_chunk = share * block;
-    return run(c->kernels->attention_fwd, a, a->lead.count * divide_up(a->Tq, a->query_chunk),
-               pair_work(a), c->kernels->attention_scratch(a, 0));
+    a->query_chunk = share * k->query_block;
+    a->key_splits = a->Tq <= k->few_queries ? k->segments(a->Tk) : 1;
+    const ptrdiff_t tasks = a->lead.count * divide_up(a->Tq, a->query_chunk) * a->key_splits;
+    const size_t scratch = k->attention_scratch(a, 0);
+    if (a->key_splits > 1) {
+        const ptrdiff_t row = divide_up(a->Dv, k->lanes) * k->lanes + 2 * k->lanes;
+        if (!(a->parts = attnc_block(c, a->lead.count * a->key_splits * a->Tq * row)))
+            return -1;
+    }
+    if (run(k->attention_fwd, a, tasks, pair_work(c), scratch) < 0)
+        return -1;
+    if (a->key_splits == 1)
+        return 0;
+    return run(k->attention_merge, a, a->lead.count,
+               (double)a->lead.count * (double)(a->key_splits * a->Tq * a->Dv), scratch);
 }
 
 /* A new reference to the array in the dtype of the results. */
@@ -365,7 +381,7 @@ static int run_dbias(attnc_call *c, const attnc_operand *operand, const own_map 
     a.own_Tk = PyArray_DIM(operand->array, last);
     a.of_scores = of_scores;
     return run(c->kernels->attention_dbias, &a,
-               a.own_count * divide_up(a.own_Tq, c->kernels->bwd_query_block), 2 * pair_work(&a),
+               a.own_count * divide_up(a.own_Tq, c->kernels->bwd_query_block), 2 * pair_work(c),
                c->kernels->attention_scratch(&a, 1));
 }
 
@@ -427,10 +443,10 @@ int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_t
 
     if (!k->whole_rows(a->Tk) &&
         run(k->attention_delta, a, N * divide_up(a->Tq, k->bwd_query_block),
-            a->dweights.data ? pair_work(a) : (double)N * (double)a->Tq * (double)a->Dv,
+            a->dweights.data ? pair_work(c) : (double)N * (double)a->Tq * (double)a->Dv,
             scratch) < 0)
         return -1;
-    if (run(k->attention_bwd, a, N * a->segments, 2.5 * pair_work(a), scratch) < 0)
+    if (run(k->attention_bwd, a, N * a->segments, 2.5 * pair_work(c), scratch) < 0)
         return -1;
     if (targets->bias && !a->dbias && run_dbias(c, &c->bias, &bias, 0, targets->bias) < 0)
         return -1;

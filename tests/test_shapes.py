@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arrays import BIG, FUNCTIONS, LEADS, LONG, SIZES, by_size, inputs, options
+from arrays import BIG, FUNCTIONS, LEADS, LONG, OPTIONS, SIZES, by_size, inputs, options
 from checks import check
 
 pytestmark = pytest.mark.parametrize("name", FUNCTIONS)
@@ -36,6 +36,14 @@ def test_several_tiles(name, sizes, isa, rng):
         pytest.skip("all cosines are 1 or -1 and all gradients 0: test_cosine.py")
     arrays, own = inputs(name, rng, np.float32, **sizes)
     check(name, arrays, own, rng)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_few_queries_of_many_keys(name, option, isa, rng):
+    """The keys are split, and what the splits give is merged."""
+    sizes = {"Tq": 2, "Tk": 1300, "D": 9, "Dv": 21}
+    arrays, own = inputs(name, rng, np.float32, **sizes)
+    check(name, arrays, {**own, **options(option, rng, np.float32, **sizes)}, rng)
 
 
 def test_twice_the_error_of_the_plain_formula(name, dtype, isa, rng):

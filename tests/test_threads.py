@@ -13,10 +13,11 @@ import attnc
 # Enough work for several threads, over the batch and within one element.
 MANY = {"Tq": 70, "Tk": 150, "D": 33, "Dv": 40, "leads": ((2, 3), (2, 3), (2, 3))}
 ONE = {"Tq": 200, "Tk": 600, "D": 33, "Dv": 40, "leads": ((), (), ())}
+FEW = {"Tq": 2, "Tk": 3000, "D": 33, "Dv": 40, "leads": ((2,), (1,), (1,))}
 
 
 @pytest.mark.parametrize("option", ["none", "everything"])
-@pytest.mark.parametrize("sizes", [MANY, ONE], ids=["batch", "one element"])
+@pytest.mark.parametrize("sizes", [MANY, ONE, FEW], ids=["batch", "one element", "few queries"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_same_bits_for_any_number_of_threads(name, sizes, option, threads, rng):
     arrays, own = inputs(name, rng, np.float32, **sizes)
