@@ -73,6 +73,12 @@ static inline real v_hmax(vec x)
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
+static inline vec in_order(__m256 x)
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
+}
+static inline vec v_even(vec a, vec b) { return in_order(_mm256_shuffle_ps(a, b, 0x88)); }
+static inline vec v_odd(vec a, vec b) { return in_order(_mm256_shuffle_ps(a, b, 0xdd)); }
 static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff_t ldd)
 {
     __m256 r[8], t[8];
@@ -160,6 +166,14 @@ static inline real v_hmax(vec x)
 {
     __m128d s = _mm_max_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
     return _mm_cvtsd_f64(_mm_max_sd(s, _mm_unpackhi_pd(s, s)));
+}
+static inline vec v_even(vec a, vec b)
+{
+    return _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xd8);
+}
+static inline vec v_odd(vec a, vec b)
+{
+    return _mm256_permute4x64_pd(_mm256_unpackhi_pd(a, b), 0xd8);
 }
 static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff_t ldd)
 {

@@ -62,6 +62,18 @@ static inline vmask v_mask_bytes_n(const unsigned char *p, ptrdiff_t n)
 }
 static inline real v_sum(vec x) { return _mm512_reduce_add_ps(x); }
 static inline real v_hmax(vec x) { return _mm512_reduce_max_ps(x); }
+static inline vec v_even(vec a, vec b)
+{
+    const __m512i from =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(a, from, b);
+}
+static inline vec v_odd(vec a, vec b)
+{
+    const __m512i from =
+        _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(a, from, b);
+}
 static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff_t ldd)
 {
     __m512 r[16], t[16];
@@ -146,6 +158,14 @@ static inline vmask v_mask_bytes_n(const unsigned char *p, ptrdiff_t n)
 }
 static inline real v_sum(vec x) { return _mm512_reduce_add_pd(x); }
 static inline real v_hmax(vec x) { return _mm512_reduce_max_pd(x); }
+static inline vec v_even(vec a, vec b)
+{
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b);
+}
+static inline vec v_odd(vec a, vec b)
+{
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), b);
+}
 static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff_t ldd)
 {
     __m512d t[8];

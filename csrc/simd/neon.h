@@ -37,6 +37,8 @@ static inline vmask v_mask_bytes(const unsigned char *p)
 }
 static inline real v_sum(vec x) { return vaddvq_f32(x); }
 static inline real v_hmax(vec x) { return vmaxvq_f32(x); }
+static inline vec v_even(vec a, vec b) { return vuzp1q_f32(a, b); }
+static inline vec v_odd(vec a, vec b) { return vuzp2q_f32(a, b); }
 static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff_t ldd)
 {
     float32x4x2_t ab = vtrnq_f32(v_load(src), v_load(src + ld));
@@ -86,6 +88,8 @@ static inline vmask v_mask_bytes(const unsigned char *p)
 }
 static inline real v_sum(vec x) { return vaddvq_f64(x); }
 static inline real v_hmax(vec x) { return vmaxvq_f64(x); }
+static inline vec v_even(vec a, vec b) { return vuzp1q_f64(a, b); }
+static inline vec v_odd(vec a, vec b) { return vuzp2q_f64(a, b); }
 static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff_t ldd)
 {
     vec a = v_load(src), b = v_load(src + ld);

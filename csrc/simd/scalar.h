@@ -60,6 +60,8 @@ static inline vmask v_mask_bytes(const unsigned char *p) { return *p != 0; }
 static inline vmask v_mask_bytes_n(const unsigned char *p, ptrdiff_t n) { return n > 0 && *p; }
 static inline real v_sum(vec x) { return x; }
 static inline real v_hmax(vec x) { return x; }
+static inline vec v_even(vec a, vec b) { return (void)b, a; }
+static inline vec v_odd(vec a, vec b) { return (void)a, b; }
 static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff_t ldd)
 {
     (void)ld, (void)ldd;
