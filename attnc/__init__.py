@@ -1,15 +1,16 @@
 """attnc: attention mechanisms on NumPy arrays, forward and backward, in C.
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
-`cosine_attention`, `attend`; their gradients: `vjp`. Layers: `attnc.layers`. Training:
-`attnc.losses`, `attnc.optim`, `attnc.data`. Pictures: `attnc.plot`. The formulas in plain NumPy:
-`attnc.reference`.
+`cosine_attention`, `attend`, `merge_attention`; their gradients: `vjp`. Layers: `attnc.layers`.
+Training: `attnc.losses`, `attnc.optim`, `attnc.data`. For teaching: `stages`, pictures in
+`attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
 """
 
 from attnc import data, functional, gradients, layers, losses, optim, plot, reference
 from attnc.functional import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
+from attnc.teaching import stages
 from attnc.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -27,5 +28,6 @@ __all__ = [
     "plot",
     "reference",
     "set_num_threads",
+    "stages",
     "vjp",
 ]

@@ -27,13 +27,15 @@ from collections import namedtuple
 import numpy as np
 
 from attnc import _core
-from attnc.gradients import _describe, _gradients, register_vjp
+from attnc.arrays import like, real_array
+from attnc.gradients import _describe, _gradients, register_vjp, vjp
 
 __all__ = [
     "additive_attention",
     "attend",
     "cosine_attention",
     "dot_product_attention",
+    "merge_attention",
     "multiplicative_attention",
 ]
 
@@ -568,3 +570,128 @@ _register(
 )
 _register(cosine_attention, ("query", "key", "value"), ("scale", "bias"))
 _register(attend, ("scores", "value"), ("bias",))
+
+
+# ---- attention over keys that are not in one place ----
+
+
+def merge_attention(contexts, lses, *, return_lse=False):
+    """Put attention over disjoint sets of keys together: as over all of them at once.
+
+    Parameters
+    ----------
+    contexts : sequence of array_like
+        ``(..., Tq, Dv)`` each, all of one shape: the context over each set of keys.
+    lses : sequence of array_like
+        ``(..., Tq)`` each, in the same order: what ``return_lse=True`` gave with them.
+    return_lse : bool, default False
+        Return the lse over all keys as well, to merge it further.
+
+    Returns
+    -------
+    context : ndarray
+        ``(..., Tq, Dv)``; with `return_lse` the named tuple ``(context, lse)``. A set in which a
+        query may attend to nothing (lse ``-inf``) counts for nothing; if that is so in every set,
+        the context is 0 and the lse ``-inf``.
+
+    Raises
+    ------
+    TypeError
+        If an array is not real, or a masked array or a tensor of another library.
+    ValueError
+        If there are no contexts, not as many lses, or shapes do not fit.
+
+    See Also
+    --------
+    attnc.vjp : the gradients, ``dcontexts, dlses = pullback(dcontext)``, a tuple of arrays each
+
+    Notes
+    -----
+    With ``l = log sum_s exp(l_s)`` it is ``c = sum_s exp(l_s - l) c_s``: attention once more, with
+    the lses for scores and the contexts for values. So caches may be split, and computed elsewhere
+    or later: Liu et al. 2023, "Ring attention with blockwise transformers for near-infinite
+    context"; Milakov and Gimelshein 2018, "Online normalizer calculation for softmax", section 3.1.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> rng = np.random.default_rng(0)
+    >>> query, key, value = (rng.standard_normal((n, 4)) for n in (2, 6, 6))
+    >>> parts = [
+    ...     attnc.dot_product_attention(query, key[s], value[s], return_lse=True)
+    ...     for s in (slice(0, 2), slice(2, 6))
+    ... ]
+    >>> merged = attnc.merge_attention([p.context for p in parts], [p.lse for p in parts])
+    >>> np.allclose(merged, attnc.dot_product_attention(query, key, value))
+    True
+    """
+    return _merge_vjp(contexts, lses, return_lse=return_lse)[0]
+
+
+def _merge_vjp(contexts, lses, *, return_lse=False):
+    given_contexts, given_lses = contexts, lses
+    contexts, lses = _parts("contexts", contexts), _parts("lses", lses)
+    _check_parts(contexts, lses)
+    scores, values = np.stack(lses, axis=-1)[..., None, :], np.stack(contexts, axis=-2)
+    # A set without keys is not read; and a mask, not its lse, says so: NaN there has no effect.
+    output, back = vjp(attend, scores, values, mask=scores != -np.inf, return_lse=return_lse)
+    context = (output.context if return_lse else output)[..., 0, :]
+    lse = output.lse[..., 0] if return_lse else None
+
+    def pullback(dcontext=None, *, dlse=None):
+        if dcontext is not None:
+            dcontext = _incoming("dcontext", dcontext, context)[..., None, :]
+        if dlse is not None and lse is not None:
+            dlse = _incoming("dlse", dlse, lse)[..., None]
+        dscores, dvalues = back(dcontext, dlse=dlse)
+        dcontexts = [np.ascontiguousarray(dvalues[..., s, :]) for s in range(len(contexts))]
+        dlses = [np.ascontiguousarray(dscores[..., 0, s]) for s in range(len(lses))]
+        required = {
+            "contexts": tuple(map(like, dcontexts, given_contexts)),
+            "lses": tuple(map(like, dlses, given_lses)),
+        }
+        return _gradients(required.values(), required)
+
+    return (LseResult(context, lse) if return_lse else context), pullback
+
+
+def _parts(name, arrays):
+    if not isinstance(arrays, (list, tuple, np.ndarray)):
+        raise TypeError(
+            f"merge_attention: {name} must be a sequence of arrays, got {type(arrays).__name__}"
+        )
+    return [real_array("merge_attention", f"{name}[{k}]", x) for k, x in enumerate(arrays)]
+
+
+def _check_parts(contexts, lses):
+    if not contexts or len(contexts) != len(lses):
+        raise ValueError(
+            "merge_attention: lses must hold one array for each of contexts, and at least one, got "
+            f"{len(contexts)} contexts and {len(lses)} lses"
+        )
+    shape = contexts[0].shape
+    if len(shape) < 2:
+        raise ValueError(
+            "merge_attention: contexts[0] must have at least 2 axes (time, feature), got shape "
+            f"{shape}"
+        )
+    for name, arrays, wanted in (("contexts", contexts, shape), ("lses", lses, shape[:-1])):
+        for k, array in enumerate(arrays):
+            if array.shape != wanted:
+                raise ValueError(
+                    f"merge_attention: {name}[{k}] must have shape {wanted}, as contexts[0] has "
+                    f"{shape}, got {array.shape}"
+                )
+
+
+def _incoming(name, gradient, output):
+    gradient = real_array("merge_attention", name, gradient)
+    if gradient.shape != output.shape:
+        raise ValueError(
+            f"merge_attention: {name} must have the shape of its output, {output.shape}, got "
+            f"{gradient.shape}"
+        )
+    return gradient
+
+
+register_vjp(merge_attention, _merge_vjp)

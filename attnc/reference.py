@@ -98,27 +98,51 @@ def _attention(
         output = collections.namedtuple("Attention", outputs)(**outputs)
 
     @np.errstate(all="ignore")
-    def pullback(dcontext=None, *, dweights=None, dlse=None):
-        """The gradients of sum(dcontext * context) + sum(dweights * weights) + sum(dlse * lse)."""
+    def stage_gradients(dcontext=None, dweights=None, dlse=None):
+        """The gradient at every stage, of what `pullback` says."""
         dcontext = np.zeros_like(context) if dcontext is None else np.asarray(dcontext, dtype)
         dweights = np.zeros_like(weights) if dweights is None else np.asarray(dweights, dtype)
         dlse = np.zeros_like(lse) if dlse is None else np.asarray(dlse, dtype)
 
-        dvalue = _sum_over_pairs(_T(weights * kept), dcontext, _T(allowed))
         dweights = np.where(allowed, (dcontext @ _T(value)) * kept + dweights, 0)
         mean = (weights * dweights).sum(axis=-1, keepdims=True)
         dlogits = np.where(allowed, weights * (dweights - mean + dlse[..., None]), 0)
         dscores = dlogits
         if softcap is not None:
             dscores = np.where(allowed, dlogits * (1 - np.tanh(scores / softcap) ** 2), 0)
+        return {
+            "scores": dscores,
+            "capped": dlogits,
+            "masked": dlogits,
+            "weights": dweights,
+            "context": dcontext,
+        }
 
-        gradients = {**score_gradients(dscores, allowed), "value": dvalue, "bias": dlogits}
+    @np.errstate(all="ignore")
+    def pullback(dcontext=None, *, dweights=None, dlse=None):
+        """The gradients of sum(dcontext * context) + sum(dweights * weights) + sum(dlse * lse)."""
+        at = stage_gradients(dcontext, dweights, dlse)
+        dvalue = _sum_over_pairs(_T(weights * kept), at["context"], _T(allowed))
+        gradients = {
+            **score_gradients(at["scores"], allowed),
+            "value": dvalue,
+            "bias": at["masked"],
+        }
         arguments = {**required, **optional}
         return Gradients(
             {name: _sum_to(gradients[name], array.shape) for name, array in arguments.items()},
             required,
         )
 
+    # For `attnc.stages`, which shows what is on the way.
+    pullback.stages = {
+        "scores": scores,
+        "capped": capped,
+        "masked": masked,
+        "weights": weights,
+        "context": context,
+    }
+    pullback.stage_gradients = stage_gradients
     return output, pullback
 
 

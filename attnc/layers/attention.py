@@ -7,8 +7,9 @@ that the masks allow, and returns the weighted sum of the values. They differ in
 import numpy as np
 
 from .. import functional
+from ..arrays import like
 from ..gradients import Gradients, vjp
-from .base import Layer, glorot, like, positive
+from .base import Layer, glorot, positive
 
 
 class _Attention(Layer):

@@ -9,9 +9,8 @@ import os
 
 import numpy as np
 
+from ..arrays import real_array
 from ..gradients import _describe
-
-FOREIGN = "torch", "jax", "jaxlib", "autograd"  # their arrays convert silently, and lose gradients
 
 
 class Arrays(dict):
@@ -188,23 +187,7 @@ class Layer:
 
     def _real(self, name, value, *shape):
         """`value` as an array of the layer's dtype and `shape` (ints match, strings are free)."""
-        package = type(value).__module__.partition(".")[0]
-        if package in FOREIGN:
-            raise self._error(
-                f"{name} must be a NumPy array, got {type(value).__name__} of "
-                f"{package} (convert it first)",
-                TypeError,
-            )
-        if isinstance(value, np.ma.MaskedArray):
-            raise self._error(
-                f"{name} must be a plain array, got a masked array "
-                "(its mask would be lost: pass .data, and the mask as an argument)",
-                TypeError,
-            )
-        array = np.asarray(value)
-        kind = array.dtype
-        if kind.kind not in "fiu" and kind.name != "bfloat16" or kind.itemsize > 8:
-            raise self._error(f"{name} must be real, got {kind}", TypeError)
+        array = real_array(type(self).__name__, name, value)
         self._check_shape(name, array.shape, shape)
         return array.astype(self.dtype, copy=False)
 
@@ -269,14 +252,6 @@ def copy_arrays(where, arrays, state):
         )
     for name, array in arrays.items():
         array[...] = state[name]
-
-
-def like(gradient, argument):
-    """The gradient in the dtype of its argument, where that is a float (else as computed)."""
-    dtype = getattr(argument, "dtype", None)
-    if dtype is None or dtype == gradient.dtype or dtype.kind != "f" and dtype.name != "bfloat16":
-        return gradient
-    return gradient.astype(dtype.newbyteorder("="))
 
 
 def positive(layer, **sizes):

@@ -5,6 +5,7 @@ import collections
 import numpy as np
 
 from .. import functional
+from ..arrays import like
 from ..gradients import Gradients, vjp
 from .attention import (
     AdditiveAttention,
@@ -12,7 +13,7 @@ from .attention import (
     DotProductAttention,
     MultiplicativeAttention,
 )
-from .base import Layer, Output, glorot, like, positive
+from .base import Layer, Output, glorot, positive
 from .recurrent import CELLS, Packing, Sweep, join, parts, read_state
 
 

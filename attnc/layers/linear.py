@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from ..arrays import like
 from ..gradients import Gradients
-from .base import Layer, glorot, like, positive
+from .base import Layer, glorot, positive
 
 
 class Linear(Layer):

@@ -18,8 +18,9 @@ import inspect
 
 import numpy as np
 
+from ..arrays import like
 from ..gradients import Gradients
-from .base import Layer, Output, add_dropout, glorot, like, orthogonal, positive
+from .base import Layer, Output, add_dropout, glorot, orthogonal, positive
 
 
 class RecurrentOutput(Output, collections.namedtuple("RecurrentOutput", ["outputs", "state"])):

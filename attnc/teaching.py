@@ -1,0 +1,243 @@
+"""Attention stage by stage, for teaching: every intermediate array, and the gradient at each.
+
+The functions of `attnc.functional` are fused: scores and weights never exist as a whole. Here they
+do, computed by the formulas of `attnc.reference`, to be looked at.
+"""
+
+import html
+
+import numpy as np
+
+from attnc import functional, reference
+
+__all__ = ["stages"]
+
+_SCORE = {
+    "dot_product_attention": "scale * q_i . k_j",
+    "multiplicative_attention": "q_i W k_j",
+    "additive_attention": "v . tanh(q_i Wq + k_j Wk + b)",
+    "cosine_attention": "scale * q_i . k_j / (|q_i| |k_j|)",
+    "attend": "given",
+}
+
+
+def stages(function, *arrays, **options):
+    """Run an attention function unfused and keep every stage of it.
+
+    Parameters
+    ----------
+    function : function
+        `attnc.dot_product_attention`, `attnc.multiplicative_attention`,
+        `attnc.additive_attention`, `attnc.cosine_attention` or `attnc.attend`.
+    *arrays
+        The arrays of `function`, as in a call of it.
+    **options
+        The options of `function`, as in a call of it. The ``return_`` flags change nothing here.
+
+    Returns
+    -------
+    Stages
+        With the attributes `scores`, `capped`, `masked`, `weights`, `context`, and the method
+        `gradients`. Printed, or as the value of a notebook's cell, it is a table.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `function` does; and TypeError if `function` is none of those named.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> query, key, value = np.eye(2), np.eye(2), np.array([[1.0], [2.0]])
+    >>> s = attnc.stages(attnc.dot_product_attention, query, key, value, scale=1, causal=True)
+    >>> s
+    Stages of dot_product_attention
+    scores   (2, 2)  s_ij = scale * q_i . k_j
+        [[1. 0.]
+         [0. 1.]]
+    capped   (2, 2)  s_ij: there is no softcap
+        [[1. 0.]
+         [0. 1.]]
+    masked   (2, 2)  -inf where query i may not attend to key j
+        [[  1. -inf]
+         [  0.   1.]]
+    weights  (2, 2)  softmax over j: exp(l_ij) / sum_j exp(l_ij)
+        [[1.     0.    ]
+         [0.2689 0.7311]]
+    context  (2, 1)  c_i = sum_j w_ij v_j
+        [[1.    ]
+         [1.7311]]
+    >>> s.gradients(np.ones((2, 1))).scores
+    array([[ 0.        ,  0.        ],
+           [-0.19661193,  0.19661193]])
+    """
+    name = getattr(function, "__name__", None)
+    if name not in _SCORE or getattr(functional, name) is not function:
+        known = ", ".join(_SCORE)
+        shown = name or type(function).__name__
+        raise TypeError(f"stages: function must be one of {known}, got {shown}")
+    options = {**options, "return_weights": False, "return_lse": False}
+    if options.get("dropout"):
+        options["rng"] = functional._dropout_key(options.get("rng"))
+    context = function(*arrays, **options)  # all checks are there, and the dtype of the result
+    # float16 and bfloat16 are computed in float32
+    dtype = np.float64 if context.dtype == np.float64 else np.float32
+    _, pullback = reference.vjp(getattr(reference, name), *arrays, **options, dtype=dtype)
+    return Stages(name, pullback, options)
+
+
+class _Table:
+    """Arrays by name, each with a formula, that print as a table."""
+
+    def __init__(self, title, entries):
+        self._title = title
+        self._formulas = {name: formula for name, (formula, _) in entries.items()}
+        for name, (_, array) in entries.items():
+            setattr(self, name, array)
+
+    def _rows(self):
+        for name, formula in self._formulas.items():
+            yield name, formula, getattr(self, name)
+
+    def __repr__(self):
+        rows = list(self._rows())
+        name_width = max(len(name) for name, _, _ in rows)
+        shape_width = max(len(str(array.shape)) for _, _, array in rows)
+        lines = [self._title]
+        for name, formula, array in rows:
+            shape = str(array.shape)
+            lines.append(f"{name:{name_width}}  {shape:{shape_width}}  {formula}".rstrip())
+            text = np.array2string(
+                array, precision=4, suppress_small=True, threshold=200, edgeitems=3, prefix=" " * 4
+            )
+            lines.append("    " + text)
+        return "\n".join(lines)
+
+    def _repr_html_(self):
+        rows = "".join(
+            f"<tr><th style='text-align:left;vertical-align:top'>{name}</th>"
+            f"<td style='text-align:left;vertical-align:top'><code>{html.escape(formula)}</code>"
+            f"<br>{array.shape}</td><td>{_matrix(array)}</td></tr>"
+            for name, formula, array in self._rows()
+        )
+        return f"<table><caption>{html.escape(self._title)}</caption>{rows}</table>"
+
+
+class Stages(_Table):
+    """The stages of one call, each an array over all leading axes, in the computing dtype.
+
+    Attributes
+    ----------
+    scores : ndarray
+        ``(..., Tq, Tk)``, what the mechanism gives, scale included.
+    capped : ndarray
+        ``(..., Tq, Tk)``, after `softcap`.
+    masked : ndarray
+        ``(..., Tq, Tk)``, after `bias` and all masks: ``-inf`` where a query may not attend.
+    weights : ndarray
+        ``(..., Tq, Tk)``, their softmax, before dropout.
+    context : ndarray
+        ``(..., Tq, Dv)``.
+    """
+
+    def __init__(self, name, pullback, options):
+        cap = options.get("softcap")
+        bias = options.get("bias") is not None
+        entries = {
+            "scores": f"s_ij = {_SCORE[name]}",
+            "capped": f"{cap} * tanh(s_ij / {cap})" if cap else "s_ij: there is no softcap",
+            "masked": ("capped + bias, " if bias else "")
+            + "-inf where query i may not attend to key j",
+            "weights": "softmax over j: exp(l_ij) / sum_j exp(l_ij)",
+            "context": "c_i = sum_j "
+            + ("dropout(w_ij)" if options.get("dropout") else "w_ij")
+            + " v_j",
+        }
+        super().__init__(
+            f"Stages of {name}",
+            {stage: (text, pullback.stages[stage]) for stage, text in entries.items()},
+        )
+        self._name, self._pullback, self._cap = name, pullback, cap
+
+    def gradients(self, dcontext=None, *, dweights=None, dlse=None):
+        """The gradient at every stage and of every argument.
+
+        Parameters
+        ----------
+        dcontext : array_like, optional
+            ``(..., Tq, Dv)``, the gradient of the context.
+        dweights : array_like, optional
+            ``(..., Tq, Tk)``, one that comes to the weights besides.
+        dlse : array_like, optional
+            ``(..., Tq)``, one that comes to the lse.
+
+        Returns
+        -------
+        object
+            With the attributes `context`, `weights`, `masked`, `capped`, `scores`, in the order in
+            which backward computes them, then the arguments by name: `query`, `key`, `value`, ...
+            It prints like the stages.
+
+        Raises
+        ------
+        ValueError
+            If a gradient has not the shape of its stage.
+        """
+        given = {"dcontext": dcontext, "dweights": dweights, "dlse": dlse}
+        shapes = {
+            "dcontext": self.context.shape,
+            "dweights": self.weights.shape,
+            "dlse": self.weights.shape[:-1],
+        }
+        for name, gradient in given.items():
+            if gradient is not None and np.shape(gradient) != shapes[name]:
+                raise ValueError(
+                    f"gradients: {name} must have shape {shapes[name]}, got {np.shape(gradient)}"
+                )
+        at = self._pullback.stage_gradients(**given)
+        slope = "dcapped (1 - tanh(s_ij / softcap)^2)" if self._cap else "dcapped"
+        formulas = {
+            "context": "given",
+            "weights": "dw_ij = dc_i . v_j",
+            "masked": "w_ij (dw_ij - sum_j w_ij dw_ij)",
+            "capped": "dmasked",
+            "scores": slope,
+        }
+        entries = {stage: (text, at[stage]) for stage, text in formulas.items()}
+        for name, gradient in vars(self._pullback(**given)).items():
+            entries[name] = "", gradient
+        if self._name == "attend":  # the stage and the argument are one
+            entries["scores"] = slope, entries["scores"][1]
+        return _Table(f"Gradients of {self._name}", entries)
+
+
+# ---- one array as HTML ----
+
+_MOST = 12  # rows and columns that are shown
+
+
+def _matrix(array):
+    """The last two axes of the first element, shaded: blue above 0, red below."""
+    matrix = np.asarray(array, np.float64)
+    note = ""
+    if matrix.ndim > 2:
+        first = (0,) * (matrix.ndim - 2)
+        note = f"[{', '.join(map(str, first))}] of {array.shape[:-2]}"
+        matrix = matrix[first] if matrix.size else matrix.reshape(0, matrix.shape[-1])
+    matrix = np.atleast_2d(matrix)
+    shown = matrix[:_MOST, :_MOST]
+    if shown.shape != matrix.shape:
+        note += f" the first {shown.shape} of {matrix.shape}"
+    finite = np.abs(matrix[np.isfinite(matrix)])
+    top = finite.max(initial=0) or 1
+    cells = "".join("<tr>" + "".join(_cell(x, top) for x in row) + "</tr>" for row in shown)
+    return f"<table style='font-family:monospace'>{cells}</table>{html.escape(note.strip())}"
+
+
+def _cell(x, top):
+    style = "text-align:right;padding:1px 6px"
+    if not np.isfinite(x):
+        return f"<td style='{style};color:#999'>{x:g}</td>"
+    colour = "31,119,180" if x > 0 else "214,39,40"
+    style += f";background:rgba({colour},{0.75 * abs(x) / top:.2f})"
+    return f"<td style='{style}'>{x:.4g}</td>"
