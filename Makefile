@@ -13,6 +13,7 @@ ARGS =
 EXTRA =
 RUFF = ruff==0.17.5
 
+comma = ,
 run = $(VENV)/bin/python
 pip = $(run) -m pip install --quiet --disable-pip-version-check
 python = $(notdir $(PYTHON))
@@ -22,6 +23,10 @@ help:
 	@echo 'make demo    train a translator (about a minute) and draw what it looked at'
 	@echo 'make test    run the tests'
 	@echo 'make bench   compare the speed with that of PyTorch, JAX and NumPy'
+	@echo 'make asan    run the tests with AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make tsan    run kernels and thread pool, without Python, with ThreadSanitizer'
+	@echo 'make emulate run the kernels for another processor (CC, RUN), without Python'
+	@echo 'make coverage  count the lines of C that the tests reach'
 	@echo 'make lint    check the style of the Python files'
 	@echo 'make clean   remove everything that these made'
 
@@ -34,6 +39,52 @@ test: $(VENV)/test
 
 bench: $(VENV)/bench
 	$(run) -m benchmarks $(ARGS)
+
+# A copy of the tree, built with other flags. Sanitizers come before all other libraries; Python
+# itself leaks on purpose. With malloc for every object, a stray pointer hits a red zone.
+copied = attnc csrc tests examples benchmarks setup.py pyproject.toml Makefile \
+    README.md CONTRIBUTING.md LICENSE MANIFEST.in
+define copy
+rm -rf build/$(1)
+mkdir -p build/$(1)
+cp -R $(copied) build/$(1)
+rm -f build/$(1)/attnc/*.so
+cd build/$(1) && ATTNC_CFLAGS="$(2)" $(abspath $(run)) setup.py --quiet build_ext --inplace
+endef
+library = $$($${CC:-gcc} -print-file-name=$(1).so)
+
+# Left out: what trains or measures memory, and what reads the checkout.
+unsuited = --ignore=tests/test_translate.py --ignore=tests/test_notebooks.py \
+    --ignore=tests/test_benchmarks.py --ignore=tests/test_packaging.py \
+    --ignore=tests/test_torch.py --ignore=tests/test_source.py
+
+asan: $(VENV)/test
+	$(call copy,asan,-O1 -g -fno-omit-frame-pointer -fsanitize=address$(comma)undefined \
+	    -fno-sanitize-recover=all)
+	cd build/asan && LD_PRELOAD="$(call library,libasan) $(call library,libubsan)" \
+	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
+	    $(abspath $(run)) -m pytest -n auto $(unsuited) $(ARGS)
+
+harness = $(wildcard csrc/targets/*.c) csrc/dispatch.c csrc/pool.c csrc/scratch.c tests/c/harness.c
+strict = -std=c11 -Wall -Wextra -Werror -ffp-contract=off -pthread
+
+tsan:
+	mkdir -p build
+	$(CC) -O1 -g -fsanitize=thread $(strict) $(harness) -o build/tsan -lm
+	setarch --addr-no-randomize build/tsan
+
+# make emulate CC=aarch64-linux-gnu-gcc RUN="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+emulate:
+	mkdir -p build
+	$(CC) -O2 $(strict) $(harness) -o build/harness -lm
+	$(RUN) build/harness
+
+coverage: $(VENV)/test
+	$(call copy,coverage,-O0 -g --coverage -fprofile-update=atomic)
+	cd build/coverage && $(abspath $(run)) -m pytest -n auto $(unsuited) $(ARGS)
+	$(pip) 'gcovr>=7'
+	cd build/coverage && $(abspath $(run)) -m gcovr --filter csrc/ --fail-under-line 95 \
+	    --merge-mode-functions=merge-use-line-min --txt --html-details coverage.html
 
 lint: $(VENV)/lint
 	$(run) -m ruff check .
@@ -89,5 +140,5 @@ printf '\043include <math.h>\n' | $$cc -fsyntax-only -x c - 2>/dev/null || \
 test -z "$$what" || echo "$$what: apt install" $$apt
 endef
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test bench asan tsan emulate coverage lint clean
 .DELETE_ON_ERROR:

@@ -8,11 +8,11 @@
 enum { ALIGNMENT = 64 };
 
 /* Blocks of KEEP_FROM to KEEP_AT_MOST bytes are kept, up to SLOTS of them and KEEP_IN_ALL bytes. */
-enum { SLOTS = 16, KEEP_FROM = 64 << 10, KEEP_IN_ALL = 48 << 20 };
+enum { SLOTS = 16, KEEP_FROM = 64 << 10, KEEP_AT_MOST = 8 << 20 };
 #ifdef __SANITIZE_ADDRESS__
-static const size_t KEEP_AT_MOST = 0; /* or a use after release would not be seen */
+enum { KEEP_IN_ALL = 0 }; /* or a use after release would not be seen */
 #else
-static const size_t KEEP_AT_MOST = (size_t)8 << 20;
+enum { KEEP_IN_ALL = 48 << 20 };
 #endif
 
 /* What stands before an aligned block. */

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import attnc
 from attnc import _core
@@ -11,6 +12,22 @@ from attnc import _core
 
 def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=0, help="seed of the rng fixture (default: 0)")
+    parser.addoption(
+        "--cases", type=int, help="random cases of each property (default: 400, always the same)"
+    )
+
+
+def pytest_configure(config):
+    cases = config.getoption("cases")
+    settings.register_profile(
+        "properties",
+        max_examples=cases or 400,
+        derandomize=cases is None,
+        database=None,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 def pytest_report_header(config):
