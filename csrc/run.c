@@ -140,6 +140,9 @@ static int run_forward(attnc_call *c, int save)
     a->stats = c->stats ? PyArray_DATA(c->stats) : NULL;
     a->scores_copy = c->saved_scores ? PyArray_DATA(c->saved_scores) : NULL;
 
+    if (PyArray_SIZE(c->context) == 0 && !c->lse && !c->weights && !save)
+        return 0; /* nothing to write, even if there are 2^40 elements of it */
+
     /* Packing the keys pays over many queries, but every thread wants some tasks. */
     const attnc_kernels *k = c->kernels;
     ptrdiff_t blocks = divide_up(a->Tq, k->query_block), share = 8;
