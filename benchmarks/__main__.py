@@ -1,6 +1,6 @@
 """Compare attnc with PyTorch, JAX and plain NumPy, and with what the machine can do.
 
-    python -m benchmarks                        everything, about half an hour
+    python -m benchmarks                        everything, a quarter of an hour
     python -m benchmarks --kinds decode         some kinds; prints the tables
     python -m benchmarks --list                 the kinds
     python -m benchmarks --no-run --readme      write the tables anew from results.json
