@@ -67,17 +67,22 @@ static int is_kept(int ndim, const npy_intp *shape, int type)
     return attnc_is_kept(bytes);
 }
 
-PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type)
+static PyObject *new_array(int ndim, const npy_intp *shape, int type, int zeroed)
+{
+    return zeroed ? PyArray_ZEROS(ndim, shape, type, 0) : PyArray_SimpleNew(ndim, shape, type);
+}
+
+PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int zeroed)
 {
     PyObject *array = NULL, *before = PyDataMem_GetHandler();
     if (!before)
         return NULL;
     if (before != PyDataMem_DefaultHandler || !is_kept(ndim, shape, type))
-        array = PyArray_SimpleNew(ndim, shape, type); /* an allocator that the user chose stays */
+        array = new_array(ndim, shape, type, zeroed); /* an allocator that the user chose stays */
     else {
         PyObject *same = PyDataMem_SetHandler(capsule);
         if (same)
-            array = PyArray_SimpleNew(ndim, shape, type);
+            array = new_array(ndim, shape, type, zeroed);
         PyObject *ours = same ? PyDataMem_SetHandler(before) : NULL;
         if (!ours)
             Py_CLEAR(array);

@@ -15,7 +15,7 @@
 /* Once, when the module is imported. -1 on error. */
 int attnc_arrays_init(void);
 
-/* C-contiguous, not filled; or NULL with an error. */
-PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type);
+/* C-contiguous, zeroed or not filled; or NULL with an error. */
+PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int zeroed);
 
 #endif

@@ -68,23 +68,14 @@ static int time_is_up(const struct timespec *start)
            SPIN_NANOSECONDS;
 }
 
-/* Until there is another job than `seen`, but not for long. */
-static void spin_for_job(unsigned long seen)
-{
-    struct timespec start;
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    while (atomic_load(&posted) == seen && !time_is_up(&start))
-        pause_a_little();
-}
-
-/* Until no worker is inside, but not for long. */
-static void spin_for_end(void)
-{
-    struct timespec start;
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    while (atomic_load(&inside) > 0 && !time_is_up(&start))
-        pause_a_little();
-}
+/* Looks for the condition to end, but not for long. */
+#define SPIN_WHILE(CONDITION)                                                                      \
+    do {                                                                                           \
+        struct timespec start;                                                                     \
+        clock_gettime(CLOCK_MONOTONIC, &start);                                                    \
+        while ((CONDITION) && !time_is_up(&start))                                                 \
+            pause_a_little();                                                                      \
+    } while (0)
 
 static void run_tasks(const job *j, int thread)
 {
@@ -116,7 +107,7 @@ static void *worker(void *index)
         if (--inside == 0)
             pthread_cond_signal(&job_left);
         pthread_mutex_unlock(&lock);
-        spin_for_job(seen);
+        SPIN_WHILE(atomic_load(&posted) == seen);
         pthread_mutex_lock(&lock);
     }
     return NULL;
@@ -180,7 +171,7 @@ void attnc_parallel_for(attnc_kernel_fn kernel, const void *args, ptrdiff_t task
     pthread_mutex_unlock(&lock);
 
     run_tasks(&mine, 0);
-    spin_for_end();
+    SPIN_WHILE(atomic_load(&inside) > 0);
 
     pthread_mutex_lock(&lock);
     while (inside > 0)

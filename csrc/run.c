@@ -115,7 +115,7 @@ static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns)
     shape[ndim++] = c->a.Tq;
     if (columns >= 0)
         shape[ndim++] = columns;
-    return attnc_new_array(ndim, shape, real_type(c));
+    return attnc_new_array(ndim, shape, real_type(c), 0);
 }
 
 static int run_forward(attnc_call *c, int save)
@@ -287,10 +287,8 @@ void *attnc_want(attnc_call *c, attnc_gradients *g, const attnc_operand *operand
         return NULL;
     /* Kernels skip the tiles of scores and bias that are not allowed; all else they write whole. */
     const int zeroed = operand == &c->scores || operand == &c->bias;
-    const int ndim = PyArray_NDIM(operand->array);
-    npy_intp *shape = PyArray_DIMS(operand->array);
-    new->array = zeroed ? (PyArrayObject *)PyArray_ZEROS(ndim, shape, real_type(c), 0)
-                        : attnc_new_array(ndim, shape, real_type(c));
+    new->array = attnc_new_array(PyArray_NDIM(operand->array), PyArray_DIMS(operand->array),
+                                 real_type(c), zeroed);
     if (!new->array)
         g->failed = 1;
     return new->array ? PyArray_DATA(new->array) : NULL;

@@ -1,0 +1,98 @@
+"""Numbers at the ends of their range: the mathematically right answer, never an accident."""
+
+import numpy as np
+import pytest
+from arrays import FUNCTIONS, inputs
+from checks import EVERYTHING, check, evaluate, incoming
+
+import attnc
+
+SCALED = ("dot_product_attention", "cosine_attention")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_subnormal_values(name, dtype, isa, rng):
+    """They are numbers: the context of equal values is that value."""
+    arrays, own = inputs(name, rng, dtype)
+    value = 1 if name == "attend" else 2
+    arrays = list(arrays)
+    tiny = np.finfo(dtype).smallest_subnormal
+    arrays[value] = np.full_like(arrays[value], 64 * tiny)
+    context = getattr(attnc, name)(*arrays, **own)
+    assert (abs(context / tiny - 64) <= 4).all()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_subnormal_everything(name, dtype, isa, rng):
+    """Scores of about 0, so weights of about 1 / Tk; the cosine does not see the size at all."""
+    arrays, own = inputs(name, rng, dtype)
+    small = np.finfo(dtype).smallest_normal / 8
+    count = 1 if name == "attend" else 2
+    arrays = [x * small if k < count else x for k, x in enumerate(arrays)]
+    if name == "cosine_attention":  # |q|^2 would be 0 in this dtype: a zero vector has score 0
+        assert np.isfinite(attnc.cosine_attention(*arrays, **own)).all()
+        return
+    if name == "additive_attention":
+        own = {key: x for key, x in own.items() if key != "score_bias"}
+    check(name, arrays, own, rng)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e10, 1e30])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_beyond_the_exponential(size, sign, dtype, isa, rng):
+    scores, value = inputs("attend", rng, dtype)[0]
+    check("attend", (sign * dtype(size) * scores, value), {}, rng)
+
+
+@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize("scale", [0, -0.0, -3.0])
+def test_scale_of_any_sign(name, scale, dtype, isa, rng):
+    (query, key, value), _ = inputs(name, rng, dtype)
+    output, gradients = check(name, (query, key, value), {"scale": scale}, rng)
+    if scale == 0:
+        np.testing.assert_allclose(output.weights, 1 / 7, rtol=4 * np.finfo(dtype).eps)
+        assert not gradients.query.any() and not gradients.key.any()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_negative_zero_is_zero(name, dtype, isa, rng):
+    """In a bias, a score, an incoming gradient."""
+    arrays, own = inputs(name, rng, dtype)
+    zero = {"bias": np.zeros((2, 5, 7), dtype)}
+    output = getattr(attnc, name)(*arrays, **own, **zero, **EVERYTHING)
+    d = incoming(rng, output, dtype)
+    d["dlse"] = np.zeros_like(d["dlse"])
+    expected = evaluate(name, arrays, {**own, **zero}, d)
+    negative = {"bias": -zero["bias"]}
+    got = evaluate(name, arrays, {**own, **negative}, d | {"dlse": -d["dlse"]})
+    for x, y in zip(got[0], expected[0], strict=True):
+        np.testing.assert_array_equal(x, y)
+    for field, gradient in expected[1].items():
+        np.testing.assert_array_equal(got[1][field], gradient, err_msg=field)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_one_score_far_above(name, dtype, isa, rng):
+    """All the weight goes to one key, exactly; the others get exactly nothing."""
+    arrays, own = inputs(name, rng, dtype)
+    bias = np.zeros((2, 5, 7), dtype)
+    bias[..., 3] = 1e6
+    output, gradients = evaluate(
+        name,
+        arrays,
+        {**own, "bias": bias},
+        incoming(rng, getattr(attnc, name)(*arrays, **own, **EVERYTHING), dtype),
+    )
+    np.testing.assert_array_equal(output.weights, np.broadcast_to(np.arange(7) == 3, (2, 5, 7)))
+    value = arrays[1 if name == "attend" else 2]
+    np.testing.assert_array_equal(output.context, np.broadcast_to(value[:, 3:4], (2, 5, 13)))
+    assert not np.delete(gradients["value"], 3, axis=1).any()
+
+
+def test_no_overflow_on_the_way(dtype, isa):
+    """Scores of almost the largest number: their differences still are what counts."""
+    most = np.finfo(dtype).max / 2
+    scores = np.array([[most, -most, most]], dtype)
+    output = attnc.attend(scores, np.eye(3, dtype=dtype), **EVERYTHING)
+    np.testing.assert_array_equal(output.weights, [[0.5, 0, 0.5]])
+    np.testing.assert_array_equal(output.lse, [most])
