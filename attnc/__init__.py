@@ -7,7 +7,7 @@ Training: `attnc.losses`, `attnc.optim`, `attnc.data`. For teaching: `stages`, p
 """
 
 from attnc import data, functional, gradients, layers, losses, optim, plot, reference
-from attnc.functional import *  # noqa: F403
+from attnc.functional.attention import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
 from attnc.teaching import stages
@@ -16,7 +16,7 @@ from attnc.threads import get_num_threads, set_num_threads
 __version__ = "0.1.0"
 
 __all__ = [
-    *functional.__all__,
+    *functional.attention.__all__,
     *layers.__all__,
     "data",
     "functional",

@@ -8,6 +8,9 @@ context, or a tuple of what was asked for; with `save` the tuple (context, weigh
 None where not asked for. ``<function>_backward`` takes `saved`, the gradients of the outputs (None:
 zero), and the arguments of the forward call without `save`. It returns the gradients of all real
 arguments, None for those not given.
+
+The recurrent loops, the loss and the product take arrays that attnc.functional and attnc.losses
+have checked and made, all of one float type; here they are only held against each other.
 """
 
 from typing import Any, Final, TypeAlias
@@ -25,6 +28,7 @@ _Outputs: TypeAlias = _Array | tuple[_Array | _Saved | None, ...]
 _Gradients: TypeAlias = tuple[_Array | None, ...]
 
 MAX_THREADS: Final[int]
+STEP_ROWS: Final[int]
 
 def dot_product_attention(
     query: _Real,
@@ -246,6 +250,41 @@ def attend_backward(
 
 # ---- threads and instruction sets ----
 
+def empty(like: _Array, shape: tuple[int, ...], /) -> _Array: ...
+def product(a: _Array, b: _Array, /) -> _Array: ...
+def panels(matrix: _Array, groups: int, /) -> _Array: ...
+def recurrent_forward(
+    cell: str,
+    units: int,
+    batch: int,
+    counts: _Array,
+    sweeps: tuple[tuple[_Array | None, ...], ...],
+    outputs: _Array | None,
+    /,
+) -> None: ...
+def recurrent_backward(
+    cell: str,
+    units: int,
+    batch: int,
+    counts: _Array,
+    sweeps: tuple[tuple[_Array | None, ...], ...],
+    doutputs: _Array | None,
+    /,
+) -> None: ...
+def loop(
+    like: _Array,
+    steps: int,
+    batch: int,
+    operations: tuple[tuple[Any, ...], ...],
+    backward: bool,
+    /,
+) -> None: ...
+def cross_entropy(
+    logits: _Array, targets: _Array, smoothing: float, /
+) -> tuple[_Array, _Array]: ...
+def cross_entropy_backward(
+    logits: _Array, targets: _Array, smoothing: float, saved: _Array, factor: float, /
+) -> _Array: ...
 def get_num_threads() -> int: ...
 def set_num_threads(n: int, /) -> None: ...
 def isa_names() -> tuple[str, ...]: ...

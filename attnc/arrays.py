@@ -5,7 +5,7 @@ The functions in C have the same checks in csrc/args.c.
 
 import numpy as np
 
-__all__ = ["like", "real_array"]
+__all__ = ["computing_dtype", "integer_lengths", "like", "real_array"]
 
 FOREIGN = "torch", "jax", "jaxlib", "autograd"  # their arrays convert silently, and lose gradients
 
@@ -46,6 +46,23 @@ def real_array(where, name, value):
     return array
 
 
+def computing_dtype(arrays):
+    """The type in which arrays are computed together.
+
+    float64 where any array is of it, or of integers; float32 for all narrower floats.
+
+    Parameters
+    ----------
+    arrays : iterable of ndarray
+
+    Returns
+    -------
+    dtype
+    """
+    wide = any(a.dtype == np.float64 or a.dtype.kind in "iu" for a in arrays)
+    return np.dtype(np.float64 if wide else np.float32)
+
+
 def like(gradient, argument):
     """The gradient in the dtype of its argument, where that is a float (else as computed).
 
@@ -63,3 +80,38 @@ def like(gradient, argument):
     if dtype is None or dtype == gradient.dtype or dtype.kind != "f" and dtype.name != "bfloat16":
         return gradient
     return gradient.astype(dtype.newbyteorder("="))
+
+
+def integer_lengths(where, name, lengths, batch, time):
+    """`lengths` as integers of shape (batch,), each in 0..time.
+
+    Parameters
+    ----------
+    where, name : str
+        What the error text begins with: ``<where>: <name> must ...``.
+    lengths : int or array_like of int
+    batch, time : int
+
+    Returns
+    -------
+    ndarray of intp
+
+    Raises
+    ------
+    TypeError
+        If `lengths` are not integers.
+    ValueError
+        If their shape does not fit, or one is outside 0..time.
+    """
+    array = np.asarray(lengths)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{where}: {name} must be integers, got {array.dtype}")
+    if array.shape in ((), (1,)):
+        array = np.broadcast_to(array, (batch,))
+    if array.shape != (batch,):
+        raise ValueError(
+            f"{where}: {name} must have shape ({batch},) to match the batch, got {array.shape}"
+        )
+    if batch and not 0 <= array.min() <= array.max() <= time:
+        raise ValueError(f"{where}: {name} must lie in 0..{time}, got {array.min()}..{array.max()}")
+    return array.astype(np.intp, copy=False)

@@ -8,7 +8,10 @@ method ``_vjp``.
 
 from __future__ import annotations
 
-__all__ = ["Gradients", "register_vjp", "vjp"]
+import sys
+from collections import namedtuple
+
+__all__ = ["Gradients", "register_vjp", "result_type", "vjp"]
 
 _rules = {}  # function -> rule(*arrays, **options) returning (output, pullback)
 
@@ -68,6 +71,29 @@ def _describe(value):
     if isinstance(value, tuple):
         return "(" + ", ".join(_describe(v) for v in value) + ")"
     return f"{value.dtype} {value.shape}"
+
+
+def result_type(name, fields):
+    """A named tuple whose repr shows shapes, not numbers.
+
+    Parameters
+    ----------
+    name : str
+    fields : str
+        The names of the fields, separated by spaces.
+
+    Returns
+    -------
+    type
+    """
+    base = namedtuple(name, fields)
+
+    def __repr__(self):
+        shown = ", ".join(f"{field}={_describe(getattr(self, field))}" for field in self._fields)
+        return f"{name}({shown})"
+
+    module = sys._getframe(1).f_globals["__name__"]  # as namedtuple does: for pickle
+    return type(name, (base,), {"__slots__": (), "__repr__": __repr__, "__module__": module})
 
 
 def register_vjp(function, rule):

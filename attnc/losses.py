@@ -2,13 +2,18 @@
 
 import numpy as np
 
+from . import _core
+from .arrays import computing_dtype, like, real_array
 from .gradients import Gradients, register_vjp
 
 __all__ = ["softmax_cross_entropy"]
 
 
-def softmax_cross_entropy(logits, targets, *, ignore_index=None):
+def softmax_cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
     """Mean over the targets of ``-log softmax(logits)[target]``, in nats.
+
+    Computed without an array of probabilities: what is kept for the gradient are two numbers a
+    target.
 
     Parameters
     ----------
@@ -18,6 +23,10 @@ def softmax_cross_entropy(logits, targets, *, ignore_index=None):
         Class of each, in 0..V-1, or ignore_index.
     ignore_index : int, optional
         A target that does not count, such as the padding token. Its logits are not read.
+    label_smoothing : float, default 0.0
+        ``e`` in 0 <= e < 1: the loss is the cross-entropy with ``1 - e`` at the target and ``e /
+        V`` at every class (Szegedy et al. 2016, "Rethinking the Inception architecture for computer
+        vision", section 7).
 
     Returns
     -------
@@ -29,7 +38,7 @@ def softmax_cross_entropy(logits, targets, *, ignore_index=None):
     TypeError
         If logits are not real or targets are not integers.
     ValueError
-        If the shapes do not match or a target is out of range.
+        If the shapes do not match, or a target or label_smoothing is out of range.
 
     Examples
     --------
@@ -43,56 +52,51 @@ def softmax_cross_entropy(logits, targets, *, ignore_index=None):
     array([[ 0.25,  0.25,  0.25, -0.75],
            [ 0.  ,  0.  ,  0.  ,  0.  ]])
     """
-    return _softmax_cross_entropy_vjp(logits, targets, ignore_index=ignore_index)[0]
+    return _softmax_cross_entropy_vjp(
+        logits, targets, ignore_index=ignore_index, label_smoothing=label_smoothing
+    )[0]
 
 
-def _softmax_cross_entropy_vjp(logits, targets, *, ignore_index=None):
-    logits, targets = np.asarray(logits), np.asarray(targets)
-    _check(logits, targets)
-    floating = logits.dtype.kind == "f"
-    dtype = np.result_type(logits, np.float32) if floating else np.dtype(np.float64)
+def _softmax_cross_entropy_vjp(logits, targets, *, ignore_index=None, label_smoothing=0.0):
+    given, logits = logits, real_array("softmax_cross_entropy", "logits", logits)
+    targets = np.asarray(targets)
+    _check(logits, targets, label_smoothing)
     classes = logits.shape[-1]
-    counted = targets != ignore_index if ignore_index is not None else np.ones(targets.shape, bool)
-    target = targets[counted]
-    if target.size and not 0 <= target.min() <= target.max() < classes:
+    counted = np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
+    found = targets[counted]
+    if found.size and not 0 <= found.min() <= found.max() < classes:
         raise ValueError(
             f"softmax_cross_entropy: targets must lie in 0..{classes - 1}, "
-            f"got {target.min()}..{target.max()}"
+            f"got {found.min()}..{found.max()}"
             + ("" if ignore_index is not None else " (padding? pass ignore_index=)")
         )
-
-    # log softmax(x)[i] = x_i - m - log sum_j exp(x_j - m) with m = max(x), over counted rows alone
-    rows = logits[counted].astype(dtype, copy=False)
-    rows -= rows.max(axis=-1, keepdims=True) if target.size else 0
-    index = np.arange(target.size), target
-    picked = rows[index]
-    np.exp(rows, out=rows)
-    total = rows.sum(axis=-1)
-    losses = np.log(total) - picked
-    loss = losses.sum(dtype=np.float64) / max(target.size, 1)
-    rows /= total[:, None]  # now the probabilities
+    dtype = computing_dtype([logits])
+    shape = logits.shape
+    rows = np.ascontiguousarray(logits, dtype).reshape(targets.size, classes)
+    wanted = np.where(counted, targets, -1).reshape(-1).astype(np.int64)
+    count = max(found.size, 1)
+    losses, saved = _core.cross_entropy(rows, wanted, label_smoothing)
 
     def pullback(dloss=1.0):
-        # in the forward pass: loss = mean of -log softmax; its gradient is softmax - one_hot
-        drows = rows.copy()
-        drows[index] -= 1
-        drows *= dtype.type(float(dloss) / max(target.size, 1))
-        dlogits = np.zeros(logits.shape, logits.dtype.newbyteorder("=") if floating else dtype)
-        dlogits[counted] = drows.astype(dlogits.dtype)
-        return Gradients({"logits": dlogits})
+        factor = float(dloss) / count
+        dlogits = _core.cross_entropy_backward(rows, wanted, label_smoothing, saved, factor)
+        return Gradients({"logits": like(dlogits.reshape(shape), given)})
 
-    return dtype.type(loss), pullback
+    return dtype.type(losses.sum() / count), pullback
 
 
-def _check(logits, targets):
-    if logits.dtype.kind not in "fiu" or logits.dtype.itemsize > 8:
-        raise TypeError(f"softmax_cross_entropy: logits must be real, got {logits.dtype}")
+def _check(logits, targets, label_smoothing):
     if targets.dtype.kind not in "iu":
         raise TypeError(f"softmax_cross_entropy: targets must be integers, got {targets.dtype}")
-    if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
+    if logits.ndim < 1 or targets.shape != logits.shape[:-1] or not logits.shape[-1]:
         raise ValueError(
             "softmax_cross_entropy: targets must have the shape of logits without its "
             f"last axis, got logits {logits.shape} and targets {targets.shape}"
+        )
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            "softmax_cross_entropy: label_smoothing must lie in 0 <= label_smoothing < 1, "
+            f"got {label_smoothing}"
         )
 
 

@@ -78,7 +78,7 @@ def stages(function, *arrays, **options):
         raise TypeError(f"stages: function must be one of {known}, got {shown}")
     options = {**options, "return_weights": False, "return_lse": False}
     if options.get("dropout"):
-        options["rng"] = functional._dropout_key(options.get("rng"))
+        options["rng"] = functional.attention._dropout_key(options.get("rng"))
     context = function(*arrays, **options)  # all checks are there, and the dtype of the result
     # float16 and bfloat16 are computed in float32
     dtype = np.float64 if context.dtype == np.float64 else np.float32

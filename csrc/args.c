@@ -9,6 +9,15 @@
 
 static int computing_type(const attnc_call *c) { return c->f32 ? NPY_FLOAT : NPY_DOUBLE; }
 
+int attnc_check_count(const char *function, Py_ssize_t count, Py_ssize_t expected)
+{
+    if (count == expected)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "_core.%s: takes %zd positional arguments, got %zd", function,
+                 expected, count);
+    return -1;
+}
+
 int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...)
 {
     va_list arguments;

@@ -56,6 +56,9 @@ typedef struct {
 
 void attnc_call_clear(attnc_call *c);
 
+/* How many arguments a function of the private module got. -1 on error. */
+int attnc_check_count(const char *function, Py_ssize_t count, Py_ssize_t expected);
+
 /* Sets "<function>: " and the message, which must not end in a newline. Returns -1. */
 int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...);
 

@@ -8,7 +8,8 @@
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
  * defines: attnc_view, attnc_lead, attnc_attention, attnc_product, attnc_sum, attnc_normalize,
- *          attnc_kernels, attnc_kernel_fn
+ *          attnc_cross_entropy, attnc_panels, attnc_term, attnc_linear, attnc_sweep, attnc_step,
+ *          attnc_steps, attnc_attend_step, attnc_kernels, attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
@@ -52,6 +53,7 @@ typedef struct {
     attnc_lead lead;
     ptrdiff_t Tq, Tk, D, Dv;
     ptrdiff_t query_chunk; /* queries of one forward task; no bit depends on it */
+    int one_by_one;        /* queries come one at a time (attnc_attend_step) */
     ptrdiff_t key_splits;  /* forward: a few queries meet so many runs of the keys apart; 1: all */
     void *parts;           /* where key_splits > 1: what attention_merge puts together,
                               (lead, key_splits, Tq, padded Dv + 2 lanes) */
@@ -152,24 +154,144 @@ typedef struct {
     const void *unit; /* backward: the forward's out */
 } attnc_normalize;
 
+enum { ATTNC_LOSS_ROWS = 16 }; /* rows of a task */
+
+/* Softmax cross-entropy of logits (rows, classes). */
+typedef struct {
+    const void *logits;
+    const int64_t *targets; /* (rows), below 0: the row does not count */
+    ptrdiff_t rows, classes;
+    double smoothing;
+    double *losses; /* (rows) */
+    void *stats;    /* (rows, 2): maximum, sum of exp(x - maximum) */
+    void *dlogits;  /* backward: factor times the gradient of the sum of all losses */
+    double factor;
+} attnc_cross_entropy;
+
+/* ---- recurrent cells (recurrent.inc, steps.h) ---- */
+
+enum { ATTNC_STEP_ROWS = 64 }; /* rows of a task; sums of biases are cut here too */
+
+typedef enum { ATTNC_RNN, ATTNC_GRU, ATTNC_LSTM } attnc_cell;
+
+/* A matrix as products read it: x (K, groups * N) with element (k, n) at x[k * row + n * col], row
+ * or col 1, in panels of some columns of one group each. */
+typedef struct {
+    void *out;
+    const void *x;
+    ptrdiff_t row, col, K, N, groups;
+} attnc_panels;
+
+/* rows of a (rows, K), a_row apart, times a matrix in panels. Rows behind the last add nothing. */
+typedef struct {
+    const void *a, *panels;
+    ptrdiff_t a_row, rows, K, groups;
+} attnc_term;
+
+enum { ATTNC_MAX_TERMS = 3 };
+
+/* out (rows, N) = tanh of the terms + add, where tanh is asked for; where tanh_of is given, times
+ * 1 - tanh_of^2. add may be out. */
+typedef struct {
+    void *out;
+    ptrdiff_t out_row, rows, N;
+    int terms;
+    attnc_term term[ATTNC_MAX_TERMS];
+    const void *add, *tanh_of;
+    ptrdiff_t add_row, tanh_row;
+    int tanh;
+} attnc_linear;
+
+/* One cell over all steps of a batch. Rows: those of step 0, then those of step 1, ...; h and c
+ * have `batch` rows of the state before step 0 in front of them. */
+typedef struct {
+    attnc_cell cell;
+    ptrdiff_t gate_count, H, batch;
+    void *gates; /* (rows, gates * H) in: the input's products; out: the values of the gates */
+    void *saved; /* (rows, H) GRU: h U_n + c_n; LSTM: tanh(c); RNN: NULL */
+    void *h, *c; /* (batch + rows, H); c: LSTM */
+    const void *input_bias, *state_bias; /* (gates * H) */
+    /* Where steps have their places in arrays of whole sequences: row r in row flat[r]. */
+    const ptrdiff_t *flat;
+    void *outputs; /* h once more, or NULL */
+    ptrdiff_t outputs_row;
+    /* backward */
+    const void *doutputs; /* or NULL */
+    ptrdiff_t doutputs_row;
+    void *dinput,
+        *dproduct; /* (rows, gates * H) gradients of x W + b and of h U + c; the same array
+                                but for the GRU */
+    void *dh, *dc; /* (batch, H) in: of the last state; out: of the first */
+    void *dinput_bias,
+        *dstate_bias; /* (blocks of rows of the batch, gates * H), zeroed, parts to be
+                                        added up; dstate_bias: GRU */
+} attnc_sweep;
+
+/* One step of it. */
+typedef struct {
+    ptrdiff_t first, before; /* its first row, and that of the state before in h and c */
+    int fresh;               /* gates hold nothing yet */
+    int terms;               /* forward: the state, then what is fed; backward: what reaches h */
+    attnc_term term[ATTNC_MAX_TERMS];
+    /* backward: arrays (rows, H), rows add_row apart, that are added to the gradient of h */
+    int adds;
+    const void *add[2];
+    ptrdiff_t add_row[2];
+} attnc_step;
+
+/* One query, i, of every element of lead (attention.inc): attention inside a recurrent loop. The
+ * context, weights and the rest go to the places that attention over all queries would use. */
+typedef struct {
+    const attnc_attention *attention;
+    ptrdiff_t i;
+    /* coverage: weights that earlier queries gave each key, summed, times coverage_weight are added
+     * to the scores; NULL: none. The bias of `attention` is coverage_bias. */
+    void *coverage;      /* (lead, Tk), zero before the first query; backward: its gradient */
+    void *coverage_bias; /* (lead, Tq, Tk) */
+    double coverage_weight;
+    /* backward: the weights and dcontext, dweights are in `attention` */
+    void *dquery;         /* (Tq, lead, D) */
+    void *dweights_total; /* (lead, Tq, Tk): dweights and what comes from later coverage; or NULL */
+} attnc_attend_step;
+
+/* Steps of several sweeps of one size, side by side. */
+typedef struct {
+    int sweeps;
+    ptrdiff_t rows;
+    const attnc_sweep *sweep;
+    const attnc_step *step;
+} attnc_steps;
+
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
 /* One instruction set and element type. `*_scratch` says how many bytes of scratch a thread needs.
  * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk) * key_splits, attention_merge
  * lead.count, attention_delta lead.count * ceil(Tq / bwd_query_block), attention_bwd lead.count *
  * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
- * sum U * ceil(rows / ATTNC_SUM_ROWS), normalize lead.count. */
+ * sum U * ceil(rows / ATTNC_SUM_ROWS), normalize lead.count, cross_entropy
+ * ceil(rows / ATTNC_LOSS_ROWS). */
 typedef struct {
     const char *isa;
     int lanes;
     attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
     attnc_kernel_fn product, sum, normalize_fwd, normalize_bwd;
+    attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
     ptrdiff_t few_queries; /* up to here nothing is packed, and key_splits may be above 1 */
     ptrdiff_t (*product_tasks)(const attnc_product *);
     size_t (*attention_scratch)(const attnc_attention *, int backward);
     size_t (*product_scratch)(const attnc_product *);
+    /* recurrent: pack_panels has a task for every `panel` columns of a group */
+    attnc_kernel_fn pack_panels, linear, cell_fwd, cell_bwd;
+    ptrdiff_t panel;
+    ptrdiff_t (*panels_size)(const attnc_panels *); /* in elements */
+    ptrdiff_t (*linear_tasks)(const attnc_linear *);
+    ptrdiff_t (*steps_tasks)(const attnc_steps *);
+    size_t step_scratch; /* bytes, for linear, cell_fwd and cell_bwd */
+    /* tasks: lead.count; scratch attention_scratch(, 0) and attend_step_scratch */
+    attnc_kernel_fn attend_step_fwd, attend_step_bwd;
+    size_t (*attend_step_scratch)(const attnc_attention *);
     ptrdiff_t (*segments)(ptrdiff_t Tk);
     int (*whole_rows)(ptrdiff_t Tk); /* backward needs no saved_context, delta, attention_delta */
     /* private hooks of the tests: y[i] = f(x[i]) */

@@ -146,6 +146,14 @@ static PyMethodDef methods[] = {
     ATTNC_FAST("cosine_attention_backward", cosine_bwd),
     ATTNC_FAST("attend", attend_fwd),
     ATTNC_FAST("attend_backward", attend_bwd),
+    ATTNC_FAST("empty", attnc_empty),
+    ATTNC_FAST("product", attnc_matrix_product),
+    ATTNC_FAST("cross_entropy", attnc_cross_entropy_forward),
+    ATTNC_FAST("cross_entropy_backward", attnc_cross_entropy_backward),
+    ATTNC_FAST("panels", attnc_recurrent_panels),
+    ATTNC_FAST("loop", attnc_recurrent_loop),
+    ATTNC_FAST("recurrent_forward", attnc_recurrent_forward),
+    ATTNC_FAST("recurrent_backward", attnc_recurrent_backward),
     {"get_num_threads", get_num_threads, METH_NOARGS, NULL},
     {"set_num_threads", set_num_threads, METH_O, NULL},
     {"isa_names", isa_names, METH_NOARGS, NULL},
@@ -162,7 +170,9 @@ static int exec_module(PyObject *module)
     if (PyArray_ImportNumPyAPI() < 0 || attnc_arrays_init() < 0)
         return -1;
     attnc_isa_current();
-    return PyModule_AddIntConstant(module, "MAX_THREADS", ATTNC_MAX_THREADS);
+    if (PyModule_AddIntConstant(module, "MAX_THREADS", ATTNC_MAX_THREADS) < 0)
+        return -1;
+    return PyModule_AddIntConstant(module, "STEP_ROWS", ATTNC_STEP_ROWS);
 }
 
 static PyModuleDef_Slot slots[] = {

@@ -8,6 +8,16 @@
 
 #include "run.h"
 
+/* What does not go by the row of functions of attnc_mechanism, as Python calls it. */
+PyObject *attnc_empty(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_matrix_product(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_cross_entropy_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_cross_entropy_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_recurrent_panels(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_recurrent_loop(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_recurrent_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_recurrent_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 extern const attnc_mechanism attnc_dot_product, attnc_multiplicative, attnc_additive, attnc_cosine,
     attnc_attend;
 

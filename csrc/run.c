@@ -75,7 +75,7 @@ static int run(attnc_kernel_fn kernel, const void *args, ptrdiff_t tasks, double
     return 0;
 }
 
-int attnc_run_product(attnc_call *c, const attnc_product *p)
+int attnc_run_product(const attnc_call *c, const attnc_product *p)
 {
     const attnc_kernels *k = c->kernels;
     return run(k->product, p, k->product_tasks(p), (double)p->M * (double)p->N * (double)p->K,
@@ -87,6 +87,14 @@ int attnc_run_normalize(attnc_call *c, const attnc_normalize *a, int backward)
     const attnc_kernels *k = c->kernels;
     return run(backward ? k->normalize_bwd : k->normalize_fwd, a, a->lead.count,
                (double)a->lead.count * (double)a->T * (double)a->D * 4, 0);
+}
+
+int attnc_run_cross_entropy(const attnc_call *c, const attnc_cross_entropy *a, int backward)
+{
+    const attnc_kernels *k = c->kernels;
+    return run(backward ? k->cross_entropy_bwd : k->cross_entropy_fwd, a,
+               (a->rows + ATTNC_LOSS_ROWS - 1) / ATTNC_LOSS_ROWS,
+               (double)a->rows * (double)a->classes * 8, 0);
 }
 
 static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
@@ -520,20 +528,11 @@ int attnc_run_backward(attnc_call *c, const attnc_gradients *g, attnc_gradient_t
 
 /* ---- a whole call ---- */
 
-static int check_count(const attnc_mechanism *m, Py_ssize_t count, Py_ssize_t expected)
-{
-    if (count == expected)
-        return 0;
-    PyErr_Format(PyExc_TypeError, "_core.%s: takes %zd positional arguments, got %zd", m->name,
-                 expected, count);
-    return -1;
-}
-
 PyObject *attnc_forward(const attnc_mechanism *m, PyObject *const *args, Py_ssize_t count)
 {
     attnc_call c = {.function = m->name};
     PyObject *result = NULL;
-    if (check_count(m, count, m->arrays + OPTIONS + 1) < 0)
+    if (attnc_check_count(m->name, count, m->arrays + OPTIONS + 1) < 0)
         return NULL;
     const int save = args[count - 1] == Py_True;
     if (m->read(&c, args) == 0 && m->prepare(&c) == 0 && run_forward(&c, save) == 0)
@@ -547,7 +546,7 @@ PyObject *attnc_backward(const attnc_mechanism *m, PyObject *const *args, Py_ssi
     attnc_call c = {.function = m->name};
     attnc_gradients g = {0};
     PyObject *result = NULL;
-    if (check_count(m, count, BACKWARD_FIRST + m->arrays + OPTIONS) < 0)
+    if (attnc_check_count(m->name, count, BACKWARD_FIRST + m->arrays + OPTIONS) < 0)
         return NULL;
     if (m->read(&c, args + BACKWARD_FIRST) == 0 && read_backward(&c, args) == 0 &&
         m->prepare(&c) == 0 && m->backward(&c, &g) == 0)

@@ -3,7 +3,8 @@
  * four functions, attnc_mechanism, in op_NAME.c.
  *
  * defines: attnc_mechanism, attnc_forward, attnc_backward, attnc_block, attnc_want,
- *          attnc_run_backward, attnc_run_product, attnc_run_normalize, attnc_own_count
+ *          attnc_run_backward, attnc_run_product, attnc_run_normalize, attnc_run_cross_entropy,
+ *          attnc_own_count
  */
 #ifndef ATTNC_RUN_H
 #define ATTNC_RUN_H
@@ -63,7 +64,8 @@ PyObject *attnc_backward(const attnc_mechanism *m, PyObject *const *args, Py_ssi
 /* A block of count elements of the computing dtype that lives as long as the call, or NULL with
  * MemoryError. */
 void *attnc_block(attnc_call *c, ptrdiff_t count);
-int attnc_run_product(attnc_call *c, const attnc_product *p);
+int attnc_run_product(const attnc_call *c, const attnc_product *p);
+int attnc_run_cross_entropy(const attnc_call *c, const attnc_cross_entropy *a, int backward);
 int attnc_run_normalize(attnc_call *c, const attnc_normalize *a, int backward);
 /* The product of all axes of an operand but the last two. */
 ptrdiff_t attnc_own_count(const attnc_operand *operand);

@@ -8,7 +8,7 @@
 enum { ALIGNMENT = 64 };
 
 /* Blocks of KEEP_FROM to KEEP_AT_MOST bytes are kept, up to SLOTS of them and KEEP_IN_ALL bytes. */
-enum { SLOTS = 16, KEEP_FROM = 64 << 10, KEEP_AT_MOST = 8 << 20 };
+enum { SLOTS = 32, KEEP_FROM = 64 << 10, KEEP_AT_MOST = 8 << 20 };
 #ifdef __SANITIZE_ADDRESS__
 enum { KEEP_IN_ALL = 0 }; /* or a use after release would not be seen */
 #else

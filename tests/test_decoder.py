@@ -37,11 +37,14 @@ def inputs_of(decoder, rng):
     )
 
 
-def state_of(decoder, rng, feed=False):
+def state_of(decoder, rng, whole=False):
+    """The state of the cells; whole: with what else a step needs of the one before."""
     shape, names = (decoder.layers, B, H), "hc" if decoder.cell == "lstm" else "h"
     arrays = [rng.standard_normal(shape) for _ in names]
-    if feed:
+    if whole and decoder.input_feeding:
         arrays.append(rng.standard_normal((B, H)))
+    if whole and decoder.coverage:
+        arrays.append(rng.uniform(0, 2, (B, TK)))
     return tuple(arrays) if len(arrays) > 1 else arrays[0]
 
 
@@ -53,8 +56,9 @@ def state_of(decoder, rng, feed=False):
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_combination(attention, order, input_feeding, cell, rng):
     """Gradients, and a loop over step() gives what the whole sequence gives."""
-    for layers, given in itertools.product((1, 2), ("nothing", "state", "feed")):
-        if given == "feed" and not input_feeding:
+    kinds = itertools.product((1, 2), ("nothing", "state", "all"), (False, True))
+    for layers, given, coverage in kinds:
+        if given == "all" and not (input_feeding or coverage) or coverage and attention == "none":
             continue
         decoder = make(
             rng,
@@ -63,9 +67,10 @@ def test_every_combination(attention, order, input_feeding, cell, rng):
             order=order,
             layers=layers,
             input_feeding=input_feeding,
+            coverage=coverage,
         )
         inputs, memory = inputs_of(decoder, rng)
-        state = None if given == "nothing" else state_of(decoder, rng, given == "feed")
+        state = None if given == "nothing" else state_of(decoder, rng, given == "all")
         arguments = (inputs, memory) if state is None else (inputs, memory, state)
         options = {"key_lengths": LENGTHS}
         (outputs, weights, final), gradients = check_layer(decoder, arguments, options, rng)
@@ -353,9 +358,9 @@ ERRORS = {
         "order must be one of 'bahdanau', 'luong', got 'Luong'",
     ),
     "coverage": (
-        lambda: make(coverage=True),
-        NotImplementedError,
-        "coverage is not built yet; use False",
+        lambda: make(coverage=True, attention="none"),
+        ValueError,
+        "coverage must be False for attention='none', got True",
     ),
     "dot": (
         lambda: make(attention="dot", memory_size=M),
@@ -403,7 +408,7 @@ ERRORS = {
     "state": (
         call(state=np.ones((1, B, H))),
         TypeError,
-        "state must be a tuple (h, c), got an array (1, 3, 7)",
+        "state must be a tuple (h, c[, feed]), got an array (1, 3, 7)",
     ),
     "feed": (
         call(state=(np.ones((1, B, H)), np.ones((1, B, H)), np.ones((B, 2)))),

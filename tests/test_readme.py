@@ -32,10 +32,10 @@ def test_example(code, shown):
 def test_every_function_has_an_example():
     assert len(EXAMPLES) == README.count("```python")
     headings = [each[0] for each in EXAMPLES]
-    assert set(headings) >= set(attnc.functional.__all__)
+    assert set(headings) >= set(attnc.functional.attention.__all__)
     for heading, code, _ in EXAMPLES:
         lines = [line for line in code.splitlines() if line]
-        assert heading not in attnc.functional.__all__ or len(lines) <= 16, heading
+        assert heading not in attnc.functional.attention.__all__ or len(lines) <= 16, heading
         assert "import numpy as np\nimport attnc\n" in code  # can be pasted anywhere
 
 

@@ -6,7 +6,7 @@ from checks import assert_agree, assert_same
 from layer_checks import arrays_of, check_float32, check_house, check_layer, like_random, randomize
 
 import attnc
-from attnc.layers.recurrent import Packing
+from attnc.functional.recurrent import Packing
 
 B, T, E, H = 4, 6, 3, 5
 LENGTHS = [3, 0, 6, 2]
@@ -127,7 +127,7 @@ def test_packing_lays_the_longest_sequence_first():
     packing = Packing(3, 4, np.array([2, 4, 3]))
     x = np.array([[[10 * b + t] for t in range(4)] for b in range(3)])
     np.testing.assert_array_equal(packing.pack(x)[:, 0], [10, 20, 0, 11, 21, 1, 12, 22, 13])
-    assert packing.counts == [3, 3, 2, 1]
+    assert packing.counts.tolist() == [3, 3, 2, 1]
     backward = Packing(3, 4, np.array([2, 4, 3]), reverse=True)
     np.testing.assert_array_equal(backward.pack(x)[:, 0], [13, 22, 1, 12, 21, 0, 11, 20, 10])
 

@@ -10,7 +10,6 @@ import os
 import numpy as np
 
 from ..arrays import real_array
-from ..gradients import _describe
 
 
 class Arrays(dict):
@@ -189,7 +188,7 @@ class Layer:
         """`value` as an array of the layer's dtype and `shape` (ints match, strings are free)."""
         array = real_array(type(self).__name__, name, value)
         self._check_shape(name, array.shape, shape)
-        return array.astype(self.dtype, copy=False)
+        return np.asarray(array, self.dtype, order="C")
 
     def _check_shape(self, name, got, shape):
         tail = shape[1:] if shape[0] is Ellipsis else shape
@@ -206,31 +205,6 @@ class Layer:
     def _incoming(self, name, value, shape):
         """An incoming gradient in the layer's dtype; None stands for zeros and stays None."""
         return None if value is None else self._real(name, value, *shape)
-
-    def _lengths(self, name, lengths, batch, time):
-        """Integer lengths of shape (batch,), each in 0..time."""
-        array = np.asarray(lengths)
-        if array.dtype.kind not in "iu":
-            raise self._error(f"{name} must be integers, got {array.dtype}", TypeError)
-        if array.shape in ((), (1,)):
-            array = np.broadcast_to(array, (batch,))
-        if array.shape != (batch,):
-            raise self._error(
-                f"{name} must have shape ({batch},) to match the batch, got {array.shape}"
-            )
-        if batch and not 0 <= array.min() <= array.max() <= time:
-            raise self._error(f"{name} must lie in 0..{time}, got {array.min()}..{array.max()}")
-        return array.astype(np.intp, copy=False)
-
-
-class Output(tuple):
-    """Base of the named tuples that layers return; the repr shows shapes, not numbers."""
-
-    __slots__ = ()
-
-    def __repr__(self):
-        fields = ", ".join(f"{name}={_describe(value)}" for name, value in self._asdict().items())
-        return f"{type(self).__name__}({fields})"
 
 
 def copy_arrays(where, arrays, state):
@@ -277,10 +251,3 @@ def orthogonal(rng, size, blocks=1):
         q, r = np.linalg.qr(rng.standard_normal((size, size)))
         matrices.append(q * np.sign(np.diag(r)))
     return np.concatenate(matrices, axis=1)
-
-
-def add_dropout(rng, x, dropout):
-    """x with each entry dropped with probability `dropout`, the rest scaled up; and the factors."""
-    keep = rng.random(x.shape, dtype=x.dtype) >= dropout
-    factor = keep * x.dtype.type(1 / (1 - dropout))
-    return x * factor, factor

@@ -22,13 +22,12 @@ What follows the score is the same for all::
 from __future__ import annotations
 
 import inspect
-from collections import namedtuple
 
 import numpy as np
 
 from attnc import _core
 from attnc.arrays import like, real_array
-from attnc.gradients import _describe, _gradients, register_vjp, vjp
+from attnc.gradients import _gradients, register_vjp, result_type, vjp
 
 __all__ = [
     "additive_attention",
@@ -42,20 +41,9 @@ __all__ = [
 # ---- results ----
 
 
-def _result_type(name, fields):
-    """A named tuple whose repr shows shapes, not numbers."""
-    base = namedtuple(name, fields)
-
-    def __repr__(self):
-        shown = ", ".join(f"{field}={_describe(getattr(self, field))}" for field in self._fields)
-        return f"{name}({shown})"
-
-    return type(name, (base,), {"__slots__": (), "__repr__": __repr__, "__module__": __name__})
-
-
-WeightsResult = _result_type("WeightsResult", "context weights")
-LseResult = _result_type("LseResult", "context lse")
-FullResult = _result_type("FullResult", "context weights lse")
+WeightsResult = result_type("WeightsResult", "context weights")
+LseResult = result_type("LseResult", "context lse")
+FullResult = result_type("FullResult", "context weights lse")
 
 
 def _named(outputs, return_weights):

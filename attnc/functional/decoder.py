@@ -1,0 +1,321 @@
+"""A recurrent decoder that attends to a memory at every step: the public function."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attnc.arrays import computing_dtype, integer_lengths, like, real_array
+from attnc.functional.decoder_run import (
+    SCORES,
+    Decoder,
+    DecoderOutput,
+    PreparedMemory,
+    Run,
+    fitting,
+)
+from attnc.functional.recurrent import CELLS, PARAMETERS
+from attnc.gradients import Gradients, register_vjp
+
+__all__ = ["attention_decoder"]
+
+
+def attention_decoder(
+    inputs,
+    memory,
+    cells,
+    state=None,
+    *,
+    cell="gru",
+    attention="additive",
+    order="bahdanau",
+    input_feeding=False,
+    query_weight=None,
+    key_weight=None,
+    score_vector=None,
+    weight=None,
+    scale=None,
+    coverage_weight=None,
+    readout_weight=None,
+    key_mask=None,
+    key_lengths=None,
+):
+    """Recurrent decoder that attends to a memory at every step, over whole sequences of inputs.
+
+    With s_t the state h of the top layer, y_t the input of step t and c_t the context attended from
+    the memory: for ``order="bahdanau"`` ::
+
+        c_t = attention(s_(t-1), memory)      s_t = cell([y_t; c_t], s_(t-1))      output s_t
+
+    and for ``order="luong"``, where with `input_feeding` the cell takes ``[y_t; o_(t-1)]`` ::
+
+        s_t = cell(y_t, s_(t-1))      c_t = attention(s_t, memory)
+        output o_t = tanh([c_t; s_t] W_c)
+
+    Bahdanau et al. 2015, "Neural machine translation by jointly learning to align and translate",
+    appendix A.2.2; Luong et al. 2015, "Effective approaches to attention-based neural machine
+    translation", eq. 5 and section 3.3.
+
+    Parameters
+    ----------
+    inputs : array_like
+        ``(B, T, E)``: the previous word's vector at every step.
+    memory : array_like
+        ``(B, Tk, M)``, such as the outputs of an encoder.
+    cells : sequence of array_like
+        Four arrays a layer, as `gru` takes them. The rows of the first `input_weight` belong to
+        the input and then to what is fed: the context, or Luong's output.
+    state : array_like, optional
+        ``(layers, B, H)``: initial state, for the LSTM a pair (h, c); zeros unless given. What else
+        a step needs of the one before may follow, as calls return it: with input feeding the output
+        fed first, ``(B, H)``; with coverage the sum of weights so far, ``(B, Tk)``.
+    cell : {'gru', 'lstm', 'rnn'}
+    attention : {'additive', 'multiplicative', 'dot', 'cosine', 'none'}
+        'none' is the baseline of a fixed vector: for a context every query gets the memory's last
+        valid step, or nothing if the weights have no rows for it.
+    order : {'bahdanau', 'luong'}
+    input_feeding : bool, default False
+        For the order 'luong'.
+    query_weight, key_weight, score_vector : array_like
+        ``(H, A)``, ``(M, A)`` and ``(A,)``, for the attention 'additive'.
+    weight : array_like
+        ``(H, M)``, for 'multiplicative'.
+    scale : array_like
+        A number, for 'cosine'.
+    coverage_weight : array_like, optional
+        A number u: ``u * (sum of the weights that earlier steps gave a key)`` is added to its
+        score, so that words are not translated twice or left out (after Tu et al. 2016, "Modeling
+        coverage for neural machine translation").
+    readout_weight : array_like
+        ``(M + H, H)``: Luong's W_c, for the order 'luong'.
+    key_mask : array_like of bool, optional
+        ``(B, Tk)``, True where the memory may be attended to.
+    key_lengths : int or array_like of int, optional
+        ``(B,)``: valid steps of each memory; both masks intersect. What is masked is not read.
+
+    Returns
+    -------
+    outputs : ndarray
+        ``(B, T, H)``.
+    weights : ndarray
+        ``(B, T, Tk)``: attention weights, the alignment. For 'none': 1 at the last valid step.
+    state : ndarray
+        ``(layers, B, H)`` after the last step; a tuple for the LSTM, with input feeding and with
+        coverage.
+
+    Raises
+    ------
+    TypeError
+        If an array is not real, or a mask not boolean.
+    ValueError
+        If shapes do not fit, a parameter is missing or is not one of the chosen attention.
+
+    See Also
+    --------
+    attnc.vjp : ``dinputs, dmemory, dcells = pullback(doutputs, dweights, dstate)``, and by name the
+        gradients of `state` and of all parameters that were passed
+    attnc.AttentionDecoder : the layer
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> rng = np.random.default_rng(0)
+    >>> shapes = [(4 + 6, 3 * 8), (8, 3 * 8), (3 * 8,), (3 * 8,)]
+    >>> cells = [rng.standard_normal(shape) for shape in shapes]
+    >>> outputs, weights, state = attnc.functional.attention_decoder(
+    ...     np.ones((2, 3, 4)), np.ones((2, 5, 6)), cells, attention="multiplicative",
+    ...     weight=np.ones((8, 6)), key_lengths=[5, 4],
+    ... )
+    >>> outputs.shape, weights.shape
+    ((2, 3, 8), (2, 3, 5))
+    """
+    return _decoder_vjp(
+        inputs, memory, cells, state, cell=cell, attention=attention, order=order,
+        input_feeding=input_feeding, query_weight=query_weight, key_weight=key_weight,
+        score_vector=score_vector, weight=weight, scale=scale, coverage_weight=coverage_weight,
+        readout_weight=readout_weight, key_mask=key_mask, key_lengths=key_lengths,
+    )[0]  # fmt: skip
+
+
+NAMED = (
+    "query_weight",
+    "key_weight",
+    "score_vector",
+    "weight",
+    "scale",
+    "coverage_weight",
+    "readout_weight",
+)
+
+
+def check_choice(where, name, value, choices):
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(f"{where}: {name} must be one of {listed}, got {value!r}")
+
+
+def allowed_keys(where, B, Tk, key_mask, key_lengths):
+    """The masks in one, (B, Tk) bool; None where nothing is masked."""
+    allowed = np.ones((B, Tk), bool)
+    if key_mask is not None:
+        mask = np.asarray(key_mask)
+        if mask.dtype != bool:
+            raise TypeError(
+                f"{where}: key_mask must be boolean, got {mask.dtype} (use .astype(bool))"
+            )
+        if mask.ndim != 2 or any(
+            n not in (1, size) for n, size in zip(mask.shape, (B, Tk), strict=True)
+        ):
+            raise ValueError(
+                f"{where}: key_mask must have shape ({B}, {Tk}) to match memory, got {mask.shape}"
+            )
+        allowed &= mask
+    if key_lengths is not None:
+        lengths = integer_lengths(where, "key_lengths", key_lengths, B, Tk)
+        allowed &= np.arange(Tk) < lengths[:, None]
+    return None if allowed.all() else allowed
+
+
+def _decoder_vjp(
+    inputs,
+    memory,
+    cells,
+    state=None,
+    *,
+    cell="gru",
+    attention="additive",
+    order="bahdanau",
+    input_feeding=False,
+    key_mask=None,
+    key_lengths=None,
+    **named,
+):
+    where = "attention_decoder"
+    unknown = set(named) - set(NAMED)
+    if unknown:
+        raise TypeError(f"{where}: there is no argument {', '.join(sorted(unknown))}")
+    check_choice(where, "cell", cell, CELLS)
+    check_choice(where, "attention", attention, (*SCORES, "none"))
+    check_choice(where, "order", order, ("bahdanau", "luong"))
+    if input_feeding and order == "bahdanau":
+        raise ValueError(
+            f"{where}: input_feeding must be False for order='bahdanau', got True "
+            "(its context is fed to the cell already)"
+        )
+    given = {"inputs": inputs, "memory": memory}
+    given |= {f"cells[{k}]": array for k, array in enumerate(cells)}
+    given |= {name: array for name, array in named.items() if array is not None}
+    arrays = {name: real_array(where, name, array) for name, array in given.items()}
+    dtype = computing_dtype(arrays.values())
+    arrays = {name: np.ascontiguousarray(array, dtype) for name, array in arrays.items()}
+    decoder = _checked(where, arrays, len(cells), cell, attention, order, bool(input_feeding))
+
+    B, Tk = len(arrays["inputs"]), arrays["memory"].shape[1]
+    allowed = allowed_keys(where, B, Tk, key_mask, key_lengths)
+    prepared = PreparedMemory(decoder, arrays["memory"], allowed)
+    run = Run(decoder, prepared, arrays["inputs"], decoder.read_state("state", state, B, Tk))
+    weights = run.weights
+
+    def incoming(name, array, output):
+        if array is None:
+            return None
+        array = fitting(where, name, real_array(where, name, array), output.shape)
+        return np.ascontiguousarray(array, dtype)
+
+    def pullback(doutputs=None, dweights=None, dstate=None):
+        found = run.backward(
+            incoming("doutputs", doutputs, run.outputs),
+            incoming("dweights", dweights, weights),
+            decoder.read_state("dstate", dstate, B, Tk),
+        )
+        down = [array for arrays_of_cell in found["cells"] for array in arrays_of_cell]
+        required = {
+            "inputs": like(found["inputs"], inputs),
+            "memory": like(found["memory"], memory),
+            "cells": tuple(map(like, down, cells)),
+        }
+        optional = {
+            name: like(found[name], array) for name, array in named.items() if array is not None
+        }
+        if state is not None:
+            optional["state"] = decoder.state_gradients(state, found["state"])
+        return Gradients(required, optional)
+
+    return DecoderOutput(run.outputs, weights, run.final), pullback
+
+
+def _checked(where, arrays, count, cell, attention, order, input_feeding):
+    """The decoder of these arrays, if they fit each other."""
+    inputs, memory = arrays["inputs"], arrays["memory"]
+    for name, array, axes in (
+        ("inputs", inputs, "(B, T, input_size)"),
+        ("memory", memory, "(B, Tk, memory_size)"),
+    ):
+        if array.ndim != 3:
+            raise ValueError(f"{where}: {name} must have shape {axes}, got {array.shape}")
+    B, T, E = inputs.shape
+    M = memory.shape[2]
+    if len(memory) != B:
+        raise ValueError(
+            f"{where}: memory must have the batch of inputs, {B}, got shape {memory.shape}"
+        )
+    if not count or count % len(PARAMETERS):
+        raise ValueError(
+            f"{where}: cells must hold {', '.join(PARAMETERS)} of every layer, got {count} arrays"
+        )
+    stack = [arrays[f"cells[{k}]"] for k in range(count)]
+    if stack[1].ndim != 2 or not stack[1].shape[0]:
+        raise ValueError(
+            f"{where}: cells[1], state_weight, must have shape (H, {CELLS[cell].gates} * H) with "
+            f"H at least 1, got {stack[1].shape}"
+        )
+    H = stack[1].shape[0]
+    width = CELLS[cell].gates * H
+    context = M
+    if attention == "none":  # its contexts may have no size
+        sized = arrays["readout_weight"] if "readout_weight" in arrays else stack[0]
+        rows = H if "readout_weight" in arrays else E
+        context = 0 if sized.shape[:1] == (rows,) else M
+    fed = H * input_feeding if order == "luong" else context
+    for k, array in enumerate(stack):
+        below = E + fed if k < len(PARAMETERS) else H
+        shapes = (below, width), (H, width), (width,), (width,)
+        fitting(where, f"cells[{k}], {PARAMETERS[k % 4]},", array, shapes[k % 4])
+    score = SCORES.get(attention)
+    expected = {} if score is None else dict.fromkeys(score.arrays)
+    shapes = {"weight": (H, M), "scale": (), "coverage_weight": ()}
+    if "score_vector" in expected:
+        vector = arrays.get("score_vector")
+        A = vector.shape[0] if vector is not None and vector.ndim == 1 else "A"
+        shapes |= {"query_weight": (H, A), "key_weight": (M, A), "score_vector": (A,)}
+    if order == "luong":
+        expected["readout_weight"] = None
+        shapes["readout_weight"] = (context + H, H)
+    for name in expected:
+        if name not in arrays:
+            raise ValueError(
+                f"{where}: {name} must be given for attention={attention!r} and order={order!r}"
+            )
+    for name in NAMED:
+        if name in arrays and name not in expected and (name != "coverage_weight" or not score):
+            raise ValueError(
+                f"{where}: {name} must not be given for attention={attention!r} and order={order!r}"
+            )
+        if name in arrays:
+            fitting(where, name, arrays[name], shapes[name])
+    if attention in ("dot", "cosine") and H != M:
+        raise ValueError(
+            f"{where}: memory must have the {H} features of the state for attention="
+            f"{attention!r}, got shape {memory.shape} (attention='multiplicative' takes any sizes)"
+        )
+    return Decoder(
+        where,
+        cell=cell,
+        attention=attention,
+        order=order,
+        input_feeding=input_feeding,
+        cells=[stack[k : k + len(PARAMETERS)] for k in range(0, count, len(PARAMETERS))],
+        arrays={name: arrays[name] for name in NAMED if name in arrays},
+    )
+
+
+register_vjp(attention_decoder, _decoder_vjp)

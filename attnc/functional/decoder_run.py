@@ -1,0 +1,673 @@
+"""A run of a recurrent decoder over a sequence, forward and back: what the function
+`attention_decoder` and the layer `AttentionDecoder` share.
+
+What waits for the step before, such as the attention to a state, runs in a loop in C. The loop is a
+list of operations that every step goes through; `Run` writes the list. What does not wait is done
+for all steps at once: products with the inputs before the loop, gradients of the weights after it.
+
+Arrays of the loop are time-major: (T, B, size), or as one matrix (T * B, size).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attnc import _core
+from attnc.arrays import like, real_array
+from attnc.functional.attention import (
+    additive_attention,
+    cosine_attention,
+    dot_product_attention,
+)
+from attnc.functional.recurrent import (
+    CELLS,
+    STEP_ROWS,
+    joined,
+)
+from attnc.gradients import result_type, vjp
+
+DecoderOutput = result_type("DecoderOutput", "outputs weights state")
+
+
+class Score:
+    """How a step scores the memory: a function, what projects the query and the key for it, the
+    array it takes besides, and its scale. The multiplicative score q W k is the dot product of q W
+    with k."""
+
+    def __init__(self, function, query_weight=None, key_weight=None, vector=None, scale=None):
+        self.function = function
+        self.query_weight, self.key_weight = query_weight, key_weight
+        self.vector, self.scale = vector, scale
+
+    @property
+    def arrays(self):
+        names = self.query_weight, self.key_weight, self.vector
+        scale = "scale" if self.scale == "scale" else None
+        return tuple(name for name in (*names, scale) if name is not None)
+
+
+SCORES = {
+    "additive": Score(additive_attention, "query_weight", "key_weight", "score_vector"),
+    "multiplicative": Score(dot_product_attention, "weight", scale=1.0),
+    "dot": Score(dot_product_attention, scale=1.0),
+    "cosine": Score(cosine_attention, scale="scale"),
+}
+
+
+def fitting(where, name, array, shape):
+    if array.shape != shape:
+        raise ValueError(f"{where}: {name} must have shape {shape}, got {array.shape}")
+    return array
+
+
+def _rows(x):
+    """(n, m, size) as one matrix (n * m, size)."""
+    return np.ascontiguousarray(x).reshape(x.shape[0] * x.shape[1], x.shape[2])
+
+
+def _product(x, weight):
+    """x weight for (n, m, size)."""
+    return _core.product(_rows(x), weight).reshape(*x.shape[:2], weight.shape[1])
+
+
+# ---- parameters and memory, checked and packed ---------------------------------------------------
+
+
+class Decoder:
+    """The options and parameters of a decoder, and its weights as the loops read them."""
+
+    def __init__(self, where, *, cell, attention, order, input_feeding, cells, arrays):
+        self.where = where
+        self.cell = CELLS[cell]
+        self.attention, self.order, self.input_feeding = attention, order, input_feeding
+        self.score = SCORES.get(attention)
+        self.cells = cells  # one list of four arrays each layer
+        self.arrays = arrays  # by name, those of the score and readout_weight
+        self.H = cells[0][1].shape[0]
+        self.dtype = cells[0][0].dtype
+        self.bahdanau = order == "bahdanau"
+        self._panels = {}
+
+    @property
+    def coverage(self):
+        return "coverage_weight" in self.arrays
+
+    def state_shapes(self, B, Tk):
+        """Shapes of the arrays of a state, by name, in the order in which users hold them."""
+        shapes = dict.fromkeys(self.cell.state, (len(self.cells), B, self.H))
+        if self.input_feeding:
+            shapes["feed"] = (B, self.H)
+        if self.coverage:
+            shapes["coverage"] = (B, Tk)
+        return shapes
+
+    def state_parts(self, name, state):
+        """The arrays of a state that the caller gave, by name. Those that follow the arrays of the
+        cell may be left out."""
+        if state is None:
+            return {}
+        cell = self.cell.state
+        names = list(self.state_shapes(0, 0))
+        if len(cell) == 1 and not isinstance(state, (tuple, list)):
+            return {cell[0]: state}
+        if not (isinstance(state, (tuple, list)) and len(cell) <= len(state) <= len(names)):
+            got = f"an array {state.shape}" if isinstance(state, np.ndarray) else repr(type(state))
+            wanted = ", ".join(cell) + "".join(f"[, {more}]" for more in names[len(cell) :])
+            raise TypeError(f"{self.where}: {name} must be a tuple ({wanted}), got {got}")
+        return dict(zip(names, state, strict=False))
+
+    def state_gradients(self, state, found):
+        """Gradients, by name in `found`, of a state as the caller holds it."""
+        parts = self.state_parts("state", state)
+        gradients = [like(found[name], array) for name, array in parts.items()]
+        return tuple(gradients) if isinstance(state, (tuple, list)) else gradients[0]
+
+    def read_state(self, name, state, B, Tk):
+        """All arrays of a state, checked and cast; zeros for what was not given."""
+        given = self.state_parts(name, state)
+        arrays = {}
+        for part, shape in self.state_shapes(B, Tk).items():
+            if given.get(part) is None:
+                arrays[part] = np.zeros(shape, self.dtype)
+                continue
+            label = f"{name} ({part})" if len(given) > 1 else name
+            array = real_array(self.where, label, given[part])
+            arrays[part] = fitting(self.where, label, array, shape).astype(self.dtype)
+        return arrays
+
+    @property
+    def waits(self):
+        """Whether a step attends, or reads out, before the next one can begin."""
+        attends = self.score is not None and (self.bahdanau or self.coverage)
+        return attends or self.input_feeding
+
+    def split_input(self, E):
+        """Rows of the first layer's input weight: those of the inputs, those of what is fed."""
+        weight = self.cells[0][0]
+        return weight[:E], weight[E:]
+
+    def split_readout(self):
+        """Rows of the readout weight: those of the context, those of the state."""
+        weight = self.arrays["readout_weight"]
+        return weight[: -self.H], weight[-self.H :]
+
+    def panels(self, name, matrix, groups=1):
+        """The matrix as products in C read it; packed once."""
+        if name not in self._panels:
+            self._panels[name] = _core.panels(matrix, groups)
+        return self._panels[name]
+
+
+class PreparedMemory:
+    """A memory as `AttentionDecoder.prepare` leaves it: masked, with its keys projected."""
+
+    def __init__(self, decoder, value, allowed):
+        self.decoder = decoder
+        if allowed is not None:
+            value = np.where(allowed[..., None], value, value.dtype.type(0))  # not read
+        self.value = self.key = value = np.ascontiguousarray(value)
+        self.allowed = allowed
+        if decoder.score is not None and decoder.score.key_weight is not None:
+            weight = decoder.arrays[decoder.score.key_weight]
+            self.key = _product(value, weight)
+
+    def __repr__(self):
+        return f"PreparedMemory(value={self.value.dtype} {self.value.shape})"
+
+
+def last_step(memory):
+    """Last valid step of each memory (B, M), 0 where there is none; its weights (B, Tk), 1 there;
+    and the index (sequences, steps) of those that exist."""
+    B, Tk, M = memory.value.shape
+    valid = np.ones((B, Tk), bool) if memory.allowed is None else memory.allowed
+    sequences = np.flatnonzero(valid.any(axis=1))
+    pick = sequences, Tk - 1 - valid[sequences, ::-1].argmax(axis=1) if Tk else sequences
+    summary = np.zeros((B, M), memory.value.dtype)
+    summary[sequences] = memory.value[pick]
+    weights = np.zeros((B, Tk), memory.value.dtype)
+    weights[pick] = 1
+    return summary, weights, pick
+
+
+# ---- attention inside the loop -------------------------------------------------------------------
+
+
+class _Fixed:
+    """In place of attention: every query gets the memory's last valid step, or nothing."""
+
+    def __init__(self, decoder, memory, T, size):
+        self.memory = memory
+        summary, weights, self.pick = last_step(memory)
+        self.summary = summary[:, :size]  # size 0: the contexts have none
+        self.weights = np.repeat(weights[:, None], T, axis=1)
+        self.contexts = np.repeat(self.summary[None], T, axis=0)
+
+    def finish(self, dcontexts, dweights):
+        """Gradients from those of all contexts (T, B, size); the weights are constants."""
+        dvalue = np.zeros_like(self.memory.value)
+        if self.summary.size:
+            dvalue[self.pick] = dcontexts.sum(axis=0)[self.pick[0]]
+        return {"value": dvalue}
+
+
+class _Attending:
+    """Attention of the steps of one run to one memory. `source` (T, B, H): the states that ask."""
+
+    def __init__(self, decoder, memory, source, coverage):
+        self.decoder, self.memory, self.source = decoder, memory, source
+        self.score, self.arrays = decoder.score, decoder.arrays
+        T, B, H = source.shape
+        Tk, A = memory.key.shape[1:]
+        dtype = source.dtype
+        self.projected = self.score.query_weight is not None
+        self.queries = np.empty((T, B, A), dtype) if self.projected else source
+        self.scale = self.arrays["scale"] if self.score.scale == "scale" else self.score.scale
+        self.cosine = decoder.attention == "cosine"
+        if decoder.waits:
+            self.contexts_b = np.empty((B, T, memory.value.shape[2]), dtype)
+            self.weights = np.empty((B, T, Tk), dtype)
+            self.stats = np.empty((B, T, 2), dtype)
+            self.scores = np.empty((B, T, Tk), dtype) if Tk <= A and not self.cosine else None
+            if self.cosine:
+                self.unit = np.empty((T, B, A), dtype)
+                self.norm = np.empty((T, B), dtype)
+                self.unit_key = _unit(memory.key)
+            self.first_coverage, self.coverage = coverage, np.copy(coverage)
+            if not decoder.coverage:
+                self.coverage = None
+            self.bias = np.empty((B, T, Tk), dtype) if decoder.coverage else None
+
+    @property
+    def contexts(self):
+        """(T, B, M), of any strides."""
+        return self.contexts_b.swapaxes(0, 1)
+
+    # ---- in the loop ----
+
+    def _operation(self, coverage):
+        asked = self.unit if self.cosine else self.queries
+        return (
+            self.decoder.attention == "additive",
+            self.memory.key.shape[1],
+            asked.swapaxes(0, 1),
+            self.unit_key if self.cosine else self.memory.key,
+            self.memory.value,
+            self.arrays.get(self.score.vector),
+            1.0 if self.scale is None else float(self.scale),
+            self.memory.allowed,
+            self.contexts_b,
+            self.weights,
+            self.stats,
+            self.scores,
+            coverage,
+            self.bias,
+            float(self.arrays["coverage_weight"]) if self.decoder.coverage else 0.0,
+        )
+
+    def operations(self):
+        """Of a step: from its state to its context."""
+        if self.projected:
+            weight = self.arrays[self.score.query_weight]
+            panels = self.decoder.panels("query", weight)
+            yield "linear", self.queries, ((self.source, panels),), (), False, None
+        if self.cosine:
+            yield "normalize", self.queries, self.unit, self.norm
+        yield "attend", *self._operation(self.coverage)
+
+    def start_back(self, dweights, dcoverage):
+        T, B, A = self.queries.shape
+        dtype = self.queries.dtype
+        self.dcontexts = np.empty((T, *self.memory.value.shape[::2]), dtype)
+        self.dqueries = np.empty((T, B, A), dtype)
+        self.dunit = np.empty_like(self.dqueries) if self.cosine else self.dqueries
+        self.given_dweights = self.dweights = dweights
+        self.dcoverage = dcoverage
+        if self.coverage is not None:
+            self.dweights = np.empty_like(self.weights)  # and what later steps make of them
+
+    def operations_back(self):
+        """Of a step back: from the gradient of its context to that of its query."""
+        yield (
+            "attend_back",
+            *self._operation(self.dcoverage),
+            self.dcontexts.swapaxes(0, 1),
+            self.given_dweights,
+            self.dunit,
+            None if self.dcoverage is None else self.dweights,
+        )
+        if self.cosine:
+            yield "normalize_back", self.dunit, self.dqueries, self.unit, self.norm
+
+    # ---- all queries at once ----
+
+    def _arguments(self):
+        """Arrays and options of the attention function."""
+        vector = () if self.score.vector is None else (self.arrays[self.score.vector],)
+        options = {"key_mask": self.memory.allowed, "return_weights": True}
+        if self.scale is not None:
+            options["scale"] = self.scale
+        if self.decoder.waits and self.bias is not None:
+            options["bias"] = self.bias
+        arrays = (self.queries.swapaxes(0, 1), self.memory.key, self.memory.value, *vector)
+        return arrays, options
+
+    def attend(self):
+        """All queries, where no step waits for another."""
+        if self.projected:
+            self.queries = _product(self.source, self.arrays[self.score.query_weight])
+        arrays, options = self._arguments()
+        (self.contexts_b, self.weights), self._back = vjp(self.score.function, *arrays, **options)
+
+    def finish(self, dcontexts, dweights):
+        """Gradients from those of all contexts (T, B, M): of the key, the value, the parameters
+        and, where no step waited for it, of the queries."""
+        dcontexts = dcontexts.swapaxes(0, 1)
+        if not self.decoder.waits:
+            gradients = vars(self._back(dcontexts, dweights=dweights))
+            self.dqueries = np.ascontiguousarray(gradients["query"].swapaxes(0, 1))
+        else:
+            gradients = self._backward_of_all(dcontexts, self.dweights)
+        result = {"key": gradients["key"], "value": gradients["value"]}
+        for name in (self.score.vector, "scale" if self.score.scale == "scale" else None):
+            if name is not None:
+                result[name] = gradients[name]
+        if self.decoder.coverage:
+            before = np.cumsum(self.weights, axis=1) - self.weights + self.first_coverage[:, None]
+            total = np.vdot(before.astype(float), gradients["bias"].astype(float))
+            result["coverage_weight"] = np.asarray(total, before.dtype)
+        if self.projected:
+            result[self.score.query_weight] = _core.product(
+                _rows(self.source).T, _rows(self.dqueries)
+            )
+        return result
+
+    def _backward_of_all(self, dcontexts, dweights):
+        function = self.score.function
+        arrays, options = self._arguments()
+        arguments = (*arrays, *(function.__kwdefaults__ | options).values())
+        backward = getattr(_core, function.__name__ + "_backward")
+        saved = self.contexts_b, self.stats, self.scores
+        gradients = backward(saved, dcontexts, dweights, None, *arguments)
+        names = ["query", "key", "value"]
+        names += (
+            ["score_vector", "query_weight", "key_weight", "score_bias"]
+            if self.score.vector
+            else ["scale"]
+        )
+        return dict(zip([*names, "bias"], gradients, strict=True))
+
+
+def _unit(x):
+    """Rows of length 1, or 0 where they are 0."""
+    norm = np.sqrt(np.square(x, dtype=float).sum(axis=-1, keepdims=True))
+    return np.divide(x, norm, out=np.zeros_like(x), where=norm > 0, casting="same_kind")
+
+
+# ---- the cells -----------------------------------------------------------------------------------
+
+
+class _Cells:
+    """The cell of one layer over the steps of a run."""
+
+    def __init__(self, decoder, layer, T, initial, gates=None):
+        self.decoder, self.layer = decoder, layer
+        self.weight, self.state_weight, self.input_bias, self.state_bias = decoder.cells[layer]
+        B, H = initial[0].shape
+        dtype = initial[0].dtype
+        self.fresh = gates is None
+        width = decoder.cell.gates * H
+        self.gates = np.empty((T * B, width), dtype) if gates is None else gates
+        self.states = [np.empty((T + 1, B, H), dtype) for _ in initial]
+        for states, first in zip(self.states, initial, strict=True):
+            states[0] = first
+        self.saved = np.empty((T * B, H), dtype) if decoder.cell.gates > 1 else None
+
+    @property
+    def before(self):
+        return self.states[0][:-1]
+
+    @property
+    def after(self):
+        return self.states[0][1:]
+
+    def _arrays(self):
+        h, c = (*self.states, None)[:2]
+        return self.decoder.cell.name, h.shape[2], self.gates, self.saved, h, c
+
+    def operation(self, *fed):
+        """A step; `fed`: pairs of what it is fed and the panels of its weight."""
+        panels = self.decoder.panels(
+            ("state", self.layer), self.state_weight, self.decoder.cell.gates
+        )
+        return (
+            "cell",
+            *self._arrays(),
+            self.input_bias,
+            self.state_bias,
+            ((self.before, panels), *fed),
+            self.fresh,
+        )
+
+    def start_back(self, dfinal):
+        T, B, _ = self.before.shape
+        self.dstate = [np.array(d, self.gates.dtype) for d in dfinal]
+        self.dinput = np.empty_like(self.gates)
+        gru = self.decoder.cell.name == "gru"
+        self.dproduct = np.empty_like(self.gates) if gru else self.dinput
+        parts = -(-B // STEP_ROWS), self.gates.shape[1]
+        self.dinput_bias = np.zeros(parts, self.gates.dtype)
+        self.dstate_bias = np.zeros_like(self.dinput_bias) if gru else None
+        self.dinput_steps = self.dinput.reshape(T, B, parts[1])
+        self.dproduct_steps = self.dproduct.reshape(T, B, parts[1])
+
+    def operation_back(self, reached, adds):
+        """A step back. `reached`: pairs of a gradient and panels through which it reaches the
+        state after the step; `adds`: gradients of that state."""
+        dh, dc = (*self.dstate, None)[:2]
+        panels = self.decoder.panels(("state back", self.layer), self.state_weight.T)
+        return (
+            "cell_back",
+            *self._arrays(),
+            self.dinput,
+            self.dproduct,
+            dh,
+            dc,
+            self.dinput_bias,
+            self.dstate_bias,
+            ((self.dproduct_steps[1:], panels), *reached),
+            tuple(adds),
+        )
+
+    def finish(self, inputs):
+        """Gradients of the parameters, from what the input weight was multiplied with."""
+        if len(self.dproduct_steps):
+            self.dstate[0] += _core.product(self.dproduct_steps[0], self.state_weight.T)
+        dinput_bias = self.dinput_bias.sum(axis=0)
+        dstate_bias = dinput_bias if self.dstate_bias is None else self.dstate_bias.sum(axis=0)
+        dweight = np.concatenate([_core.product(x.T, self.dinput) for x in inputs])
+        dstate_weight = _core.product(_rows(self.before).T, self.dproduct)
+        return dweight, dstate_weight, dinput_bias, dstate_bias.copy()
+
+
+# ---- a run over a sequence -----------------------------------------------------------------------
+
+
+class Run:
+    """One pass of a decoder over inputs (B, T, E), and the way back."""
+
+    def __init__(self, decoder, memory, inputs, state):
+        self.decoder, self.memory = decoder, memory
+        initial = [state[name] for name in decoder.cell.state]
+        B, T, E = inputs.shape
+        self.shape, H = inputs.shape, decoder.H
+        self.words = np.ascontiguousarray(inputs.transpose(1, 0, 2)).reshape(T * B, E)
+        word_weight, self.fed_weight = decoder.split_input(E)
+        gates = _core.product(self.words, word_weight)
+        self.cells = [
+            _Cells(decoder, layer, T, [s[layer] for s in initial], gates if layer == 0 else None)
+            for layer in range(len(decoder.cells))
+        ]
+        top = self.cells[-1]
+        self.late = None
+        if decoder.order == "luong":
+            # Luong's output o_t, one step late: o_(t-1) is what step t is fed.
+            self.late = np.empty((T + 1, B, H), inputs.dtype)
+            self.late[0] = state.get("feed", 0)
+            self.context_weight, self.top_weight = decoder.split_readout()
+        self.source = top.before if decoder.bahdanau else top.after
+        if decoder.score is None:
+            size = len(self.fed_weight if decoder.bahdanau else self.context_weight)
+            self.attend = _Fixed(decoder, memory, T, size)
+            if decoder.bahdanau and size:
+                gates += np.tile(_core.product(self.attend.summary, self.fed_weight), (T, 1))
+        else:
+            self.attend = _Attending(decoder, memory, self.source, state.get("coverage"))
+        self._run(self._operations(), backward=False)
+        if decoder.score is not None and not decoder.waits:
+            self.attend.attend()
+        if decoder.order == "luong" and not decoder.waits:
+            product = _product(top.after, self.top_weight)
+            product += _product(self.attend.contexts, self.context_weight)
+            np.tanh(product, out=self.late[1:])
+        self.outputs_steps = top.after if decoder.bahdanau else self.late[1:]
+        self.outputs = np.ascontiguousarray(self.outputs_steps.swapaxes(0, 1))
+
+    @property
+    def weights(self):
+        """Attention weights (B, T, Tk), a copy: backward needs them."""
+        return self.attend.weights.copy()
+
+    @property
+    def final(self):
+        """The state after the last step, as the caller holds it."""
+        arrays = [
+            np.stack([cell.states[k][-1] for cell in self.cells])
+            for k in range(len(self.decoder.cell.state))
+        ]
+        if self.decoder.input_feeding:
+            arrays.append(self.late[-1].copy())
+        if self.decoder.coverage:
+            arrays.append(self.attend.coverage.copy())
+        return joined(arrays)
+
+    def _run(self, operations, backward):
+        B, T, _ = self.shape
+        if B and T:
+            _core.loop(self.cells[0].gates, T, B, tuple(operations), backward)
+
+    def _operations(self):
+        """A step, forward."""
+        decoder, first = self.decoder, []
+        attends = decoder.score is not None and decoder.waits
+        if decoder.bahdanau and attends:
+            yield from self.attend.operations()
+            first = [self.attend.contexts]
+        elif decoder.input_feeding:
+            first = [self.late[:-1]]
+        for layer, cell in enumerate(self.cells):
+            below = first if layer == 0 else [self.cells[layer - 1].after]
+            weight = self.fed_weight if layer == 0 else cell.weight
+            yield cell.operation(
+                *((x, decoder.panels(("fed", layer), weight, decoder.cell.gates)) for x in below)
+            )
+        if decoder.order == "luong" and decoder.waits:
+            if attends:
+                yield from self.attend.operations()
+            yield (
+                "linear",
+                self.late[1:],
+                (
+                    (self.cells[-1].after, decoder.panels("top", self.top_weight)),
+                    (self.attend.contexts, decoder.panels("context", self.context_weight)),
+                ),
+                (),
+                True,
+                None,
+            )
+
+    # ---- backward ----
+
+    def backward(self, doutputs, dweights, dstate):
+        """Gradients by name. doutputs, dweights: as the outputs, or None; dstate: arrays by name,
+        of which this becomes the owner."""
+        decoder, (B, T, E), H = self.decoder, self.shape, self.decoder.H
+        self.doutputs = np.zeros((T, B, H), decoder.dtype)
+        if doutputs is not None:
+            self.doutputs[...] = doutputs.swapaxes(0, 1)
+        if T and decoder.input_feeding:
+            self.doutputs[-1] += dstate["feed"]
+        for layer, cell in enumerate(self.cells):
+            cell.start_back([dstate[name][layer] for name in decoder.cell.state])
+        attends = decoder.score is not None
+        if attends and decoder.waits:
+            self.attend.start_back(dweights, dstate.get("coverage"))
+        result = {}
+        if decoder.order == "luong" and not decoder.waits:
+            self.dreadout = self.doutputs * (1 - np.square(self.late[1:]))
+            dcontexts = _product(self.dreadout, self.context_weight.T)
+            result |= self.attend.finish(dcontexts, dweights)
+            self.dtop = _product(self.dreadout, self.top_weight.T)
+            if attends:
+                self.dtop += self._dsource()
+        elif decoder.order == "luong":
+            self.dreadout = np.empty((T, B, H), decoder.dtype)
+            if not attends:
+                self.dcontexts = np.empty((T, B, len(self.context_weight)), decoder.dtype)
+        self._run(self._operations_back(), backward=True)
+        if decoder.waits:
+            dcontexts = self.attend.dcontexts if attends else self.dcontexts
+            result |= self.attend.finish(dcontexts, dweights)
+        elif decoder.bahdanau:
+            dcontexts = _product(self.cells[0].dinput_steps, self.fed_weight.T)
+            result |= self.attend.finish(dcontexts, dweights)
+        result["cells"] = self._finish_cells()
+        if decoder.order == "luong":
+            rows = _rows(self.dreadout)
+            parts = _rows(self.attend.contexts), _rows(self.cells[-1].after)
+            result["readout_weight"] = np.concatenate([_core.product(x.T, rows) for x in parts])
+        for k, name in enumerate(decoder.cell.state):
+            dstate[name] = np.stack([cell.dstate[k] for cell in self.cells])
+        if decoder.bahdanau and attends and T:
+            dstate["h"][-1] += self._dsource(slice(1))[0]
+        if decoder.input_feeding and T:
+            dstate["feed"] = _core.product(self.cells[0].dinput_steps[0], self.fed_weight.T)
+        result["state"] = dstate
+        word_weight, _ = decoder.split_input(E)
+        dwords = _product(self.cells[0].dinput_steps, word_weight.T)
+        result["inputs"] = np.ascontiguousarray(dwords.swapaxes(0, 1))
+        result["memory"] = self._dmemory(result)
+        return result
+
+    def _dsource(self, t=slice(None)):
+        """Gradient of the states that asked, from that of the queries."""
+        d = self.attend.dqueries[t]
+        if not self.attend.projected:
+            return d
+        weight = self.decoder.arrays[self.decoder.score.query_weight]
+        return _product(d, weight.T)
+
+    def _finish_cells(self):
+        """Gradients of all cells' parameters."""
+        fed = []
+        if self.decoder.input_feeding:
+            fed = [_rows(self.late[:-1])]
+        elif self.decoder.bahdanau:
+            fed = [_rows(self.attend.contexts)]
+        below = [[_rows(cell.after)] for cell in self.cells[:-1]]
+        return [
+            cell.finish(inputs)
+            for cell, inputs in zip(self.cells, [[self.words, *fed], *below], strict=True)
+        ]
+
+    def _operations_back(self):
+        """A step, backward."""
+        decoder, attend, cells = self.decoder, self.attend, self.cells
+        attends = decoder.score is not None and decoder.waits
+        fed_back = decoder.panels("fed back", self.fed_weight.T) if len(self.fed_weight) else None
+        reached, adds = [], [self.doutputs]
+        if decoder.order == "luong" and not decoder.waits:
+            adds = [self.dtop]
+        elif decoder.order == "luong":
+            later = ()
+            if decoder.input_feeding:
+                later = ((cells[0].dinput_steps[1:], fed_back),)
+            yield "linear", self.dreadout, later, (self.doutputs,), False, self.late[1:]
+            dcontexts = attend.dcontexts if attends else self.dcontexts
+            if dcontexts.shape[2]:
+                panels = decoder.panels("context back", self.context_weight.T)
+                yield "linear", dcontexts, ((self.dreadout, panels),), (), False, None
+            if attends:
+                yield from attend.operations_back()
+            reached = [(self.dreadout, decoder.panels("top back", self.top_weight.T))]
+            adds = []
+        if attends:
+            # Bahdanau's queries are the states before: those of the next step reach this one.
+            dqueries = attend.dqueries[1:] if decoder.bahdanau else attend.dqueries
+            if attend.projected:
+                weight = decoder.arrays[decoder.score.query_weight]
+                reached = [*reached, (dqueries, decoder.panels("query back", weight.T))]
+            else:
+                adds = [*adds, dqueries]
+        for layer in reversed(range(len(cells))):
+            yield cells[layer].operation_back(reached, adds)
+            panels = None
+            if layer:
+                panels = decoder.panels(("fed back", layer), cells[layer].weight.T)
+            reached, adds = [(cells[layer].dinput_steps, panels)], []
+        if decoder.bahdanau and attends:
+            terms = ((cells[0].dinput_steps, fed_back),)
+            yield "linear", attend.dcontexts, terms, (), False, None
+            yield from attend.operations_back()
+
+    def _dmemory(self, result):
+        """Gradient of the memory from those of keys and values; adds that of the key's weight."""
+        dmemory, dkey = result.pop("value"), result.pop("key", None)
+        score, memory = self.decoder.score, self.memory
+        if dkey is not None and score.key_weight is not None:
+            result[score.key_weight] = _core.product(_rows(memory.value).T, _rows(dkey))
+            dkey = _product(dkey, self.decoder.arrays[score.key_weight].T)
+        if dkey is not None:
+            dmemory = dmemory + dkey
+        if memory.allowed is not None:
+            dmemory[~memory.allowed] = 0  # also where an incoming gradient is not finite
+        return dmemory

@@ -1,0 +1,514 @@
+"""RNN, GRU and LSTM over whole sequences, forward and backward; the loop over time is in C.
+
+From the inside out:
+
+- a step of a cell is in C (csrc/kernels/recurrent.inc), and so is the loop over the steps;
+- a `Packing` lays a batch out in time so that padding is in no array at all;
+- `_layer` runs the directions of one layer side by side, `_stack` the layers on top of each other.
+
+Products with a cell's inputs do not depend on its state: those of all steps are one product before
+the loop. The loop itself does the product with the state and the gates. The gradients of the
+weights are again one product, after the loop back.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from functools import partial
+
+import numpy as np
+
+from attnc import _core
+from attnc.arrays import computing_dtype, integer_lengths, like, real_array
+from attnc.gradients import Gradients, register_vjp, result_type
+
+__all__ = ["gru", "lstm", "rnn"]
+
+RecurrentOutput = result_type("RecurrentOutput", "outputs state")
+
+# One sort of cell: gates side by side, and the arrays of its state.
+Cell = namedtuple("Cell", "name gates state")
+CELLS = {
+    "rnn": Cell("rnn", 1, ("h",)),
+    "gru": Cell("gru", 3, ("h",)),
+    "lstm": Cell("lstm", 4, ("h", "c")),
+}
+PARAMETERS = "input_weight", "state_weight", "input_bias", "state_bias"
+
+STEP_ROWS = _core.STEP_ROWS  # rows of a batch whose bias gradients C adds up in one go
+
+
+# ---- the layout of a batch in time ---------------------------------------------------------------
+
+
+class Packing:
+    """The valid steps of a batch as rows, time after time, the longest sequence first.
+
+        lengths 2, 4, 3     step 0: b1 b2 b0    step 1: b1 b2 b0    step 2: b1 b2    step 3: b1
+
+    Each step is one block of rows, the sequences still running are always its first ones, and
+    padding is nowhere: it is neither computed nor read. With `reverse` every sequence runs from its
+    own last valid step to its first.
+    """
+
+    def __init__(self, batch, time, lengths=None, reverse=False):
+        self.shape = batch, time
+        self.whole = lengths is None
+        self.reverse = reverse
+        if self.whole:
+            # The same as below, in less time.
+            self.order = np.arange(batch)
+            self.counts = np.full(time if batch else 0, batch)
+            t = np.arange(time)[::-1] if reverse else np.arange(time)
+            self.flat = (self.order * time + t[:, None]).reshape(-1)
+            self.last = self.order + len(self.flat)
+            return
+        self.order = np.argsort(-lengths, kind="stable")  # row -> sequence
+        sorted_lengths = lengths[self.order]
+        steps = int(sorted_lengths[0]) if batch else 0
+        self.counts = np.count_nonzero(sorted_lengths > np.arange(steps)[:, None], axis=1)
+        starts = np.zeros(steps + 1, np.intp)
+        np.cumsum(self.counts, out=starts[1:])
+        # Row -> step of the batch-major array flattened to (batch * time, ...).
+        t = np.repeat(np.arange(steps), self.counts)
+        row = np.arange(starts[-1]) - starts[t]
+        sequence = self.order[row]
+        self.flat = sequence * time + (lengths[sequence] - 1 - t if reverse else t)
+        # In an array of states, `batch` rows before step 0 and then the rows of all steps: where
+        # each row's state before lies, and each sequence's last.
+        self._before = np.where(t == 0, row, batch + starts[t - 1] + row)
+        last = batch + starts[sorted_lengths - 1] + np.arange(batch)
+        self.last = np.where(sorted_lengths == 0, np.arange(batch), last)
+
+    @property
+    def rows(self):
+        return len(self.flat)
+
+    def _steps(self, rows):
+        """All rows of whole sequences as a batch-major view (batch, time, size)."""
+        batch, time = self.shape
+        return rows.reshape(time, batch, rows.shape[1])[:: -1 if self.reverse else 1].swapaxes(0, 1)
+
+    def pack(self, x):
+        """(batch, time, size) -> (rows, size); the valid steps, copied."""
+        if not self.whole:
+            return x.reshape(-1, x.shape[2]).take(self.flat, axis=0)
+        rows = _core.empty(x, (self.rows, x.shape[2]))
+        self._steps(rows)[...] = x
+        return rows
+
+    def add(self, rows, out):
+        """Add rows to where they came from: `out` (batch, time, size), C-contiguous."""
+        if self.whole:
+            out += self._steps(rows)
+        else:
+            out.reshape(-1, out.shape[2])[self.flat] += rows
+
+    def before(self, states):
+        """The state before each row: of an array of states (batch + rows, size)."""
+        return states[: self.rows] if self.whole else states[self._before]
+
+
+# ---- one layer -----------------------------------------------------------------------------------
+
+
+class _Direction:
+    """One cell over a packed batch: the arrays that the loops in C work on."""
+
+    def __init__(self, cell, packing, x, state, parameters):
+        weight, self.state_weight, self.input_bias, self.state_bias = parameters
+        self.weight, self.packing = weight, packing
+        self.inputs = packing.pack(x)
+        self.gates = _core.product(self.inputs, weight)
+        batch, rows, size = len(packing.order), packing.rows, len(self.state_weight)
+        self.states = [_core.empty(x, (batch + rows, size)) for _ in state]
+        for array, initial in zip(self.states, state, strict=True):
+            array[:batch] = initial[packing.order]
+        self.saved = None if cell.gates == 1 else _core.empty(x, (rows, size))
+
+    def arrays(self, panels, gradients=(None,) * 6):
+        """What a call of C takes of this direction; panels of the state weight, or transposed."""
+        h, c = (*self.states, None)[:2]
+        return (
+            self.gates, self.saved, h, c, panels, self.input_bias, self.state_bias,
+            self.packing.flat, *gradients,
+        )  # fmt: skip
+
+    def forward_arrays(self, cell):
+        return self.arrays(_core.panels(self.state_weight, cell.gates))
+
+    def backward_arrays(self, cell, dfinal):
+        panels = _core.panels(self.state_weight.T, 1)
+        return self.arrays(panels, self._start_back(cell, dfinal))
+
+    def _start_back(self, cell, dfinal):
+        """Arrays for the gradients; `dfinal`, one (batch, H) array each of the state."""
+        order, width = self.packing.order, self.gates.shape[1]
+        self.dstate = [d[order] for d in dfinal]
+        self.dinput = _core.empty(self.gates, self.gates.shape)
+        self.dproduct = self.dinput
+        if cell.name == "gru":
+            self.dproduct = _core.empty(self.gates, self.gates.shape)
+        parts = -(-len(order) // STEP_ROWS)
+        self.dinput_bias = np.zeros((parts, width), self.gates.dtype)
+        self.dstate_bias = np.zeros_like(self.dinput_bias) if cell.name == "gru" else None
+        dh, dc = (*self.dstate, None)[:2]
+        return self.dinput, self.dproduct, dh, dc, self.dinput_bias, self.dstate_bias
+
+    def finish(self):
+        """Gradients of the packed inputs and of the four parameters: one product each."""
+        before = self.packing.before(self.states[0])
+        dinput_bias = self.dinput_bias.sum(axis=0)
+        dstate_bias = dinput_bias if self.dstate_bias is None else self.dstate_bias.sum(axis=0)
+        return _core.product(self.dinput, self.weight.T), (
+            _core.product(self.inputs.T, self.dinput),
+            _core.product(before.T, self.dproduct),
+            dinput_bias,
+            dstate_bias.copy(),
+        )
+
+
+def _layer(cell, packings, x, states, parameters):
+    """The directions of one layer. Outputs (B, T, directions * H), final states and a pullback.
+
+    states, and what is returned of them: for each array of the cell's state (directions, B, H).
+    """
+    B, T = packings[0].shape
+    directions = [
+        _Direction(cell, packing, x, [s[d] for s in states], parameters[d])
+        for d, packing in enumerate(packings)
+    ]
+    H = states[0].shape[2]
+    outputs = _core.empty(x, (B, T, len(packings) * H))
+    if not packings[0].whole:
+        outputs.fill(0)
+    counts = packings[0].counts
+    _core.recurrent_forward(
+        cell.name, H, B, counts, tuple(d.forward_arrays(cell) for d in directions), outputs
+    )
+
+    def in_order(arrays_of):
+        """(directions, B, H) of arrays in packed order."""
+        out = [np.empty_like(s) for s in states]
+        for d, direction in enumerate(directions):
+            for array, rows in zip(out, arrays_of(direction), strict=True):
+                array[d, direction.packing.order] = rows
+        return out
+
+    final = in_order(lambda d: [s[d.packing.last] for s in d.states])
+
+    def pullback(doutputs, dfinal):
+        sweeps = tuple(
+            direction.backward_arrays(cell, [s[d] for s in dfinal])
+            for d, direction in enumerate(directions)
+        )
+        _core.recurrent_backward(cell.name, H, B, counts, sweeps, doutputs)
+        dx, dparameters = _core.empty(x, x.shape), []
+        dx.fill(0)
+        for direction in directions:
+            drows, down = direction.finish()
+            direction.packing.add(drows, dx)
+            dparameters.append(down)
+        return dx, in_order(lambda d: d.dstate), dparameters
+
+    return outputs, final, pullback
+
+
+# ---- the functions -------------------------------------------------------------------------------
+
+
+def _dropped(rng, x, dropout):
+    """x with each entry dropped with probability `dropout`, the rest scaled up; and the factors."""
+    factor = (rng.random(x.shape, dtype=x.dtype) >= dropout) * x.dtype.type(1 / (1 - dropout))
+    return x * factor, factor
+
+
+class _Call:
+    """The checked arguments of one call: x, parameters by cell, state, lengths."""
+
+    def __init__(self, kind, x, parameters, state, lengths, bidirectional, dropout, where, dtype):
+        self.where, self.cell = where, CELLS[kind]
+        self.directions = 1 + bool(bidirectional)
+        names = self.cell.state
+        x = real_array(where, "x", x)
+        parameters = [
+            real_array(where, self._parameter(k), array) for k, array in enumerate(parameters)
+        ]
+        state = [None] * len(names) if state is None else self.parts("state", state)
+        state = [array if array is None else real_array(where, "state", array) for array in state]
+        given = [x, *parameters, *(array for array in state if array is not None)]
+        self.dtype = dtype = computing_dtype(given) if dtype is None else dtype
+
+        self._check_parameters([np.ascontiguousarray(array, dtype) for array in parameters])
+        if x.ndim != 3 or x.shape[2] != self.input_size:
+            fix = " (one sequence is x[None])" if x.ndim == 2 else ""
+            raise self.error(f"x must have shape (B, T, {self.input_size}), got {x.shape}{fix}")
+        self.x = np.ascontiguousarray(x, dtype)
+        B, T = x.shape[:2]
+        self.shape = (len(self.cells), B, self.H)
+        self.state = [
+            np.zeros(self.shape, dtype) if array is None else self.real("state", array, self.shape)
+            for array in state
+        ]
+        if not 0 <= dropout < 1:
+            raise self.error(f"dropout must lie in 0 <= dropout < 1, got {dropout}")
+        self.lengths = None if lengths is None else integer_lengths(where, "lengths", lengths, B, T)
+
+    @staticmethod
+    def _parameter(k):
+        cell, which = divmod(k, len(PARAMETERS))
+        return f"{PARAMETERS[which]} of cell {cell}"
+
+    def error(self, text, kind=ValueError):
+        return kind(f"{self.where}: {text}")
+
+    def real(self, name, array, shape):
+        """The array as C takes it, of this shape."""
+        array = real_array(self.where, name, array)
+        if array.shape != shape:
+            raise self.error(f"{name} must have shape {shape}, got {array.shape}")
+        return np.ascontiguousarray(array, self.dtype)
+
+    def parts(self, name, state):
+        """The arrays of a state as users hold it: the array itself, or the tuple of several."""
+        names = self.cell.state
+        if len(names) == 1:
+            return [state]
+        if not (isinstance(state, (tuple, list)) and len(state) == len(names)):
+            got = f"an array {state.shape}" if isinstance(state, np.ndarray) else repr(type(state))
+            raise self.error(f"{name} must be a tuple ({', '.join(names)}), got {got}", TypeError)
+        return state
+
+    def _check_parameters(self, arrays):
+        count, gates = len(PARAMETERS), self.cell.gates
+        if not arrays or len(arrays) % (count * self.directions):
+            raise self.error(
+                f"parameters must hold {', '.join(PARAMETERS)} for every cell, "
+                f"{self.directions} of them in each layer, got {len(arrays)} arrays"
+            )
+        if arrays[0].ndim != 2 or arrays[1].ndim != 2 or not arrays[1].shape[0]:
+            raise self.error(
+                f"{self._parameter(0)} and {self._parameter(1)} must have shapes "
+                f"(input_size, {gates} * H) and (H, {gates} * H) with H at least 1, got "
+                f"{arrays[0].shape} and {arrays[1].shape}"
+            )
+        self.input_size, self.H = arrays[0].shape[0], arrays[1].shape[0]
+        self.cells = [arrays[k : k + count] for k in range(0, len(arrays), count)]
+        self.layers = len(self.cells) // self.directions
+        width = gates * self.H
+        for index, cell in enumerate(self.cells):
+            below = self.input_size if index < self.directions else self.directions * self.H
+            shapes = (below, width), (self.H, width), (width,), (width,)
+            for k, (array, shape) in enumerate(zip(cell, shapes, strict=True)):
+                self.real(self._parameter(index * count + k), array, shape)
+
+
+def joined(arrays):
+    """The state as users hold it: one array alone, several as a tuple."""
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def recurrence_vjp(
+    kind,
+    x,
+    parameters,
+    state=None,
+    lengths=None,
+    *,
+    bidirectional=False,
+    dropout=0.0,
+    rng=None,
+    where=None,
+    dtype=None,
+):
+    """Outputs with final state, and the pullback, of a stack of cells of one `kind`.
+
+    What `rnn`, `gru`, `lstm` and the layers share. `where` begins error texts; with `dtype` all is
+    computed in it, whatever the arrays are.
+    """
+    call = _Call(kind, x, parameters, state, lengths, bidirectional, dropout, where or kind, dtype)
+    directions = call.directions
+    B, T = call.x.shape[:2]
+    packings = [Packing(B, T, call.lengths, reverse) for reverse in (False, True)[:directions]]
+    rng = np.random.default_rng(rng) if dropout else None
+    rows, final, tape = call.x, [], []
+    for layer in range(call.layers):
+        own = slice(layer * directions, (layer + 1) * directions)
+        factor = None
+        if layer and dropout:
+            rows, factor = _dropped(rng, rows, dropout)
+        rows, last, back = _layer(
+            call.cell, packings, rows, [s[own] for s in call.state], call.cells[own]
+        )
+        final.append(last)
+        tape.append((own, factor, back))
+    outputs = rows
+    final = [np.concatenate(arrays) for arrays in zip(*final, strict=True)]
+
+    def pullback(doutputs=None, dstate=None):
+        d = None if doutputs is None else call.real("doutputs", doutputs, outputs.shape)
+        dfinal = [None] * len(call.state) if dstate is None else call.parts("dstate", dstate)
+        dfinal = [
+            np.zeros(call.shape, call.dtype) if array is None
+            else call.real("dstate", array, call.shape)
+            for array in dfinal
+        ]  # fmt: skip
+        dinitial = [np.empty_like(array) for array in dfinal]
+        dparameters = []
+        for own, factor, back in reversed(tape):
+            d, dfirst, down = back(d, [array[own] for array in dfinal])
+            for array, first in zip(dinitial, dfirst, strict=True):
+                array[own] = first
+            dparameters[:0] = [array for cell in down for array in cell]
+            if factor is not None:
+                d *= factor
+        required = {"x": like(d, x), "parameters": tuple(map(like, dparameters, parameters))}
+        optional = {}
+        if state is not None:
+            optional["state"] = joined(list(map(like, dinitial, call.parts("state", state))))
+        return Gradients(required, optional)
+
+    return RecurrentOutput(outputs, joined(final)), pullback
+
+
+_DOC = """    Parameters
+    ----------
+    x : array_like
+        ``(B, T, input_size)``.
+    parameters : sequence of array_like
+        Four arrays for the cell of each layer and direction, in the order of the state's first
+        axis: `input_weight` ``(input size of the layer, G * H)``, `state_weight` ``(H, G * H)``,
+        `input_bias` and `state_bias` ``(G * H,)``, with G gates side by side. Their number says how
+        many layers there are. Transposed, they are ``weight_ih_l0``, ``weight_hh_l0``,
+        ``bias_ih_l0`` and ``bias_hh_l0`` of `torch.nn`, in the same order of gates.
+    state : array_like, optional
+        ``(layers * directions, B, H)``: initial state{pair}; zeros unless given. Row ``layer *
+        directions + direction`` belongs to the cell of that number.
+    lengths : int or array_like of int, optional
+        ``(B,)``: valid steps of each sequence, 0..T. The rest is padding: it is not read, its
+        output is 0 and it does not move the state. The backward direction starts at the last valid
+        step.
+    bidirectional : bool, default False
+        Every layer has two cells; the second runs from the last step to the first, and its outputs
+        are concatenated to those of the first.
+    dropout : float, default 0.0
+        Probability, in 0 <= dropout < 1, of dropping an output between layers.
+    rng : None, int or numpy.random.Generator, optional
+        For the dropout.
+
+    Returns
+    -------
+    outputs : ndarray
+        ``(B, T, H * directions)``: the states h of the last layer at every step.
+    state : ndarray{or_pair}
+        ``(layers * directions, B, H)``: the state after each sequence's last valid step.
+
+    Raises
+    ------
+    TypeError
+        If an array is not real, or a masked array or a tensor of another library; if lengths are
+        not integers.
+    ValueError
+        If a shape does not fit, a length is outside 0..T, or dropout is out of range.
+
+    See Also
+    --------
+    attnc.vjp : the gradients, ``dx, dparameters = pullback(doutputs, dstate)``; also ``.state``
+
+    Notes
+    -----
+    float32 and float64 are each computed in themselves, narrower floats in float32. The bits do not
+    depend on the number of threads.
+"""
+
+
+def _documented(function):
+    if function.__doc__:  # None under python -OO
+        pair = function is lstm
+        text = _DOC.replace("{pair}", ", a pair (h, c)" if pair else "")
+        text = text.replace("{or_pair}", ", or a pair (h, c) of them" if pair else "")
+        function.__doc__ = function.__doc__.replace("    {parameters}\n", text)
+
+
+def rnn(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None):
+    """Simple recurrent network over whole sequences.
+
+    ``h_t = tanh(x_t W + b + h_(t-1) U + c)``: Elman 1990, "Finding structure in time"; the same
+    function as `torch.nn.RNN`.
+
+    {parameters}
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> W, U, b = np.ones((4, 3)), np.ones((3, 3)), np.zeros(3)
+    >>> outputs, state = attnc.functional.rnn(np.ones((2, 5, 4)), [W, U, b, b], lengths=[5, 3])
+    >>> outputs.shape, state.shape
+    ((2, 5, 3), (1, 2, 3))
+    """
+    return recurrence_vjp(
+        "rnn", x, parameters, state, lengths, bidirectional=bidirectional, dropout=dropout, rng=rng
+    )[0]
+
+
+def gru(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None):
+    """Gated recurrent units over whole sequences.
+
+    ::
+
+        r_t = sigmoid(x_t W_r + b_r + h_(t-1) U_r + c_r)          reset gate
+        z_t = sigmoid(x_t W_z + b_z + h_(t-1) U_z + c_z)          update gate
+        n_t = tanh(x_t W_n + b_n + r_t * (h_(t-1) U_n + c_n))     new state
+        h_t = (1 - z_t) * n_t + z_t * h_(t-1)
+
+    Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder for statistical
+    machine translation", eq. 5-8, with r after the product with U_n; the same function as
+    `torch.nn.GRU`. The gates stand side by side in the order r, z, n (Keras: z, r, n).
+
+    {parameters}
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> W, U, b = np.ones((4, 9)), np.ones((3, 9)), np.zeros(9)
+    >>> x = np.ones((2, 5, 4))
+    >>> (outputs, state), pullback = attnc.vjp(attnc.functional.gru, x, [W, U, b, b])
+    >>> dx, (dW, dU, db, dc) = pullback(outputs)
+    """
+    return recurrence_vjp(
+        "gru", x, parameters, state, lengths, bidirectional=bidirectional, dropout=dropout, rng=rng
+    )[0]
+
+
+def lstm(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None):
+    """Long short-term memory over whole sequences.
+
+    ::
+
+        i_t, f_t, o_t = sigmoid(x_t W + b + h_(t-1) U + c)        input, forget and output gate
+        g_t = tanh(x_t W_g + b_g + h_(t-1) U_g + c_g)             cell input
+        c_t = f_t * c_(t-1) + i_t * g_t
+        h_t = o_t * tanh(c_t)
+
+    Hochreiter and Schmidhuber 1997, "Long short-term memory", with the forget gate of Gers et al.
+    2000, "Learning to forget"; the same function as `torch.nn.LSTM`. The gates stand side by side
+    in the order i, f, g, o (Keras has the same order, and calls g c).
+
+    {parameters}
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> W, U, b = np.ones((4, 12)), np.ones((3, 12)), np.zeros(12)
+    >>> outputs, (h, c) = attnc.functional.lstm(np.ones((2, 5, 4)), [W, U, b, b])
+    >>> outputs.shape, h.shape, c.shape
+    ((2, 5, 3), (1, 2, 3), (1, 2, 3))
+    """
+    return recurrence_vjp(
+        "lstm", x, parameters, state, lengths, bidirectional=bidirectional, dropout=dropout, rng=rng
+    )[0]
+
+
+for _kind, _function in {"rnn": rnn, "gru": gru, "lstm": lstm}.items():
+    _documented(_function)
+    register_vjp(_function, partial(recurrence_vjp, _kind))

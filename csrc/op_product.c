@@ -1,0 +1,77 @@
+/* op_product: what the layers written in Python take from C: the matrix product, and new arrays.
+ * Unlike NumPy's product its bits do not depend on the number of threads, and its threads are those
+ * of all the other functions here. */
+#include "ops.h"
+
+#include "arrays.h"
+#include "dispatch.h"
+
+/* A matrix as the kernels see it; -1 unless its strides are whole elements. */
+static int read_matrix(PyObject *object, int type, PyArrayObject **matrix, ptrdiff_t *row,
+                       ptrdiff_t *col)
+{
+    if (!PyArray_Check(object))
+        return -1;
+    PyArrayObject *array = *matrix = (PyArrayObject *)object;
+    if (PyArray_NDIM(array) != 2 || PyArray_TYPE(array) != type || !PyArray_ISBEHAVED_RO(array))
+        return -1;
+    const npy_intp size = PyArray_ITEMSIZE(array);
+    *row = PyArray_STRIDE(array, 0) / size;
+    *col = PyArray_STRIDE(array, 1) / size;
+    return *row * size == PyArray_STRIDE(array, 0) && *col * size == PyArray_STRIDE(array, 1) ? 0
+                                                                                              : -1;
+}
+
+/* product(a, b): a new array a @ b. */
+PyObject *attnc_matrix_product(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    PyArrayObject *a, *b;
+    attnc_product p = {0};
+    if (attnc_check_count("product", count, 2) < 0)
+        return NULL;
+    const int type = PyArray_Check(args[0]) ? PyArray_TYPE((PyArrayObject *)args[0]) : NPY_NOTYPE;
+    if ((type != NPY_FLOAT && type != NPY_DOUBLE) ||
+        read_matrix(args[0], type, &a, &p.a_row, &p.a_col) < 0 ||
+        read_matrix(args[1], type, &b, &p.b_row, &p.b_col) < 0 ||
+        PyArray_DIM(a, 1) != PyArray_DIM(b, 0))
+        return PyErr_Format(PyExc_ValueError, "product: needs two float matrices that fit");
+    const npy_intp shape[] = {PyArray_DIM(a, 0), PyArray_DIM(b, 1)};
+    PyArrayObject *out = attnc_new_array(2, shape, type, 0);
+    if (!out)
+        return NULL;
+    p.out = PyArray_DATA(out);
+    p.a = PyArray_DATA(a);
+    p.b = PyArray_DATA(b);
+    p.M = shape[0];
+    p.N = p.out_row = shape[1];
+    p.K = PyArray_DIM(a, 1);
+    const attnc_call call = {.kernels = attnc_kernels_for(type == NPY_FLOAT)};
+    if (attnc_run_product(&call, &p) < 0)
+        Py_CLEAR(out);
+    return (PyObject *)out;
+}
+
+/* empty(like, shape): a new array of the same float type, of any content. As numpy.empty, but on
+ * the memory that calls keep for each other (arrays.h). */
+PyObject *attnc_empty(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    enum { MOST_AXES = 4 };
+    npy_intp shape[MOST_AXES];
+    if (attnc_check_count("empty", count, 2) < 0)
+        return NULL;
+    const int type = PyArray_Check(args[0]) ? PyArray_TYPE((PyArrayObject *)args[0]) : NPY_NOTYPE;
+    if ((type != NPY_FLOAT && type != NPY_DOUBLE) || !PyTuple_Check(args[1]) ||
+        PyTuple_Size(args[1]) > MOST_AXES)
+        return PyErr_Format(PyExc_ValueError, "empty: needs a float array and up to 4 sizes");
+    const int axes = (int)PyTuple_Size(args[1]);
+    for (int d = 0; d < axes; d++) {
+        shape[d] = PyLong_AsSsize_t(PyTuple_GetItem(args[1], d));
+        if (PyErr_Occurred())
+            return NULL;
+        if (shape[d] < 0)
+            return PyErr_Format(PyExc_ValueError, "empty: sizes must be 0 or more");
+    }
+    return (PyObject *)attnc_new_array(axes, shape, type, 0);
+}
