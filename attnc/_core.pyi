@@ -28,7 +28,7 @@ _Outputs: TypeAlias = _Array | tuple[_Array | _Saved | None, ...]
 _Gradients: TypeAlias = tuple[_Array | None, ...]
 
 MAX_THREADS: Final[int]
-STEP_ROWS: Final[int]
+SUM_STEP: Final[int]
 
 def dot_product_attention(
     query: _Real,
@@ -252,6 +252,7 @@ def attend_backward(
 
 def empty(like: _Array, shape: tuple[int, ...], /) -> _Array: ...
 def product(a: _Array, b: _Array, /) -> _Array: ...
+def key_forms(key: _Array, /) -> tuple[_Array, _Array, _Array]: ...
 def panels(matrix: _Array, groups: int, /) -> _Array: ...
 def recurrent_forward(
     cell: str,

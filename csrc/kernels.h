@@ -7,9 +7,10 @@
  *
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
- * defines: attnc_view, attnc_lead, attnc_attention, attnc_product, attnc_sum, attnc_normalize,
- *          attnc_cross_entropy, attnc_panels, attnc_term, attnc_linear, attnc_sweep, attnc_step,
- *          attnc_steps, attnc_attend_step, attnc_kernels, attnc_kernel_fn
+ * defines: attnc_view, attnc_lead, attnc_key_forms, attnc_attention, attnc_product, attnc_sum,
+ *          attnc_normalize, attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term,
+ *          attnc_linear, attnc_sweep, attnc_step, attnc_steps, attnc_attend_step, attnc_kernels,
+ *          attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
@@ -46,6 +47,15 @@ typedef enum {
     ATTNC_GIVEN     /* the caller's own */
 } attnc_score;
 
+/* Transforms of the keys of additive attention, made once for many queries that come one at a time
+ * (additive.inc). */
+typedef struct {
+    const void *key;     /* (count, Tk, D) */
+    void *small, *large; /* (count, Tk, padded D): expm1(2 key) and exp(2 key) */
+    void *top;           /* (count): largest magnitude of the keys; infinity: some are not finite */
+    ptrdiff_t count, Tk, D;
+} attnc_key_forms;
+
 /* Everything attention needs, forward and backward: the mechanisms differ in `score` alone.
  * Sizes: query (lead, Tq, D), key (lead, Tk, D), value (lead, Tk, Dv), scores (lead, Tq, Tk). */
 typedef struct {
@@ -71,9 +81,10 @@ typedef struct {
 
     /* inputs */
     attnc_view query, key, value, scores;
-    double scale;             /* ATTNC_DOT */
-    const void *score_vector; /* (D) ATTNC_ADDITIVE */
-    const void *score_bias;   /* (D) or NULL, ATTNC_ADDITIVE */
+    double scale;                     /* ATTNC_DOT */
+    const void *score_vector;         /* (D) ATTNC_ADDITIVE */
+    const void *score_bias;           /* (D) or NULL, ATTNC_ADDITIVE */
+    const attnc_key_forms *key_forms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
 
     /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
     attnc_view mask;                 /* bytes (lead, Tq, Tk) */
@@ -170,7 +181,13 @@ typedef struct {
 
 /* ---- recurrent cells (recurrent.inc, steps.h) ---- */
 
-enum { ATTNC_STEP_ROWS = 64 }; /* rows of a task; sums of biases are cut here too */
+enum { ATTNC_SUM_STEP = 16 }; /* rows of a step whose bias gradients are added up in one part */
+
+/* How steps of cells, and what is multiplied beside them, are cut into tasks; no bit depends on it.
+ * rows: a multiple of ATTNC_SUM_STEP, at most max_step_rows; columns: whole panels. */
+typedef struct {
+    ptrdiff_t rows, columns;
+} attnc_cut;
 
 typedef enum { ATTNC_RNN, ATTNC_GRU, ATTNC_LSTM } attnc_cell;
 
@@ -200,6 +217,7 @@ typedef struct {
     const void *add, *tanh_of;
     ptrdiff_t add_row, tanh_row;
     int tanh;
+    attnc_cut cut;
 } attnc_linear;
 
 /* One cell over all steps of a batch. Rows: those of step 0, then those of step 1, ...; h and c
@@ -222,9 +240,8 @@ typedef struct {
         *dproduct; /* (rows, gates * H) gradients of x W + b and of h U + c; the same array
                                 but for the GRU */
     void *dh, *dc; /* (batch, H) in: of the last state; out: of the first */
-    void *dinput_bias,
-        *dstate_bias; /* (blocks of rows of the batch, gates * H), zeroed, parts to be
-                                        added up; dstate_bias: GRU */
+    /* (ceil(batch / ATTNC_SUM_STEP), gates * H), zeroed: parts to be added up; dstate_bias: GRU */
+    void *dinput_bias, *dstate_bias;
 } attnc_sweep;
 
 /* One step of it. */
@@ -260,6 +277,7 @@ typedef struct {
     ptrdiff_t rows;
     const attnc_sweep *sweep;
     const attnc_step *step;
+    attnc_cut cut;
 } attnc_steps;
 
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);
@@ -284,11 +302,12 @@ typedef struct {
     size_t (*product_scratch)(const attnc_product *);
     /* recurrent: pack_panels has a task for every `panel` columns of a group */
     attnc_kernel_fn pack_panels, linear, cell_fwd, cell_bwd;
-    ptrdiff_t panel;
+    ptrdiff_t panel, max_step_rows;
     ptrdiff_t (*panels_size)(const attnc_panels *); /* in elements */
     ptrdiff_t (*linear_tasks)(const attnc_linear *);
     ptrdiff_t (*steps_tasks)(const attnc_steps *);
-    size_t step_scratch; /* bytes, for linear, cell_fwd and cell_bwd */
+    size_t step_scratch;       /* bytes, for linear, cell_fwd and cell_bwd */
+    attnc_kernel_fn key_forms; /* tasks: count */
     /* tasks: lead.count; scratch attention_scratch(, 0) and attend_step_scratch */
     attnc_kernel_fn attend_step_fwd, attend_step_bwd;
     size_t (*attend_step_scratch)(const attnc_attention *);

@@ -150,6 +150,7 @@ static PyMethodDef methods[] = {
     ATTNC_FAST("product", attnc_matrix_product),
     ATTNC_FAST("cross_entropy", attnc_cross_entropy_forward),
     ATTNC_FAST("cross_entropy_backward", attnc_cross_entropy_backward),
+    ATTNC_FAST("key_forms", attnc_additive_key_forms),
     ATTNC_FAST("panels", attnc_recurrent_panels),
     ATTNC_FAST("loop", attnc_recurrent_loop),
     ATTNC_FAST("recurrent_forward", attnc_recurrent_forward),
@@ -172,7 +173,7 @@ static int exec_module(PyObject *module)
     attnc_isa_current();
     if (PyModule_AddIntConstant(module, "MAX_THREADS", ATTNC_MAX_THREADS) < 0)
         return -1;
-    return PyModule_AddIntConstant(module, "STEP_ROWS", ATTNC_STEP_ROWS);
+    return PyModule_AddIntConstant(module, "SUM_STEP", ATTNC_SUM_STEP);
 }
 
 static PyModuleDef_Slot slots[] = {

@@ -110,6 +110,53 @@ static const void *panels_of(expected *e, PyObject *object, ptrdiff_t K, ptrdiff
     return data ? aligned(data) : NULL;
 }
 
+/* ---- keys of additive attention ---- */
+
+static int read_key_forms(expected *e, PyObject *forms, attnc_key_forms *f)
+{
+    const ptrdiff_t lanes = e->kernels->lanes, Dp = (f->D + lanes - 1) / lanes * lanes;
+    if (!PyTuple_Check(forms) || PyTuple_Size(forms) != 3)
+        return -1;
+    f->small = real_of(e, PyTuple_GetItem(forms, 0), f->count, f->Tk * Dp);
+    f->large = real_of(e, PyTuple_GetItem(forms, 1), f->count, f->Tk * Dp);
+    f->top = real_of(e, PyTuple_GetItem(forms, 2), f->count, 1);
+    return e->failed || !f->small || !f->large || !f->top ? -1 : 0;
+}
+
+/* key_forms(key): what a loop's additive attention reads of a key (B, Tk, D), a tuple of arrays. */
+PyObject *attnc_additive_key_forms(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    expected e;
+    if (attnc_check_count("key_forms", count, 1) < 0)
+        return NULL;
+    PyArrayObject *key = (PyArrayObject *)args[0];
+    if (expect_like(&e, args[0]) < 0 || PyArray_NDIM(key) != 3 || !PyArray_ISCARRAY_RO(key))
+        return do_not_fit();
+    attnc_key_forms f = {.key = PyArray_DATA(key),
+                         .count = PyArray_DIM(key, 0),
+                         .Tk = PyArray_DIM(key, 1),
+                         .D = PyArray_DIM(key, 2)};
+    const ptrdiff_t lanes = e.kernels->lanes, Dp = (f.D + lanes - 1) / lanes * lanes;
+    const npy_intp shape[] = {f.count, f.Tk, Dp};
+    PyObject *small = (PyObject *)attnc_new_array(3, shape, e.type, 0);
+    PyObject *large = (PyObject *)attnc_new_array(3, shape, e.type, 0);
+    PyObject *top = (PyObject *)attnc_new_array(1, shape, e.type, 0);
+    PyObject *forms = small && large && top ? PyTuple_Pack(3, small, large, top) : NULL;
+    Py_XDECREF(small);
+    Py_XDECREF(large);
+    Py_XDECREF(top);
+    if (!forms || read_key_forms(&e, forms, &f) < 0) {
+        Py_XDECREF(forms);
+        return forms ? do_not_fit() : NULL;
+    }
+    const int threads = attnc_threads_for(f.count, (double)f.count * (double)(f.Tk * Dp) * 20);
+    Py_BEGIN_ALLOW_THREADS
+    attnc_parallel_for(e.kernels->key_forms, &f, f.count, threads, NULL, 0);
+    Py_END_ALLOW_THREADS
+    return forms;
+}
+
 /* ---- recurrent layers ---- */
 
 static int read_cell(PyObject *name, attnc_sweep *s)
@@ -164,7 +211,7 @@ static int read_sweep(expected *e, PyObject *arrays, ptrdiff_t rows, ptrdiff_t p
                       attnc_sweep *s, const void **panels, int backward)
 {
     const ptrdiff_t H = s->H, batch = s->batch, width = s->gate_count * H;
-    const ptrdiff_t parts = (batch + ATTNC_STEP_ROWS - 1) / ATTNC_STEP_ROWS;
+    const ptrdiff_t parts = (batch + ATTNC_SUM_STEP - 1) / ATTNC_SUM_STEP;
     if (!PyTuple_Check(arrays) || PyTuple_Size(arrays) != SWEEP_ARRAYS)
         return -1;
 #define ATTNC_ARRAY(INDEX, ROWS, COLUMNS) real_of(e, PyTuple_GetItem(arrays, INDEX), ROWS, COLUMNS)
@@ -459,7 +506,7 @@ static void read_cell_backward(reader *r, attnc_operation *o)
     if (r->e.failed)
         return;
     const ptrdiff_t rows = r->T * r->B, width = s->gate_count * s->H;
-    const ptrdiff_t parts = (r->B + ATTNC_STEP_ROWS - 1) / ATTNC_STEP_ROWS;
+    const ptrdiff_t parts = (r->B + ATTNC_SUM_STEP - 1) / ATTNC_SUM_STEP;
     s->dinput = next_needed(r, rows, width);
     s->dproduct = next_needed(r, rows, width);
     s->dh = next_needed(r, r->B, s->H);
@@ -482,8 +529,9 @@ static attnc_view next_view(reader *r, ptrdiff_t n, ptrdiff_t *features)
     return view;
 }
 
-/* score, Tk, query, key, value, score_vector, scale, key_mask, context, weights, stats, scores,
- * coverage, coverage_bias, coverage_weight; query (B, T, D), key (B, Tk, D), value (B, Tk, Dv) */
+/* score, Tk, query, key, value, score_vector, forms, scale, key_mask, context, weights, stats,
+ * scores, coverage, coverage_bias, coverage_weight. query (B, T, D), key (B, Tk, D),
+ * value (B, Tk, Dv) */
 static void read_attend(reader *r, attnc_operation *o)
 {
     attnc_attention *a = &o->attention;
@@ -501,7 +549,12 @@ static void read_attend(reader *r, attnc_operation *o)
         return;
     }
     a->score_vector = next_array(r, 1, a->D);
-    r->e.failed |= a->score == ATTNC_ADDITIVE && !a->score_vector;
+    PyObject *forms = next_item(r);
+    if (a->score == ATTNC_ADDITIVE) {
+        o->forms = (attnc_key_forms){.count = r->B, .Tk = a->Tk, .D = a->D};
+        a->key_forms = &o->forms;
+        r->e.failed |= !a->score_vector || read_key_forms(&r->e, forms, &o->forms) < 0;
+    }
     a->scale = next_number(r);
     a->key_mask.data = data_of(&r->e, next_item(r), NPY_BOOL, r->B, a->Tk);
     a->key_mask.col = 1;

@@ -13,6 +13,7 @@ PyObject *attnc_empty(PyObject *module, PyObject *const *args, Py_ssize_t count)
 PyObject *attnc_matrix_product(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_additive_key_forms(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_recurrent_panels(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_recurrent_loop(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_recurrent_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -16,7 +16,7 @@ static const long SPIN_NANOSECONDS = 50000;
 
 static atomic_int wanted_threads = 1;
 
-/* The call that the workers help with. Written by its caller under `lock`. */
+/* The call that the workers help with. */
 typedef struct {
     attnc_kernel_fn kernel;
     const void *args;
@@ -26,17 +26,29 @@ typedef struct {
     int helpers; /* how many workers may join; worker w joins as thread w + 1 if w < helpers */
 } job;
 
+/* The next task of a thread's share. On a cache line of its own: each counts for itself. */
+typedef struct {
+    _Alignas(64) atomic_ptrdiff_t task;
+} share;
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t job_posted = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t job_left = PTHREAD_COND_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 /* Written under `lock`: */
+static int workers; /* threads started */
+static int claimed; /* a caller has the pool */
+/* A worker enters (inside), then looks whether the job is open, then reads it; the caller closes it
+ * and waits until nobody is inside before it writes another. So neither needs the lock. */
 static job current;
+static atomic_int open_job;
+static atomic_int inside;   /* workers that may be in the job */
 static atomic_ulong posted; /* counts jobs, so that a worker knows a new one */
-static int workers;         /* threads started */
-static atomic_int inside;   /* workers inside the current job */
-static int busy;
-static atomic_ptrdiff_t next_task;
+static share next_of[ATTNC_MAX_THREADS];
+/* Who sleeps. Each sets its mark, then looks once more for what it waits for; the other changes
+ * that first and then looks for the mark. */
+static atomic_int sleepers;
+static atomic_int caller_sleeps;
 
 int attnc_get_num_threads(void) { return atomic_load(&wanted_threads); }
 void attnc_set_num_threads(int threads) { atomic_store(&wanted_threads, threads); }
@@ -73,18 +85,26 @@ static int time_is_up(const struct timespec *start)
     do {                                                                                           \
         struct timespec start;                                                                     \
         clock_gettime(CLOCK_MONOTONIC, &start);                                                    \
-        while ((CONDITION) && !time_is_up(&start))                                                 \
+        for (int looks = 1; (CONDITION) && (looks % 16 != 0 || !time_is_up(&start)); looks++)      \
             pause_a_little();                                                                      \
     } while (0)
 
+static ptrdiff_t share_begin(const job *j, int thread)
+{
+    return j->tasks * thread / (j->helpers + 1);
+}
+
+/* Each thread begins with a share of its own, the same in every call: what it needs may still be in
+ * its caches. Then it helps the others with theirs. */
 static void run_tasks(const job *j, int thread)
 {
     char *scratch = j->scratch + (size_t)thread * j->stride;
-    for (;;) {
-        ptrdiff_t task = atomic_fetch_add(&next_task, 1);
-        if (task >= j->tasks)
-            return;
-        j->kernel(j->args, task, task + 1, scratch);
+    for (int k = 0; k <= j->helpers; k++) {
+        const int owner = (thread + k) % (j->helpers + 1);
+        const ptrdiff_t end = share_begin(j, owner + 1);
+        ptrdiff_t task;
+        while ((task = atomic_fetch_add(&next_of[owner].task, 1)) < end)
+            j->kernel(j->args, task, task + 1, scratch);
     }
 }
 
@@ -92,23 +112,25 @@ static void *worker(void *index)
 {
     const int me = (int)(intptr_t)index;
     unsigned long seen = 0;
-    pthread_mutex_lock(&lock);
     for (;;) {
-        while (posted == seen || !busy || me >= current.helpers) {
-            seen = posted;
-            pthread_cond_wait(&job_posted, &lock);
-        }
-        seen = posted;
-        inside++;
-        job mine = current;
-        pthread_mutex_unlock(&lock);
-        run_tasks(&mine, me + 1);
-        pthread_mutex_lock(&lock);
-        if (--inside == 0)
-            pthread_cond_signal(&job_left);
-        pthread_mutex_unlock(&lock);
         SPIN_WHILE(atomic_load(&posted) == seen);
-        pthread_mutex_lock(&lock);
+        if (atomic_load(&posted) == seen) {
+            pthread_mutex_lock(&lock);
+            atomic_fetch_add(&sleepers, 1);
+            while (atomic_load(&posted) == seen)
+                pthread_cond_wait(&job_posted, &lock);
+            atomic_fetch_sub(&sleepers, 1);
+            pthread_mutex_unlock(&lock);
+        }
+        seen = atomic_load(&posted);
+        atomic_fetch_add(&inside, 1);
+        if (atomic_load(&open_job) && me < current.helpers)
+            run_tasks(&current, me + 1);
+        if (atomic_fetch_sub(&inside, 1) == 1 && atomic_load(&caller_sleeps)) {
+            pthread_mutex_lock(&lock);
+            pthread_cond_signal(&job_left);
+            pthread_mutex_unlock(&lock);
+        }
     }
     return NULL;
 }
@@ -122,7 +144,11 @@ static void after_fork_child(void)
     pthread_mutex_init(&lock, NULL);
     pthread_cond_init(&job_posted, NULL);
     pthread_cond_init(&job_left, NULL);
-    workers = inside = busy = 0;
+    workers = claimed = 0;
+    atomic_store(&open_job, 0);
+    atomic_store(&inside, 0);
+    atomic_store(&sleepers, 0);
+    atomic_store(&caller_sleeps, 0);
 }
 static void install_fork_handlers(void)
 {
@@ -155,27 +181,35 @@ void attnc_parallel_for(attnc_kernel_fn kernel, const void *args, ptrdiff_t task
     }
     pthread_once(&once, install_fork_handlers);
     pthread_mutex_lock(&lock);
-    if (busy) { /* another call has the pool, or this one comes from inside it */
+    if (claimed) { /* another call has the pool, or this one comes from inside it */
         pthread_mutex_unlock(&lock);
         kernel(args, 0, tasks, scratch);
         return;
     }
+    claimed = 1;
     start_workers(threads - 1);
-    busy = 1;
     current =
         (job){kernel, args, tasks, scratch, stride, threads - 1 < workers ? threads - 1 : workers};
-    atomic_store(&next_task, 0);
-    posted++;
-    job mine = current;
-    pthread_cond_broadcast(&job_posted);
     pthread_mutex_unlock(&lock);
+    for (int t = 0; t <= current.helpers; t++)
+        atomic_store(&next_of[t].task, share_begin(&current, t));
+    atomic_store(&open_job, 1);
+    atomic_fetch_add(&posted, 1);
+    if (atomic_load(&sleepers) > 0) {
+        pthread_mutex_lock(&lock);
+        pthread_cond_broadcast(&job_posted);
+        pthread_mutex_unlock(&lock);
+    }
 
-    run_tasks(&mine, 0);
+    run_tasks(&current, 0);
+    atomic_store(&open_job, 0);
     SPIN_WHILE(atomic_load(&inside) > 0);
 
     pthread_mutex_lock(&lock);
-    while (inside > 0)
+    atomic_store(&caller_sleeps, 1);
+    while (atomic_load(&inside) > 0)
         pthread_cond_wait(&job_left, &lock);
-    busy = 0; /* a worker that wakes only now sees no job */
+    atomic_store(&caller_sleeps, 0);
+    claimed = 0;
     pthread_mutex_unlock(&lock);
 }

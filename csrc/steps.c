@@ -6,6 +6,10 @@
 
 /* ---- the team ---- */
 
+/* Bytes of weights, for what one region multiplies, that every thread may read whole: less than
+ * half of a level-2 cache. */
+static const double SHARED_WEIGHTS = 800e3;
+
 /* What one call works with: the number of threads is asked for once, scratch goes by it. */
 typedef struct {
     const attnc_kernels *k;
@@ -31,6 +35,23 @@ static void run_tasks(const team *t, attnc_kernel_fn kernel, const void *args, p
                        t->stride);
 }
 
+static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
+/* Into tasks. Weights that fit in a core's own cache are read by every thread, each for rows of its
+ * own: what it wrote in the step before, it finds in its cache. Larger ones are shared out. */
+static attnc_cut cut_of(const team *t, ptrdiff_t rows, ptrdiff_t columns, double weight_bytes)
+{
+    const ptrdiff_t panel = t->k->panel;
+    attnc_cut cut = {t->k->max_step_rows, panel};
+    if (weight_bytes <= SHARED_WEIGHTS && rows > ATTNC_SUM_STEP) {
+        const ptrdiff_t each = divide_up(divide_up(rows, t->threads), ATTNC_SUM_STEP);
+        if (each * ATTNC_SUM_STEP < cut.rows)
+            cut.rows = each * ATTNC_SUM_STEP;
+        cut.columns = divide_up(columns, panel) * panel;
+    }
+    return cut;
+}
+
 /* ---- a recurrent layer ---- */
 
 static const void *row_of(const void *x, ptrdiff_t row, ptrdiff_t width, size_t item)
@@ -48,6 +69,18 @@ static double step_work(const attnc_recurrence *r, ptrdiff_t rows)
 {
     const attnc_sweep *s = &r->sweep[0];
     return (double)r->sweeps * (double)rows * (double)s->H * (double)(s->gate_count * s->H);
+}
+
+static void run_recurrence(const team *team, attnc_kernel_fn kernel, const attnc_recurrence *r,
+                           ptrdiff_t t, const attnc_step *step)
+{
+    const double bytes = step_work(r, 1) * (double)r->item;
+    const attnc_steps steps = {.sweeps = r->sweeps,
+                               .rows = r->counts[t],
+                               .sweep = r->sweep,
+                               .step = step,
+                               .cut = cut_of(team, r->counts[t], r->sweep[0].H, bytes)};
+    run_tasks(team, kernel, &steps, team->k->steps_tasks(&steps), step_work(r, r->counts[t]));
 }
 
 int attnc_recurrence_forward(const attnc_recurrence *r)
@@ -71,8 +104,7 @@ int attnc_recurrence_forward(const attnc_recurrence *r)
                                            .K = s->H,
                                            .groups = s->gate_count};
         }
-        const attnc_steps steps = {r->sweeps, r->counts[t], r->sweep, step};
-        run_tasks(&team, k->cell_fwd, &steps, k->steps_tasks(&steps), step_work(r, r->counts[t]));
+        run_recurrence(&team, k->cell_fwd, r, t, step);
     }
     attnc_release(team.scratch);
     return 0;
@@ -109,19 +141,19 @@ int attnc_recurrence_backward(const attnc_recurrence *r)
             if (t + 1 < r->steps)
                 step[i].term[step[i].terms++] = product_bwd(r, i, next, r->counts[t + 1]);
         }
-        const attnc_steps steps = {r->sweeps, r->counts[t], r->sweep, step};
-        run_tasks(&team, k->cell_bwd, &steps, k->steps_tasks(&steps), step_work(r, r->counts[t]));
+        run_recurrence(&team, k->cell_bwd, r, t, step);
     }
     for (int i = 0; r->steps > 0 && i < r->sweeps; i++) {
         const attnc_sweep *s = &r->sweep[i];
-        const attnc_linear initial = {.out = s->dh,
-                                      .out_row = s->H,
-                                      .rows = r->counts[0],
-                                      .N = s->H,
-                                      .terms = 1,
-                                      .term = {product_bwd(r, i, 0, r->counts[0])},
-                                      .add = s->dh,
-                                      .add_row = s->H};
+        attnc_linear initial = {.out = s->dh,
+                                .out_row = s->H,
+                                .rows = r->counts[0],
+                                .N = s->H,
+                                .terms = 1,
+                                .term = {product_bwd(r, i, 0, r->counts[0])},
+                                .add = s->dh,
+                                .add_row = s->H};
+        initial.cut = cut_of(&team, initial.rows, initial.N, step_work(r, 1) * (double)r->item);
         run_tasks(&team, k->linear, &initial, k->linear_tasks(&initial),
                   step_work(r, r->counts[0]));
     }
@@ -173,6 +205,7 @@ static void run_linear(const attnc_loop *l, const team *team, const attnc_operat
         linear.tanh_of = at_step(l, &o->tanh_of, t);
         linear.tanh_row = o->tanh_of.row;
     }
+    linear.cut = cut_of(team, linear.rows, linear.N, work * (double)l->item);
     run_tasks(team, l->kernels->linear, &linear, l->kernels->linear_tasks(&linear),
               (double)l->batch * work);
 }
@@ -187,7 +220,11 @@ static void run_cell(const attnc_loop *l, const team *team, const attnc_operatio
             step.add[step.adds] = at_step(l, &o->add[k], t);
             step.add_row[step.adds++] = o->add[k].row;
         }
-    const attnc_steps steps = {1, l->batch, s, &step};
+    const attnc_steps steps = {.sweeps = 1,
+                               .rows = l->batch,
+                               .sweep = s,
+                               .step = &step,
+                               .cut = cut_of(team, l->batch, s->H, work * (double)l->item)};
     run_tasks(team, o->kind == ATTNC_CELL ? l->kernels->cell_fwd : l->kernels->cell_bwd, &steps,
               l->kernels->steps_tasks(&steps), (double)l->batch * work);
 }

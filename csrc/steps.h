@@ -68,6 +68,7 @@ typedef struct {
     attnc_sweep sweep; /* cells; first and before of a step follow from t */
     int fresh;
     attnc_attention attention;
+    attnc_key_forms forms;
     attnc_attend_step attend;
     attnc_series x, unit; /* normalize; back: x is the gradient of the unit vectors */
     void *norm;           /* (steps, batch) */

@@ -21,7 +21,7 @@ from attnc.functional.attention import (
 )
 from attnc.functional.recurrent import (
     CELLS,
-    STEP_ROWS,
+    SUM_STEP,
     joined,
 )
 from attnc.gradients import result_type, vjp
@@ -62,7 +62,10 @@ def fitting(where, name, array, shape):
 
 def _rows(x):
     """(n, m, size) as one matrix (n * m, size)."""
-    return np.ascontiguousarray(x).reshape(x.shape[0] * x.shape[1], x.shape[2])
+    if not x.flags.c_contiguous:
+        x, strided = _core.empty(x, x.shape), x
+        x[...] = strided
+    return x.reshape(x.shape[0] * x.shape[1], x.shape[2])
 
 
 def _product(x, weight):
@@ -170,6 +173,9 @@ class PreparedMemory:
         if decoder.score is not None and decoder.score.key_weight is not None:
             weight = decoder.arrays[decoder.score.key_weight]
             self.key = _product(value, weight)
+        self.forms = None
+        if decoder.attention == "additive" and decoder.waits:
+            self.forms = _core.key_forms(self.key)
 
     def __repr__(self):
         return f"PreparedMemory(value={self.value.dtype} {self.value.shape})"
@@ -218,24 +224,24 @@ class _Attending:
         self.score, self.arrays = decoder.score, decoder.arrays
         T, B, H = source.shape
         Tk, A = memory.key.shape[1:]
-        dtype = source.dtype
+        like = source
         self.projected = self.score.query_weight is not None
-        self.queries = np.empty((T, B, A), dtype) if self.projected else source
+        self.queries = _core.empty(like, (T, B, A)) if self.projected else source
         self.scale = self.arrays["scale"] if self.score.scale == "scale" else self.score.scale
         self.cosine = decoder.attention == "cosine"
         if decoder.waits:
-            self.contexts_b = np.empty((B, T, memory.value.shape[2]), dtype)
-            self.weights = np.empty((B, T, Tk), dtype)
-            self.stats = np.empty((B, T, 2), dtype)
-            self.scores = np.empty((B, T, Tk), dtype) if Tk <= A and not self.cosine else None
+            self.contexts_b = _core.empty(like, (B, T, memory.value.shape[2]))
+            self.weights = _core.empty(like, (B, T, Tk))
+            self.stats = _core.empty(like, (B, T, 2))
+            self.scores = _core.empty(like, (B, T, Tk)) if Tk <= A and not self.cosine else None
             if self.cosine:
-                self.unit = np.empty((T, B, A), dtype)
-                self.norm = np.empty((T, B), dtype)
+                self.unit = _core.empty(like, (T, B, A))
+                self.norm = _core.empty(like, (T, B))
                 self.unit_key = _unit(memory.key)
             self.first_coverage, self.coverage = coverage, np.copy(coverage)
             if not decoder.coverage:
                 self.coverage = None
-            self.bias = np.empty((B, T, Tk), dtype) if decoder.coverage else None
+            self.bias = _core.empty(like, (B, T, Tk)) if decoder.coverage else None
 
     @property
     def contexts(self):
@@ -253,6 +259,7 @@ class _Attending:
             self.unit_key if self.cosine else self.memory.key,
             self.memory.value,
             self.arrays.get(self.score.vector),
+            self.memory.forms,
             1.0 if self.scale is None else float(self.scale),
             self.memory.allowed,
             self.contexts_b,
@@ -276,14 +283,15 @@ class _Attending:
 
     def start_back(self, dweights, dcoverage):
         T, B, A = self.queries.shape
-        dtype = self.queries.dtype
-        self.dcontexts = np.empty((T, *self.memory.value.shape[::2]), dtype)
-        self.dqueries = np.empty((T, B, A), dtype)
-        self.dunit = np.empty_like(self.dqueries) if self.cosine else self.dqueries
+        like = self.source
+        self.dcontexts = _core.empty(like, (T, *self.memory.value.shape[::2]))
+        self.dqueries = _core.empty(like, (T, B, A))
+        self.dunit = _core.empty(like, self.dqueries.shape) if self.cosine else self.dqueries
         self.given_dweights = self.dweights = dweights
         self.dcoverage = dcoverage
         if self.coverage is not None:
-            self.dweights = np.empty_like(self.weights)  # and what later steps make of them
+            # Those given, and what reaches them from later steps.
+            self.dweights = _core.empty(like, self.weights.shape)
 
     def operations_back(self):
         """Of a step back: from the gradient of its context to that of its query."""
@@ -373,14 +381,14 @@ class _Cells:
         self.decoder, self.layer = decoder, layer
         self.weight, self.state_weight, self.input_bias, self.state_bias = decoder.cells[layer]
         B, H = initial[0].shape
-        dtype = initial[0].dtype
+        like = self.weight
         self.fresh = gates is None
         width = decoder.cell.gates * H
-        self.gates = np.empty((T * B, width), dtype) if gates is None else gates
-        self.states = [np.empty((T + 1, B, H), dtype) for _ in initial]
+        self.gates = _core.empty(like, (T * B, width)) if gates is None else gates
+        self.states = [_core.empty(like, (T + 1, B, H)) for _ in initial]
         for states, first in zip(self.states, initial, strict=True):
             states[0] = first
-        self.saved = np.empty((T * B, H), dtype) if decoder.cell.gates > 1 else None
+        self.saved = _core.empty(like, (T * B, H)) if decoder.cell.gates > 1 else None
 
     @property
     def before(self):
@@ -411,10 +419,10 @@ class _Cells:
     def start_back(self, dfinal):
         T, B, _ = self.before.shape
         self.dstate = [np.array(d, self.gates.dtype) for d in dfinal]
-        self.dinput = np.empty_like(self.gates)
+        self.dinput = _core.empty(self.gates, self.gates.shape)
         gru = self.decoder.cell.name == "gru"
-        self.dproduct = np.empty_like(self.gates) if gru else self.dinput
-        parts = -(-B // STEP_ROWS), self.gates.shape[1]
+        self.dproduct = _core.empty(self.gates, self.gates.shape) if gru else self.dinput
+        parts = -(-B // SUM_STEP), self.gates.shape[1]
         self.dinput_bias = np.zeros(parts, self.gates.dtype)
         self.dstate_bias = np.zeros_like(self.dinput_bias) if gru else None
         self.dinput_steps = self.dinput.reshape(T, B, parts[1])
@@ -460,7 +468,8 @@ class Run:
         initial = [state[name] for name in decoder.cell.state]
         B, T, E = inputs.shape
         self.shape, H = inputs.shape, decoder.H
-        self.words = np.ascontiguousarray(inputs.transpose(1, 0, 2)).reshape(T * B, E)
+        self.words = _core.empty(inputs, (T * B, E))
+        self.words.reshape(T, B, E)[...] = inputs.swapaxes(0, 1)
         word_weight, self.fed_weight = decoder.split_input(E)
         gates = _core.product(self.words, word_weight)
         self.cells = [
@@ -471,7 +480,7 @@ class Run:
         self.late = None
         if decoder.order == "luong":
             # Luong's output o_t, one step late: o_(t-1) is what step t is fed.
-            self.late = np.empty((T + 1, B, H), inputs.dtype)
+            self.late = _core.empty(inputs, (T + 1, B, H))
             self.late[0] = state.get("feed", 0)
             self.context_weight, self.top_weight = decoder.split_readout()
         self.source = top.before if decoder.bahdanau else top.after
@@ -551,10 +560,11 @@ class Run:
         """Gradients by name. doutputs, dweights: as the outputs, or None; dstate: arrays by name,
         of which this becomes the owner."""
         decoder, (B, T, E), H = self.decoder, self.shape, self.decoder.H
-        self.doutputs = np.zeros((T, B, H), decoder.dtype)
-        if doutputs is not None:
-            self.doutputs[...] = doutputs.swapaxes(0, 1)
+        if doutputs is None:
+            doutputs = np.zeros((B, T, H), decoder.dtype)
+        self.doutputs = doutputs.swapaxes(0, 1)
         if T and decoder.input_feeding:
+            self.doutputs = self.doutputs.copy()
             self.doutputs[-1] += dstate["feed"]
         for layer, cell in enumerate(self.cells):
             cell.start_back([dstate[name][layer] for name in decoder.cell.state])
@@ -570,9 +580,9 @@ class Run:
             if attends:
                 self.dtop += self._dsource()
         elif decoder.order == "luong":
-            self.dreadout = np.empty((T, B, H), decoder.dtype)
+            self.dreadout = _core.empty(self.late, (T, B, H))
             if not attends:
-                self.dcontexts = np.empty((T, B, len(self.context_weight)), decoder.dtype)
+                self.dcontexts = _core.empty(self.late, (T, B, len(self.context_weight)))
         self._run(self._operations_back(), backward=True)
         if decoder.waits:
             dcontexts = self.attend.dcontexts if attends else self.dcontexts

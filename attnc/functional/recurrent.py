@@ -35,7 +35,7 @@ CELLS = {
 }
 PARAMETERS = "input_weight", "state_weight", "input_bias", "state_bias"
 
-STEP_ROWS = _core.STEP_ROWS  # rows of a batch whose bias gradients C adds up in one go
+SUM_STEP = _core.SUM_STEP  # rows of a batch whose bias gradients C adds up in one go
 
 
 # ---- the layout of a batch in time ---------------------------------------------------------------
@@ -149,7 +149,7 @@ class _Direction:
         self.dproduct = self.dinput
         if cell.name == "gru":
             self.dproduct = _core.empty(self.gates, self.gates.shape)
-        parts = -(-len(order) // STEP_ROWS)
+        parts = -(-len(order) // SUM_STEP)
         self.dinput_bias = np.zeros((parts, width), self.gates.dtype)
         self.dstate_bias = np.zeros_like(self.dinput_bias) if cell.name == "gru" else None
         dh, dc = (*self.dstate, None)[:2]
