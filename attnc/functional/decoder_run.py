@@ -177,6 +177,15 @@ class PreparedMemory:
         if decoder.attention == "additive" and decoder.waits:
             self.forms = _core.key_forms(self.key)
 
+    def take(self, rows):
+        """The memories of some sequences of the batch, in this order."""
+        other = object.__new__(PreparedMemory)
+        other.decoder = self.decoder
+        other.value, other.key = self.value[rows], self.key[rows]
+        other.allowed = None if self.allowed is None else self.allowed[rows]
+        other.forms = None if self.forms is None else tuple(form[rows] for form in self.forms)
+        return other
+
     def __repr__(self):
         return f"PreparedMemory(value={self.value.dtype} {self.value.shape})"
 

@@ -8,10 +8,12 @@ from .attention import (
     SelfAttention,
 )
 from .base import Layer
-from .decoder import AttentionDecoder, greedy_decode
+from .decoder import AttentionDecoder
+from .decoding import beam_search, greedy_decode, scheduled_inputs
 from .embedding import Embedding
 from .linear import Linear
 from .recurrent import GRU, LSTM, RNN
+from .seq2seq import Seq2Seq
 
 __all__ = [
     "AdditiveAttention",
@@ -26,5 +28,8 @@ __all__ = [
     "MultiplicativeAttention",
     "RNN",
     "SelfAttention",
+    "Seq2Seq",
+    "beam_search",
     "greedy_decode",
+    "scheduled_inputs",
 ]

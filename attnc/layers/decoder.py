@@ -1,4 +1,4 @@
-"""AttentionDecoder: a recurrent decoder that attends to a memory at every step; greedy decoding."""
+"""AttentionDecoder: a recurrent decoder that attends to a memory at every step."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..functional.decoder_run import (
 )
 from ..functional.recurrent import CELLS as SORTS
 from ..functional.recurrent import PARAMETERS
-from ..gradients import Gradients, result_type
+from ..gradients import Gradients
 from .attention import (
     AdditiveAttention,
     CosineAttention,
@@ -23,8 +23,6 @@ from .attention import (
 )
 from .base import Layer, glorot, positive
 from .recurrent import CELLS
-
-Decoded = result_type("Decoded", "tokens weights")
 
 
 class AttentionDecoder(Layer):
@@ -186,8 +184,8 @@ class AttentionDecoder(Layer):
             self.score = DotProductAttention(scale=1.0, dtype=dtype)
         elif attention == "cosine":
             self.score = CosineAttention(dtype=dtype)
-        self._names = SORTS[cell].state
-        for name in self._names:
+        self.state_names = SORTS[cell].state
+        for name in self.state_names:
             self.add_parameter(f"initial_{name}", np.zeros((layers, state_size)))
         if coverage:
             self.add_parameter("coverage_weight", 0.0)
@@ -195,7 +193,8 @@ class AttentionDecoder(Layer):
             self.add_parameter("readout_weight", glorot(rng, context_size + state_size, state_size))
         if summary == "first_state":
             self.add_parameter(
-                "summary_weight", glorot(rng, memory_size, state_size, len(self._names) * layers)
+                "summary_weight",
+                glorot(rng, memory_size, state_size, len(self.state_names) * layers),
             )
 
     # ---- Calls -----------------------------------------------------------------------------------
@@ -351,96 +350,22 @@ class AttentionDecoder(Layer):
         shape = (self.layers, B, self.state_size)
         arrays = [
             np.broadcast_to(self._parameters[f"initial_{name}"][:, None], shape)
-            for name in self._names
+            for name in self.state_names
         ]
         if self.summary == "first_state":
             product = last_step(memory)[0] @ self._parameters["summary_weight"]
             product = product.reshape(B, len(arrays), *shape[::2]).transpose(1, 2, 0, 3)
             arrays = [np.tanh(array + part) for array, part in zip(arrays, product, strict=True)]
-        return dict(zip(self._names, arrays, strict=True))
+        return dict(zip(self.state_names, arrays, strict=True))
 
     def _learn_initial(self, initial, dinitial, memory, dmemory):
         """Gradients of the learned initial state; and of the memory, where it took part."""
-        d = [dinitial[name] for name in self._names]
+        d = [dinitial[name] for name in self.state_names]
         if self.summary == "first_state":
-            d = [d * (1 - np.square(initial[n])) for d, n in zip(d, self._names, strict=True)]
+            d = [d * (1 - np.square(initial[n])) for d, n in zip(d, self.state_names, strict=True)]
             summary, _, pick = last_step(memory)
             dproduct = np.stack(d).transpose(2, 0, 1, 3).reshape(len(summary), -1)
             self._gradients["summary_weight"] += summary.T @ dproduct
             dmemory[pick] += (dproduct @ self._parameters["summary_weight"].T)[pick[0]]
-        for name, gradient in zip(self._names, d, strict=True):
+        for name, gradient in zip(self.state_names, d, strict=True):
             self._gradients[f"initial_{name}"] += gradient.sum(axis=1)
-
-
-# ---- Decoding ------------------------------------------------------------------------------------
-
-
-def greedy_decode(
-    decoder,
-    embedding,
-    readout,
-    memory,
-    state=None,
-    *,
-    start,
-    end,
-    max_length,
-    key_mask=None,
-    key_lengths=None,
-):
-    """Decode a batch, taking the most probable token at every step.
-
-    Parameters
-    ----------
-    decoder : AttentionDecoder
-    embedding : Layer or callable
-        From tokens (B,) to the decoder's inputs (B, input_size).
-    readout : Layer or callable
-        From the decoder's outputs (B, state_size) to scores of the tokens (B, vocabulary).
-    memory, state, key_mask, key_lengths
-        As in a call of the decoder.
-    start, end : int
-        Token that is the first input; token that ends a sequence.
-    max_length : int
-        Steps at most, 0 or more.
-
-    Returns
-    -------
-    tokens : ndarray of int, shape (B, steps)
-        With the end token, where it was reached, and after it only end tokens.
-    weights : ndarray, shape (B, steps, Tk)
-        Attention weights; 0 after the end.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As the decoder does; ValueError if max_length is negative.
-
-    Examples
-    --------
-    >>> import numpy as np, attnc
-    >>> embedding, readout = attnc.Embedding(9, 4, rng=0), attnc.Linear(8, 9, rng=0)
-    >>> decoder = attnc.AttentionDecoder(4, 8, memory_size=6, rng=0)
-    >>> tokens, weights = attnc.greedy_decode(
-    ...     decoder, embedding, readout, np.ones((2, 5, 6)), start=1, end=2, max_length=7
-    ... )
-    >>> tokens.shape[0], weights.shape[2]
-    (2, 5)
-    """
-    if max_length < 0:
-        raise ValueError(f"greedy_decode: max_length must be 0 or more, got {max_length}")
-    memory = decoder.prepare(memory, key_mask, key_lengths)
-    B, Tk = memory.value.shape[:2]
-    token = np.full(B, start)
-    running = np.ones(B, bool)
-    tokens = np.full((B, max_length), end)
-    weights = np.zeros((B, max_length, Tk), decoder.dtype)
-    steps = 0
-    while steps < max_length and running.any():
-        output, attended, state = decoder.step(embedding(token), memory, state)
-        token = np.where(running, readout(output).argmax(axis=-1), end)
-        tokens[:, steps] = token
-        weights[running, steps] = attended[running]
-        running &= token != end
-        steps += 1
-    return Decoded(tokens[:, :steps], weights[:, :steps])

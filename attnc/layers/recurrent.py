@@ -7,7 +7,7 @@ import numpy as np
 from ..functional.recurrent import CELLS as SORTS
 from ..functional.recurrent import PARAMETERS, recurrence_vjp
 from ..gradients import Gradients
-from .base import Layer, glorot, orthogonal, positive
+from .base import Layer, copy_arrays, glorot, orthogonal, positive
 
 
 class Cell(Layer):
@@ -48,6 +48,9 @@ class LSTMCell(Cell):
         super().__init__(input_size, state_size, rng=rng, dtype=dtype)
         self._parameters["input_bias"][state_size : 2 * state_size] = 1
 
+
+# PARAMETERS as torch.nn calls them.
+TORCH_NAMES = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 
 CELLS = {cell.kind: cell for cell in (RNNCell, GRUCell, LSTMCell)}
 
@@ -169,6 +172,30 @@ class _Recurrent(Layer):
             If a shape does not fit or a length is outside 0..T.
         """
         return self._vjp(x, state, lengths, train=train, rng=rng)[0]
+
+    def load_torch_state_dict(self, state):
+        """Set every parameter from those of the layer of the same name in `torch.nn`.
+
+        Parameters
+        ----------
+        state : mapping of str to array_like
+            ``weight_ih_l0``, ``weight_hh_l0``, ``bias_ih_l0``, ``bias_hh_l0``, and so on for each
+            layer, with ``_reverse`` for the second direction, as PyTorch has them; its
+            ``state_dict()`` with ``.numpy()`` of every tensor.
+
+        Raises
+        ------
+        ValueError
+            If names are missing or unexpected or shapes differ; all of them are listed, and the
+            layer is unchanged.
+        """
+        parameters = {}
+        for index, cell in enumerate(self.cells):
+            layer, direction = divmod(index, 1 + self.bidirectional)
+            suffix = f"_l{layer}{'_reverse' if direction else ''}"
+            for name, theirs in zip(PARAMETERS, TORCH_NAMES, strict=True):
+                parameters[theirs + suffix] = cell._parameters[name].T
+        copy_arrays(f"{type(self).__name__}.load_torch_state_dict", parameters, state)
 
     def _vjp(self, x, state=None, lengths=None, *, train=False, rng=None):
         parameters = [cell._parameters[name] for cell in self.cells for name in PARAMETERS]

@@ -1,0 +1,265 @@
+"""Seq2Seq, and decoding: greedy, beam search, scheduled sampling."""
+
+import itertools
+
+import numpy as np
+import pytest
+from checks import assert_agree, assert_same
+from layer_checks import arrays_of, check_house, like_random, randomize
+
+import attnc
+
+START, END, PADDING = 1, 2, 0
+B, TS, T = 3, 4, 5
+LENGTHS = [4, 1, 3]
+OPTIONS = [
+    {},
+    {"cell": "lstm", "layers": 2, "attention": "multiplicative"},
+    {"cell": "rnn", "bidirectional": False, "attention": "dot", "order": "luong"},
+    {"order": "luong", "input_feeding": True, "coverage": True, "layers": 2},
+    {"attention": "cosine", "cell": "lstm", "coverage": True},
+    {"attention": "none", "cell": "lstm"},
+    {"attention": "none", "order": "luong", "input_feeding": True},
+]
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
+
+
+def make(rng, V=7, **options):
+    options = {"padding_index": PADDING, "dtype": "float64", **options}
+    return randomize(attnc.Seq2Seq(9, V, 3, 6, **options), rng)
+
+
+def tokens_of(rng, V=7):
+    return rng.integers(3, 9, (B, TS)), rng.integers(3, V, (B, T)) if V > 3 else None
+
+
+# ---- The layer -----------------------------------------------------------------------------------
+
+
+@every_option
+def test_gradients_of_every_parameter(options, rng):
+    model = make(rng, **options)
+    source, target = tokens_of(rng)
+    output, pullback = attnc.vjp(model, source, target, LENGTHS)
+    assert output.logits.shape == (B, T, 7)
+    assert output.weights.shape == (B, T, 1 if model.attention == "none" else TS)
+    d = like_random(rng, output)
+    pullback(*d)
+    gradients = {name: gradient.copy() for name, gradient in model.gradients.items()}
+    pullback(*d)
+    assert_same(dict(model.gradients), {name: 2 * g for name, g in gradients.items()})
+    size = sum(np.abs(x).sum() for x in d)
+    for name, gradient in gradients.items():
+        kept = model.parameters[name].copy()
+        t, h, f = rng.standard_normal(kept.shape), 2e-5, {}
+        for step in (-2, -1, 1, 2):
+            model.parameters[name] = kept + step * h * t
+            moved = model(source, target, LENGTHS)
+            f[step] = sum((x * y).sum() for x, y in zip(d, moved, strict=True))
+        model.parameters[name] = kept
+        numeric = (8 * (f[1] - f[-1]) - (f[2] - f[-2])) / (12 * h)
+        padded = name.endswith("embedding.weight")
+        if padded:  # the padding token's vector is not learned
+            t = t.copy()
+            t[PADDING] = 0
+        analytic = (t * gradient).sum()
+        assert abs(numeric - analytic) <= 1e-7 * (size + abs(analytic)), name
+
+
+@every_option
+def test_padding_is_not_read(options, rng):
+    model = make(rng, **options)
+    source, target = tokens_of(rng)
+    padded = np.arange(TS) >= np.array(LENGTHS)[:, None]
+    expected = model(source, target, LENGTHS)
+    assert_same(model(np.where(padded, PADDING, source), target, LENGTHS), expected)
+    for b, length in enumerate(LENGTHS):
+        alone = model(source[b : b + 1, :length], target[b : b + 1])
+        assert_agree(expected.logits[b], alone.logits[0])
+
+
+def test_house(rng, tmp_path):
+    model = make(rng, cell="lstm", layers=2, coverage=True, dropout=0.25)
+    check_house(model, tmp_path)
+    assert repr(model).startswith(
+        "Seq2Seq(source_vocabulary_size=9, target_vocabulary_size=7, embedding_size=3, "
+        "state_size=6, cell='lstm', layers=2, coverage=True, dropout=0.25, padding_index=0"
+    )
+    with pytest.raises(ValueError, match="Seq2Seq: state_size must be even"):
+        attnc.Seq2Seq(9, 7, 3, 5)
+    with pytest.raises(ValueError, match=r"Seq2Seq: source must have shape \(B, Ts\), got \(4,\)"):
+        model([3, 4, 5, 6], [[1]])
+
+
+def test_dropout_is_for_training_alone(rng):
+    model = make(rng, layers=2, dropout=0.5)
+    source, target = tokens_of(rng)
+    assert_same(model(source, target), model(source, target))
+    dropped = model(source, target, train=True, rng=0)
+    assert_same(model(source, target, train=True, rng=0), dropped)
+    assert (dropped.logits != model(source, target).logits).any()
+
+
+# ---- Decoding ------------------------------------------------------------------------------------
+
+
+def log_probability(model, source, lengths, b, tokens):
+    """Of a hypothesis up to its end token, by teacher forcing."""
+    tokens = list(tokens)
+    tokens = tokens[: tokens.index(END) + 1] if END in tokens else tokens
+    inputs = np.array([[START, *tokens[:-1]]])
+    logits = model(source[b : b + 1, : lengths[b]], inputs).logits[0]
+    logits = logits - logits.max(-1, keepdims=True)
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return logs[np.arange(len(tokens)), tokens].sum(), len(tokens)
+
+
+@every_option
+def test_beams_have_the_scores_of_teacher_forcing(options, rng):
+    model = make(rng, **options)
+    source, _ = tokens_of(rng)
+    beams = model.translate(
+        source, LENGTHS, start=START, end=END, max_length=6, beam_width=4, n_best=3
+    )
+    assert beams.tokens.shape[:2] == beams.scores.shape == (B, 3)
+    assert (np.diff(beams.scores, axis=1) <= 0).all()
+    for b, n in itertools.product(range(B), range(3)):
+        total, length = log_probability(model, source, LENGTHS, b, beams.tokens[b, n])
+        assert_agree(beams.scores[b, n], total / ((5 + length) / 6) ** 0.6)
+        assert (beams.tokens[b, n, length:] == END).all()
+        assert_agree(beams.weights[b, n, :length].sum(-1), np.ones(length))
+        assert not beams.weights[b, n, length:].any()
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_a_beam_wide_enough_finds_the_best_of_all(length_penalty, rng):
+    model = make(rng, V=4)
+    source, _ = tokens_of(rng)
+    found = model.translate(
+        source,
+        LENGTHS,
+        start=START,
+        end=END,
+        max_length=3,
+        beam_width=4**3,
+        n_best=4**3,
+        length_penalty=length_penalty,
+    )
+    every = {
+        (*tokens[: tokens.index(END) + 1],) if END in tokens else tokens
+        for tokens in itertools.product(range(4), repeat=3)
+    }
+    for b in range(B):
+        scores = {}
+        for tokens in every:
+            total, length = log_probability(model, source, LENGTHS, b, tokens)
+            scores[(*tokens, *[END] * (3 - length))] = total / ((5 + length) / 6) ** length_penalty
+        ranked = sorted(scores, key=scores.get, reverse=True)
+        assert [tuple(tokens) for tokens in found.tokens[b, : len(ranked)].tolist()] == ranked
+        assert_agree(found.scores[b, : len(ranked)], [scores[tokens] for tokens in ranked])
+        assert (found.scores[b, len(ranked) :] == -np.inf).all()
+
+
+@every_option
+def test_a_beam_of_one_is_greedy(options, rng):
+    model = make(rng, **options)
+    source, _ = tokens_of(rng)
+    given = {"start": START, "end": END, "max_length": 8}
+    tokens, weights = model.translate(source, LENGTHS, **given)
+    beams = model.translate(source, LENGTHS, **given, n_best=1)
+    np.testing.assert_array_equal(beams.tokens[:, 0], tokens)
+    assert_agree(beams.weights[:, 0], weights)
+    for b, length in enumerate(LENGTHS):  # in company as alone
+        alone, _ = model.translate(source[b : b + 1, :length], **given)
+        steps = min(alone.shape[1], tokens.shape[1])
+        np.testing.assert_array_equal(alone[0, :steps], tokens[b, :steps])
+
+
+def test_a_wider_beam_alone_or_in_company(rng):
+    model = make(rng, cell="lstm", order="luong", input_feeding=True, coverage=True)
+    source, _ = tokens_of(rng)
+    given = {"start": START, "end": END, "max_length": 6, "beam_width": 3}
+    tokens, _ = model.translate(source, LENGTHS, **given)
+    for b, length in enumerate(LENGTHS):
+        alone, _ = model.translate(source[b : b + 1, :length], **given)
+        steps = min(alone.shape[1], tokens.shape[1])
+        np.testing.assert_array_equal(alone[0, :steps], tokens[b, :steps])
+        assert (tokens[b, steps:] == END).all()
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"max_length": -1}, "max_length must be 0 or more, got -1"),
+        ({"n_best": 3}, "n_best must lie in 1..beam_width and beam_width be at least 1, got"),
+        ({"beam_width": 0, "n_best": 0}, "n_best must lie in 1..beam_width"),
+        ({"length_penalty": -0.5}, "length_penalty must be 0 or more, got -0.5"),
+    ],
+)
+def test_errors_of_beam_search(wrong, message, rng):
+    model, source = make(rng), tokens_of(rng)[0]
+    given = {"start": START, "end": END, "max_length": 3, "beam_width": 2} | wrong
+    with pytest.raises(ValueError, match=f"beam_search: {message}"):
+        model.translate(source, **given)
+
+
+def test_no_steps_and_no_sequences(rng):
+    model, source = make(rng), tokens_of(rng)[0]
+    given = {"start": START, "end": END, "beam_width": 2}
+    tokens, weights = model.translate(source, max_length=0, **given)
+    assert tokens.shape == (B, 0) and weights.shape == (B, 0, TS)
+    tokens, weights = model.translate(source[:0], max_length=4, **given)
+    assert tokens.shape == (0, 0) and weights.shape == (0, 0, TS)
+
+
+# ---- Scheduled sampling --------------------------------------------------------------------------
+
+
+def test_scheduled_inputs_are_the_decoders_own_choices(rng):
+    model = make(rng, order="luong", input_feeding=True)
+    source, target = tokens_of(rng)
+    memory, state = model.encode(source, LENGTHS)
+    arguments = model.decoder, model.target_embedding, model.output, target, memory, state
+    assert_same(attnc.scheduled_inputs(*arguments, probability=0.0), target)
+    own = attnc.scheduled_inputs(*arguments, probability=1.0)
+    np.testing.assert_array_equal(own[:, 0], target[:, 0])
+    chosen = model(source, own, LENGTHS).logits.argmax(-1)
+    np.testing.assert_array_equal(own[:, 1:], chosen[:, :-1])
+    some = attnc.scheduled_inputs(*arguments, probability=0.5, rng=3)
+    np.testing.assert_array_equal(some, attnc.scheduled_inputs(*arguments, probability=0.5, rng=3))
+    chosen = model(source, some, LENGTHS).logits.argmax(-1)
+    assert ((some == target)[:, 1:] | (some[:, 1:] == chosen[:, :-1])).all()
+    with pytest.raises(ValueError, match="scheduled_inputs: probability must lie in 0..1, got 2"):
+        attnc.scheduled_inputs(*arguments, probability=2)
+
+
+def test_sampling_in_training(rng):
+    model = make(rng)
+    source, target = tokens_of(rng)
+    output, pullback = attnc.vjp(model, source, target, sampling=0.5, rng=1)
+    assert_same(model(source, target, sampling=0.5, rng=1), output)
+    pullback(np.ones_like(output.logits))
+    assert all(np.isfinite(g).all() for g in model.gradients.values())
+
+
+# ---- Weights of torch.nn -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_load_torch_state_dict(kind, rng):
+    torch = pytest.importorskip("torch")
+    twin = getattr(torch.nn, kind)(3, 5, 2, batch_first=True, bidirectional=True)
+    layer = getattr(attnc, kind)(3, 5, 2, True, rng=0)
+    state = {name: tensor.numpy() for name, tensor in twin.state_dict().items()}
+    layer.load_torch_state_dict(state)
+    x = rng.standard_normal((B, T, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected, _ = twin(torch.from_numpy(x))
+    np.testing.assert_allclose(layer(x).outputs, expected.numpy(), atol=1e-6)
+    before = layer.state_dict()
+    del state["bias_hh_l1_reverse"]
+    message = f"{kind}.load_torch_state_dict: .* missing: bias_hh_l1_reverse"
+    with pytest.raises(ValueError, match=message):
+        layer.load_torch_state_dict(state)
+    assert_same(layer.state_dict(), before)
+    assert arrays_of(tuple(before.values()))
