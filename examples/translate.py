@@ -11,6 +11,8 @@ learning to align and translate"::
     source words -> Embedding -> GRU in both directions -> memory, a vector for each source word
     target words so far -> Embedding -> AttentionDecoder, looks at the memory -> Linear -> next word
 
+All of it is one layer, `attnc.Seq2Seq`. Here are the words around it and the training.
+
 While it trains, press Ctrl-C when you have seen enough: the best model so far is kept. The output
 folder then holds the model, its loss curve and an alignment: what the decoder looked at, word by
 word.
@@ -43,65 +45,35 @@ from corpus import date_pairs, detokenise, drop_ambiguous, split, tokenise
 matplotlib.use("Agg")  # pictures go to files, with or without a screen
 
 
-# ---- The model -----------------------------------------------------------------------------------
+# ---- The translator ------------------------------------------------------------------------------
 
 
-class Translator(attnc.Layer):
-    """Encoder, attention, decoder: from the words of one language to those of another."""
+class Translator:
+    """A `attnc.Seq2Seq` between the words of two languages."""
 
     def __init__(self, source_vocabulary, target_vocabulary, attention="additive", size=128, rng=0):
-        super().__init__()
-        rng = np.random.default_rng(rng)
         self.source_vocabulary, self.target_vocabulary = source_vocabulary, target_vocabulary
         self.attention, self.size = attention, size
-        self.source_embedding = attnc.Embedding(len(source_vocabulary), size // 2, rng=rng)
-        # Half of the state reads forwards, half backwards: a word's vector knows both its sides.
-        self.encoder = attnc.GRU(size // 2, size // 2, bidirectional=True, rng=rng)
-        self.target_embedding = attnc.Embedding(len(target_vocabulary), size // 2, rng=rng)
-        self.decoder = attnc.AttentionDecoder(
-            size // 2, size, memory_size=size, attention=attention, rng=rng
+        self.model = attnc.Seq2Seq(
+            len(source_vocabulary),
+            len(target_vocabulary),
+            embedding_size=size // 2,
+            state_size=size,
+            attention=attention,
+            padding_index=Vocabulary.padding,
+            rng=rng,
         )
-        self.output = attnc.Linear(size, len(target_vocabulary), rng=rng)
 
-    def encode(self, source, lengths):
-        """Return the memory, how many of its steps are valid, and the way back."""
-        embedded, back_to_embedding = attnc.vjp(self.source_embedding, source)
-        (memory, state), back_to_embedded = attnc.vjp(self.encoder, embedded, lengths=lengths)
-        fixed_vector = self.attention == "none"
-        if fixed_vector:  # all that the decoder gets is where the two directions ended
-            memory, lengths = np.concatenate(state, axis=-1)[:, None], None
-
-        def back(dmemory):
-            if fixed_vector:
-                dstate = np.stack(np.split(dmemory[:, 0], 2, axis=-1))
-                (dembedded,) = back_to_embedded(None, dstate)
-            else:
-                (dembedded,) = back_to_embedded(dmemory)
-            back_to_embedding(dembedded)
-
-        return memory, lengths, back
-
-    def _vjp(self, source, lengths, target):
-        """The loss of predicting each target word from those before it; what `attnc.vjp` calls."""
-        memory, lengths, back_to_source = self.encode(source, lengths)
-        words, back_to_target = attnc.vjp(self.target_embedding, target[:, :-1])
-        decoded, back_to_memory = attnc.vjp(self.decoder, words, memory, key_lengths=lengths)
-        scores, back_to_outputs = attnc.vjp(self.output, decoded.outputs)
-        loss, back_to_scores = attnc.vjp(
+    def loss(self, source, lengths, target):
+        """Return the loss of predicting each target word from those before it, and the way back."""
+        output, back_to_parameters = attnc.vjp(self.model, source, target[:, :-1], lengths)
+        loss, back_to_logits = attnc.vjp(
             attnc.losses.softmax_cross_entropy,
-            scores,
+            output.logits,
             target[:, 1:],
             ignore_index=Vocabulary.padding,
         )
-
-        def pullback():
-            (dscores,) = back_to_scores()
-            (doutputs,) = back_to_outputs(dscores)
-            dwords, dmemory = back_to_memory(doutputs)
-            back_to_target(dwords)
-            back_to_source(dmemory)
-
-        return loss, pullback
+        return loss, lambda: back_to_parameters(*back_to_logits())
 
     def translate(self, texts, batch_size=256):
         """Translate texts, always taking the most probable next word; a Translation for each."""
@@ -110,13 +82,9 @@ class Translator(attnc.Layer):
         translations = [None] * len(texts)
         for rows in batches([len(some) for some in numbers], batch_size, shuffle=False):
             source, lengths = pad([numbers[row] for row in rows])
-            memory, lengths, _ = self.encode(source, lengths)
-            decoded = attnc.greedy_decode(
-                self.decoder,
-                self.target_embedding,
-                self.output,
-                memory,
-                key_lengths=lengths,
+            decoded = self.model.translate(
+                source,
+                lengths,
                 start=Vocabulary.start,
                 end=Vocabulary.end,
                 max_length=limit(source.shape[1]),
@@ -143,15 +111,15 @@ def limit(length):
     return 2 * length + 10
 
 
-def save_model(model, path):
+def save_model(translator, path):
     """Write parameters, vocabularies and settings into one .npz file, without pickle."""
     arrays = {
-        "settings": json.dumps({"attention": model.attention, "size": model.size}),
-        "source_words": np.array(model.source_vocabulary.words, dtype=str),
-        "target_words": np.array(model.target_vocabulary.words, dtype=str),
+        "settings": json.dumps({"attention": translator.attention, "size": translator.size}),
+        "source_words": np.array(translator.source_vocabulary.words, dtype=str),
+        "target_words": np.array(translator.target_vocabulary.words, dtype=str),
     }
     with open(f"{path}.part", "wb") as file:  # an interrupt leaves no half file
-        np.savez(file, **arrays, **model.parameters)
+        np.savez(file, **arrays, **translator.model.parameters)
     os.replace(f"{path}.part", path)
 
 
@@ -161,26 +129,29 @@ def load_model(path):
         with open(path, "rb") as stream, np.load(stream) as file:
             arrays = dict(file)
         vocabularies = [Vocabulary(arrays.pop(f"{side}_words")) for side in ("source", "target")]
-        model = Translator(*vocabularies, **json.loads(str(arrays.pop("settings"))))
-        model.load_state_dict(arrays)
+        translator = Translator(*vocabularies, **json.loads(str(arrays.pop("settings"))))
+        translator.model.load_state_dict(arrays)
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a model of translate.py") from error
-    return model
+    return translator
 
 
 # ---- Training ------------------------------------------------------------------------------------
 
 
-def train(model, training, validation, *, seconds, steps, rng, batch_size=32, learning_rate=0.004):
-    """Train for so many seconds, or steps; leave the best parameters in the model.
+def train(
+    translator, training, validation, *, seconds, steps, rng, batch_size=32, learning_rate=0.004
+):
+    """Train for so many seconds, or steps; leave the best parameters in the translator.
 
     The best are those with the most exact translations of the validation pairs. Ctrl-C ends the
     training early. Returns the loss of every step, and (step, loss) on the validation pairs.
     """
     sources, targets = zip(*training, *validation, strict=True)
-    sources = [model.source_vocabulary.encode(tokenise(text), end=True) for text in sources]
+    sources = [translator.source_vocabulary.encode(tokenise(text), end=True) for text in sources]
     targets = [
-        model.target_vocabulary.encode(tokenise(text), start=True, end=True) for text in targets
+        translator.target_vocabulary.encode(tokenise(text), start=True, end=True)
+        for text in targets
     ]
 
     def arrays(rows):
@@ -189,6 +160,7 @@ def train(model, training, validation, *, seconds, steps, rng, batch_size=32, le
 
     lengths = [len(source) for source in sources[: len(training)]]
     check = arrays(range(len(training), len(sources)))
+    model = translator.model
     optimizer = attnc.optim.Adam(model, learning_rate)
     losses, checks = [], []
     best, best_accuracy, accuracy = None, -1, 0
@@ -198,9 +170,9 @@ def train(model, training, validation, *, seconds, steps, rng, batch_size=32, le
     try:
         while done < 1:
             for rows in batches(lengths, batch_size, rng=rng):
-                loss, pullback = attnc.vjp(model, *arrays(rows))
+                loss, back = translator.loss(*arrays(rows))
                 optimizer.zero_grad()
-                pullback()
+                back()
                 attnc.optim.clip_gradients(model, 1.0)
                 # The rate rises over the first steps, and falls to zero over the second half.
                 rate = min((len(losses) + 1) / 50, 1, 2 - 2 * done)
@@ -211,8 +183,8 @@ def train(model, training, validation, *, seconds, steps, rng, batch_size=32, le
                 done = min(len(losses) / steps if steps else spent, 1)
                 if done >= next_check or done == 1:
                     next_check = done + 0.05
-                    checks.append((len(losses), model(*check)))
-                    accuracy = exact_match(model, validation)
+                    checks.append((len(losses), translator.loss(*check)[0]))
+                    accuracy = exact_match(translator, validation)
                     if accuracy >= best_accuracy:
                         best, best_accuracy = model.state_dict(), accuracy
                 bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}, accuracy {accuracy:.1%}", 0)
@@ -233,22 +205,24 @@ def train(model, training, validation, *, seconds, steps, rng, batch_size=32, le
 # ---- Results -------------------------------------------------------------------------------------
 
 
-def exact_match(model, pairs):
+def exact_match(translator, pairs):
     """Return the share of pairs that are translated without a single mistake."""
-    translations = model.translate([source for source, _ in pairs])
+    translations = translator.translate([source for source, _ in pairs])
     return np.mean(
         [got.target == right for got, (_, right) in zip(translations, pairs, strict=True)]
     )
 
 
-def report(model, test, longer):
+def report(translator, test, longer):
     """Print the exact matches by source length: on held-out pairs, and on longer ones."""
     print("\nExact translations of sources that were not in training, by length:")
     for remark, pairs in (("", test), (", longer than any in training", longer)):
         groups = collections.defaultdict(list)
         for pair in pairs:
             groups[(len(tokenise(pair[0])) - 1) // 8].append(pair)
-        right = {group: exact_match(model, members) for group, members in sorted(groups.items())}
+        right = {
+            group: exact_match(translator, members) for group, members in sorted(groups.items())
+        }
         for group, share in right.items():
             words = f"{8 * group + 1:3} to {8 * group + 8:2} words"
             print(f"  {words} {share:8.1%} of {len(groups[group])}{remark}")
@@ -257,20 +231,20 @@ def report(model, test, longer):
             print(f"  all            {share:8.1%} of {len(pairs)}{remark}")
 
 
-def show_samples(model, pairs):
+def show_samples(translator, pairs):
     """Print some translations, and where one is wrong the right one."""
     print("\nSamples:")
-    translations = model.translate([source for source, _ in pairs])
+    translations = translator.translate([source for source, _ in pairs])
     for got, (source, right) in zip(translations, pairs, strict=True):
         remark = "" if got.target == right else f"\n    wrong, right is: {right}"
         print(f"  {source}\n    {got.target}{remark}")
 
 
-def draw(model, sources, losses, checks, folder):
+def draw(translator, sources, losses, checks, folder):
     """Write the pictures: the loss curve, and what the decoder looked at."""
     loss_curve(losses, checks).figure.savefig(f"{folder}/loss.png", dpi=150)
     print(f"\nLoss curve: {folder}/loss.png")
-    if model.attention == "none":
+    if translator.attention == "none":
         return
 
     def steps_back(got):
@@ -278,7 +252,7 @@ def draw(model, sources, losses, checks, folder):
 
     # Of a hundred sources that are short enough to read, the one with most words out of order.
     short = sorted(sources, key=lambda source: len(tokenise(source)) > 18)[:100]
-    got = max(model.translate(short), key=steps_back)
+    got = max(translator.translate(short), key=steps_back)
     ax = heat_map(got.weights, got.target_words, got.source_words)
     ax.set(xlabel="source", ylabel="translation")
     ax.figure.savefig(f"{folder}/alignment.png", dpi=150)
@@ -309,24 +283,26 @@ def learn(args):
 
     sources, targets = ([tokenise(text) for text in texts] for texts in zip(*training, strict=True))
     vocabularies = [Vocabulary.build(texts, max_words=10000) for texts in (sources, targets)]
-    model = Translator(*vocabularies, args.attention, args.size, rng)
+    translator = Translator(*vocabularies, args.attention, args.size, rng)
     budget = {"seconds": args.seconds, "steps": args.steps}
     print(f"\nTraining with attention: {args.attention} ...")
-    losses, checks = train(model, training, validation, **budget, rng=rng)
-    save_model(model, f"{folder}/model.npz")
-    report(model, test, longer)
-    show_samples(model, test[:3] + longer[:1])
-    draw(model, [source for source, _ in test], losses, checks, folder)
+    losses, checks = train(translator, training, validation, **budget, rng=rng)
+    save_model(translator, f"{folder}/model.npz")
+    report(translator, test, longer)
+    show_samples(translator, test[:3] + longer[:1])
+    draw(translator, [source for source, _ in test], losses, checks, folder)
     print(f"Model:      {folder}/model.npz, which translates with:")
     print(f'  {sys.executable} {sys.argv[0]} --load {folder}/model.npz "{test[0][0]}"')
 
 
 def load(args):
     """Translate lines with a saved model."""
-    model = load_model(args.load)
+    translator = load_model(args.load)
     for line in args.text or sys.stdin:
-        (got,) = model.translate([line])
-        unknown = [word for word in got.source_words[:-1] if word not in model.source_vocabulary]
+        (got,) = translator.translate([line])
+        unknown = [
+            word for word in got.source_words[:-1] if word not in translator.source_vocabulary
+        ]
         if unknown:
             print(f"translate.py: not in the vocabulary:{''.join(unknown)}", file=sys.stderr)
         print(got.target, flush=True)
