@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass, replace
 
+from benchmarks.inputs import VOCABULARY
+
+# Encoder: a GRU in both directions. Decoder: a GRU with additive attention, Bahdanau's order.
+# Training: a step of both with embeddings and output layer, cross-entropy, clipping and Adam.
+RECURRENT = "encoder", "decoder", "training"
+
 # ---- one case ----
 
 
@@ -13,7 +19,7 @@ class Case:
     the size of the hidden layer.
     """
 
-    mechanism: str  # "dot_product", "multiplicative", "additive", "cosine"
+    mechanism: str  # "dot_product", "multiplicative", "additive", "cosine", or of RECURRENT
     B: int
     H: int
     Tq: int
@@ -24,10 +30,17 @@ class Case:
     lengths: tuple[int, ...] | None = None  # valid keys of each sequence; None: all
     dtype: str = "float32"
     timed: bool = True  # else only its memory is measured
+    E: int = 0  # recurrent: size of an input; D is that of the state
+
+    @property
+    def recurrent(self):
+        return self.mechanism in RECURRENT
 
     @property
     def label(self):
         """The shape as the tables show it."""
+        if self.recurrent:
+            return f"{self.mechanism} {self.B}, {self.Tk}, {self.Tq}, {self.E}, {self.D}"
         additive = self.mechanism == "additive"
         sizes = (
             (self.B, self.Tq, self.Tk, self.D) if additive else (self.B, self.H, self.Tk, self.D)
@@ -66,10 +79,28 @@ class Case:
         """
         if self.mechanism == "additive":
             return self.pairs * self.D
+        if self.recurrent:
+            return self.recurrent_work * (3 if self.backward else 1)
         flop = 4 * self.pairs * self.D * (3.5 if self.backward else 1)
         if self.mechanism == "multiplicative":
             flop += 2 * self.B * self.H * self.Tq * self.D**2 * (3 if self.backward else 1)
         return flop
+
+    @property
+    def recurrent_work(self):
+        """The products of the forward pass; what is beside them is little. Backward has two for
+        each."""
+        B, Tk, Tq, E, D = self.B, self.Tk, self.Tq, self.E, self.D
+        encoder = 2 * 2 * B * Tk * 3 * D * (E + D)
+        cell_and_query = 3 * D * (E + D) + 3 * D * D + D * D
+        decoder = 2 * B * (Tq * cell_and_query + Tk * D * D + Tq * Tk * D)
+        if self.mechanism == "encoder":
+            return encoder
+        if self.mechanism == "decoder":
+            return decoder
+        # A direction of the translator's encoder has half the units.
+        encoder = 2 * 2 * B * Tk * 3 * (D // 2) * (E + D // 2)
+        return encoder + decoder + 2 * B * Tq * D * VOCABULARY
 
     @property
     def bytes_read(self):
@@ -91,6 +122,11 @@ def dot(B, H, T, D, **options):
 def additive(B, Tq, Tk, D):
     """The queries and keys of one head."""
     return Case("additive", B, 1, Tq, Tk, D)
+
+
+def recurrent(mechanism, B, Tk, Tq, E, D):
+    """Sizes of source and target, of an input and of the state."""
+    return Case(mechanism, B, 1, Tq, Tk, D, E=E)
 
 
 def both(*cases):
@@ -196,6 +232,33 @@ KINDS = {
             "float64",
             both(dot(1, 8, 1024, 64, dtype="float64")),
             note="JAX computes the softmax of its dot-product attention in float32 also here.",
+        ),
+        Kind(
+            "recurrent",
+            "Recurrent encoder and attentional decoder",
+            (
+                *both(
+                    *(
+                        recurrent(mechanism, *sizes)
+                        for mechanism in ("encoder", "decoder")
+                        for sizes in (
+                            (32, 10, 10, 128, 128),
+                            (32, 30, 30, 256, 256),
+                            (64, 50, 50, 256, 512),
+                        )
+                    )
+                ),
+                replace(recurrent("training", 64, 30, 30, 256, 512), backward=True),
+            ),
+            axes="B, Ts, Tt, E, H",
+            peers=("PyTorch", "JAX"),
+            note="GRU in both directions (the target's length does not matter to it); GRU decoder "
+            "with additive attention, teacher forced; a whole step of training a translator with "
+            "8,000 words, sentences of 20 to 30 of them: embeddings, encoder, decoder, output "
+            "layer, cross-entropy, clipping, Adam. Work counts matrix products. PyTorch has "
+            "`nn.GRU` and, for the decoder, a loop over `nn.GRUCell`; JAX has `lax.scan`, "
+            "compiled. The loss of a step of training is not compared with attnc's, since each "
+            "starts from random numbers of its own.",
         ),
         Kind(
             "small",

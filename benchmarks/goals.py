@@ -81,6 +81,10 @@ def goals_of(kind, case):
         large = case.D > 128
         ratio = (15 if backward else 10) if large else 4
         return [Goal(ratio, LIBRARIES)]
+    if kind == "recurrent" and backward:
+        encoder = {128: 1.8, 256: 1.4, 512: 1.2}
+        ratio = {"encoder": encoder[case.D], "decoder": 2, "training": 1.5}[case.mechanism]
+        return [Goal(ratio, ("PyTorch", "JAX"))]
     if kind == "growth" and case.Tk == 32768:
         return [Goal(megabytes=150)]
     return []

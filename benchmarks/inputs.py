@@ -17,6 +17,8 @@ def inputs(case):
     def normal(*shape):
         return rng.standard_normal(shape, dtype=case.dtype)
 
+    if case.recurrent:
+        return recurrent_inputs(case, normal)
     lead = (case.B,) if case.mechanism == "additive" else (case.B, case.H)
     query, dcontext = normal(*lead, case.Tq, case.D), normal(*lead, case.Tq, case.D)
     key, value = normal(*lead, case.Tk, case.D), normal(*lead, case.Tk, case.D)
@@ -26,6 +28,40 @@ def inputs(case):
     elif case.mechanism == "multiplicative":
         arguments.append(normal(case.D, case.D) / np.array(case.D, case.dtype))
     return Inputs(arguments, dcontext)
+
+
+def recurrent_inputs(case, normal):
+    """x, for the decoder the memory, then parameters in the order of attnc's functions."""
+    B, E, D = case.B, case.E, case.D
+
+    def weight(*shape):
+        return normal(*shape) * np.array(shape[0] ** -0.5, case.dtype)
+
+    def cell(size):
+        return [weight(size, 3 * D), weight(D, 3 * D), 0.1 * normal(3 * D), 0.1 * normal(3 * D)]
+
+    if case.mechanism == "encoder":
+        arguments = [normal(B, case.Tk, E), *cell(E), *cell(E)]
+        return Inputs(arguments, normal(B, case.Tk, 2 * D))
+    arguments = [normal(B, case.Tq, E), normal(B, case.Tk, D), *cell(E + D)]
+    arguments += [weight(D, D), weight(D, D), weight(D)]
+    return Inputs(arguments, normal(B, case.Tq, D))
+
+
+VOCABULARY = 8000
+
+
+def sentences(case):
+    """Source, its lengths, and target with start token: two thirds of Tk tokens and more; 0 is
+    padding."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2 * case.Tk // 3, case.Tk + 1, case.B)
+    ends = rng.integers(2 * case.Tq // 3, case.Tq + 1, case.B)
+    source = rng.integers(3, VOCABULARY, (case.B, case.Tk))
+    target = rng.integers(3, VOCABULARY, (case.B, case.Tq + 1))
+    source[np.arange(case.Tk) >= lengths[:, None]] = 0
+    target[np.arange(case.Tq + 1) > ends[:, None]] = 0
+    return source, lengths, target
 
 
 def valid_keys(case):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import recurrent_jax
 from benchmarks.inputs import COSINE_SCALE, valid_keys
 
 
@@ -45,6 +46,8 @@ def formulas(case):
 
 def prepare(case, inputs):
     """The ways to compute a case, by name: calls without arguments, compiled already."""
+    if case.recurrent:
+        return recurrent_jax.prepare(case, inputs)
     jax.config.update("jax_enable_x64", case.dtype == "float64")
     arrays = [jnp.asarray(swap_heads(x)) for x in inputs.arguments]
     dcontext = jnp.asarray(swap_heads(inputs.dcontext))
@@ -67,6 +70,8 @@ def prepare(case, inputs):
 
 def results(case, output):
     """What a call returned, as arrays: the context, then the gradients of the arguments."""
+    if case.recurrent:
+        return recurrent_jax.results(case, output)
     return [swap_heads(np.asarray(x)) for x in output]
 
 

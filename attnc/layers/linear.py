@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import _core
 from ..arrays import like
 from ..gradients import Gradients
 from .base import Layer, glorot, positive
@@ -77,16 +78,16 @@ class Linear(Layer):
         p, g = self._parameters, self._gradients
         given, x = x, self._real("x", x, ..., self.input_size)
         rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
-        y = rows @ p["weight"]
+        y = _core.product(rows, p["weight"])
         if self.bias:
             y += p["bias"]
         shape = (*x.shape[:-1], self.output_size)
 
         def pullback(dy):
             dy = self._real("dy", dy, *shape).reshape(-1, self.output_size)
-            g["weight"] += rows.T @ dy
+            g["weight"] += _core.product(rows.T, dy)
             if self.bias:
                 g["bias"] += dy.sum(axis=0)
-            return Gradients({"x": like((dy @ p["weight"].T).reshape(x.shape), given)})
+            return Gradients({"x": like(_core.product(dy, p["weight"].T).reshape(x.shape), given)})
 
         return y.reshape(shape), pullback
