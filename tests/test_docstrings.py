@@ -91,7 +91,7 @@ def test_docstring(name):
     documented = section(doc, "Parameters")
     if documented is not None:
         names = set(entries(documented))
-        if thing.__module__ == "attnc.reference" and "common" in names:
+        if thing.__module__ == "attnc.reference.attention" and "common" in names:
             arguments = [each for each in arguments if each not in COMMON] + ["common"]
         assert names == set(arguments)
     elif re.search(r"\.\w*[A-Z]\w*\.\w+$", name):  # a method may say it in a sentence

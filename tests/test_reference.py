@@ -124,7 +124,7 @@ PHILOX = [
 
 @pytest.mark.parametrize(("counter", "key", "words"), PHILOX)
 def test_philox_known_answers(counter, key, words):
-    assert " ".join(f"{word:08x}" for word in reference.philox4x32(counter, key)) == words
+    assert " ".join(f"{word:08x}" for word in reference.attention.philox4x32(counter, key)) == words
 
 
 def test_dropout_rule():
@@ -135,7 +135,7 @@ def test_dropout_rule():
     )  # values that are unit vectors show the weights
     for n, element in enumerate(np.ndindex(lead)):
         for i, j in np.ndindex(Tq, Tk):
-            words = reference.philox4x32([j // 4, i, n, 0], [key & 0xFFFFFFFF, key >> 32])
+            words = reference.attention.philox4x32([j // 4, i, n, 0], [key & 0xFFFFFFFF, key >> 32])
             kept = int(words[j % 4]) >= int(p * 2**32)
             np.testing.assert_allclose(weights[(*element, i, j)], kept / Tk / (1 - p))
 

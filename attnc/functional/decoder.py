@@ -206,7 +206,7 @@ def _decoder_vjp(
     given |= {name: array for name, array in named.items() if array is not None}
     arrays = {name: real_array(where, name, array) for name, array in given.items()}
     dtype = computing_dtype(arrays.values())
-    arrays = {name: np.ascontiguousarray(array, dtype) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, dtype, order="C") for name, array in arrays.items()}
     decoder = _checked(where, arrays, len(cells), cell, attention, order, bool(input_feeding))
 
     B, Tk = len(arrays["inputs"]), arrays["memory"].shape[1]

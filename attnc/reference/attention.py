@@ -1,8 +1,7 @@
 """Attention in plain NumPy: the formulas as the papers write them, and their derivatives by hand.
 
-This file is for reading. Every function of `attnc.functional` stands here once more, under the same
-name and with the same options, in float64 and without a trick; the fast kernels are tested against
-it. `vjp` gives the gradients.
+Every attention function of `attnc.functional` stands here once more, under the same name and with
+the same options. `vjp` gives the gradients.
 
 All mechanisms are one computation, `_attention` below. They differ only in how a query matches a
 key:
