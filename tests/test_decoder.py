@@ -115,6 +115,20 @@ def test_without_the_previous_word(order, input_feeding, attention, rng):
     check_layer(decoder, (inputs, memory), {}, rng)
 
 
+@pytest.mark.parametrize("order, input_feeding", ORDERS)
+@pytest.mark.parametrize("shape", [(1, T), (B, 1), (1, 1)])
+def test_the_caller_may_write_to_what_it_gets(order, input_feeding, shape, rng):
+    decoder = make(rng, order=order, input_feeding=input_feeding, coverage=True)
+    inputs, memory = rng.standard_normal((*shape, E)), rng.standard_normal((shape[0], TK, M))
+    state = state_of(decoder, rng)[:, : shape[0]]
+    output, pullback = attnc.vjp(decoder, inputs, memory, state)
+    d = like_random(rng, output)
+    expected = vars(pullback(*d))
+    for array in arrays_of(tuple(output)):
+        array[...] = np.nan
+    assert_same(vars(pullback(*d)), expected)
+
+
 def transcription(decoder, inputs, memory, state, lengths):
     """The papers' formulas, one sequence and one step at a time (GRU, one layer)."""
     p = decoder.parameters

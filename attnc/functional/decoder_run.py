@@ -508,7 +508,8 @@ class Run:
             product += _product(self.attend.contexts, self.context_weight)
             np.tanh(product, out=self.late[1:])
         self.outputs_steps = top.after if decoder.bahdanau else self.late[1:]
-        self.outputs = np.ascontiguousarray(self.outputs_steps.swapaxes(0, 1))
+        # A copy, because the caller may write to it.
+        self.outputs = np.array(self.outputs_steps.swapaxes(0, 1), order="C")
 
     @property
     def weights(self):
