@@ -115,6 +115,15 @@ def test_without_the_previous_word(order, input_feeding, attention, rng):
     check_layer(decoder, (inputs, memory), {}, rng)
 
 
+def test_a_state_may_be_a_list_of_numbers(rng):
+    decoder = make(rng)
+    inputs, memory = inputs_of(decoder, rng)
+    state = state_of(decoder, rng)
+    output, pullback = attnc.vjp(decoder, inputs, memory, state.tolist())
+    assert_same(output, decoder(inputs, memory, state))
+    assert pullback(output.outputs).state.shape == state.shape
+
+
 @pytest.mark.parametrize("order, input_feeding", ORDERS)
 @pytest.mark.parametrize("shape", [(1, T), (B, 1), (1, 1)])
 def test_the_caller_may_write_to_what_it_gets(order, input_feeding, shape, rng):

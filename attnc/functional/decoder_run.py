@@ -19,11 +19,7 @@ from attnc.functional.attention import (
     cosine_attention,
     dot_product_attention,
 )
-from attnc.functional.recurrent import (
-    CELLS,
-    SUM_STEP,
-    joined,
-)
+from attnc.functional.recurrent import CELLS, SUM_STEP, joined
 from attnc.gradients import result_type, vjp
 
 DecoderOutput = result_type("DecoderOutput", "outputs weights state")
@@ -111,7 +107,7 @@ class Decoder:
             return {}
         cell = self.cell.state
         names = list(self.state_shapes(0, 0))
-        if len(cell) == 1 and not isinstance(state, (tuple, list)):
+        if len(names) == 1 or len(cell) == 1 and not isinstance(state, (tuple, list)):
             return {cell[0]: state}
         if not (isinstance(state, (tuple, list)) and len(cell) <= len(state) <= len(names)):
             got = f"an array {state.shape}" if isinstance(state, np.ndarray) else repr(type(state))
@@ -123,7 +119,8 @@ class Decoder:
         """Gradients, by name in `found`, of a state as the caller holds it."""
         parts = self.state_parts("state", state)
         gradients = [like(found[name], array) for name, array in parts.items()]
-        return tuple(gradients) if isinstance(state, (tuple, list)) else gradients[0]
+        alone = any(array is state for array in parts.values())
+        return gradients[0] if alone else tuple(gradients)
 
     def read_state(self, name, state, B, Tk):
         """All arrays of a state, checked and cast; zeros for what was not given."""
