@@ -5,7 +5,7 @@ The functions in C have the same checks in csrc/args.c.
 
 import numpy as np
 
-__all__ = ["computing_dtype", "integer_lengths", "like", "real_array"]
+__all__ = ["computing_dtype", "contiguous", "integer_lengths", "like", "real_array"]
 
 FOREIGN = "torch", "jax", "jaxlib", "autograd"  # their arrays convert silently, and lose gradients
 
@@ -59,8 +59,23 @@ def computing_dtype(arrays):
     -------
     dtype
     """
-    wide = any(a.dtype == np.float64 or a.dtype.kind in "iu" for a in arrays)
+    wide = any(a.dtype.kind in "iu" or a.dtype.itemsize > 4 for a in arrays)
     return np.dtype(np.float64 if wide else np.float32)
+
+
+def contiguous(array, dtype):
+    """The array as C takes it: of this type, in C order, aligned; a copy only where it is not.
+
+    Parameters
+    ----------
+    array : array_like
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray
+    """
+    return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED", "ENSUREARRAY"))
 
 
 def like(gradient, argument):

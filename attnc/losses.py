@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import _core
-from .arrays import computing_dtype, like, real_array
+from .arrays import computing_dtype, contiguous, like, real_array
 from .gradients import Gradients, register_vjp
 
 __all__ = ["softmax_cross_entropy"]
@@ -72,8 +72,8 @@ def _softmax_cross_entropy_vjp(logits, targets, *, ignore_index=None, label_smoo
         )
     dtype = computing_dtype([logits])
     shape = logits.shape
-    rows = np.ascontiguousarray(logits, dtype).reshape(targets.size, classes)
-    wanted = np.where(counted, targets, -1).reshape(-1).astype(np.int64)
+    rows = contiguous(logits, dtype).reshape(targets.size, classes)
+    wanted = np.where(counted, targets.astype(np.int64), -1).reshape(-1)
     count = max(found.size, 1)
     losses, saved = _core.cross_entropy(rows, wanted, label_smoothing)
 

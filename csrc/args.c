@@ -9,6 +9,15 @@
 
 static int computing_type(const attnc_call *c) { return c->f32 ? NPY_FLOAT : NPY_DOUBLE; }
 
+ptrdiff_t attnc_stride(const PyArrayObject *array, int axis, int *whole)
+{
+    if (PyArray_SIZE(array) == 0 || PyArray_DIM(array, axis) <= 1)
+        return 1; /* NumPy sets such strides as it likes */
+    const npy_intp stride = PyArray_STRIDE(array, axis), item = PyArray_ITEMSIZE(array);
+    *whole &= stride % item == 0;
+    return stride / item;
+}
+
 int attnc_check_count(const char *function, Py_ssize_t count, Py_ssize_t expected)
 {
     if (count == expected)

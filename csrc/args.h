@@ -1,7 +1,8 @@
 /* args: from Python objects to kernel arguments. Every check of a type, dtype, shape or value is
  * here, and every error text: "<function>: <argument> must <rule>, got <value>".
  *
- * defines: attnc_operand, attnc_call, attnc_read_*, attnc_check_*, attnc_view_of, attnc_fail
+ * defines: attnc_operand, attnc_call, attnc_read_*, attnc_check_*, attnc_view_of, attnc_stride,
+ *          attnc_fail
  */
 #ifndef ATTNC_ARGS_H
 #define ATTNC_ARGS_H
@@ -117,6 +118,10 @@ void attnc_view_of(const attnc_call *c, const attnc_operand *operand, attnc_view
 /* The same for a block of own leading shape x rows x columns that the call made itself. */
 void attnc_view_of_block(const attnc_call *c, const attnc_operand *like, void *block,
                          ptrdiff_t rows, ptrdiff_t columns, attnc_view *view);
+
+/* The stride of an axis in elements; 1 where no second element is read. *whole becomes 0 where it
+ * is no whole number of them. */
+ptrdiff_t attnc_stride(const PyArrayObject *array, int axis, int *whole);
 
 /* An incoming gradient: None, or exactly the shape of its output. */
 int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const char *output,

@@ -15,11 +15,10 @@ static int read_matrix(PyObject *object, int type, PyArrayObject **matrix, ptrdi
     PyArrayObject *array = *matrix = (PyArrayObject *)object;
     if (PyArray_NDIM(array) != 2 || PyArray_TYPE(array) != type || !PyArray_ISBEHAVED_RO(array))
         return -1;
-    const npy_intp size = PyArray_ITEMSIZE(array);
-    *row = PyArray_STRIDE(array, 0) / size;
-    *col = PyArray_STRIDE(array, 1) / size;
-    return *row * size == PyArray_STRIDE(array, 0) && *col * size == PyArray_STRIDE(array, 1) ? 0
-                                                                                              : -1;
+    int whole = 1;
+    *row = attnc_stride(array, 0, &whole);
+    *col = attnc_stride(array, 1, &whole);
+    return whole ? 0 : -1;
 }
 
 /* product(a, b): a new array a @ b. */

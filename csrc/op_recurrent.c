@@ -37,14 +37,18 @@ static PyObject *do_not_fit(void)
     return NULL;
 }
 
+/* No dimension of a weight and no number of rows is larger: no product of sizes here overflows. */
+static const ptrdiff_t MOST_UNITS = 1 << 24, MOST_ROWS = PTRDIFF_MAX >> 29;
+
 /* The data of a C-contiguous array of so many elements; NULL for None. */
 static void *data_of(expected *e, PyObject *object, int type, npy_intp rows, npy_intp columns)
 {
     PyArrayObject *array = (PyArrayObject *)object;
+    npy_intp size;
     if (object == Py_None)
         return NULL;
     if (PyArray_Check(object) && PyArray_TYPE(array) == type && PyArray_ISCARRAY_RO(array) &&
-        PyArray_SIZE(array) == rows * columns)
+        !__builtin_mul_overflow(rows, columns, &size) && PyArray_SIZE(array) == size)
         return PyArray_DATA(array);
     e->failed = 1;
     return NULL;
@@ -53,6 +57,19 @@ static void *data_of(expected *e, PyObject *object, int type, npy_intp rows, npy
 static void *real_of(expected *e, PyObject *object, npy_intp rows, npy_intp columns)
 {
     return data_of(e, object, e->type, rows, columns);
+}
+
+static void expect_writeable(expected *e, PyObject *object)
+{
+    if (PyArray_Check(object) && !PyArray_ISWRITEABLE((PyArrayObject *)object))
+        e->failed = 1;
+}
+
+/* One that is written to. */
+static void *written_of(expected *e, PyObject *object, npy_intp rows, npy_intp columns)
+{
+    expect_writeable(e, object);
+    return real_of(e, object, rows, columns);
 }
 
 /* ---- weights in panels ---- */
@@ -78,14 +95,13 @@ PyObject *attnc_recurrent_panels(PyObject *module, PyObject *const *args, Py_ssi
     p.groups = PyLong_AsSsize_t(args[1]);
     if (PyArray_NDIM(matrix) != 2 || !PyArray_ISBEHAVED_RO(matrix) || p.groups < 1)
         return do_not_fit();
-    const npy_intp item = PyArray_ITEMSIZE(matrix);
+    int whole = 1;
     p.x = PyArray_DATA(matrix);
-    p.row = PyArray_STRIDE(matrix, 0) / item;
-    p.col = PyArray_STRIDE(matrix, 1) / item;
+    p.row = attnc_stride(matrix, 0, &whole);
+    p.col = attnc_stride(matrix, 1, &whole);
     p.K = PyArray_DIM(matrix, 0);
     p.N = PyArray_DIM(matrix, 1) / p.groups;
-    if (p.N * p.groups != PyArray_DIM(matrix, 1) || (p.row != 1 && p.col != 1) ||
-        p.row * item != PyArray_STRIDE(matrix, 0) || p.col * item != PyArray_STRIDE(matrix, 1))
+    if (p.N * p.groups != PyArray_DIM(matrix, 1) || (p.row != 1 && p.col != 1) || !whole)
         return do_not_fit();
     const npy_intp shape[] = {panels_elements(&e, &p)};
     PyArrayObject *out = attnc_new_array(1, shape, e.type, 0);
@@ -105,7 +121,8 @@ static const void *panels_of(expected *e, PyObject *object, ptrdiff_t K, ptrdiff
                              ptrdiff_t groups)
 {
     const attnc_panels p = {.K = K, .N = N, .groups = groups};
-    void *data = real_of(e, object, 1, panels_elements(e, &p));
+    const int fits = K <= MOST_UNITS && N <= MOST_UNITS;
+    void *data = fits ? real_of(e, object, 1, panels_elements(e, &p)) : NULL;
     e->failed |= !data;
     return data ? aligned(data) : NULL;
 }
@@ -215,21 +232,24 @@ static int read_sweep(expected *e, PyObject *arrays, ptrdiff_t rows, ptrdiff_t p
     if (!PyTuple_Check(arrays) || PyTuple_Size(arrays) != SWEEP_ARRAYS)
         return -1;
 #define ATTNC_ARRAY(INDEX, ROWS, COLUMNS) real_of(e, PyTuple_GetItem(arrays, INDEX), ROWS, COLUMNS)
-    s->gates = ATTNC_ARRAY(GATES, rows, width);
-    s->saved = ATTNC_ARRAY(SAVED_ROWS, rows, H);
-    s->h = ATTNC_ARRAY(STATES, batch + rows, H);
-    s->c = ATTNC_ARRAY(CELL_STATES, batch + rows, H);
+#define ATTNC_WRITTEN(INDEX, ROWS, COLUMNS)                                                        \
+    written_of(e, PyTuple_GetItem(arrays, INDEX), ROWS, COLUMNS)
+    s->gates = ATTNC_WRITTEN(GATES, rows, width);
+    s->saved = ATTNC_WRITTEN(SAVED_ROWS, rows, H);
+    s->h = ATTNC_WRITTEN(STATES, batch + rows, H);
+    s->c = ATTNC_WRITTEN(CELL_STATES, batch + rows, H);
     *panels = panels_of(e, PyTuple_GetItem(arrays, PANELS), backward ? width : H, H,
                         backward ? 1 : s->gate_count);
     s->input_bias = ATTNC_ARRAY(INPUT_BIAS, 1, width);
     s->state_bias = ATTNC_ARRAY(STATE_BIAS, 1, width);
     s->flat = data_of(e, PyTuple_GetItem(arrays, FLAT), NPY_INTP, rows, 1);
-    s->dinput = ATTNC_ARRAY(D_INPUT, rows, width);
-    s->dproduct = ATTNC_ARRAY(D_PRODUCT, rows, width);
-    s->dh = ATTNC_ARRAY(D_STATE, batch, H);
-    s->dc = ATTNC_ARRAY(D_CELL_STATE, batch, H);
-    s->dinput_bias = ATTNC_ARRAY(D_INPUT_BIAS, parts, width);
-    s->dstate_bias = ATTNC_ARRAY(D_STATE_BIAS, parts, width);
+    s->dinput = ATTNC_WRITTEN(D_INPUT, rows, width);
+    s->dproduct = ATTNC_WRITTEN(D_PRODUCT, rows, width);
+    s->dh = ATTNC_WRITTEN(D_STATE, batch, H);
+    s->dc = ATTNC_WRITTEN(D_CELL_STATE, batch, H);
+    s->dinput_bias = ATTNC_WRITTEN(D_INPUT_BIAS, parts, width);
+    s->dstate_bias = ATTNC_WRITTEN(D_STATE_BIAS, parts, width);
+#undef ATTNC_WRITTEN
 #undef ATTNC_ARRAY
     if (e->failed || !s->gates || !s->h || !s->input_bias || !s->state_bias || !s->flat ||
         (s->cell != ATTNC_RNN && !s->saved) || (s->cell == ATTNC_LSTM && !s->c))
@@ -258,7 +278,8 @@ static int read_recurrence(attnc_recurrence *r, PyObject *const *args, int backw
         return -1;
     like.H = PyLong_AsSsize_t(args[UNITS]);
     like.batch = PyLong_AsSsize_t(args[BATCH]);
-    if (PyErr_Occurred() || like.H < 1 || like.batch < 0)
+    if (PyErr_Occurred() || like.H < 1 || like.H > MOST_UNITS || like.batch < 0 ||
+        like.batch > MOST_ROWS)
         return -1;
     const ptrdiff_t rows = read_counts(args[COUNTS], r, like.batch);
     r->sweeps = (int)PyTuple_Size(args[SWEEPS]);
@@ -278,6 +299,8 @@ static int read_recurrence(attnc_recurrence *r, PyObject *const *args, int backw
             return -1;
         places = PyArray_SIZE((PyArrayObject *)args[WHOLE]) / width;
         whole = real_of(&e, args[WHOLE], places, width);
+        if (!backward)
+            expect_writeable(&e, args[WHOLE]);
     }
     for (int i = 0; i < r->sweeps; i++) {
         attnc_sweep *s = &r->sweep[i];
@@ -363,9 +386,14 @@ static void *next_array(reader *r, ptrdiff_t rows, ptrdiff_t columns)
     return real_of(&r->e, next_item(r), rows, columns);
 }
 
-static void *next_needed(reader *r, ptrdiff_t rows, ptrdiff_t columns)
+/* The same of one that is written to. */
+static void *next_written(reader *r, ptrdiff_t rows, ptrdiff_t columns)
 {
-    void *data = next_array(r, rows, columns);
+    return written_of(&r->e, next_item(r), rows, columns);
+}
+
+static void *needed(reader *r, void *data)
+{
     r->e.failed |= !data;
     return data;
 }
@@ -382,16 +410,13 @@ static attnc_series series_of(reader *r, PyObject *object, ptrdiff_t most, ptrdi
     if (PyArray_Check(object) && PyArray_TYPE(array) == r->e.type && PyArray_NDIM(array) == 3 &&
         PyArray_ISBEHAVED_RO(array) && PyArray_DIM(array, 0) <= most &&
         PyArray_DIM(array, 1) == n1 && (*features < 0 || PyArray_DIM(array, 2) == *features)) {
-        const npy_intp item = PyArray_ITEMSIZE(array);
+        int whole = 1;
         *features = PyArray_DIM(array, 2);
         s.data = PyArray_DATA(array);
         s.steps = PyArray_DIM(array, 0);
-        s.step = PyArray_STRIDE(array, 0) / item;
-        s.row = PyArray_STRIDE(array, 1) / item;
-        const int whole =
-            s.step * item == PyArray_STRIDE(array, 0) && s.row * item == PyArray_STRIDE(array, 1);
-        if (PyArray_SIZE(array) == 0 ||
-            (whole && (*features == 1 || PyArray_STRIDE(array, 2) == item)))
+        s.step = attnc_stride(array, 0, &whole);
+        s.row = attnc_stride(array, 1, &whole);
+        if (attnc_stride(array, 2, &whole) == 1 && whole)
             return s;
     }
     r->e.failed = 1;
@@ -456,7 +481,10 @@ static void next_adds(reader *r, attnc_operation *o, ptrdiff_t N, int most)
 static void read_linear(reader *r, attnc_operation *o)
 {
     o->N = -1;
-    o->out = next_whole_series(r, &o->N);
+    PyObject *out = next_item(r);
+    o->out = series_of(r, out, r->T, r->B, &o->N);
+    expect_writeable(&r->e, out);
+    r->e.failed |= o->out.steps != r->T;
     if (r->e.failed)
         return;
     next_terms(r, o, o->N, 1);
@@ -474,14 +502,14 @@ static void read_cell_states(reader *r, attnc_sweep *s)
     r->e.failed |= read_cell(next_item(r), s) < 0;
     s->H = next_size(r);
     s->batch = r->B;
-    if (r->e.failed || s->H < 1) {
+    if (r->e.failed || s->H < 1 || s->H > MOST_UNITS) {
         r->e.failed = 1;
         return;
     }
-    s->gates = next_needed(r, rows, s->gate_count * s->H);
-    s->saved = next_array(r, rows, s->H);
-    s->h = next_needed(r, r->B + rows, s->H);
-    s->c = next_array(r, r->B + rows, s->H);
+    s->gates = needed(r, next_written(r, rows, s->gate_count * s->H));
+    s->saved = next_written(r, rows, s->H);
+    s->h = needed(r, next_written(r, r->B + rows, s->H));
+    s->c = next_written(r, r->B + rows, s->H);
     r->e.failed |= (s->cell != ATTNC_RNN && !s->saved) || (s->cell == ATTNC_LSTM && !s->c);
 }
 
@@ -492,8 +520,8 @@ static void read_cell_forward(reader *r, attnc_operation *o)
     read_cell_states(r, s);
     if (r->e.failed)
         return;
-    s->input_bias = next_needed(r, 1, s->gate_count * s->H);
-    s->state_bias = next_needed(r, 1, s->gate_count * s->H);
+    s->input_bias = needed(r, next_array(r, 1, s->gate_count * s->H));
+    s->state_bias = needed(r, next_array(r, 1, s->gate_count * s->H));
     next_terms(r, o, s->H, s->gate_count);
     o->fresh = next_item(r) == Py_True;
 }
@@ -507,12 +535,12 @@ static void read_cell_backward(reader *r, attnc_operation *o)
         return;
     const ptrdiff_t rows = r->T * r->B, width = s->gate_count * s->H;
     const ptrdiff_t parts = (r->B + ATTNC_SUM_STEP - 1) / ATTNC_SUM_STEP;
-    s->dinput = next_needed(r, rows, width);
-    s->dproduct = next_needed(r, rows, width);
-    s->dh = next_needed(r, r->B, s->H);
-    s->dc = next_array(r, r->B, s->H);
-    s->dinput_bias = next_needed(r, parts, width);
-    s->dstate_bias = next_array(r, parts, width);
+    s->dinput = needed(r, next_written(r, rows, width));
+    s->dproduct = needed(r, next_written(r, rows, width));
+    s->dh = needed(r, next_written(r, r->B, s->H));
+    s->dc = next_written(r, r->B, s->H);
+    s->dinput_bias = needed(r, next_written(r, parts, width));
+    s->dstate_bias = next_written(r, parts, width);
     r->e.failed |= (s->cell == ATTNC_LSTM && !s->dc) || (s->cell == ATTNC_GRU && !s->dstate_bias);
     next_terms(r, o, s->H, 1);
     next_adds(r, o, s->H, 2);
@@ -563,12 +591,12 @@ static void read_attend(reader *r, attnc_operation *o)
     a->query_chunk = a->key_splits = a->segments = 1;
     a->one_by_one = 1;
     const ptrdiff_t rows = r->B * r->T;
-    a->context = next_needed(r, rows, a->Dv);
-    a->weights = next_needed(r, rows, a->Tk);
-    a->stats = next_needed(r, rows, 2);
-    a->scores_copy = next_array(r, rows, a->Tk);
-    o->attend.coverage = next_array(r, r->B, a->Tk);
-    o->attend.coverage_bias = next_array(r, rows, a->Tk);
+    a->context = needed(r, next_written(r, rows, a->Dv));
+    a->weights = needed(r, next_written(r, rows, a->Tk));
+    a->stats = needed(r, next_written(r, rows, 2));
+    a->scores_copy = next_written(r, rows, a->Tk);
+    o->attend.coverage = next_written(r, r->B, a->Tk);
+    o->attend.coverage_bias = next_written(r, rows, a->Tk);
     o->attend.coverage_weight = next_number(r);
     if (o->attend.coverage) {
         r->e.failed |= !o->attend.coverage_bias;
@@ -587,8 +615,8 @@ static void read_attend_back(reader *r, attnc_operation *o)
     a->dcontext = next_view(r, r->T, &a->Dv);
     a->dweights = next_view(r, r->T, &a->Tk);
     const ptrdiff_t rows = r->B * r->T;
-    o->attend.dquery = next_needed(r, rows, a->D);
-    o->attend.dweights_total = next_array(r, rows, a->Tk);
+    o->attend.dquery = needed(r, next_written(r, rows, a->D));
+    o->attend.dweights_total = next_written(r, rows, a->Tk);
     r->e.failed |= !a->dcontext.data;
 }
 
@@ -600,12 +628,12 @@ static void read_normalize(reader *r, attnc_operation *o)
     if (r->e.failed)
         return;
     const ptrdiff_t rows = r->T * r->B;
-    o->out = (attnc_series){next_needed(r, rows, o->N), r->T, r->B * o->N, o->N};
+    o->out = (attnc_series){needed(r, next_written(r, rows, o->N)), r->T, r->B * o->N, o->N};
     if (o->kind == ATTNC_NORMALIZE_BACK) {
-        o->unit = (attnc_series){next_needed(r, rows, o->N), r->T, r->B * o->N, o->N};
-        r->e.failed |= o->x.row != o->N; /* read as one block */
+        o->unit = (attnc_series){needed(r, next_written(r, rows, o->N)), r->T, r->B * o->N, o->N};
+        r->e.failed |= r->B > 1 && o->x.row != o->N; /* read as one block */
     }
-    o->norm = next_needed(r, rows, 1);
+    o->norm = needed(r, next_written(r, rows, 1));
 }
 
 static int read_operation(reader *r, PyObject *items, attnc_operation *o)
@@ -647,7 +675,7 @@ PyObject *attnc_recurrent_loop(PyObject *module, PyObject *const *args, Py_ssize
         return do_not_fit();
     r.T = PyLong_AsSsize_t(args[1]);
     r.B = PyLong_AsSsize_t(args[2]);
-    if (PyErr_Occurred() || r.T < 0 || r.B < 0)
+    if (PyErr_Occurred() || r.T < 0 || r.B < 0 || r.T > MOST_ROWS || r.B > MOST_ROWS / (r.T + 1))
         return do_not_fit();
     attnc_loop loop = {.kernels = r.e.kernels,
                        .item = r.e.item,

@@ -1,9 +1,14 @@
-"""The arrays that are returned: they own their memory, and what is kept of it is not in use."""
+"""The arrays that are returned: they own their memory, and what is kept of it is not in use.
+
+And what a call takes besides them where keys broadcast.
+"""
 
 import gc
+import os
 
 import numpy as np
 import pytest
+from checks import python
 
 import attnc
 from attnc import _core
@@ -53,3 +58,67 @@ def test_nothing_is_left_in_use():
     del context, pullback, gradients
     gc.collect()
     assert _core.allocation_count() == before
+
+
+# ---- grouped queries: a key is not copied for each query head that reads it ----
+
+EACH = 32  # MB: the keys, had each of the 8 query heads its own
+
+SHARED = {
+    "dot_product_attention": "query, key, key",
+    "cosine_attention": "query, key, key",
+    "multiplicative_attention": "query, key, key, ones(64, 64)",
+    "additive_attention": "query, key, key, ones(64)",
+}
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
+
+
+def peak(call):
+    """MB that a call takes at its peak, in a fresh interpreter, beside its arguments."""
+    grown = python(
+        f"""
+        import numpy as np
+        import attnc
+
+        def memory(field):
+            with open("/proc/self/status") as file:
+                (line,) = (line for line in file if line.startswith(field + ":"))
+            return int(line.split()[1]) / 1024
+
+        def ones(*shape):
+            return np.ones(shape, np.float32)
+
+        def both(*arguments):
+            context, pullback = attnc.vjp(*arguments)
+            return context, pullback(context)
+
+        attnc.set_num_threads(2)
+        x = ones(1, 300, 64)
+        both(attnc.dot_product_attention, x, x, x)  # what only a first call takes
+        query, key = ones(2, 2, 8, 32, 64), ones(2, 2, 1, 4096, 64)
+        before = memory("VmRSS")
+        results = {call}
+        print(memory("VmHWM") - before)
+        """
+    )
+    return float(grown)
+
+
+@needs_proc
+@pytest.mark.parametrize("name", SHARED)
+def test_grouped_queries_forward(name):
+    assert peak(f"attnc.{name}({SHARED[name]})") < EACH / 2
+
+
+@needs_proc
+@pytest.mark.parametrize("name", SHARED)
+def test_grouped_queries_forward_and_backward(name):
+    """The gradients of key and value are there for each query head before they are summed."""
+    assert peak(f"both(attnc.{name}, {SHARED[name]})") < 3 * EACH
+
+
+@needs_proc
+def test_a_copy_of_the_keys_would_be_seen():
+    arguments = "query, np.repeat(key, 8, 2), key"
+    assert peak(f"attnc.dot_product_attention({arguments})") > EACH / 2
+    assert peak(f"both(attnc.dot_product_attention, {arguments})") > 3 * EACH

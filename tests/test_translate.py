@@ -25,7 +25,6 @@ import corpus  # noqa: E402
 import translate  # noqa: E402
 from corpus import date_pairs, detokenise, drop_ambiguous, tokenise  # noqa: E402
 
-import attnc  # noqa: E402
 from attnc.data import Vocabulary  # noqa: E402
 
 ATTENTIONS = ["additive", "multiplicative", "dot", "cosine", "none"]

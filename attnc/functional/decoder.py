@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attnc.arrays import computing_dtype, integer_lengths, like, real_array
+from attnc.arrays import computing_dtype, contiguous, integer_lengths, like, real_array
 from attnc.functional.decoder_run import (
     SCORES,
     Decoder,
@@ -206,7 +206,7 @@ def _decoder_vjp(
     given |= {name: array for name, array in named.items() if array is not None}
     arrays = {name: real_array(where, name, array) for name, array in given.items()}
     dtype = computing_dtype(arrays.values())
-    arrays = {name: np.asarray(array, dtype, order="C") for name, array in arrays.items()}
+    arrays = {name: contiguous(array, dtype) for name, array in arrays.items()}
     decoder = _checked(where, arrays, len(cells), cell, attention, order, bool(input_feeding))
 
     B, Tk = len(arrays["inputs"]), arrays["memory"].shape[1]
@@ -219,7 +219,7 @@ def _decoder_vjp(
         if array is None:
             return None
         array = fitting(where, name, real_array(where, name, array), output.shape)
-        return np.ascontiguousarray(array, dtype)
+        return contiguous(array, dtype)
 
     def pullback(doutputs=None, dweights=None, dstate=None):
         found = run.backward(

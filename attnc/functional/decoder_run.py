@@ -10,10 +10,12 @@ Arrays of the loop are time-major: (T, B, size), or as one matrix (T * B, size).
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from attnc import _core
-from attnc.arrays import like, real_array
+from attnc.arrays import contiguous, like, real_array
 from attnc.functional.attention import (
     additive_attention,
     cosine_attention,
@@ -132,7 +134,8 @@ class Decoder:
                 continue
             label = f"{name} ({part})" if len(given) > 1 else name
             array = real_array(self.where, label, given[part])
-            arrays[part] = fitting(self.where, label, array, shape).astype(self.dtype)
+            array = fitting(self.where, label, array, shape)
+            arrays[part] = np.array(array, self.dtype, order="C")
         return arrays
 
     @property
@@ -165,7 +168,7 @@ class PreparedMemory:
         self.decoder = decoder
         if allowed is not None:
             value = np.where(allowed[..., None], value, value.dtype.type(0))  # not read
-        self.value = self.key = value = np.ascontiguousarray(value)
+        self.value = self.key = value = contiguous(value, value.dtype)
         self.allowed = allowed
         if decoder.score is not None and decoder.score.key_weight is not None:
             weight = decoder.arrays[decoder.score.key_weight]
@@ -566,6 +569,12 @@ class Run:
     def backward(self, doutputs, dweights, dstate):
         """Gradients by name. doutputs, dweights: as the outputs, or None; dstate: arrays by name,
         of which this becomes the owner."""
+        # Work on copies that share the arrays of the forward pass: pullbacks may run side by side.
+        own = copy.copy(self)
+        own.attend, own.cells = copy.copy(self.attend), [copy.copy(cell) for cell in self.cells]
+        return own._backward(doutputs, dweights, dstate)
+
+    def _backward(self, doutputs, dweights, dstate):
         decoder, (B, T, E), H = self.decoder, self.shape, self.decoder.H
         if doutputs is None:
             doutputs = np.zeros((B, T, H), decoder.dtype)
@@ -672,8 +681,9 @@ class Run:
                 panels = decoder.panels(("fed back", layer), cells[layer].weight.T)
             reached, adds = [(cells[layer].dinput_steps, panels)], []
         if decoder.bahdanau and attends:
-            terms = ((cells[0].dinput_steps, fed_back),)
-            yield "linear", attend.dcontexts, terms, (), False, None
+            if fed_back is not None:
+                terms = ((cells[0].dinput_steps, fed_back),)
+                yield "linear", attend.dcontexts, terms, (), False, None
             yield from attend.operations_back()
 
     def _dmemory(self, result):

@@ -13,13 +13,14 @@ weights are again one product, after the loop back.
 
 from __future__ import annotations
 
+import copy
 from collections import namedtuple
 from functools import partial
 
 import numpy as np
 
 from attnc import _core
-from attnc.arrays import computing_dtype, integer_lengths, like, real_array
+from attnc.arrays import computing_dtype, contiguous, integer_lengths, like, real_array
 from attnc.gradients import Gradients, register_vjp, result_type
 
 __all__ = ["gru", "lstm", "rnn"]
@@ -187,7 +188,7 @@ def _layer(cell, packings, x, states, parameters):
         cell.name, H, B, counts, tuple(d.forward_arrays(cell) for d in directions), outputs
     )
 
-    def in_order(arrays_of):
+    def in_order(directions, arrays_of):
         """(directions, B, H) of arrays in packed order."""
         out = [np.empty_like(s) for s in states]
         for d, direction in enumerate(directions):
@@ -195,21 +196,23 @@ def _layer(cell, packings, x, states, parameters):
                 array[d, direction.packing.order] = rows
         return out
 
-    final = in_order(lambda d: [s[d.packing.last] for s in d.states])
+    final = in_order(directions, lambda d: [s[d.packing.last] for s in d.states])
 
     def pullback(doutputs, dfinal):
+        # Copies that share the arrays of the forward pass: pullbacks may run side by side.
+        own = [copy.copy(direction) for direction in directions]
         sweeps = tuple(
             direction.backward_arrays(cell, [s[d] for s in dfinal])
-            for d, direction in enumerate(directions)
+            for d, direction in enumerate(own)
         )
         _core.recurrent_backward(cell.name, H, B, counts, sweeps, doutputs)
         dx, dparameters = _core.empty(x, x.shape), []
         dx.fill(0)
-        for direction in directions:
+        for direction in own:
             drows, down = direction.finish()
             direction.packing.add(drows, dx)
             dparameters.append(down)
-        return dx, in_order(lambda d: d.dstate), dparameters
+        return dx, in_order(own, lambda d: d.dstate), dparameters
 
     return outputs, final, pullback
 
@@ -239,11 +242,11 @@ class _Call:
         given = [x, *parameters, *(array for array in state if array is not None)]
         self.dtype = dtype = computing_dtype(given) if dtype is None else dtype
 
-        self._check_parameters([np.ascontiguousarray(array, dtype) for array in parameters])
+        self._check_parameters([contiguous(array, dtype) for array in parameters])
         if x.ndim != 3 or x.shape[2] != self.input_size:
             fix = " (one sequence is x[None])" if x.ndim == 2 else ""
             raise self.error(f"x must have shape (B, T, {self.input_size}), got {x.shape}{fix}")
-        self.x = np.ascontiguousarray(x, dtype)
+        self.x = contiguous(x, dtype)
         B, T = x.shape[:2]
         self.shape = (len(self.cells), B, self.H)
         self.state = [
@@ -267,7 +270,7 @@ class _Call:
         array = real_array(self.where, name, array)
         if array.shape != shape:
             raise self.error(f"{name} must have shape {shape}, got {array.shape}")
-        return np.ascontiguousarray(array, self.dtype)
+        return contiguous(array, self.dtype)
 
     def parts(self, name, state):
         """The arrays of a state as users hold it: the array itself, or the tuple of several."""

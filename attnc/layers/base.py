@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from ..arrays import real_array
+from ..arrays import contiguous, real_array
 
 
 class Arrays(dict):
@@ -188,7 +188,7 @@ class Layer:
         """`value` as an array of the layer's dtype and `shape` (ints match, strings are free)."""
         array = real_array(type(self).__name__, name, value)
         self._check_shape(name, array.shape, shape)
-        return np.asarray(array, self.dtype, order="C")
+        return contiguous(array, self.dtype)
 
     def _check_shape(self, name, got, shape):
         tail = shape[1:] if shape[0] is Ellipsis else shape

@@ -1,13 +1,15 @@
-/* harness: the kernels and the pool without Python.
+/* harness: the kernels, the loops over time and the pool without Python.
  *
  * Every mechanism runs forward and backward with each instruction set, alone and by several threads
- * at once. Threads must change no bit; the instruction sets must agree with the scalar one. For
- * ThreadSanitizer (`make tsan`), and for machines that are emulated (`make emulate`).
+ * at once; so do recurrent layers, the softmax cross-entropy and the matrix product. Threads must
+ * change no bit; the instruction sets must agree with the scalar one. For ThreadSanitizer (`make
+ * tsan`), and for machines that are emulated (`make emulate`).
  */
 #define _POSIX_C_SOURCE 200809L
 #include "../../csrc/dispatch.h"
 #include "../../csrc/pool.h"
 #include "../../csrc/scratch.h"
+#include "../../csrc/steps.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -286,12 +288,300 @@ static void check(const problem *p, int f32)
     free_call(&scalar);
 }
 
+/* ---- recurrent layers, cross-entropy, products ---- */
+
+enum { MOST_BLOCKS = 48 };
+
+/* The arrays of one call, in the order in which it asked for them. Results have a name. */
+typedef struct {
+    int f32, count;
+    struct {
+        void *data;
+        ptrdiff_t size; /* elements */
+        int f32;
+        const char *name;
+    } of[MOST_BLOCKS];
+} arrays;
+
+static void *add_array(arrays *all, ptrdiff_t size, int f32, const char *name)
+{
+    void *data = new_block((size_t)size * (f32 ? 4 : 8));
+    if (all->count == MOST_BLOCKS)
+        exit(2);
+    all->of[all->count].data = data;
+    all->of[all->count].size = size;
+    all->of[all->count].f32 = f32;
+    all->of[all->count++].name = name;
+    return data;
+}
+
+static void *add_result(arrays *all, ptrdiff_t size, const char *name)
+{
+    return add_array(all, size, all->f32, name);
+}
+
+/* Numbers of -scale .. scale, others for each array of a call, the same in each call. */
+static void fill(const arrays *all, void *data, ptrdiff_t size, double scale)
+{
+    uint64_t state = (uint64_t)all->count;
+    for (ptrdiff_t k = 0; k < size; k++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        const double x = scale * ((double)(state >> 11) / (double)(1ull << 52) - 1);
+        if (all->f32)
+            ((float *)data)[k] = (float)x;
+        else
+            ((double *)data)[k] = x;
+    }
+}
+
+/* name: of what is read and written; NULL for what is only read. */
+static void *add_numbers(arrays *all, ptrdiff_t size, double scale, const char *name)
+{
+    void *data = add_result(all, size, name);
+    fill(all, data, size, scale);
+    return data;
+}
+
+static void free_arrays(arrays *all)
+{
+    for (int k = 0; k < all->count; k++)
+        attnc_release(all->of[k].data);
+}
+
+typedef struct step_problem {
+    const char *name;
+    void (*run)(const struct step_problem *p, arrays *all);
+    attnc_cell cell;
+    ptrdiff_t a, b, c; /* layer: batch, steps, H; loss: rows, classes; product: M, K, N */
+} step_problem;
+
+/* x (K, groups * N) with its strides, in panels. */
+static const void *add_panels(arrays *all, const attnc_kernels *k, const void *x, ptrdiff_t row,
+                              ptrdiff_t col, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t groups)
+{
+    attnc_panels p = {.x = x, .row = row, .col = col, .K = K, .N = columns, .groups = groups};
+    p.out = add_result(all, k->panels_size(&p), NULL);
+    const ptrdiff_t tasks = divide_up(columns, k->panel);
+    attnc_parallel_for(k->pack_panels, &p, tasks, attnc_get_num_threads(), NULL, 0);
+    return p.out;
+}
+
+/* Both directions of a layer, sequences of many lengths; as attnc/functional/recurrent.py does. */
+static void run_layer(const step_problem *p, arrays *all)
+{
+    static const int gates[] = {1, 3, 4};
+    const attnc_kernels *k = attnc_kernels_for(all->f32);
+    const ptrdiff_t batch = p->a, steps = p->b, H = p->c, G = gates[p->cell], width = G * H;
+    const ptrdiff_t parts = divide_up(batch, ATTNC_SUM_STEP);
+    ptrdiff_t *counts = add_array(all, steps, 0, NULL), rows = 0;
+    for (ptrdiff_t t = 0; t < steps; t++)
+        rows += counts[t] = batch - t * (batch - 1) / steps;
+    ptrdiff_t *flat = add_array(all, rows, 0, NULL);
+    for (ptrdiff_t r = 0; r < rows; r++)
+        flat[r] = rows - 1 - r;
+
+    attnc_recurrence forward = {.kernels = k,
+                                .item = all->f32 ? 4 : 8,
+                                .sweeps = ATTNC_MAX_SWEEPS,
+                                .steps = steps,
+                                .counts = counts};
+    attnc_recurrence backward = forward;
+    const ptrdiff_t places = rows * ATTNC_MAX_SWEEPS * H, item = (ptrdiff_t)forward.item;
+    char *outputs = add_result(all, places, "outputs");
+    const char *doutputs = add_numbers(all, places, 1, NULL);
+    for (int i = 0; i < ATTNC_MAX_SWEEPS; i++) {
+        attnc_sweep *s = &forward.sweep[i];
+        const void *U = add_numbers(all, H * width, 1 / sqrt((double)H), NULL);
+        forward.panels[i] = add_panels(all, k, U, width, 1, H, H, G);
+        backward.panels[i] = add_panels(all, k, U, 1, width, width, H, 1);
+        *s = (attnc_sweep){.cell = p->cell, .gate_count = G, .H = H, .batch = batch, .flat = flat};
+        s->gates = add_numbers(all, rows * width, 1, "gates");
+        s->h = add_result(all, (batch + rows) * H, "h");
+        fill(all, s->h, batch * H, 1);
+        s->input_bias = add_numbers(all, width, 1, NULL);
+        s->state_bias = add_numbers(all, width, 1, NULL);
+        s->dinput = add_result(all, rows * width, "dinput");
+        s->dproduct = s->dinput;
+        s->dh = add_numbers(all, batch * H, 1, "dh");
+        s->dinput_bias = add_result(all, parts * width, "dinput_bias");
+        if (p->cell != ATTNC_RNN)
+            s->saved = add_result(all, rows * H, "saved");
+        if (p->cell == ATTNC_GRU) {
+            s->dproduct = add_result(all, rows * width, "dproduct");
+            s->dstate_bias = add_result(all, parts * width, "dstate_bias");
+        }
+        if (p->cell == ATTNC_LSTM) {
+            s->c = add_result(all, (batch + rows) * H, "c");
+            fill(all, s->c, batch * H, 1);
+            s->dc = add_numbers(all, batch * H, 1, "dc");
+        }
+        backward.sweep[i] = *s;
+        s->outputs = outputs + i * H * item;
+        backward.sweep[i].doutputs = doutputs + i * H * item;
+        s->outputs_row = backward.sweep[i].doutputs_row = ATTNC_MAX_SWEEPS * H;
+    }
+    if (attnc_recurrence_forward(&forward) < 0 || attnc_recurrence_backward(&backward) < 0)
+        exit(2);
+}
+
+/* As csrc/run.c does. */
+static void run_loss(const step_problem *p, arrays *all)
+{
+    const attnc_kernels *k = attnc_kernels_for(all->f32);
+    attnc_cross_entropy c = {.rows = p->a, .classes = p->b, .smoothing = 0.1, .factor = 0.5};
+    int64_t *targets = add_array(all, c.rows, 0, NULL);
+    for (ptrdiff_t r = 0; r < c.rows; r++)
+        targets[r] = r % 5 == 4 ? -1 : r % c.classes;
+    c.targets = targets;
+    c.logits = add_numbers(all, c.rows * c.classes, 8, NULL);
+    c.losses = add_array(all, c.rows, 0, "losses");
+    c.stats = add_result(all, 2 * c.rows, "stats");
+    c.dlogits = add_result(all, c.rows * c.classes, "dlogits");
+    const ptrdiff_t tasks = divide_up(c.rows, ATTNC_LOSS_ROWS);
+    attnc_parallel_for(k->cross_entropy_fwd, &c, tasks, attnc_get_num_threads(), NULL, 0);
+    attnc_parallel_for(k->cross_entropy_bwd, &c, tasks, attnc_get_num_threads(), NULL, 0);
+}
+
+/* a b, (b^T a^T)^T of the same arrays, and the two with skip_zero_rows. */
+static void run_product(const step_problem *p, arrays *all)
+{
+    const attnc_kernels *k = attnc_kernels_for(all->f32);
+    const ptrdiff_t M = p->a, K = p->b, columns = p->c;
+    const void *a = add_numbers(all, M * K, 1, NULL), *b = add_numbers(all, K * columns, 1, NULL);
+    attnc_product products[] = {
+        {.a = a,
+         .b = b,
+         .M = M,
+         .N = columns,
+         .K = K,
+         .a_row = K,
+         .a_col = 1,
+         .b_row = columns,
+         .b_col = 1},
+        {.a = b,
+         .b = a,
+         .M = columns,
+         .N = M,
+         .K = K,
+         .a_row = 1,
+         .a_col = columns,
+         .b_row = 1,
+         .b_col = K},
+    };
+    for (int i = 0; i < 4; i++) {
+        attnc_product product = products[i % 2];
+        product.skip_zero_rows = i / 2;
+        product.out_row = product.N;
+        product.out = add_result(all, M * columns, i % 2 ? "transposed product" : "product");
+        const int threads = attnc_get_num_threads();
+        const size_t stride = (k->product_scratch(&product) + 63) / 64 * 64;
+        char *scratch = new_block((size_t)threads * stride);
+        attnc_parallel_for(k->product, &product, k->product_tasks(&product), threads, scratch,
+                           stride);
+        attnc_release(scratch);
+    }
+}
+
+static const step_problem step_problems[] = {
+    {"RNN", run_layer, ATTNC_RNN, 37, 5, 45},
+    {"GRU", run_layer, ATTNC_GRU, 37, 5, 45},
+    {"LSTM", run_layer, ATTNC_LSTM, 37, 5, 45},
+    {"RNN, one unit", run_layer, ATTNC_RNN, 20, 3, 1},
+    {"GRU, one sequence", run_layer, ATTNC_GRU, 1, 4, 67},
+    {"LSTM, many sequences", run_layer, ATTNC_LSTM, 150, 3, 20},
+    {"LSTM, many units", run_layer, ATTNC_LSTM, 18, 2, 190},
+    {"cross-entropy", run_loss, 0, 100, 301, 0},
+    {"cross-entropy, one class", run_loss, 0, 40, 1, 0},
+    {"product", run_product, 0, 67, 300, 131},
+    {"product, one column", run_product, 0, 100, 5, 1},
+};
+enum { STEP_PROBLEMS = sizeof step_problems / sizeof *step_problems };
+
+static void fail_step(const step_problem *p, const char *isa, const arrays *all, int k,
+                      const char *what)
+{
+    atomic_fetch_add(&failures, 1);
+    fprintf(stderr, "%s, %s, %s: %s %s\n", isa, all->f32 ? "float" : "double", p->name,
+            all->of[k].name, what);
+}
+
+static double number(const arrays *all, int k, ptrdiff_t n)
+{
+    return all->of[k].f32 ? ((const float *)all->of[k].data)[n]
+                          : ((const double *)all->of[k].data)[n];
+}
+
+typedef struct {
+    const step_problem *p;
+    const arrays *expected;
+    const char *isa;
+} step_caller_args;
+
+static void *one_step_caller(void *data)
+{
+    const step_caller_args *args = data;
+    arrays all = {.f32 = args->expected->f32};
+    args->p->run(args->p, &all);
+    for (int k = 0; k < all.count; k++)
+        if (all.of[k].name && memcmp(all.of[k].data, args->expected->of[k].data,
+                                     (size_t)all.of[k].size * (all.of[k].f32 ? 4 : 8)) != 0)
+            fail_step(args->p, args->isa, &all, k, "has other bits with threads");
+    free_arrays(&all);
+    return NULL;
+}
+
+static void expect_near(const step_problem *p, const char *isa, const arrays *got,
+                        const arrays *expected)
+{
+    for (int k = 0; k < got->count; k++) {
+        double error = 0, top = 1;
+        for (ptrdiff_t n = 0; got->of[k].name && n < got->of[k].size; n++) {
+            const double x = number(got, k, n), y = number(expected, k, n);
+            if (fabs(y) > top)
+                top = fabs(y);
+            if (!(fabs(x - y) <= error)) /* so that a NaN stays */
+                error = fabs(x - y);
+        }
+        if (!(error <= (got->f32 ? 2e-5 : 2e-13) * top))
+            fail_step(p, isa, got, k, "is not that of the scalar kernels");
+    }
+}
+
+static void check_step(const step_problem *p, int f32)
+{
+    arrays scalar = {.f32 = f32};
+    attnc_isa_select(0);
+    attnc_set_num_threads(1);
+    p->run(p, &scalar);
+    for (int isa = 0; isa < attnc_isa_count(); isa++) {
+        attnc_isa_select(isa);
+        attnc_set_num_threads(1);
+        arrays alone = {.f32 = f32};
+        p->run(p, &alone);
+        expect_near(p, attnc_isa_name(isa), &alone, &scalar);
+        attnc_set_num_threads(THREADS);
+        pthread_t callers[CALLERS];
+        step_caller_args args = {p, &alone, attnc_isa_name(isa)};
+        for (int k = 0; k < CALLERS; k++)
+            if (pthread_create(&callers[k], NULL, one_step_caller, &args) != 0)
+                exit(2);
+        for (int k = 0; k < CALLERS; k++)
+            pthread_join(callers[k], NULL);
+        free_arrays(&alone);
+    }
+    free_arrays(&scalar);
+}
+
 int main(void)
 {
-    for (int k = 0; k < PROBLEMS; k++)
-        for (int f32 = 0; f32 < 2; f32++)
+    for (int f32 = 0; f32 < 2; f32++) {
+        for (int k = 0; k < PROBLEMS; k++)
             check(&problems[k], f32);
+        for (int k = 0; k < STEP_PROBLEMS; k++)
+            check_step(&step_problems[k], f32);
+    }
     printf("%d problems, float and double, %d instruction sets, %d failures, %ld blocks left\n",
-           PROBLEMS, attnc_isa_count(), atomic_load(&failures), attnc_allocation_count());
+           PROBLEMS + STEP_PROBLEMS, attnc_isa_count(), atomic_load(&failures),
+           attnc_allocation_count());
     return atomic_load(&failures) != 0 || attnc_allocation_count() != 0;
 }

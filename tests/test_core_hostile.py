@@ -1,0 +1,442 @@
+"""The private functions under the layers, called with anything: an error, never a crash; and memory
+that runs out at every allocation of theirs."""
+
+import gc
+import sys
+
+import numpy as np
+import plain
+import pytest
+from checks import assert_close_like_naive, assert_same, python, wider
+
+import attnc
+from attnc import _core
+from attnc.functional import attention_decoder
+
+NAMES = (
+    "product", "empty", "panels", "key_forms", "recurrent_forward", "recurrent_backward", "loop",
+    "cross_entropy", "cross_entropy_backward",
+)  # fmt: skip
+REFUSALS = TypeError, ValueError, MemoryError, OverflowError  # of an int of more than 64 bits
+
+
+# ---- valid calls, as the functions make them -----------------------------------------------------
+
+
+def cells(rng, kind, below, H):
+    width = {"rnn": 1, "gru": 3, "lstm": 4}[kind] * H
+    shapes = (below, width), (H, width), (width,), (width,)
+    return [rng.standard_normal(s).astype(np.float32) / 4 for s in shapes]
+
+
+def run_recurrent(kind, rng, sizes=(20, 4, 3, 10)):
+    B, T, E, H = sizes
+    parameters = cells(rng, kind, E, H) + cells(rng, kind, E, H)
+    x = rng.standard_normal((B, T, E)).astype(np.float32)
+    output, pullback = attnc.vjp(
+        getattr(attnc.functional, kind), x, parameters, lengths=np.arange(B) % (T + 1),
+        bidirectional=True,
+    )  # fmt: skip
+    return tuple(output), vars(pullback(output.outputs))
+
+
+def run_decoder(attention, order, rng, sizes=(3, 4, 6, 5, 7)):
+    """With input feeding and coverage where there are such."""
+    B, T, Tk, E, H = sizes
+    normal = rng.standard_normal
+    fed = order == "luong"
+    named = {
+        "additive": {
+            "query_weight": normal((H, 9)), "key_weight": normal((H, 9)),
+            "score_vector": normal(9),
+        },
+        "cosine": {"scale": 2.0},
+    }[attention]  # fmt: skip
+    named = {name: np.float32(array) for name, array in named.items()}
+    if fed:
+        named["readout_weight"] = np.float32(normal((2 * H, H)))
+    if attention == "additive":
+        named["coverage_weight"] = np.float32(0.3)
+    arrays = np.float32(normal((B, T, E))), np.float32(normal((B, Tk, H)))
+    output, pullback = attnc.vjp(
+        attention_decoder, *arrays, cells(rng, "lstm", E + H, H), cell="lstm", attention=attention,
+        order=order, input_feeding=fed, key_mask=rng.random((B, Tk)) < 0.9, **named,
+    )  # fmt: skip
+    return tuple(output), vars(pullback(output.outputs, output.weights))
+
+
+def run_loss(rng, rows=20, classes=9):
+    logits = rng.standard_normal((rows, classes)).astype(np.float32)
+    targets = rng.integers(0, classes, rows)
+    loss, pullback = attnc.vjp(
+        attnc.losses.softmax_cross_entropy, logits, targets, label_smoothing=0.1
+    )
+    return loss, pullback().logits
+
+
+CALLERS = {
+    "rnn": lambda rng: run_recurrent("rnn", rng),
+    "gru": lambda rng: run_recurrent("gru", rng),
+    "lstm": lambda rng: run_recurrent("lstm", rng),
+    "additive": lambda rng: run_decoder("additive", "luong", rng),
+    "bahdanau": lambda rng: run_decoder("additive", "bahdanau", rng),
+    "cosine": lambda rng: run_decoder("cosine", "bahdanau", rng),
+    "loss": run_loss,
+}
+
+
+class Recorder:
+    """In place of the module: keeps the arguments of every call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        value = getattr(_core, name)
+        if name not in NAMES:
+            return value
+
+        def call(*arguments):
+            self.calls.append((name, arguments))
+            return value(*arguments)
+
+        return call
+
+
+@pytest.fixture
+def calls(request, monkeypatch, rng):
+    """The calls of one caller: one of each private function and sort of operation."""
+    recorder = Recorder()
+    for module in (
+        attnc.functional.recurrent, attnc.functional.decoder_run, attnc.losses,
+    ):  # fmt: skip
+        monkeypatch.setattr(module, "_core", recorder)
+    CALLERS[request.param](rng)
+    monkeypatch.undo()
+    kinds = {}
+    for name, arguments in recorder.calls:
+        sorts = tuple(operation[0] for operation in arguments[3]) if name == "loop" else ()
+        kinds.setdefault((name, sorts), (name, arguments))
+    return list(kinds.values())
+
+
+every_caller = pytest.mark.parametrize("calls", CALLERS, indirect=True)
+
+
+# ---- something wrong in one place ----------------------------------------------------------------
+
+
+def places(value, path=()):
+    """Paths to all items of nested tuples."""
+    yield path
+    if isinstance(value, tuple):
+        for k, item in enumerate(value):
+            yield from places(item, (*path, k))
+
+
+def at(value, path):
+    for k in path:
+        value = value[k]
+    return value
+
+
+def replaced(value, path, item):
+    if not path:
+        return item
+    k, *rest = path
+    return (*value[:k], replaced(value[k], rest, item), *value[k + 1 :])
+
+
+def wrong_items(item, rng):
+    """What may not stand where `item` does; most of it."""
+    yield from (None, "x", b"", 1.5, -1, 0, 1, 2**31, 2**62, -(2**63), 2**64, np.nan, True, [], {})
+    yield from (
+        (),
+        (None,),
+        (item,),
+        (item, item),
+        (item, item, item, item),
+        object(),
+        np.float32(1),
+    )
+    yield from (np.zeros(0, np.float32), np.zeros((0, 3, 0)), np.array(1.0, np.float32))
+    if isinstance(item, tuple):
+        yield item[:-1]
+        yield (*item, None)
+        yield item[::-1]
+    if isinstance(item, np.ndarray):
+        yield from wrong_arrays(item, rng)
+
+
+def wrong_arrays(x, rng):
+    yield x.astype(x.dtype.newbyteorder())
+    for dtype in (np.float32, np.float64, np.float16, np.int64, np.int32, bool, complex, object):
+        if dtype != x.dtype:
+            yield np.zeros(x.shape, dtype)
+    if x.dtype.kind == "f":
+        yield np.ma.masked_array(x)
+    yield x[:-1]
+    yield x[..., :-1]
+    yield np.concatenate([x, x])
+    yield x[None]
+    yield x.reshape(-1)
+    yield x.T
+    yield np.repeat(x, 2, axis=-1)[..., ::2]
+    yield np.flip(x)
+    yield np.broadcast_to(x[:1], x.shape)
+    raw = np.zeros(x.nbytes + 1, np.uint8)[1:]
+    yield raw.view(x.dtype).reshape(x.shape)
+    if x.dtype == np.int64:  # counts, places, targets
+        for number in (-1, 2**40, -(2**63), 2**63 - 1):
+            y = x.copy()
+            y[y.size // 2 :] = number
+            yield y
+        yield x[::-1].copy()
+
+
+def call(name, arguments):
+    """Refused, or done; anything else is an error of the test."""
+    try:
+        with np.errstate(all="ignore"):
+            getattr(_core, name)(*arguments)
+    except REFUSALS:
+        return False
+    return True
+
+
+def copied(value):
+    """Arrays of its own, so that what a call writes disturbs no other."""
+    if isinstance(value, tuple):
+        return tuple(map(copied, value))
+    return value.copy(order="K") if isinstance(value, np.ndarray) else value
+
+
+def endless(arguments):
+    """Nothing to work on, and steps without end to do it in."""
+    _, steps, _, operations, _ = arguments
+    return isinstance(steps, int) and steps >= 2**31 and operations == ()
+
+
+@every_caller
+def test_one_wrong_item(calls, rng):
+    """Every item of every call replaced by everything."""
+    refused = 0
+    for name, arguments in calls:
+        arguments = copied(arguments)
+        for path in list(places(arguments))[1:]:
+            for item in wrong_items(at(arguments, path), rng):
+                refused += not call(name, replaced(arguments, path, item))
+        assert call(name, arguments), name
+    assert refused > 100
+
+
+@every_caller
+def test_two_wrong_items(calls, rng):
+    """Items that might hide each other: sizes, and arrays of no elements."""
+    for name, arguments in calls:
+        arguments = copied(arguments)
+        where = list(places(arguments))[1:]
+        for _ in range(400):
+            wrong = arguments
+            for _ in range(rng.integers(2, 5)):
+                path = where[rng.integers(len(where))]
+                try:
+                    items = list(wrong_items(at(wrong, path), rng))
+                except (IndexError, TypeError, KeyError, ValueError):
+                    continue  # the path is gone
+                wrong = replaced(wrong, path, items[rng.integers(len(items))])
+            if name != "loop" or not endless(wrong):
+                call(name, wrong)
+
+
+@every_caller
+def test_an_item_of_another_place(calls, rng):
+    """Arrays that are right somewhere else."""
+    for name, arguments in calls:
+        arguments = copied(arguments)
+        where = list(places(arguments))[1:]
+        for _ in range(400):
+            path, other = (where[k] for k in rng.integers(0, len(where), 2))
+            call(name, replaced(arguments, path, at(arguments, other)))
+
+
+@every_caller
+def test_a_wrong_number_of_arguments(calls):
+    for name, arguments in calls:
+        for wrong in ((), arguments[:-1], (*arguments, None)):
+            with pytest.raises(TypeError, match=rf"_core\.{name}: takes {len(arguments)} position"):
+                getattr(_core, name)(*wrong)
+
+
+@every_caller
+def test_references_are_given_back(calls, rng):
+    """By calls that are refused and by calls that are not."""
+    for name, arguments in calls:
+        arguments = copied(arguments)
+        paths = list(places(arguments))[1:]
+        kept = [at(arguments, path) for path in paths]
+        kept = [x for x in kept if isinstance(x, np.ndarray | tuple)]
+        call(name, arguments)
+        before = [sys.getrefcount(x) for x in kept]
+        for path in paths:
+            for item in (None, "x", (), np.zeros(3)):
+                call(name, replaced(arguments, path, item))
+        for _ in range(20):
+            call(name, arguments)
+        assert [sys.getrefcount(x) for x in kept] == before, name
+
+
+@pytest.mark.parametrize("call", ["forward", "backward", "cell", "cell_back"])
+def test_sizes_that_overflow_are_refused(call):
+    """Products of sizes that are 0 again in 64 bits: no array of 0 elements is one of them."""
+    printed = python(
+        f"""
+        import numpy as np
+        from attnc import _core
+        none, huge = np.zeros(0, np.float32), 2**62
+        panels = np.zeros(16, np.float32)  # a cache line, as behind all panels
+        counts, flat = np.full(4, 1, np.intp), np.zeros(4, np.intp)
+        sweep = none, none, none, none, panels, none, none, flat, *(none,) * 6
+        calls = {{
+            "forward": lambda: _core.recurrent_forward("lstm", huge, 4, counts, (sweep,), None),
+            "backward": lambda: _core.recurrent_backward("lstm", huge, 4, counts, (sweep,), None),
+            "cell": lambda: loop("cell", "lstm", huge, *(none,) * 6, (), True),
+            "cell_back": lambda: loop("cell_back", "lstm", huge, *(none,) * 10, (), ()),
+        }}
+
+        def loop(*operation):
+            _core.loop(none, 4, 4, (operation,), operation[0] == "cell_back")
+
+        try:
+            calls["{call}"]()
+        except (ValueError, MemoryError):
+            print("refused")
+        """
+    )
+    assert printed == "refused"
+
+
+def test_arrays_that_are_written_must_be_writeable(rng):
+    """Results do not go where nobody may write: a constant, a file mapped for reading."""
+    parameters = cells(rng, "rnn", 3, 5)
+    for place in (0, 2):
+        gates, states = np.zeros((2, 5), np.float32), np.zeros((4, 5), np.float32)
+        counts, flat = np.array([2]), np.arange(2)
+        panels = _core.panels(parameters[1], 1)
+        arrays = [gates, None, states, None, panels, *parameters[2:], flat, *(None,) * 6]
+        _core.recurrent_forward("rnn", 5, 2, counts, (tuple(arrays),), None)
+        arrays[place].flags.writeable = False
+        with pytest.raises(ValueError, match="do not fit"):
+            _core.recurrent_forward("rnn", 5, 2, counts, (tuple(arrays),), None)
+    out = np.zeros((1, 2, 5), np.float32)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="do not fit"):
+        _core.loop(out, 1, 2, (("linear", out, (), (), False, None),), False)
+
+
+def test_products_refuse_what_is_no_pair_of_matrices(rng):
+    a, b = rng.standard_normal((4, 3)), rng.standard_normal((3, 5))
+    assert _core.product(a, b).shape == (4, 5)
+    for pair in (
+        (a, a), (a[0], b), (a, b[:, 0]), (a[None], b), (a, b.astype(np.float32)), (a, b.tolist()),
+        (a.astype(int), b.astype(int)), (a.astype(">f8"), b), (a, None), (None, b), (a, 1.0),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="product: needs two float matrices that fit"):
+            _core.product(*pair)
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "strided", "reversed", "broadcast"])
+def test_products_of_any_strides(layout, dtype, isa, rng):
+    def laid(x):
+        x = x.astype(dtype)
+        return {
+            "C": lambda: x,
+            "F": lambda: np.asfortranarray(x),
+            "strided": lambda: np.repeat(np.repeat(x, 2, 0), 3, 1)[::2, ::3],
+            "reversed": lambda: np.flip(np.flip(x).copy()),
+            "broadcast": lambda: np.broadcast_to(x[:1], x.shape),
+        }[layout]()
+
+    for M, K, N in ((1, 1, 1), (5, 0, 7), (0, 3, 2), (3, 4, 0), (33, 129, 65), (130, 300, 17)):
+        a, b = laid(rng.standard_normal((M, K))), laid(rng.standard_normal((K, N)))
+        product = _core.product(a, b)
+        assert product.flags.c_contiguous and product.dtype == dtype
+        exact = a.astype(wider(dtype)) @ b.astype(wider(dtype))
+        largest = np.abs(a).max(initial=0) * np.abs(b).max(initial=0)
+        assert_close_like_naive(product, exact, a @ b, largest)
+
+
+def test_products_have_the_same_bits_for_any_number_of_threads(dtype, isa, rng):
+    for M, K, N in ((300, 257, 130), (20, 700, 900), (700, 30, 5)):
+        a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
+        results = []
+        for n in (1, 2, 3, 5, 8):
+            with attnc.set_num_threads(n):
+                results += [_core.product(a, b), _core.product(b.T, a.T).T.copy()]
+        for got in results[1:]:
+            assert_same(got, results[0])
+
+
+def test_empty_refuses_what_is_no_shape():
+    like = np.zeros(1, np.float32)
+    assert _core.empty(like, (2, 0, 3)).shape == (2, 0, 3)
+    assert _core.empty(like, ()).shape == ()
+    for wrong in ([2, 3], 3, (1,) * 5, (-1,), (2.0,), (None,), ("2",), (2**62, 2**62), (2**63,)):
+        with pytest.raises(REFUSALS):
+            _core.empty(like, wrong)
+    for wrong in (None, 1.0, np.zeros(1, int), np.zeros(1, np.float16)):
+        with pytest.raises(ValueError, match="empty: needs a float array and up to 4 sizes"):
+            _core.empty(wrong, (2,))
+
+
+# ---- memory that runs out ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_failures():
+    yield
+    _core.fail_allocation(0)
+
+
+# With results of more than 64 KiB, which come through the allocator that can be made to fail.
+LARGE = {
+    "gru": lambda rng: run_recurrent("gru", rng, (12, 20, 30, 30)),
+    "lstm": lambda rng: run_recurrent("lstm", rng, (12, 20, 30, 30)),
+    "additive": lambda rng: run_decoder("additive", "luong", rng, (8, 20, 30, 30, 40)),
+    "bahdanau": lambda rng: run_decoder("additive", "bahdanau", rng, (8, 20, 30, 30, 40)),
+    "cosine": lambda rng: run_decoder("cosine", "luong", rng, (8, 20, 30, 30, 40)),
+    "loss": lambda rng: run_loss(rng, 300, 300),
+    "product": lambda rng: _core.product(*rng.standard_normal((2, 200, 200))),
+    "panels": lambda rng: _core.panels(rng.standard_normal((200, 200)), 2)[8:-8],
+    "key forms": lambda rng: _core.key_forms(rng.standard_normal((5, 50, 80)) / 5),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_memory_runs_out_anywhere(name, no_failures):
+    """At the first allocation, at the second, ...: MemoryError, and the next call is right."""
+
+    def run():
+        return LARGE[name](np.random.default_rng(0))
+
+    expected = plain.each(run(), np.copy)
+    gc.collect()
+    count, failures = _core.allocation_count(), 0
+    while True:
+        _core.fail_allocation(failures + 1)
+        try:
+            got = run()
+            break
+        except MemoryError:
+            failures += 1
+        finally:
+            _core.fail_allocation(0)
+        if _core.allocation_count() != count:
+            gc.collect()
+        assert _core.allocation_count() == count, f"after allocation {failures} failed"
+    assert failures >= 1 if name == "panels" else failures >= 2
+    if name not in ("panels", "key forms"):  # these have elements that mean nothing
+        assert_same(plain.each(got, np.copy), expected)
+    del got
+    gc.collect()
+    assert _core.allocation_count() == count

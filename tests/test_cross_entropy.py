@@ -1,0 +1,338 @@
+"""softmax_cross_entropy by the kernels in C: exactness, threads, layouts, numbers that are none."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from arrays import LAYOUTS, lay_out
+from checks import (
+    FEW,
+    FLOOR,
+    FLOOR_OF_FEW,
+    assert_agree,
+    assert_close_like_naive,
+    assert_same,
+    assert_unchanged,
+    wider,
+)
+
+import attnc
+from attnc.losses import softmax_cross_entropy
+
+
+def plain(logits, targets, ignore_index=None, label_smoothing=0.0, dloss=1.0):
+    """The formula in the dtype of the logits: the loss and its gradient."""
+    dtype = logits.dtype
+    rows, classes = logits.reshape(-1, logits.shape[-1]), logits.shape[-1]
+    counted = np.flatnonzero(targets.reshape(-1) != ignore_index)
+    wanted = targets.reshape(-1)[counted]
+    x = rows[counted]
+    x = x - x.max(axis=1, keepdims=True, initial=-np.inf)
+    logs = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    smoothing, count = dtype.type(label_smoothing), dtype.type(max(len(wanted), 1))
+    q = np.full(x.shape, smoothing / classes, dtype)
+    q[range(len(wanted)), wanted] += 1 - smoothing
+    gradient = np.zeros_like(rows)
+    gradient[counted] = (np.exp(logs) - q) * (dtype.type(dloss) / count)
+    return -(q * logs).sum() / count, gradient.reshape(logits.shape)
+
+
+def run(logits, targets, dloss=1.0, **options):
+    loss, pullback = attnc.vjp(softmax_cross_entropy, logits, targets, **options)
+    return loss, pullback(dloss).logits
+
+
+def problem(rng, dtype, *shape, spread=3.0):
+    return spread * rng.standard_normal(shape).astype(dtype), rng.integers(0, shape[-1], shape[:-1])
+
+
+def check(logits, targets, dloss=1.0, **options):
+    """By the rule of tolerance."""
+    dtype = logits.dtype
+    with assert_unchanged(logits, targets):
+        loss, gradient = run(logits, targets, dloss, **options)
+    assert loss == softmax_cross_entropy(logits, targets, **options)
+    assert loss.dtype == gradient.dtype == dtype
+    naive, naive_gradient = plain(logits, targets, dloss=dloss, **options)
+    exact, exact_gradient = plain(logits.astype(wider(dtype)), targets, dloss=dloss, **options)
+    # A loss is a difference of logits, a gradient one of probabilities, times dloss / count.
+    size = np.ptp(logits, axis=-1).max(initial=0)
+    assert_close_like_naive(loss, exact, naive, size, FLOOR_OF_FEW, "loss")
+    factor = abs(dloss) / max(np.count_nonzero(targets != options.get("ignore_index")), 1)
+    floor = (FLOOR if gradient.size >= FEW else FLOOR_OF_FEW) + size
+    assert_close_like_naive(gradient, exact_gradient, naive_gradient, factor, floor, "gradient")
+
+
+# ---- Values and gradients ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 7, 8, 15, 16, 17, 33, 67, 1000, 10000])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_as_exact_as_plain_numpy(classes, smoothing, dtype, isa, rng):
+    logits, targets = problem(rng, dtype, 3, 7, classes)
+    check(logits, targets, 1.7, label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 100])
+def test_rows_are_computed_in_blocks(rows, dtype, isa, rng):
+    logits, targets = problem(rng, dtype, rows, 11)
+    check(logits, targets, ignore_index=4, label_smoothing=0.3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("ignore_index", [None, 0, -100])
+@pytest.mark.parametrize("classes", [1, 5, 130])
+def test_equal_to_torch(classes, ignore_index, smoothing, rng):
+    torch = pytest.importorskip("torch")
+    logits, targets = problem(rng, np.float64, 4, 6, classes)
+    targets[0, 0] = -100 if ignore_index == -100 else targets[0, 0]
+    if ignore_index == 0:
+        targets[1:, 3] = classes - 1
+    if classes == 1 and ignore_index == 0:
+        ignore_index = -1  # else nothing counts, for which torch has NaN
+    loss, gradient = run(logits, targets, ignore_index=ignore_index, label_smoothing=smoothing)
+    theirs = torch.tensor(logits, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(
+        theirs.reshape(-1, classes),
+        torch.tensor(targets.reshape(-1)),
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        label_smoothing=smoothing,
+    )
+    expected.backward()
+    assert_agree(loss, expected.detach().numpy())
+    assert_agree(gradient, theirs.grad.numpy())
+
+
+def test_label_smoothing_by_hand():
+    # softmax of (log 1, log 3) is (1/4, 3/4); q is (1 - e/2, e/2)
+    loss, gradient = run(np.log([[1.0, 3.0]]), [0], label_smoothing=0.5)
+    np.testing.assert_allclose(loss, 0.75 * np.log(4) + 0.25 * np.log(4 / 3), rtol=1e-15)
+    np.testing.assert_allclose(gradient, [[0.25 - 0.75, 0.75 - 0.25]], rtol=1e-15)
+
+
+def test_one_class_costs_nothing(dtype, isa):
+    loss, gradient = run(np.full((5, 1), 3, dtype), np.zeros(5, int))
+    assert loss == 0 and not gradient.any()
+
+
+@pytest.mark.parametrize("lead", [(), (0,), (2, 0), (1, 1, 1), (2, 3, 4)])
+def test_any_leading_axes(lead, dtype, rng):
+    logits, targets = problem(rng, dtype, *lead, 9)
+    check(logits, np.asarray(targets))
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "uint16", "int32", "uint64", ">i4"])
+def test_targets_of_any_integers(kind, rng):
+    """Also where some are ignored, and there is a class for each of 8 bits."""
+    logits, targets = rng.standard_normal((6, 300)), np.array([3, 2, 5, 2, 0, 120])
+    for options in ({}, {"ignore_index": 2}):
+        expected = run(logits, targets, **options)
+        assert_same(run(logits, targets.astype(kind), **options), expected)
+
+
+def test_pullback_scales_and_repeats(rng):
+    logits, targets = problem(rng, np.float64, 20, 9)
+    _, pullback = attnc.vjp(softmax_cross_entropy, logits, targets)
+    first = pullback().logits
+    assert_same(pullback(-2.0).logits, -2 * first)
+    assert not pullback(0.0).logits.any()
+    first[...] = np.nan
+    assert np.isfinite(pullback().logits).all()
+
+
+# ---- The ends of the range -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1e4, 1e30])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_huge_logits(size, smoothing, dtype, isa, rng):
+    logits, targets = problem(rng, dtype, 20, 37, spread=size)
+    check(logits, targets, label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("shift", [1e4, -1e4])
+def test_a_shift_of_a_row_changes_little(shift, dtype, isa, rng):
+    logits, targets = problem(rng, dtype, 20, 37)
+    logits += dtype(shift)  # rounded here, so exact from here on
+    check(logits, targets, label_smoothing=0.1)
+
+
+def test_a_class_of_minus_infinity_has_probability_zero(dtype, isa, rng):
+    logits, targets = problem(rng, dtype, 30, 21)
+    excluded = (targets + 1) % 21
+    logits[range(30), excluded] = -np.inf
+    loss, gradient = run(logits, targets)
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+    assert not gradient[range(30), excluded].any()
+    logits[0, targets[0]] = -np.inf  # -log 0
+    loss, gradient = run(logits, targets)
+    assert loss == np.inf and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("place", [0, 7, 20])
+def test_a_nan_stays_in_its_row(place, dtype, isa, rng):
+    """Wherever it stands in the row, and whatever the target."""
+    logits, targets = problem(rng, dtype, 30, 21)
+    _, expected = run(logits, targets)
+    logits[11, place] = np.nan
+    loss, gradient = run(logits, targets)
+    assert np.isnan(loss) and np.isnan(gradient[11]).all()
+    others = np.arange(30) != 11
+    assert_same(gradient[others], expected[others])
+
+
+def test_a_row_of_nothing_but_minus_infinity_is_nan(dtype, isa, rng):
+    """0 / 0, as the formula has it; in its row alone."""
+    logits, targets = problem(rng, dtype, 18, 21)
+    _, expected = run(logits, targets)
+    logits[3] = -np.inf
+    loss, gradient = run(logits, targets)
+    assert np.isnan(loss) and np.isnan(gradient[3]).all()
+    assert_same(np.delete(gradient, 3, 0), np.delete(expected, 3, 0))
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_ignored_rows_are_not_read(poison, dtype, isa, rng):
+    logits, targets = problem(rng, dtype, 40, 21)
+    targets[::3] = 5
+    expected = run(logits, targets, ignore_index=5, label_smoothing=0.1)
+    logits[targets == 5] = poison
+    got = run(logits, targets, ignore_index=5, label_smoothing=0.1)
+    assert_same(got, expected)
+    assert not got[1][targets == 5].any()
+
+
+def test_an_ignored_index_that_is_no_class(dtype, rng):
+    logits, targets = problem(rng, dtype, 40, 21)
+    targets[::3], targets[1::3] = -100, -100
+    check(logits, targets, ignore_index=-100)
+    assert run(logits, np.full(40, 10**12), ignore_index=10**12)[0] == 0
+
+
+# ---- The same bits -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(300, 1000), (33, 10000), (5000, 3)])
+def test_same_bits_for_any_number_of_threads(shape, dtype, isa, rng):
+    logits, targets = problem(rng, dtype, *shape)
+    results = []
+    for n in (1, 2, 3, 5, 8):
+        with attnc.set_num_threads(n):
+            results.append(run(logits, targets, ignore_index=1, label_smoothing=0.1))
+    for got in results[1:]:
+        assert_same(got, results[0])
+
+
+def test_same_bits_from_concurrent_callers(rng):
+    logits, targets = problem(rng, np.float32, 200, 1000)
+    loss, pullback = attnc.vjp(softmax_cross_entropy, logits, targets)
+    expected = loss, pullback().logits
+    with attnc.set_num_threads(3), ThreadPoolExecutor(6) as callers:
+        for call in [callers.submit(run, logits, targets) for _ in range(12)]:
+            assert_same(call.result(), expected)
+        for call in [callers.submit(pullback) for _ in range(12)]:
+            assert_same(call.result().logits, expected[1])
+
+
+def test_same_bits_of_a_row_alone(dtype, isa, rng):
+    logits, targets = problem(rng, dtype, 40, 21)
+    _, gradient = run(logits, targets, 40.0)
+    for r in (0, 15, 16, 39):
+        assert_same(run(logits[r], targets[r])[1], gradient[r])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout, dtype, rng):
+    for shape in ((6, 9), (1, 1)):
+        logits, targets = (lay_out(layout, x) for x in problem(rng, dtype, *shape))
+        with assert_unchanged(logits, targets):
+            got = run(logits, targets, label_smoothing=0.1)
+        copies = [np.array(x, x.dtype.newbyteorder("="), order="C") for x in (logits, targets)]
+        assert_same(got, run(*copies, label_smoothing=0.1))
+        assert got[1].dtype == dtype and got[1].dtype.isnative
+
+
+# ---- dtypes and errors ---------------------------------------------------------------------------
+
+
+def test_float16_is_computed_in_float32(rng):
+    logits, targets = problem(rng, np.float16, 20, 30)
+    loss, gradient = run(logits, targets)
+    expected, right = run(logits.astype(np.float32), targets)
+    assert_same(loss, expected)
+    assert_same(gradient, right.astype(np.float16))
+
+
+def test_integers_and_lists_are_float64(rng):
+    logits, targets = rng.integers(-5, 5, (6, 9)), rng.integers(0, 9, 6)
+    expected = run(logits.astype(np.float64), targets)
+    assert_same(run(logits, targets), expected)
+    assert_same(run(logits.tolist(), targets.tolist()), expected)
+
+
+LOGITS, TARGETS = np.ones((2, 3)), np.array([0, 2])
+ERRORS = {
+    "targets shape": (
+        (LOGITS, [0]),
+        {},
+        ValueError,
+        "targets must have the shape of logits without its last axis, got logits (2, 3) and "
+        "targets (1,)",
+    ),
+    "a number": ((1.0, 0), {}, ValueError, "targets must have the shape of logits without"),
+    "no classes": ((np.ones((2, 0)), TARGETS), {}, ValueError, "targets must have the shape"),
+    "range": (
+        (LOGITS, [0, 3]),
+        {},
+        ValueError,
+        "targets must lie in 0..2, got 0..3 (padding? pass ignore_index=)",
+    ),
+    "below": ((LOGITS, [-1, 0]), {}, ValueError, "targets must lie in 0..2, got -1..0"),
+    "range with ignore_index": (
+        (LOGITS, [-100, 3]),
+        {"ignore_index": -100},
+        ValueError,
+        "targets must lie in 0..2, got 3..3",
+    ),
+    "beyond int64": (
+        (LOGITS, np.array([0, 2**64 - 1], np.uint64)),
+        {},
+        ValueError,
+        "targets must lie in 0..2, got 0..18446744073709551615",
+    ),
+    "targets dtype": ((LOGITS, [0.0, 1.0]), {}, TypeError, "targets must be integers, got float64"),
+    "logits dtype": (
+        (LOGITS.astype(complex), TARGETS),
+        {},
+        TypeError,
+        "logits must be real, got complex128",
+    ),
+    "masked": ((np.ma.ones((2, 3)), TARGETS), {}, TypeError, "logits must be a plain array"),
+    "smoothing": (
+        (LOGITS, TARGETS),
+        {"label_smoothing": 1.0},
+        ValueError,
+        "label_smoothing must lie in 0 <= label_smoothing < 1, got 1.0",
+    ),
+    "negative smoothing": (
+        (LOGITS, TARGETS),
+        {"label_smoothing": -0.1},
+        ValueError,
+        "label_smoothing must lie in 0 <= label_smoothing < 1, got -0.1",
+    ),
+    "no smoothing": (
+        (LOGITS, TARGETS),
+        {"label_smoothing": np.nan},
+        ValueError,
+        "label_smoothing must lie in 0 <= label_smoothing < 1, got nan",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    arrays, options, error, message = ERRORS[name]
+    for call in (softmax_cross_entropy, lambda *a, **k: attnc.vjp(softmax_cross_entropy, *a, **k)):
+        with pytest.raises(error) as caught:
+            call(*arrays, **options)
+        assert str(caught.value).startswith(f"softmax_cross_entropy: {message}")
