@@ -15,7 +15,16 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import contenders, driver, machine, table, worker  # noqa: E402
-from benchmarks.cases import KINDS, ROWS, Case, additive, as_case, both, dot  # noqa: E402
+from benchmarks.cases import (  # noqa: E402
+    KINDS,
+    ROWS,
+    Case,
+    additive,
+    as_case,
+    both,
+    dot,
+    recurrent,
+)
 from benchmarks.figures import Figures, Mean, digits, duration  # noqa: E402
 from benchmarks.goals import LIBRARIES, MEAN_GOALS, Goal, goals_of  # noqa: E402
 
@@ -341,7 +350,11 @@ def test_which_goals():
     assert texts("additive", additive(32, 50, 50, 512)) == [f"10 × {best}"]
     assert [str(goal) for goal in MEAN_GOALS["backward"]] == ["1.8 × PyTorch"]
     with_goals = {n for n, kind in KINDS.items() if any(goals_of(n, case) for case in kind.cases)}
-    assert with_goals == {"forward", "backward", "padding", "decode", "additive", "growth"}
+    assert with_goals == {
+        "forward", "backward", "padding", "decode", "additive", "growth", "recurrent",
+    }  # fmt: skip
+    step = replace(recurrent("training", 64, 30, 30, 256, 512), backward=True)
+    assert texts("recurrent", step) == ["1.5 × the best of PyTorch, JAX"]
 
 
 def test_the_page_of_made_up_figures():
