@@ -389,6 +389,33 @@ def test_empty_refuses_what_is_no_shape():
             _core.empty(wrong, (2,))
 
 
+def test_attention_takes_back_what_it_saved_and_nothing_else(isa, rng):
+    x = rng.standard_normal((2, 5, 4)).astype(np.float32)
+    options = (None,) * 5 + (False, None, None, None, 0.0, 0, False, False)
+    *_, saved = _core.dot_product_attention(x, x, x, *options, True)
+
+    def backward(saved):
+        return _core.dot_product_attention_backward(saved, x, None, None, x, x, x, *options)
+
+    dquery = backward(saved)[0]
+    assert dquery.shape == x.shape
+    stats = saved[1]
+    for wrong in (
+        None, (), saved[:2], (*saved, None), list(saved), (None, None, None), (*saved[:2], stats),
+        (saved[0], stats[:1], *saved[2:]), (saved[0], stats.astype(float), *saved[2:]),
+        (saved[0], stats.tolist(), *saved[2:]), (saved[0], stats[..., ::-1], *saved[2:]),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="saved must be what the forward call saved"):
+            backward(wrong)
+    assert_same(backward(saved)[0], dquery)
+
+
+def test_instruction_sets_are_strings():
+    for wrong in (3, None, b"scalar"):
+        with pytest.raises(TypeError, match="set_isa: name must be a string"):
+            _core.set_isa(wrong)
+
+
 # ---- memory that runs out ------------------------------------------------------------------------
 
 

@@ -117,6 +117,15 @@ WRONG = [
     ),
     ({"key": ones(3, 5, 4)}, ValueError, f"key {LEAD}{{shapes}}"),
     ({"value": ones(0, 5, 6)}, ValueError, f"value {LEAD}{{shapes}}"),
+    (
+        {
+            "query": np.broadcast_to(ones(3, 4), (2**40, 1, 3, 4)),
+            "key": np.broadcast_to(ones(5, 4), (1, 2**40, 5, 4)),
+            "value": ones(1, 1, 5, 6),
+        },
+        ValueError,
+        "query must leave the broadcast leading axes countable{shapes}",
+    ),
     # ---- masks
     ({"mask": np.ones((2, 3, 5), np.int8)}, TypeError, NOT_BOOL.format("mask", "int8")),
     ({"mask": ones(2, 3, 5)}, TypeError, NOT_BOOL.format("mask", "float64")),
@@ -207,6 +216,8 @@ WRONG = [
     ({"dropout": 0.5, "rng": 2.0}, TypeError, f"{RNG} 2.0"),
     ({"scale": "1"}, TypeError, f"{SCALE} '1'"),
     ({"scale": 1j}, TypeError, f"{SCALE} 1j"),
+    ({"scale": 10**400}, ValueError, f"{SCALE} {10**400}"),
+    ({"window": (-(2**70), 2)}, ValueError, f"{WINDOW} ({-(2**70)}, 2)"),
     (
         {"scale": ones(2)},
         ValueError,

@@ -49,6 +49,24 @@ def test_broadcast_arrays(name, dtype, isa, rng):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+def test_rows_at_odd_distances(name, dtype, isa, rng):
+    """An axis of size 1 may have any stride, also one that is no whole number of elements."""
+    arrays, own = inputs(name, rng, dtype, Tq=1, Tk=1, leads=((1,), (1,), (1,)))
+    leading = 2 if name == "attend" else 3
+
+    def in_records(x):
+        records = np.zeros(1, np.dtype([("x", dtype, x.shape[-1]), ("between", np.int8)]))
+        records["x"] = x.reshape(1, -1)
+        assert records["x"].strides[0] % x.itemsize
+        return records["x"][None]
+
+    d = incoming(rng, getattr(attnc, name)(*arrays, **own, **EVERYTHING), dtype)
+    expected = evaluate(name, arrays, own, d)
+    arrays = [in_records(x) for x in arrays[:leading]] + list(arrays[leading:])
+    assert_same(evaluate(name, arrays, own, {**d, "dcontext": in_records(d["dcontext"])}), expected)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_outputs_are_fresh(name, rng):
     """Not a view of an input, nor of the output of another call, nor of what a pullback needs."""
     arrays, own = inputs(name, rng)

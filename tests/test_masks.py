@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from arrays import FUNCTIONS, OPTIONS, inputs, options
-from checks import EVERYTHING, check, evaluate, incoming
+from checks import EVERYTHING, assert_same, check, evaluate, incoming
 
 import attnc
 
@@ -34,6 +34,21 @@ WINDOWS = [(0, 0), (5, 70), (64, 0), (None, 3), (100, None), (2**62, 1)]
 def test_windows_over_several_tiles(window, offset, causal, isa, rng):
     arrays, _ = inputs("attend", rng, np.float32, Tq=70, Tk=150, leads=((), (), ()))
     check("attend", arrays, {"window": window, "causal_offset": offset, "causal": causal}, rng)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_offsets_of_any_size(name, dtype, isa, rng):
+    """Beyond the last key a query sees all of them, before the first none."""
+    arrays, own = inputs(name, rng, dtype)
+    function = getattr(attnc, name)
+    everything = function(*arrays, **own, **EVERYTHING)
+    nothing = function(*arrays, **own, key_lengths=0, **EVERYTHING)
+    for far in (100, 2**62, 2**100, np.uint64(2**64 - 1), np.full(1, 2**64 - 1, np.uint64)):
+        seen = function(*arrays, **own, causal=True, causal_offset=far, **EVERYTHING)
+        assert_same(tuple(seen), tuple(everything))
+    for far in (-100, -(2**62), -(2**100), np.full(1, -(2**63))):
+        seen = function(*arrays, **own, causal=True, causal_offset=far, **EVERYTHING)
+        assert_same(tuple(seen), tuple(nothing))
 
 
 @pytest.mark.parametrize("Tk", [0, 7])
@@ -169,6 +184,18 @@ def test_bias_of_the_lowest_number_excludes_nothing(name, dtype, isa, rng):
     some = np.where(np.arange(7) < 3, lowest, 0).astype(dtype).reshape(1, 1, 7)
     output, _ = check(name, arrays, {**own, "bias": some}, rng)
     np.testing.assert_array_equal(output.weights[..., :3], 0)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_weights_of_a_nan_row_in_tiles_it_does_not_see(name, dtype, isa, rng):
+    """They are 0, as those of any excluded pair; in the window they are NaN."""
+    arrays, own = inputs(name, rng, dtype, Tk=700)
+    bias = np.zeros((2, 5, 700), dtype)
+    bias[1, 2, 5] = np.nan
+    own |= {"bias": bias, "window": (9, 0), "causal_offset": 5}
+    output, _ = check(name, arrays, own, rng)
+    assert np.isnan(output.weights[1, 2, :8]).all()
+    np.testing.assert_array_equal(output.weights[1, 2, 8:], 0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

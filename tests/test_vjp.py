@@ -150,6 +150,7 @@ REFUSED = [
     ({}, {"dcontext": np.ones((1, 3, 4))}, ValueError, r"dcontext must .*\(1, 3, 4\)"),
     ({}, {"dcontext": 1.0}, ValueError, r"dcontext must .*\(2, 3, 4\)"),
     ({}, {"dcontext": np.ones((2, 3, 4), complex)}, TypeError, "dcontext must .*complex"),
+    ({}, {"dcontext": np.ones((2, 3, 4), int)}, TypeError, "dcontext must have a float .*int64"),
     ({}, {"dweights": np.ones((2, 3, 3))}, ValueError, "dweights.*return_weights=True"),
     ({}, {"dlse": np.ones((2, 3))}, ValueError, "dlse.*return_lse=True"),
     (EVERYTHING, {"dweights": np.ones((2, 3, 1))}, ValueError, r"dweights must .*\(2, 3, 3\)"),
