@@ -2,10 +2,12 @@
 
 import os
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 
 import numpy
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 # Free-threaded builds of CPython have no limited API.
 limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -26,7 +28,7 @@ extra = os.environ.get("ATTNC_CFLAGS", "").split()  # e.g. -Werror, sanitizers, 
 
 core = Extension(
     "attnc._core",
-    sources=sorted(glob("csrc/*.c") + glob("csrc/targets/*.c")),
+    sources=sorted(glob("csrc/targets/*.c")) + sorted(glob("csrc/*.c")),
     depends=sorted(glob("csrc/*.h") + glob("csrc/*/*.h") + glob("csrc/*/*.inc")),
     include_dirs=[numpy.get_include()],
     define_macros=macros,
@@ -35,7 +37,24 @@ core = Extension(
     py_limited_api=limited,
 )
 
+
+class build_files_together(build_ext):
+    """Compile the files of an extension side by side: the kernels take several seconds each."""
+
+    def build_extensions(self):
+        compile = self.compiler.compile
+
+        def compile_together(sources, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(lambda source: compile([source], **options), sources))
+            return sum(objects, [])
+
+        self.compiler.compile = compile_together
+        super().build_extensions()
+
+
 setup(
     ext_modules=[core],
+    cmdclass={"build_ext": build_files_together},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if limited else {},
 )
