@@ -55,7 +55,7 @@ def test_rows_at_odd_distances(name, dtype, isa, rng):
     leading = 2 if name == "attend" else 3
 
     def in_records(x):
-        records = np.zeros(1, np.dtype([("x", dtype, x.shape[-1]), ("between", np.int8)]))
+        records = np.zeros(1, np.dtype([("x", dtype, x.shape[-1:]), ("between", np.int8)]))
         records["x"] = x.reshape(1, -1)
         assert records["x"].strides[0] % x.itemsize
         return records["x"][None]
