@@ -357,7 +357,15 @@ def test_products_of_any_strides(layout, dtype, isa, rng):
             "broadcast": lambda: np.broadcast_to(x[:1], x.shape),
         }[layout]()
 
-    for M, K, N in ((1, 1, 1), (5, 0, 7), (0, 3, 2), (3, 4, 0), (33, 129, 65), (130, 300, 17)):
+    for M, K, N in (
+        (1, 1, 1),
+        (5, 0, 7),
+        (0, 3, 2),
+        (3, 4, 0),
+        (33, 129, 65),
+        (130, 300, 17),
+        (50, 3200, 70),
+    ):
         a, b = laid(rng.standard_normal((M, K))), laid(rng.standard_normal((K, N)))
         product = _core.product(a, b)
         assert product.flags.c_contiguous and product.dtype == dtype
@@ -367,7 +375,7 @@ def test_products_of_any_strides(layout, dtype, isa, rng):
 
 
 def test_products_have_the_same_bits_for_any_number_of_threads(dtype, isa, rng):
-    for M, K, N in ((300, 257, 130), (20, 700, 900), (700, 30, 5)):
+    for M, K, N in ((300, 257, 130), (20, 700, 900), (700, 30, 5), (300, 3200, 70)):
         a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
         results = []
         for n in (1, 2, 3, 5, 8):

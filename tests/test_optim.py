@@ -129,6 +129,29 @@ def test_clip_gradients():
     assert clip_gradients(layers[0], 2.5) == 1.5
 
 
+@makers
+def test_large_parameters_as_small_ones(name, rng):
+    """What is changed block by block becomes what it becomes whole, to the last bit."""
+    sizes = {"many rows": (50_000, 3), "long rows": (3, 50_000), "few": (2, 3)}
+    for rows, columns in sizes.values():
+        whole = attnc.Linear(rows, columns, rng=0)
+        parts = [attnc.Linear(rows, 1, rng=0) for _ in range(min(columns, 3))]
+        optimizers = [MAKERS[name](layer) for layer in (whole, *parts)]
+        for k, part in enumerate(parts):
+            part.parameters["weight"] = whole.parameters["weight"][:, k : k + 1]
+        for _ in range(2):
+            set_gradients(whole, rng)
+            for k, part in enumerate(parts):
+                part.gradients["weight"] = whole.gradients["weight"][:, k : k + 1]
+            for optimizer in optimizers:
+                optimizer.step()
+        for k, part in enumerate(parts):
+            got = np.ascontiguousarray(whole.parameters["weight"][:, k : k + 1])
+            assert_same(got, part.parameters["weight"])
+    norm = np.sqrt(sum(np.sum(g.astype(float) ** 2) for g in whole.gradients.values()))
+    assert clip_gradients(whole, 1e9) == pytest.approx(norm, rel=1e-12)
+
+
 def test_clip_gradients_names_what_is_not_finite():
     layer = attnc.Linear(2, 2)
     layer.gradients["bias"] = [np.nan, 1]
