@@ -177,7 +177,8 @@ def _largest_terms(plain, arrays, options, d, dtype):
 
     The gradient of a softmax, w_ij (dw_ij - mean_i) with mean_i = sum_j w_ij dw_ij, may leave
     nothing of large numbers (one key: exactly 0). With an lse gradient of mean_i it is w_ij dw_ij
-    alone; and c_i = sum_j w_ij v_j and dw_ij = dc_i . v_j cannot cancel with absolute values.
+    alone; and c_i = sum_j w_ij v_j and dw_ij = dc_i . v_j cannot cancel with absolute values. Nor
+    can a score and its bias, so an lse, where all that they are computed from is positive.
     """
     arrays, value = list(arrays), 1 if plain is reference.attend else 2
     arrays[value] = np.abs(arrays[value])
@@ -187,7 +188,19 @@ def _largest_terms(plain, arrays, options, d, dtype):
         mean = (d["dcontext"] * output.context).sum(-1) + (d["dweights"] * output.weights).sum(-1)
         d["dlse"] = d["dlse"] + mean
     terms = output._asdict() | {f"d{field}": x for field, x in vars(pullback(**d)).items()}
-    return {what: _largest(x) for what, x in terms.items()}
+    largest = {what: _largest(x) for what, x in terms.items()}
+    positive = {field: _positive(x) for field, x in options.items()}
+    with np.errstate(invalid="ignore"):
+        lse = plain(*map(_positive, arrays), **positive, dtype=dtype).lse
+    largest["lse"] = max(largest["lse"], _largest(lse))
+    return largest
+
+
+def _positive(x):
+    """The absolute value of real numbers; but -inf, which excludes, and all else as it is."""
+    if isinstance(x, np.ndarray) and x.dtype.kind == "f":
+        return np.where(x == -np.inf, x, np.abs(x))
+    return abs(x) if isinstance(x, float) else x
 
 
 def _rms(got, exact):
