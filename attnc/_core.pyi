@@ -284,7 +284,13 @@ def cross_entropy(
     logits: _Array, targets: _Array, smoothing: float, /
 ) -> tuple[_Array, _Array]: ...
 def cross_entropy_backward(
-    logits: _Array, targets: _Array, smoothing: float, saved: _Array, factor: float, /
+    logits: _Array,
+    targets: _Array,
+    smoothing: float,
+    saved: _Array,
+    factor: float,
+    in_place: bool,
+    /,
 ) -> _Array: ...
 def get_num_threads() -> int: ...
 def set_num_threads(n: int, /) -> None: ...

@@ -6,7 +6,7 @@ from . import _core
 from .arrays import computing_dtype, contiguous, like, real_array
 from .gradients import Gradients, register_vjp
 
-__all__ = ["softmax_cross_entropy"]
+__all__ = ["linear_cross_entropy", "softmax_cross_entropy"]
 
 
 def softmax_cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
@@ -40,6 +40,10 @@ def softmax_cross_entropy(logits, targets, *, ignore_index=None, label_smoothing
     ValueError
         If the shapes do not match, or a target or label_smoothing is out of range.
 
+    See Also
+    --------
+    linear_cross_entropy : the same of ``x @ weight + bias``, with less memory
+
     Examples
     --------
     >>> import numpy as np, attnc
@@ -58,46 +62,172 @@ def softmax_cross_entropy(logits, targets, *, ignore_index=None, label_smoothing
 
 
 def _softmax_cross_entropy_vjp(logits, targets, *, ignore_index=None, label_smoothing=0.0):
-    given, logits = logits, real_array("softmax_cross_entropy", "logits", logits)
-    targets = np.asarray(targets)
-    _check(logits, targets, label_smoothing)
-    classes = logits.shape[-1]
-    counted = np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
-    found = targets[counted]
-    if found.size and not 0 <= found.min() <= found.max() < classes:
+    where = "softmax_cross_entropy"
+    given, logits = logits, real_array(where, "logits", logits)
+    targets = _integers(where, targets)
+    if logits.ndim < 1 or targets.shape != logits.shape[:-1] or not logits.shape[-1]:
         raise ValueError(
-            f"softmax_cross_entropy: targets must lie in 0..{classes - 1}, "
-            f"got {found.min()}..{found.max()}"
-            + ("" if ignore_index is not None else " (padding? pass ignore_index=)")
+            f"{where}: targets must have the shape of logits without its last axis, "
+            f"got logits {logits.shape} and targets {targets.shape}"
         )
+    _check_smoothing(where, label_smoothing)
+    shape, classes = logits.shape, logits.shape[-1]
+    counted = _counted(where, targets, classes, ignore_index)
     dtype = computing_dtype([logits])
-    shape = logits.shape
     rows = contiguous(logits, dtype).reshape(targets.size, classes)
     wanted = np.where(counted, targets.astype(np.int64), -1).reshape(-1)
-    count = max(found.size, 1)
+    count = max(np.count_nonzero(counted), 1)
     losses, saved = _core.cross_entropy(rows, wanted, label_smoothing)
 
     def pullback(dloss=1.0):
         factor = float(dloss) / count
-        dlogits = _core.cross_entropy_backward(rows, wanted, label_smoothing, saved, factor)
+        dlogits = _core.cross_entropy_backward(rows, wanted, label_smoothing, saved, factor, False)
         return Gradients({"logits": like(dlogits.reshape(shape), given)})
 
     return dtype.type(losses.sum() / count), pullback
 
 
-def _check(logits, targets, label_smoothing):
+def linear_cross_entropy(x, weight, targets, *, bias=None, ignore_index=None, label_smoothing=0.0):
+    """The `softmax_cross_entropy` of logits ``x @ weight + bias``: output layer and loss in one.
+
+    There are logits only of the targets that count, and their gradient takes their place: with
+    padding in the batch less is computed, and always half of the memory is enough.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., D)
+        Real. Not read where the target is ignored.
+    weight : array_like, shape (D, V)
+        Real.
+    targets : array_like of int, shape (...)
+        Class of each, in 0..V-1, or ignore_index.
+    bias : array_like, shape (V,), optional
+        Real.
+    ignore_index : int, optional
+        A target that does not count, such as the padding token.
+    label_smoothing : float, default 0.0
+        As in `softmax_cross_entropy`.
+
+    Returns
+    -------
+    float
+        Of the dtype in which all arrays are computed. 0 where no target counts.
+
+    Raises
+    ------
+    TypeError
+        If x, weight or bias is not real or targets are not integers.
+    ValueError
+        If the shapes do not match, or a target or label_smoothing is out of range.
+
+    See Also
+    --------
+    softmax_cross_entropy : of logits that are there already
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> x, weight, targets = np.ones((2, 3)), np.zeros((3, 4)), [3, 0]  # 0 is padding
+    >>> loss, pullback = attnc.vjp(
+    ...     attnc.losses.linear_cross_entropy, x, weight, targets, ignore_index=0
+    ... )
+    >>> dx, dweight = pullback()  # pullback(dloss) scales them
+    >>> dweight[0]
+    array([ 0.25,  0.25,  0.25, -0.75])
+    """
+    return _linear_cross_entropy(x, weight, targets, bias, ignore_index, label_smoothing, False)[0]
+
+
+def _linear_cross_entropy_vjp(
+    x, weight, targets, *, bias=None, ignore_index=None, label_smoothing=0.0
+):
+    return _linear_cross_entropy(x, weight, targets, bias, ignore_index, label_smoothing, True)
+
+
+def _linear_cross_entropy(x, weight, targets, bias, ignore_index, label_smoothing, differentiate):
+    """The loss and, with `differentiate`, the pullback."""
+    where = "linear_cross_entropy"
+    given = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+    arrays = {name: real_array(where, name, array) for name, array in given.items()}
+    targets = _integers(where, targets)
+    _check_linear(where, arrays, targets)
+    _check_smoothing(where, label_smoothing)
+    dtype = computing_dtype(arrays.values())
+    x, weight, *biases = (contiguous(array, dtype) for array in arrays.values())
+    counted = _counted(where, targets, weight.shape[1], ignore_index)
+    places = np.flatnonzero(counted)
+    count = max(places.size, 1)
+    rows = x.reshape(targets.size, len(weight))[places]
+    wanted = targets.reshape(-1)[places].astype(np.int64)
+
+    logits = _core.product(rows, weight)
+    for bias in biases:
+        logits += bias
+    losses, saved = _core.cross_entropy(logits, wanted, label_smoothing)
+    loss = dtype.type(losses.sum() / count)
+    if not differentiate:
+        return loss, None
+    dlogits = _core.cross_entropy_backward(logits, wanted, label_smoothing, saved, 1 / count, True)
+
+    def pullback(dloss=1.0):
+        factor = dtype.type(dloss)
+        dx = np.zeros((targets.size, len(weight)), dtype)
+        dx[places] = _core.product(dlogits, weight.T)
+        gradients = [dx.reshape(x.shape), _core.product(rows.T, dlogits)]
+        gradients += [dlogits.sum(axis=0) for _ in biases]
+        if factor != 1:
+            for gradient in gradients:
+                gradient *= factor
+        named = {
+            name: like(gradient, array)
+            for (name, array), gradient in zip(given.items(), gradients, strict=True)
+        }
+        return Gradients({name: named.pop(name) for name in ("x", "weight")}, named)
+
+    return loss, pullback
+
+
+def _integers(where, targets):
+    targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
-        raise TypeError(f"softmax_cross_entropy: targets must be integers, got {targets.dtype}")
-    if logits.ndim < 1 or targets.shape != logits.shape[:-1] or not logits.shape[-1]:
-        raise ValueError(
-            "softmax_cross_entropy: targets must have the shape of logits without its "
-            f"last axis, got logits {logits.shape} and targets {targets.shape}"
-        )
+        raise TypeError(f"{where}: targets must be integers, got {targets.dtype}")
+    return targets
+
+
+def _check_smoothing(where, label_smoothing):
     if not 0 <= label_smoothing < 1:
         raise ValueError(
-            "softmax_cross_entropy: label_smoothing must lie in 0 <= label_smoothing < 1, "
-            f"got {label_smoothing}"
+            f"{where}: label_smoothing must lie in 0 <= label_smoothing < 1, got {label_smoothing}"
         )
+
+
+def _check_linear(where, arrays, targets):
+    x, weight, bias = (arrays.get(name) for name in ("x", "weight", "bias"))
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != len(weight) or not weight.shape[1]:
+        raise ValueError(
+            f"{where}: weight must have shape (D, V) with the D of x (..., D), got {shapes}"
+        )
+    if bias is not None and bias.shape != weight.shape[1:]:
+        raise ValueError(f"{where}: bias must have shape (V,), got {shapes}")
+    if targets.shape != x.shape[:-1]:
+        raise ValueError(
+            f"{where}: targets must have the shape of x without its last axis, "
+            f"got x {x.shape} and targets {targets.shape}"
+        )
+
+
+def _counted(where, targets, classes, ignore_index):
+    """Which targets count, once those that do are known to be classes."""
+    counted = np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
+    found = targets[counted]
+    if found.size and not 0 <= found.min() <= found.max() < classes:
+        raise ValueError(
+            f"{where}: targets must lie in 0..{classes - 1}, got {found.min()}..{found.max()}"
+            + ("" if ignore_index is not None else " (padding? pass ignore_index=)")
+        )
+    return counted
 
 
 register_vjp(softmax_cross_entropy, _softmax_cross_entropy_vjp)
+register_vjp(linear_cross_entropy, _linear_cross_entropy_vjp)

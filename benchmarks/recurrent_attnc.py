@@ -46,12 +46,11 @@ def training_step(case):
     source, lengths, target = sentences(case)
 
     def step():
-        output, back_to_parameters = attnc.vjp(model, source, target[:, :-1], lengths)
-        loss, back_to_logits = attnc.vjp(
-            attnc.losses.softmax_cross_entropy, output.logits, target[:, 1:], ignore_index=0
+        (loss, _), pullback = attnc.vjp(
+            model, source, target[:, :-1], lengths, labels=target[:, 1:]
         )
         optimizer.zero_grad()
-        back_to_parameters(*back_to_logits())
+        pullback()
         attnc.optim.clip_gradients(model, 1.0)
         optimizer.step()
         return (np.asarray(loss),)

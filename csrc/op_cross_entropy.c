@@ -59,25 +59,27 @@ PyObject *attnc_cross_entropy_forward(PyObject *module, PyObject *const *args, P
     return result;
 }
 
-/* cross_entropy_backward(logits, targets, smoothing, stats, factor): the gradient of the logits. */
+/* cross_entropy_backward(logits, targets, smoothing, stats, factor, in_place): the gradient of the
+ * logits, a new array or in their place. */
 PyObject *attnc_cross_entropy_backward(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
     attnc_cross_entropy c = {0};
     attnc_call call = {0};
-    if (attnc_check_count("cross_entropy_backward", count, 5) < 0)
+    if (attnc_check_count("cross_entropy_backward", count, 6) < 0)
         return NULL;
-    if (read_arguments(args, &c, &call) < 0 || !PyArray_Check(args[3]))
+    if (read_arguments(args, &c, &call) < 0 || !PyArray_Check(args[3]) || !PyBool_Check(args[5]))
         return do_not_fit();
-    PyArrayObject *stats = (PyArrayObject *)args[3];
-    const int type = call.f32 ? NPY_FLOAT : NPY_DOUBLE;
+    PyArrayObject *stats = (PyArrayObject *)args[3], *logits = (PyArrayObject *)args[0];
+    const int type = call.f32 ? NPY_FLOAT : NPY_DOUBLE, in_place = args[5] == Py_True;
     c.factor = PyFloat_AsDouble(args[4]);
     if (PyErr_Occurred() || !PyArray_ISCARRAY_RO(stats) || PyArray_TYPE(stats) != type ||
-        PyArray_SIZE(stats) != 2 * c.rows)
+        PyArray_SIZE(stats) != 2 * c.rows || (in_place && !PyArray_ISWRITEABLE(logits)))
         return do_not_fit();
     c.stats = PyArray_DATA(stats);
     const npy_intp shape[] = {c.rows, c.classes};
-    PyArrayObject *dlogits = attnc_new_array(2, shape, type, 0);
+    PyArrayObject *dlogits =
+        in_place ? (PyArrayObject *)Py_NewRef(args[0]) : attnc_new_array(2, shape, type, 0);
     if (!dlogits)
         return NULL;
     c.dlogits = PyArray_DATA(dlogits);

@@ -66,14 +66,10 @@ class Translator:
 
     def loss(self, source, lengths, target):
         """Return the loss of predicting each target word from those before it, and the way back."""
-        output, back_to_parameters = attnc.vjp(self.model, source, target[:, :-1], lengths)
-        loss, back_to_logits = attnc.vjp(
-            attnc.losses.softmax_cross_entropy,
-            output.logits,
-            target[:, 1:],
-            ignore_index=Vocabulary.padding,
+        (loss, _), pullback = attnc.vjp(
+            self.model, source, target[:, :-1], lengths, labels=target[:, 1:]
         )
-        return loss, lambda: back_to_parameters(*back_to_logits())
+        return loss, pullback
 
     def translate(self, texts, batch_size=256):
         """Translate texts, always taking the most probable next word; a Translation for each."""

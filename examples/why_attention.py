@@ -58,15 +58,9 @@ def train(model, rng, longest, seconds, title):
     with tqdm(total=100, desc=title, bar_format="{desc}: {percentage:3.0f} % |{bar}|") as bar:
         while (done := (time.perf_counter() - start) / seconds) < 1:
             source, lengths, target = sentences(rng, rng.integers(1, longest + 1, 64))
-            output, back_to_parameters = attnc.vjp(model, source, target[:, :-1], lengths)
-            _, back_to_logits = attnc.vjp(
-                attnc.losses.softmax_cross_entropy,
-                output.logits,
-                target[:, 1:],
-                ignore_index=PADDING,
-            )
+            _, pullback = attnc.vjp(model, source, target[:, :-1], lengths, labels=target[:, 1:])
             optimizer.zero_grad()
-            back_to_parameters(*back_to_logits())
+            pullback()
             attnc.optim.clip_gradients(model, 1.0)
             optimizer.learning_rate = 0.004 * min(1, 2 - 2 * done)
             optimizer.step()

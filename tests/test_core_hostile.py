@@ -74,6 +74,14 @@ def run_loss(rng, rows=20, classes=9):
     return loss, pullback().logits
 
 
+def run_output_layer(rng, rows=20, size=6, classes=9):
+    x, weight = rng.standard_normal((rows, size)), rng.standard_normal((size, classes))
+    loss, pullback = attnc.vjp(
+        attnc.losses.linear_cross_entropy, x, weight, rng.integers(0, classes, rows)
+    )
+    return loss, *pullback()
+
+
 CALLERS = {
     "rnn": lambda rng: run_recurrent("rnn", rng),
     "gru": lambda rng: run_recurrent("gru", rng),
@@ -82,6 +90,7 @@ CALLERS = {
     "bahdanau": lambda rng: run_decoder("additive", "bahdanau", rng),
     "cosine": lambda rng: run_decoder("cosine", "bahdanau", rng),
     "loss": run_loss,
+    "output layer": run_output_layer,
 }
 
 

@@ -1,4 +1,4 @@
-"""softmax_cross_entropy by the kernels in C: exactness, threads, layouts, numbers that are none."""
+"""The losses by the kernels in C: exactness, threads, layouts, numbers that are none."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +17,7 @@ from checks import (
 )
 
 import attnc
-from attnc.losses import softmax_cross_entropy
+from attnc.losses import linear_cross_entropy, softmax_cross_entropy
 
 
 def plain(logits, targets, ignore_index=None, label_smoothing=0.0, dloss=1.0):
@@ -336,3 +336,182 @@ def test_errors(name):
         with pytest.raises(error) as caught:
             call(*arrays, **options)
         assert str(caught.value).startswith(f"softmax_cross_entropy: {message}")
+
+
+# ---- With the output layer -----------------------------------------------------------------------
+
+
+def plain_linear(x, weight, bias, targets, ignore_index, label_smoothing, dloss):
+    """By the two steps that it is, in the dtype of the arrays: loss, and gradients by name."""
+    rows = x.reshape(-1, len(weight))
+    loss, dlogits = plain(
+        rows @ weight + bias, targets.reshape(-1), ignore_index, label_smoothing, dloss
+    )
+    gradients = {
+        "x": (dlogits @ weight.T).reshape(x.shape),
+        "weight": rows.T @ dlogits,
+        "bias": dlogits.sum(axis=0),
+    }
+    return loss, gradients
+
+
+def linear_problem(rng, dtype, *lead, D=11, V=37):
+    """x, weight, targets, bias."""
+    shapes = (*lead, D), (D, V), (V,)
+    x, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    return x, weight, rng.integers(0, V, lead), bias
+
+
+@pytest.mark.parametrize("lead", [(), (0,), (1,), (2, 3, 4), (300,)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("ignore_index", [None, 0, -100])
+def test_output_layer_and_loss_in_one(lead, smoothing, ignore_index, dtype, isa, rng):
+    x, weight, targets, bias = linear_problem(rng, dtype, *lead)
+    targets = np.where(rng.random(lead) < 0.3, ignore_index or 0, targets)
+    options = {"ignore_index": ignore_index, "label_smoothing": smoothing}
+    with assert_unchanged(x, weight, targets, bias):
+        loss, pullback = attnc.vjp(linear_cross_entropy, x, weight, targets, bias=bias, **options)
+        gradients = pullback(1.7)
+    assert loss == linear_cross_entropy(x, weight, targets, bias=bias, **options)
+    assert loss.dtype == dtype and len(gradients) == 2
+    naive, naive_gradients = plain_linear(x, weight, bias, targets, *options.values(), 1.7)
+    wide = [array.astype(wider(dtype)) for array in (x, weight, bias)]
+    exact, exact_gradients = plain_linear(*wide, targets, *options.values(), 1.7)
+    size = (np.abs(x) @ np.abs(weight)).max(initial=0) + np.abs(bias).max()
+    assert_close_like_naive(loss, exact, naive, size, FLOOR_OF_FEW, "loss")
+    for name, exact in exact_gradients.items():
+        got = gradients[name]
+        assert got.shape == exact.shape and got.dtype == dtype
+        largest = 1.7 * max(1, np.abs(weight).max(), np.abs(x).max(initial=0))
+        floor = FLOOR_OF_FEW + size
+        assert_close_like_naive(got, exact, naive_gradients[name], largest, floor, name)
+
+
+def test_output_layer_equal_to_torch(rng):
+    torch = pytest.importorskip("torch")
+    x, weight, targets, bias = linear_problem(rng, np.float64, 4, 6)
+    loss, pullback = attnc.vjp(
+        linear_cross_entropy, x, weight, targets, bias=bias, ignore_index=3, label_smoothing=0.2
+    )
+    gradients = pullback()
+    theirs = [torch.tensor(array, requires_grad=True) for array in (x, weight, bias)]
+    expected = torch.nn.functional.cross_entropy(
+        (theirs[0] @ theirs[1] + theirs[2]).reshape(24, -1),
+        torch.tensor(targets.reshape(-1)),
+        ignore_index=3,
+        label_smoothing=0.2,
+    )
+    expected.backward()
+    assert_agree(loss, expected.detach().numpy())
+    for name, their in zip(("x", "weight", "bias"), theirs, strict=True):
+        assert_agree(gradients[name], their.grad.numpy())
+
+
+def test_output_layer_without_bias(dtype, rng):
+    x, weight, targets, bias = linear_problem(rng, dtype, 40)
+    loss, pullback = attnc.vjp(linear_cross_entropy, x, weight, targets)
+    zero, zero_pullback = attnc.vjp(linear_cross_entropy, x, weight, targets, bias=0 * bias)
+    assert_same((loss, *pullback()), (zero, *zero_pullback()))
+    with pytest.raises(AttributeError, match="no gradient of 'bias'"):
+        pullback().bias  # noqa: B018
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_output_layer_does_not_read_ignored_rows(poison, dtype, isa, rng):
+    x, weight, targets, bias = linear_problem(rng, dtype, 40)
+    targets[::3] = 5
+
+    def run_linear():
+        loss, pullback = attnc.vjp(
+            linear_cross_entropy, x, weight, targets, bias=bias, ignore_index=5
+        )
+        return loss, vars(pullback())
+
+    expected = run_linear()
+    x[targets == 5] = poison
+    got = run_linear()
+    assert_same(got, expected)
+    assert not got[1]["x"][targets == 5].any()
+
+
+def test_output_layer_has_the_same_bits_for_any_number_of_threads(dtype, isa, rng):
+    x, weight, targets, bias = linear_problem(rng, dtype, 300, D=65, V=1000)
+    results = []
+    for n in (1, 2, 3, 5, 8):
+        with attnc.set_num_threads(n):
+            loss, pullback = attnc.vjp(linear_cross_entropy, x, weight, targets, bias=bias)
+            results.append((loss, *vars(pullback(2.0)).values()))
+    for got in results[1:]:
+        assert_same(got, results[0])
+
+
+def test_pullback_of_the_output_layer_scales_and_repeats(rng):
+    x, weight, targets, bias = linear_problem(rng, np.float64, 20)
+    _, pullback = attnc.vjp(linear_cross_entropy, x, weight, targets, bias=bias)
+    first = {name: gradient.copy() for name, gradient in vars(pullback()).items()}
+    assert_same(vars(pullback(-2.0)), {name: -2 * g for name, g in first.items()})
+    for gradient in vars(pullback()).values():
+        gradient[...] = np.nan
+    assert_same(vars(pullback()), first)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_the_output_layer(layout, dtype, rng):
+    arrays = linear_problem(rng, dtype, 6)
+    x, weight, targets, bias = (lay_out(layout, array) for array in arrays)
+    loss, pullback = attnc.vjp(linear_cross_entropy, x, weight, targets, bias=bias)
+    copies = [np.array(a, a.dtype.newbyteorder("="), order="C") for a in (x, weight, targets, bias)]
+    expected, back = attnc.vjp(linear_cross_entropy, *copies[:3], bias=copies[3])
+    assert_same((loss, vars(pullback())), (expected, vars(back())))
+
+
+def test_mixed_dtypes_of_the_output_layer(rng):
+    """Computed in the widest, gradients in each array's own."""
+    x, weight, targets, bias = linear_problem(rng, np.float64, 20)
+    x, bias = x.astype(np.float16), bias.astype(np.float32)
+    loss, pullback = attnc.vjp(linear_cross_entropy, x, weight, targets, bias=bias)
+    wide = [array.astype(np.float64) for array in (x, bias)]
+    expected, back = attnc.vjp(linear_cross_entropy, wide[0], weight, targets, bias=wide[1])
+    assert_same(loss, expected)
+    for name, gradient in vars(back()).items():
+        assert_same(
+            pullback()[name],
+            gradient.astype({"x": np.float16, "bias": np.float32}.get(name, np.float64)),
+        )
+
+
+LINEAR_ERRORS = {
+    "weight": (([[1.0]], np.ones((2, 3)), [0]), {}, ValueError, "weight must have shape (D, V)"),
+    "vector": (([[1.0]], np.ones(3), [0]), {}, ValueError, "weight must have shape (D, V)"),
+    "no classes": (([[1.0]], np.ones((1, 0)), [0]), {}, ValueError, "weight must have shape"),
+    "bias": (
+        ([[1.0]], np.ones((1, 3)), [0]),
+        {"bias": np.ones(2)},
+        ValueError,
+        "bias must have shape (V,), got x (1, 1), weight (1, 3), bias (2,)",
+    ),
+    "targets": (
+        ([[1.0]], np.ones((1, 3)), [0, 1]),
+        {},
+        ValueError,
+        "targets must have the shape of x without its last axis, got x (1, 1) and targets (2,)",
+    ),
+    "range": (([[1.0]], np.ones((1, 3)), [3]), {}, ValueError, "targets must lie in 0..2, got 3"),
+    "kind": (([[1.0]], np.ones((1, 3)), [1.5]), {}, TypeError, "targets must be integers"),
+    "complex": (([[1j]], np.ones((1, 3)), [1]), {}, TypeError, "x must be real, got complex128"),
+    "smoothing": (
+        ([[1.0]], np.ones((1, 3)), [1]),
+        {"label_smoothing": 1},
+        ValueError,
+        "label_smoothing must lie in 0 <= label_smoothing < 1, got 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR_ERRORS)
+def test_errors_of_the_output_layer(name):
+    arrays, options, error, message = LINEAR_ERRORS[name]
+    for call in (linear_cross_entropy, lambda *a, **k: attnc.vjp(linear_cross_entropy, *a, **k)):
+        with pytest.raises(error) as caught:
+            call(*arrays, **options)
+        assert str(caught.value).startswith(f"linear_cross_entropy: {message}")

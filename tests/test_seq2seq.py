@@ -66,6 +66,41 @@ def test_gradients_of_every_parameter(options, rng):
         assert abs(numeric - analytic) <= 1e-7 * (size + abs(analytic)), name
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@every_option
+def test_labels_give_the_loss(options, smoothing, rng):
+    """And its gradients, as the loss of the logits does; labels that are padding do not count."""
+    model = make(rng, **options)
+    source, target = tokens_of(rng)
+    labels = np.where(np.arange(T) < [[5], [2], [0]], target, PADDING)
+    output, back = attnc.vjp(model, source, target, LENGTHS)
+    loss, back_to_logits = attnc.vjp(
+        attnc.losses.softmax_cross_entropy, output.logits, labels,
+        ignore_index=PADDING, label_smoothing=smoothing,
+    )  # fmt: skip
+    dweights = rng.standard_normal(output.weights.shape)
+    back(back_to_logits(1.5).logits, dweights)
+    expected = {name: gradient.copy() for name, gradient in model.gradients.items()}
+    model.zero_grad()
+    options = {"labels": labels, "label_smoothing": smoothing}
+    got, pullback = attnc.vjp(model, source, target, LENGTHS, **options)
+    assert_same(got, model(source, target, LENGTHS, **options))
+    pullback(1.5, dweights)
+    assert_agree(got.loss, loss)
+    assert_same(got.weights, output.weights)
+    for name, gradient in model.gradients.items():
+        assert_agree(gradient, expected[name], name)
+
+
+def test_labels_that_do_not_fit(rng):
+    model = make(rng)
+    source, target = tokens_of(rng)
+    with pytest.raises(ValueError, match="linear_cross_entropy: targets must have the shape of x"):
+        model(source, target, labels=target[:, 1:])
+    with pytest.raises(ValueError, match="Seq2Seq: label_smoothing must go with labels=, got none"):
+        model(source, target, label_smoothing=0.1)
+
+
 @every_option
 def test_padding_is_not_read(options, rng):
     model = make(rng, **options)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..gradients import Gradients, result_type, vjp
+from ..losses import linear_cross_entropy
 from .base import Layer, positive
 from .decoder import AttentionDecoder
 from .decoding import Decoded, beam_search, greedy_decode, scheduled_inputs
@@ -11,6 +12,7 @@ from .linear import Linear
 from .recurrent import GRU, LSTM, RNN
 
 Seq2SeqOutput = result_type("Seq2SeqOutput", "logits weights")
+Seq2SeqLoss = result_type("Seq2SeqLoss", "loss weights")
 
 ENCODERS = {"gru": GRU, "lstm": LSTM, "rnn": RNN}
 
@@ -65,12 +67,10 @@ class Seq2Seq(Layer):
     >>> import numpy as np, attnc
     >>> model = attnc.Seq2Seq(50, 60, embedding_size=8, state_size=16, padding_index=0, rng=0)
     >>> source, target = np.array([[5, 7, 9], [4, 2, 0]]), np.array([[1, 8, 2], [1, 2, 0]])
-    >>> output, pullback = attnc.vjp(model, source, target[:, :-1], [3, 2])
-    >>> loss, back = attnc.vjp(
-    ...     attnc.losses.softmax_cross_entropy, output.logits, target[:, 1:], ignore_index=0
+    >>> output, pullback = attnc.vjp(
+    ...     model, source, target[:, :-1], [3, 2], labels=target[:, 1:], label_smoothing=0.1
     ... )
-    >>> (dlogits,) = back()
-    >>> gradients = pullback(dlogits)  # adds into model.gradients; tokens have none
+    >>> gradients = pullback()  # of output.loss: adds into model.gradients; tokens have none
     >>> tokens, weights = model.translate(source, [3, 2], start=1, end=2, max_length=4)
     >>> tokens.shape[0], weights.shape[2]
     (2, 3)
@@ -207,7 +207,18 @@ class Seq2Seq(Layer):
 
     # ---- Training --------------------------------------------------------------------------------
 
-    def __call__(self, source, target, source_lengths=None, *, sampling=0.0, train=False, rng=None):
+    def __call__(
+        self,
+        source,
+        target,
+        source_lengths=None,
+        *,
+        labels=None,
+        label_smoothing=0.0,
+        sampling=0.0,
+        train=False,
+        rng=None,
+    ):
         """Logits of the token that follows each target token: compute, and remember nothing.
 
         Parameters
@@ -217,6 +228,11 @@ class Seq2Seq(Layer):
             The tokens before those to be predicted: the start token, then the first ones.
         source_lengths : int or array_like of int, shape (B,), optional
             Valid tokens of each source; the rest is padding and not read.
+        labels : array_like of int, shape (B, T), optional
+            The tokens to be predicted. Given, the loss is returned in place of the logits, which
+            are then computed only where a label is not padding: `losses.linear_cross_entropy`.
+        label_smoothing : float
+            Of that loss.
         sampling : float
             Probability of replacing a target token, but for the first, by the model's own choice:
             see `scheduled_inputs`.
@@ -228,17 +244,41 @@ class Seq2Seq(Layer):
         Returns
         -------
         logits : ndarray, shape (B, T, target_vocabulary_size)
+            Or with labels ``loss``, a float. Its pullback takes ``dloss``, 1 unless given, where
+            that of logits takes ``dlogits``.
         weights : ndarray, shape (B, T, Ts)
             Attention weights; for the attention 'none' (B, T, 1).
 
         Raises
         ------
         TypeError, ValueError
-            If an array has a wrong type or shape, naming it.
+            If an array has a wrong type or shape, or a number is out of range, naming it.
         """
-        return self._vjp(source, target, source_lengths, sampling=sampling, train=train, rng=rng)[0]
+        return self._vjp(
+            source,
+            target,
+            source_lengths,
+            labels=labels,
+            label_smoothing=label_smoothing,
+            sampling=sampling,
+            train=train,
+            rng=rng,
+        )[0]
 
-    def _vjp(self, source, target, source_lengths=None, *, sampling=0.0, train=False, rng=None):
+    def _vjp(
+        self,
+        source,
+        target,
+        source_lengths=None,
+        *,
+        labels=None,
+        label_smoothing=0.0,
+        sampling=0.0,
+        train=False,
+        rng=None,
+    ):
+        if labels is None and label_smoothing:
+            raise self._error("label_smoothing must go with labels=, got none")
         rng = np.random.default_rng(rng) if sampling or train else None
         (memory, state, lengths), back_to_source = self._encode(source, source_lengths, train, rng)
         if sampling:
@@ -255,16 +295,51 @@ class Seq2Seq(Layer):
             )
         words, back_to_target = vjp(self.target_embedding, target)
         decoded, back_to_decoder = vjp(self.decoder, words, memory, state, key_lengths=lengths)
-        logits, back_to_outputs = vjp(self.output, decoded.outputs)
 
-        def pullback(dlogits=None, dweights=None):
-            doutputs = None if dlogits is None else back_to_outputs(dlogits).x
+        def back_to_parameters(doutputs, dweights):
             gradients = back_to_decoder(doutputs, dweights)
             back_to_target(gradients.inputs)
             back_to_source(gradients.memory, gradients.state)
             return Gradients({})  # tokens are integers: no gradient
 
+        if labels is not None:
+            loss, back_to_outputs = self._loss(decoded.outputs, labels, label_smoothing)
+
+            def pullback(dloss=1.0, dweights=None):
+                return back_to_parameters(back_to_outputs(dloss), dweights)
+
+            return Seq2SeqLoss(loss, decoded.weights), pullback
+
+        logits, back_to_outputs = vjp(self.output, decoded.outputs)
+
+        def pullback(dlogits=None, dweights=None):
+            doutputs = None if dlogits is None else back_to_outputs(dlogits).x
+            return back_to_parameters(doutputs, dweights)
+
         return Seq2SeqOutput(logits, decoded.weights), pullback
+
+    def _loss(self, outputs, labels, label_smoothing):
+        """The loss, and the way back to outputs: output layer and loss in one."""
+        parameters, gradients = self.output.parameters, self.output.gradients
+        loss, pullback = vjp(
+            linear_cross_entropy,
+            outputs,
+            parameters["weight"],
+            labels,
+            bias=parameters["bias"],
+            ignore_index=self.padding_index,
+            label_smoothing=label_smoothing,
+        )
+
+        def back(dloss):
+            if dloss is None:
+                return None
+            d = pullback(dloss)
+            gradients["weight"] += d.weight
+            gradients["bias"] += d.bias
+            return d.x
+
+        return loss, back
 
     # ---- Translation -----------------------------------------------------------------------------
 
