@@ -241,7 +241,7 @@ def clip_gradients(layers, max_norm):
     if not max_norm > 0:
         raise ValueError(f"clip_gradients: max_norm must be above 0, got {max_norm}")
     pairs = _pairs("clip_gradients", layers)
-    norm = math.sqrt(sum(_sum_of_squares(gradient) for _, gradient in pairs.values()))
+    norm = _norm([gradient for _, gradient in pairs.values()])
     if not math.isfinite(norm):
         name = next(name for name, (_, g) in pairs.items() if not np.isfinite(g).all())
         raise FloatingPointError(
@@ -253,5 +253,16 @@ def clip_gradients(layers, max_norm):
     return norm
 
 
-def _sum_of_squares(array):
-    return sum(float(np.sum(np.square(x, dtype=np.float64))) for (x,) in _blocks(array))
+def _norm(arrays):
+    """The Euclidean norm of all numbers; in float64 where their squares need its range."""
+    for dtype in (None, np.float64):
+        with np.errstate(over="ignore"):
+            squares = sum(
+                float(np.einsum("i,i", x, x, dtype=dtype))
+                for array in arrays
+                for (block,) in _blocks(array)
+                for x in [block.reshape(-1)]
+            )
+        if 1e-20 < squares < math.inf:
+            break
+    return math.sqrt(squares)

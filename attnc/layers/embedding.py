@@ -91,13 +91,14 @@ class Embedding(Layer):
 
         def pullback(dy):
             dy = self._real("dy", dy, *y.shape).reshape(-1, self.embedding_size)
-            # Sum the rows of equal tokens: sorted, they are runs, and reduceat adds up runs.
-            order = np.argsort(tokens, axis=None, kind="stable")
-            found, starts = np.unique(tokens.reshape(-1)[order], return_index=True)
-            if found.size:
-                sums = np.add.reduceat(dy[order], starts, axis=0)
-                used = found != self.padding_index
-                self._gradients["weight"][found[used]] += sums[used]
+            # Most tokens are there once or a few times: this is faster than np.add.at, and than
+            # sorting them for np.add.reduceat.
+            sums = {}
+            for token, row in zip(tokens.reshape(-1).tolist(), dy, strict=True):
+                sums[token] = sums[token] + row if token in sums else row
+            sums.pop(self.padding_index, None)
+            for token, row in sums.items():
+                self._gradients["weight"][token] += row
             return Gradients({})  # tokens are integers: no gradient
 
         return y, pullback
