@@ -255,10 +255,11 @@ KINDS = {
             note="GRU in both directions (the target's length does not matter to it); GRU decoder "
             "with additive attention, teacher forced; a whole step of training a translator with "
             "8,000 words, sentences of 20 to 30 of them: embeddings, encoder, decoder, output "
-            "layer, cross-entropy, clipping, Adam. Work counts matrix products. PyTorch has "
-            "`nn.GRU` and, for the decoder, a loop over `nn.GRUCell`; JAX has `lax.scan`, "
-            "compiled. The loss of a step of training is not compared with attnc's, since each "
-            "starts from random numbers of its own.",
+            "layer, cross-entropy, clipping, Adam. Work counts matrix products, those of the "
+            "output layer for padding too, which attnc leaves out. PyTorch has `nn.GRU` and, for "
+            "the decoder, a loop over `nn.GRUCell`; JAX has `lax.scan`, compiled. The loss of a "
+            "step of training is not compared with attnc's, since each starts from "
+            "random numbers of its own.",
         ),
         Kind(
             "small",

@@ -55,6 +55,7 @@ def decoder(x, memory, W, U, b, c, query_weight, key_weight, score_vector, state
 
 def prepare(case, inputs):
     """The ways to compute a case, by name: calls without arguments, compiled already."""
+    jax.config.update("jax_enable_x64", case.dtype == "float64")  # another kind may have set it
     if case.mechanism == "training":
         return {"": training_step(case)}
     function = encoder if case.mechanism == "encoder" else decoder
@@ -87,7 +88,7 @@ def parameters_of(case):
         return jnp.asarray(rng.standard_normal(shape, dtype=case.dtype) * shape[0] ** -0.5)
 
     def cell(size, units):
-        biases = [jnp.zeros(3 * units) for _ in range(2)]
+        biases = [jnp.zeros(3 * units, case.dtype) for _ in range(2)]
         return [normal(size, 3 * units), normal(units, 3 * units), *biases]
 
     E, D = case.E, case.D
@@ -96,9 +97,9 @@ def parameters_of(case):
         "target": normal(VOCABULARY, E),
         "forwards": cell(E, D // 2),
         "backwards": cell(E, D // 2),
-        "bridge": [normal(D, D), jnp.zeros(D)],
+        "bridge": [normal(D, D), jnp.zeros(D, case.dtype)],
         "decoder": [*cell(E + D, D), normal(D, D), normal(D, D), normal(D)],
-        "output": [normal(D, VOCABULARY), jnp.zeros(VOCABULARY)],
+        "output": [normal(D, VOCABULARY), jnp.zeros(VOCABULARY, case.dtype)],
     }
 
 

@@ -202,8 +202,17 @@ SUMMARY = (
     ("additive", "32, 10, 10, 128", True),
     ("additive", "64, 32, 32, 256", True),
     ("float64", "1, 8, 1024, 64", True),
+    ("recurrent", "encoder 32, 30, 30, 256, 256", True),
+    ("recurrent", "decoder 32, 30, 30, 256, 256", True),
+    ("recurrent", "training 64, 30, 30, 256, 512", True),
 )
-WORDS = {"dot_product": "dot product", "additive": "additive"}
+WORDS = {
+    "dot_product": "dot product",
+    "additive": "additive",
+    "encoder": "GRU encoder",
+    "decoder": "GRU decoder with additive attention",
+    "training": "step of training a translator",
+}
 
 
 def summary_row(figures):
@@ -211,7 +220,7 @@ def summary_row(figures):
     special = f", {kind.name}" if kind.name in ("decode", "padding", "float64") else ""
     return [
         WORDS[case.mechanism] + special,
-        f"{case.label} ({kind.axes})",
+        f"{case.label.removeprefix(case.mechanism + ' ')} ({kind.axes})",
         case.passes,
         cell(figures.seconds(), duration),
         cell(figures.rate(), lambda rate: f"{digits(rate)} {kind.rate}"),
@@ -227,7 +236,7 @@ def summary(report):
     rows = [summary_row(found[key]) for key in SUMMARY if key in found]
     if not rows:
         raise ValueError("the results hold none of the cases of the summary")
-    header = ["attention", "shape", "pass", "attnc", "rate", "% of the limit", "× best other"]
+    header = ["what", "shape", "pass", "attnc", "rate", "% of the limit", "× best other"]
     versions, machine = report["versions"], report["machine"]
     others = [
         f"{name} {versions[name]}" for name in ("PyTorch", "JAX", "NumPy") if name in versions
