@@ -199,7 +199,6 @@ SUMMARY = (
     ("backward", "1, 8, 2048, 64 causal", True),
     ("padding", "4, 8, 512, 64 lengths 512, 256, 128, 64", True),
     ("decode", "1, 32, 4096, 128", False),
-    ("additive", "32, 10, 10, 128", True),
     ("additive", "64, 32, 32, 256", True),
     ("float64", "1, 8, 1024, 64", True),
     ("recurrent", "encoder 32, 30, 30, 256, 256", True),

@@ -388,7 +388,7 @@ def test_readme(monkeypatch, tmp_path):
     for _ in range(2):  # the second time nothing changes
         command.main(["--no-run", "--readme", "--out", str(tmp_path)])
         text = readme.read_text(encoding="utf-8")
-        assert text.startswith(f"before\n\n{table.BEGIN}\n\n| attention |")
+        assert text.startswith(f"before\n\n{table.BEGIN}\n\n| what |")
         assert text.endswith(f".\n\n{table.END}\n\nafter\n")
         assert "old" not in text and text.count("| dot product | 1, 8, 2048, 64 ") == 1
         assert "Measured on 2001-02-03: a processor, 2 threads; attnc 9.9 (scalar)" in text
