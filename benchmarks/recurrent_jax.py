@@ -55,7 +55,6 @@ def decoder(x, memory, W, U, b, c, query_weight, key_weight, score_vector, state
 
 def prepare(case, inputs):
     """The ways to compute a case, by name: calls without arguments, compiled already."""
-    jax.config.update("jax_enable_x64", case.dtype == "float64")  # another kind may have set it
     if case.mechanism == "training":
         return {"": training_step(case)}
     function = encoder if case.mechanism == "encoder" else decoder

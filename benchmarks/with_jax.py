@@ -46,9 +46,9 @@ def formulas(case):
 
 def prepare(case, inputs):
     """The ways to compute a case, by name: calls without arguments, compiled already."""
+    jax.config.update("jax_enable_x64", case.dtype == "float64")
     if case.recurrent:
         return recurrent_jax.prepare(case, inputs)
-    jax.config.update("jax_enable_x64", case.dtype == "float64")
     arrays = [jnp.asarray(swap_heads(x)) for x in inputs.arguments]
     dcontext = jnp.asarray(swap_heads(inputs.dcontext))
 
