@@ -258,10 +258,9 @@ def _norm(arrays):
     for dtype in (None, np.float64):
         with np.errstate(over="ignore"):
             squares = sum(
-                float(np.einsum("i,i", x, x, dtype=dtype))
+                float(np.einsum("i,i", block, block, dtype=dtype))
                 for array in arrays
-                for (block,) in _blocks(array)
-                for x in [block.reshape(-1)]
+                for (block,) in _blocks(array.reshape(-1))
             )
         if 1e-20 < squares < math.inf:
             break
