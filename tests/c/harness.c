@@ -266,6 +266,17 @@ static void *one_caller(void *data)
     return NULL;
 }
 
+/* Several threads that call at once. */
+static void run_callers(void *(*caller)(void *), void *args)
+{
+    pthread_t callers[CALLERS];
+    for (int k = 0; k < CALLERS; k++)
+        if (pthread_create(&callers[k], NULL, caller, args) != 0)
+            exit(2);
+    for (int k = 0; k < CALLERS; k++)
+        pthread_join(callers[k], NULL);
+}
+
 static void check(const problem *p, int f32)
 {
     call scalar = new_call(p, f32);
@@ -276,13 +287,8 @@ static void check(const problem *p, int f32)
         call alone = new_call(p, f32);
         run(&alone, 1);
         expect_close(attnc_isa_name(isa), p, &alone, &scalar);
-        pthread_t callers[CALLERS];
         caller_args args = {p, &alone, attnc_isa_name(isa)};
-        for (int k = 0; k < CALLERS; k++)
-            if (pthread_create(&callers[k], NULL, one_caller, &args) != 0)
-                exit(2);
-        for (int k = 0; k < CALLERS; k++)
-            pthread_join(callers[k], NULL);
+        run_callers(one_caller, &args);
         free_call(&alone);
     }
     free_call(&scalar);
@@ -560,13 +566,8 @@ static void check_step(const step_problem *p, int f32)
         p->run(p, &alone);
         expect_near(p, attnc_isa_name(isa), &alone, &scalar);
         attnc_set_num_threads(THREADS);
-        pthread_t callers[CALLERS];
         step_caller_args args = {p, &alone, attnc_isa_name(isa)};
-        for (int k = 0; k < CALLERS; k++)
-            if (pthread_create(&callers[k], NULL, one_step_caller, &args) != 0)
-                exit(2);
-        for (int k = 0; k < CALLERS; k++)
-            pthread_join(callers[k], NULL);
+        run_callers(one_step_caller, &args);
         free_arrays(&alone);
     }
     free_arrays(&scalar);
