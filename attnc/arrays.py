@@ -1,13 +1,82 @@
-"""Real arrays that the Python part of the package takes, refused where NumPy would lose something.
+"""What the Python part of the package takes: arrays, integers, numbers; refused where NumPy would
+lose something in silence.
 
 The functions in C have the same checks in csrc/args.c.
 """
 
+import numbers
+import operator
+
 import numpy as np
 
-__all__ = ["computing_dtype", "contiguous", "integer_lengths", "like", "real_array"]
+__all__ = [
+    "boolean_mask",
+    "computing_dtype",
+    "contiguous",
+    "flag",
+    "integer",
+    "integer_array",
+    "integer_lengths",
+    "like",
+    "number",
+    "plain_array",
+    "real_array",
+]
 
 FOREIGN = "torch", "jax", "jaxlib", "autograd"  # their arrays convert silently, and lose gradients
+
+
+# ---- arrays --------------------------------------------------------------------------------------
+
+
+def plain_array(where, name, value):
+    """`value` as an array of whatever dtype.
+
+    Parameters
+    ----------
+    where, name : str
+        What the error text begins with: ``<where>: <name> must ...``.
+    value : array_like
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError
+        If `value` is a tensor of another library or a masked array, alone or in a list, or a list
+        of rows of unequal length.
+    """
+    _refuse(where, name, value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # lists of unequal length end here
+        if not isinstance(value, (list, tuple)):
+            raise
+        raise TypeError(
+            f"{where}: {name} must be an array with rows of equal length "
+            "(array, lengths = attnc.data.pad(rows) makes one)"
+        ) from error
+
+
+def _refuse(where, name, value):
+    """Raise for what np.asarray would convert with a loss."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse(where, name, item)
+        return
+    package = type(value).__module__.partition(".")[0]
+    if package in FOREIGN:
+        raise TypeError(
+            f"{where}: {name} must be a NumPy array, got {type(value).__name__} of {package} "
+            "(convert it first)"
+        )
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{where}: {name} must be a plain array, got a masked array "
+            "(its mask would be lost: pass .data, and the mask as an argument)"
+        )
 
 
 def real_array(where, name, value):
@@ -28,22 +97,72 @@ def real_array(where, name, value):
     TypeError
         If `value` is a tensor of another library, a masked array, or not real.
     """
-    package = type(value).__module__.partition(".")[0]
-    if package in FOREIGN:
-        raise TypeError(
-            f"{where}: {name} must be a NumPy array, got {type(value).__name__} of {package} "
-            "(convert it first)"
-        )
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{where}: {name} must be a plain array, got a masked array "
-            "(its mask would be lost: pass .data, and the mask as an argument)"
-        )
-    array = np.asarray(value)
+    array = plain_array(where, name, value)
     dtype = array.dtype
-    if dtype.kind not in "fiu" and dtype.name != "bfloat16" or dtype.itemsize > 8:
+    if dtype.kind not in "iu" and dtype.name not in ("float16", "float32", "float64", "bfloat16"):
         raise TypeError(f"{where}: {name} must be real, got {dtype}")
     return array
+
+
+def integer_array(where, name, value):
+    """`value` as an array of integers, of whatever integer dtype; an empty list will do.
+
+    Parameters
+    ----------
+    where, name : str
+        What the error text begins with: ``<where>: <name> must ...``.
+    value : array_like of int
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError
+        If `value` is a tensor of another library, a masked array, or not integers.
+    """
+    array = plain_array(where, name, value)
+    if array.dtype.kind in "iu":
+        return array
+    if array.size == 0 and array.dtype == float:  # what NumPy makes of []
+        return array.astype(np.intp)
+    raise TypeError(f"{where}: {name} must be integers, got {array.dtype} (use .astype(int))")
+
+
+def boolean_mask(where, name, value, shape, owner):
+    """`value` as a boolean array of this shape, in which axes of size 1 broadcast.
+
+    Parameters
+    ----------
+    where, name : str
+        What the error text begins with: ``<where>: <name> must ...``.
+    value : array_like of bool
+    shape : tuple of int
+    owner : str
+        The argument whose shape it is, for the error text.
+
+    Returns
+    -------
+    ndarray of bool
+
+    Raises
+    ------
+    TypeError
+        If `value` is a tensor of another library, a masked array, or not boolean.
+    ValueError
+        If its shape does not fit.
+    """
+    mask = plain_array(where, name, value)
+    if mask.dtype != bool and not (mask.size == 0 and mask.dtype == float):
+        raise TypeError(f"{where}: {name} must be boolean, got {mask.dtype} (use .astype(bool))")
+    if mask.ndim != len(shape) or any(
+        n not in (1, size) for n, size in zip(mask.shape, shape, strict=True)
+    ):
+        raise ValueError(
+            f"{where}: {name} must have shape {shape} to match {owner}, got {mask.shape}"
+        )
+    return mask.astype(bool, copy=False)
 
 
 def computing_dtype(arrays):
@@ -118,9 +237,7 @@ def integer_lengths(where, name, lengths, batch, time):
     ValueError
         If their shape does not fit, or one is outside 0..time.
     """
-    array = np.asarray(lengths)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{where}: {name} must be integers, got {array.dtype}")
+    array = integer_array(where, name, lengths)
     if array.shape in ((), (1,)):
         array = np.broadcast_to(array, (batch,))
     if array.shape != (batch,):
@@ -130,3 +247,107 @@ def integer_lengths(where, name, lengths, batch, time):
     if batch and not 0 <= array.min() <= array.max() <= time:
         raise ValueError(f"{where}: {name} must lie in 0..{time}, got {array.min()}..{array.max()}")
     return array.astype(np.intp, copy=False)
+
+
+# ---- single numbers ------------------------------------------------------------------------------
+
+
+def integer(where, name, value, least=None, most=None):
+    """`value` as an int.
+
+    Parameters
+    ----------
+    where, name : str
+        What the error text begins with: ``<where>: <name> must ...``.
+    value : int or NumPy integer
+        Not a bool, and not a float, not even 3.0.
+    least, most : int, optional
+        Its range, ends included.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If `value` is not an integer.
+    ValueError
+        If it is out of range.
+    """
+    rule = "be an integer"
+    if least is not None:
+        rule += f" of at least {least}" if most is None else f" in {least}..{most}"
+    try:
+        if isinstance(value, (bool, np.bool_)):  # Python's is an int
+            raise TypeError
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{where}: {name} must {rule}, got {value!r}") from None
+    if least is not None and result < least or most is not None and result > most:
+        raise ValueError(f"{where}: {name} must {rule}, got {value!r}")
+    return result
+
+
+def number(where, name, value, rule, fits):
+    """`value` as a float.
+
+    Parameters
+    ----------
+    where, name : str
+        What the error text begins with: ``<where>: <name> must ...``.
+    value : float, int, NumPy number or real array without axes
+        Not a bool.
+    rule : str
+        What it must do, such as ``"lie in 0 <= dropout < 1"``.
+    fits : callable
+        Whether a float does that. NaN usually does not.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a real number.
+    ValueError
+        If it does not fit.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real and isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0:
+        dtype = value.dtype
+        real = dtype.kind in "iu" or dtype.name in ("float16", "float32", "float64", "bfloat16")
+        real = real and not isinstance(value, np.ma.MaskedArray)
+    if not real:
+        raise TypeError(f"{where}: {name} must {rule}, got {value!r}")
+    try:
+        result = float(value)
+    except OverflowError:  # an int beyond all floats
+        result = float("inf") if value > 0 else -float("inf")
+    if not fits(result):
+        raise ValueError(f"{where}: {name} must {rule}, got {value!r}")
+    return result
+
+
+def flag(where, name, value):
+    """`value` as a bool.
+
+    Parameters
+    ----------
+    where, name : str
+        What the error text begins with: ``<where>: <name> must ...``.
+    value : bool
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    TypeError
+        If `value` is neither True nor False: a string such as "False" would count as true.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{where}: {name} must be True or False, got {value!r}")
+    return bool(value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections import namedtuple
 
-__all__ = ["Gradients", "register_vjp", "result_type", "vjp"]
+__all__ = ["Gradients", "register_vjp", "require_incoming", "result_type", "vjp"]
 
 _rules = {}  # function -> rule(*arrays, **options) returning (output, pullback)
 
@@ -94,6 +94,28 @@ def result_type(name, fields):
 
     module = sys._getframe(1).f_globals["__name__"]  # as namedtuple does: for pickle
     return type(name, (base,), {"__slots__": (), "__repr__": __repr__, "__module__": module})
+
+
+def require_incoming(where, **incoming):
+    """Refuse a pullback that is called with nothing: its gradients would be zero in silence.
+
+    Parameters
+    ----------
+    where : str
+        The function or layer whose pullback it is.
+    **incoming
+        The incoming gradients by name, None where not given.
+
+    Raises
+    ------
+    TypeError
+        If all are None.
+    """
+    if all(gradient is None for gradient in incoming.values()):
+        raise TypeError(
+            f"{where}: pullback must get {' or '.join(incoming)}, the gradient of the loss with "
+            "respect to that output, got none"
+        )
 
 
 def register_vjp(function, rule):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from attnc.arrays import computing_dtype, contiguous, integer_lengths, like, real_array
+from attnc.arrays import (
+    boolean_mask,
+    computing_dtype,
+    contiguous,
+    integer_lengths,
+    like,
+    real_array,
+)
 from attnc.functional.decoder_run import (
     SCORES,
     Decoder,
@@ -157,17 +164,7 @@ def allowed_keys(where, B, Tk, key_mask, key_lengths):
     """The masks in one, (B, Tk) bool; None where nothing is masked."""
     allowed = np.ones((B, Tk), bool)
     if key_mask is not None:
-        mask = np.asarray(key_mask)
-        if mask.dtype != bool:
-            raise TypeError(
-                f"{where}: key_mask must be boolean, got {mask.dtype} (use .astype(bool))"
-            )
-        if mask.ndim != 2 or any(
-            n not in (1, size) for n, size in zip(mask.shape, (B, Tk), strict=True)
-        ):
-            raise ValueError(
-                f"{where}: key_mask must have shape ({B}, {Tk}) to match memory, got {mask.shape}"
-            )
+        mask = boolean_mask(where, "key_mask", key_mask, (B, Tk), "memory")
         allowed &= mask
     if key_lengths is not None:
         lengths = integer_lengths(where, "key_lengths", key_lengths, B, Tk)
