@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 
 from attnc import _core
+from attnc.arrays import integer
 
 __all__ = ["get_num_threads", "set_num_threads"]
 
 
 def get_num_threads():
-    """The number of threads that a call may use.
+    """The number of threads that a call of this thread may use.
 
     Returns
     -------
     int
-        At the start the smallest of the processors this process may run on, its CPU quota and
+        Inside a block of `set_num_threads` its number, else the default of the process. That is at
+        the start the smallest of the processors this process may run on, its CPU quota and
         ``OMP_NUM_THREADS``, or ``ATTNC_NUM_THREADS`` where that is set.
     """
     return _core.get_num_threads()
 
 
+# The numbers that calls have set, the default of the process last. A call stays in the list for as
+# long as it, or an earlier one, may still turn out to open a block.
+_calls = []
+_lock = threading.RLock()  # a collection of garbage may come in between and call __del__
+_inside = threading.local()  # limits: what each block that this thread is in found there
+
+
 class set_num_threads:  # a function to its users; the class is what makes `with` work
     """Set the number of threads that a call may use, for good or inside a ``with`` block.
+
+    The plain call sets the default of the whole process. A ``with`` block holds for the thread that
+    runs it and for no other; inside it a plain call changes the default, which this thread comes
+    back to at the end of the block.
 
     Parameters
     ----------
@@ -44,21 +58,33 @@ class set_num_threads:  # a function to its users; the class is what makes `with
     """
 
     def __init__(self, n):
-        self._before = _core.get_num_threads()
-        if isinstance(n, bool) or not hasattr(n, "__index__"):
-            raise TypeError(
-                f"set_num_threads: n must be an integer in 1..{_core.MAX_THREADS}, got {n!r}"
-            )
-        _core.set_num_threads(n)
+        n = integer("set_num_threads", "n", n, 1, _core.MAX_THREADS)
+        self._call = [n]  # a list, to be told from the same number of another call
+        with _lock:
+            _calls.append(self._call)
+            _core.set_num_threads(n)
 
     def __enter__(self):
+        with _lock:  # it was no plain call: the default is what it would be without it
+            _calls[:] = [call for call in _calls if call is not self._call]
+            _core.set_num_threads(*_calls[-1])
+        before = _core.set_thread_limit(*self._call)
+        _inside.limits = [*getattr(_inside, "limits", ()), before]
         return self
 
     def __exit__(self, *exception):
-        _core.set_num_threads(self._before)
+        _core.set_thread_limit(_inside.limits.pop())
+
+    def __del__(self):
+        # Nobody can make a block of it any more: what was set before it does not come back.
+        with _lock:
+            for index, call in enumerate(_calls):
+                if call is getattr(self, "_call", None):
+                    del _calls[:index]
+                    break
 
     def __repr__(self):
-        return f"set_num_threads({_core.get_num_threads()})"
+        return f"set_num_threads({self._call[0]})"
 
 
 def _cpu_quota():
@@ -100,7 +126,7 @@ def _configure(environment):
                 f"ATTNC_NUM_THREADS must be an integer in 1..{_core.MAX_THREADS}, got {own!r}"
             )
         threads = int(own)
-    _core.set_num_threads(max(1, min(threads, _core.MAX_THREADS)))
+    set_num_threads(max(1, min(threads, _core.MAX_THREADS)))
 
     isa = environment.get("ATTNC_ISA", "")
     if isa:

@@ -38,18 +38,34 @@ static PyObject *get_num_threads(PyObject *module, PyObject *none)
     return PyLong_FromLong(attnc_get_num_threads());
 }
 
+/* An integer in least..ATTNC_MAX_THREADS, or -1 with an error. */
+static int thread_count(PyObject *number, int least)
+{
+    long threads = PyLong_AsLong(number);
+    if (threads == -1 && PyErr_Occurred())
+        return -1;
+    if (threads >= least && threads <= ATTNC_MAX_THREADS)
+        return (int)threads;
+    PyErr_Format(PyExc_ValueError, "set_num_threads: n must be an integer in 1..%d, got %ld",
+                 ATTNC_MAX_THREADS, threads);
+    return -1;
+}
+
 static PyObject *set_num_threads(PyObject *module, PyObject *number)
 {
     (void)module;
-    long threads = PyLong_AsLong(number);
-    if (threads == -1 && PyErr_Occurred())
+    const int threads = thread_count(number, 1);
+    if (threads < 0)
         return NULL;
-    if (threads < 1 || threads > ATTNC_MAX_THREADS)
-        return PyErr_Format(PyExc_ValueError,
-                            "set_num_threads: n must be an integer in 1..%d, got %ld",
-                            ATTNC_MAX_THREADS, threads);
-    attnc_set_num_threads((int)threads);
+    attnc_set_num_threads(threads);
     Py_RETURN_NONE;
+}
+
+static PyObject *set_thread_limit(PyObject *module, PyObject *number)
+{
+    (void)module;
+    const int threads = thread_count(number, 0);
+    return threads < 0 ? NULL : PyLong_FromLong(attnc_set_thread_limit(threads));
 }
 
 static PyObject *isa_names(PyObject *module, PyObject *none)
@@ -157,6 +173,7 @@ static PyMethodDef methods[] = {
     ATTNC_FAST("recurrent_backward", attnc_recurrent_backward),
     {"get_num_threads", get_num_threads, METH_NOARGS, NULL},
     {"set_num_threads", set_num_threads, METH_O, NULL},
+    {"set_thread_limit", set_thread_limit, METH_O, NULL},
     {"isa_names", isa_names, METH_NOARGS, NULL},
     {"get_isa", get_isa, METH_NOARGS, NULL},
     {"set_isa", set_isa, METH_O, NULL},

@@ -14,7 +14,8 @@ static const double WORK_PER_THREAD = 1e6;
  * one after the other, and waking up takes longer than a small one. */
 static const long SPIN_NANOSECONDS = 50000;
 
-static atomic_int wanted_threads = 1;
+static atomic_int wanted_threads = 1;  /* of the process */
+static _Thread_local int thread_limit; /* of the calling thread; 0: none */
 
 /* The call that the workers help with. */
 typedef struct {
@@ -50,8 +51,17 @@ static share next_of[ATTNC_MAX_THREADS];
 static atomic_int sleepers;
 static atomic_int caller_sleeps;
 
-int attnc_get_num_threads(void) { return atomic_load(&wanted_threads); }
+int attnc_get_num_threads(void)
+{
+    return thread_limit ? thread_limit : atomic_load(&wanted_threads);
+}
 void attnc_set_num_threads(int threads) { atomic_store(&wanted_threads, threads); }
+int attnc_set_thread_limit(int threads)
+{
+    const int before = thread_limit;
+    thread_limit = threads;
+    return before;
+}
 
 int attnc_threads_for(ptrdiff_t tasks, double work)
 {

@@ -6,7 +6,7 @@
  * deadlock. Which thread runs a task never matters to its result (kernels.h).
  *
  * defines: attnc_parallel_for, attnc_threads_for, attnc_get_num_threads, attnc_set_num_threads,
- *          ATTNC_MAX_THREADS
+ *          attnc_set_thread_limit, ATTNC_MAX_THREADS
  */
 #ifndef ATTNC_POOL_H
 #define ATTNC_POOL_H
@@ -22,8 +22,11 @@ void attnc_parallel_for(attnc_kernel_fn kernel, const void *args, ptrdiff_t task
 /* How many threads are worth it for `tasks` tasks of `work` multiply-adds in all. */
 int attnc_threads_for(ptrdiff_t tasks, double work);
 
-/* The number of threads calls may use, 1 .. ATTNC_MAX_THREADS. */
+/* The number of threads that calls of this thread may use, 1 .. ATTNC_MAX_THREADS: the limit of the
+ * thread where it has one, else the default of the process, which attnc_set_num_threads sets. */
 int attnc_get_num_threads(void);
 void attnc_set_num_threads(int threads);
+/* Sets the limit of the calling thread, 0: none. Returns the one before. */
+int attnc_set_thread_limit(int threads);
 
 #endif

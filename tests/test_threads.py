@@ -1,6 +1,7 @@
 """Threads: the same bits for any number of them, alone or in company; callers, forks, settings."""
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -107,8 +108,51 @@ def test_set_num_threads_stays_or_ends_with_its_block(threads):
     assert attnc.get_num_threads() == 3
 
 
+def test_a_block_holds_for_its_thread_alone(threads):
+    """Blocks of many threads, opened and closed in any order, with plain calls among them."""
+    attnc.set_num_threads(3)
+    barrier = threading.Barrier(8)
+
+    def caller(n):
+        seen = []
+        for k in range(50):
+            barrier.wait()
+            with attnc.set_num_threads(n):
+                seen.append(attnc.get_num_threads() == n)
+                if n == 1 and k == 20:
+                    attnc.set_num_threads(9)
+                with attnc.set_num_threads(n + 20):
+                    seen.append(attnc.get_num_threads() == n + 20)
+                seen.append(attnc.get_num_threads() == n)
+        return all(seen)
+
+    with ThreadPoolExecutor(8) as callers:
+        assert all(callers.map(caller, range(1, 9)))
+    assert attnc.get_num_threads() == 9
+
+
+def test_one_object_for_many_blocks(threads):
+    attnc.set_num_threads(3)
+    one = attnc.set_num_threads(1)
+    with one:
+        with one:
+            pass
+        assert attnc.get_num_threads() == 1
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(attnc.get_num_threads).result() == 3
+    assert attnc.get_num_threads() == 3 and repr(one) == "set_num_threads(1)"
+
+
 @pytest.mark.parametrize(
-    ("n", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)]
+    ("n", "error"),
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (1.5, TypeError),
+        ("2", TypeError),
+        (True, TypeError),
+        (2**70, ValueError),
+    ],
 )
 def test_set_num_threads_refuses(n, error):
     before = attnc.get_num_threads()
