@@ -6,6 +6,21 @@ Training: `attnc.losses`, `attnc.optim`, `attnc.data`. For teaching: `stages`, p
 `attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
 """
 
+try:
+    from attnc import _core  # noqa: F401
+except ImportError as error:
+    import pathlib
+
+    here = pathlib.Path(__file__).parent
+    if any(here.glob("_core.*.so")) or any(here.glob("_core.*.pyd")):
+        raise
+    # Python looks into the folder that it is started in first, and finds the sources there even
+    # where attnc is installed.
+    raise ImportError(
+        f"attnc: the sources in {here.parent} are not built: start Python in another folder to use "
+        "an installed attnc, or build them here with: pip install --editable ."
+    ) from error
+
 from attnc import data, functional, gradients, layers, losses, optim, plot, reference
 from attnc.functional.attention import *  # noqa: F403
 from attnc.gradients import vjp
@@ -31,3 +46,7 @@ __all__ = [
     "stages",
     "vjp",
 ]
+
+
+def __dir__():  # completion offers what is public
+    return [*__all__, "__version__", "__doc__", "__file__", "__name__", "__path__"]

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import pathlib
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 
+import numpy as np
 import pytest
 from checks import python
 
@@ -35,6 +37,23 @@ def test_the_oldest_python_is_the_same_everywhere():
 def test_all_is_there_once():
     assert len(set(attnc.__all__)) == len(attnc.__all__)
     assert all(hasattr(attnc, name) for name in attnc.__all__)
+
+
+def test_completion_offers_what_is_public():
+    assert {name for name in dir(attnc) if not name.startswith("__")} == set(attnc.__all__)
+
+
+def test_sources_that_are_not_built_say_so(tmp_path):
+    """The first thing after `pip install .`: Python, started in the checkout, finds the sources."""
+    shutil.copytree(PACKAGE, tmp_path / "attnc", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
+    command = [sys.executable, "-S", "-c", "import attnc"]  # -S: without an editable installation
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(np.__file__).parents[1])}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
+    )
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"ImportError: attnc: the sources in {tmp_path} are not built: ")
+    assert last.endswith("pip install --editable .")
 
 
 def test_import_needs_numpy_alone():
