@@ -194,7 +194,8 @@ def contiguous(array, dtype):
     -------
     ndarray
     """
-    return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED", "ENSUREARRAY"))
+    with np.errstate(under="ignore"):  # what is too small for the type is 0 there, or subnormal
+        return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED", "ENSUREARRAY"))
 
 
 def like(gradient, argument):
@@ -213,7 +214,8 @@ def like(gradient, argument):
     dtype = getattr(argument, "dtype", None)
     if dtype is None or dtype == gradient.dtype or dtype.kind != "f" and dtype.name != "bfloat16":
         return gradient
-    return gradient.astype(dtype.newbyteorder("="))
+    with np.errstate(under="ignore"):
+        return gradient.astype(dtype.newbyteorder("="))
 
 
 def integer_lengths(where, name, lengths, batch, time):

@@ -3,6 +3,7 @@
 
 #include "dispatch.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
@@ -158,6 +159,32 @@ static int is_masked_array(PyObject *object)
     return PyObject_HasAttrString(object, "_mask") && PyObject_HasAttrString(object, "fill_value");
 }
 
+/* What NumPy would convert with a loss, alone or as an item of a list. */
+static int refuse_lossy(const attnc_call *c, const char *name, PyObject *object)
+{
+    if (PyArray_CheckExact(object) || PyFloat_CheckExact(object) || PyLong_CheckExact(object))
+        return 0;
+    if (PyList_Check(object) || PyTuple_Check(object)) {
+        if (Py_EnterRecursiveCall(" in a list of lists"))
+            return -1;
+        int failed = 0;
+        for (Py_ssize_t k = 0; !failed && k < PySequence_Size(object); k++) {
+            PyObject *item = PySequence_GetItem(object, k);
+            failed = !item || refuse_lossy(c, name, item) < 0;
+            Py_XDECREF(item);
+        }
+        Py_LeaveRecursiveCall();
+        return failed ? -1 : 0;
+    }
+    if (is_masked_array(object))
+        return attnc_fail(
+            c, PyExc_TypeError,
+            "%s must be a plain array, got a masked array, whose mask would be lost; pass its "
+            "data (%s.data) and say what may be attended to with mask= or key_mask=",
+            name, name);
+    return refuse_foreign(c, name, object);
+}
+
 /* The object as an array of whatever dtype, or NULL with an error. */
 static PyArrayObject *as_array(const attnc_call *c, const char *name, PyObject *object)
 {
@@ -169,15 +196,7 @@ static PyArrayObject *as_array(const attnc_call *c, const char *name, PyObject *
         attnc_fail(c, PyExc_TypeError, "%s must be an array, got None", name);
         return NULL;
     }
-    if (is_masked_array(object)) {
-        attnc_fail(
-            c, PyExc_TypeError,
-            "%s must be a plain array, got a masked array, whose mask would be lost; pass its "
-            "data (%s.data) and say what may be attended to with mask= or key_mask=",
-            name, name);
-        return NULL;
-    }
-    if (refuse_foreign(c, name, object) < 0)
+    if (refuse_lossy(c, name, object) < 0)
         return NULL;
     PyObject *array = PyArray_FROM_O(object);
     if (!array) {
@@ -185,11 +204,20 @@ static PyArrayObject *as_array(const attnc_call *c, const char *name, PyObject *
         if (PyErr_ExceptionMatches(PyExc_ValueError)) {
             PyErr_Clear();
             attnc_fail(c, PyExc_TypeError,
-                       "%s must be an array of numbers with rows of equal length", name);
+                       "%s must be an array of numbers with rows of equal length; "
+                       "array, lengths = attnc.data.pad(rows) makes one",
+                       name);
         }
         return NULL;
     }
     return (PyArrayObject *)array;
+}
+
+/* What NumPy makes of an empty list: float64, though it could as well be integers or booleans. */
+static int is_empty_list(PyArrayObject *array, PyObject *object)
+{
+    return (PyObject *)array != object && PyArray_SIZE(array) == 0 &&
+           PyArray_TYPE(array) == NPY_DOUBLE;
 }
 
 static int is_bfloat16(PyArray_Descr *dtype)
@@ -254,10 +282,10 @@ static int fail_got(const attnc_call *c, PyObject *exception, const char *rule, 
     return attnc_fail(c, exception, "%s, got %R", rule, object);
 }
 
-/* A Python or NumPy real scalar. */
+/* A Python or NumPy real scalar. A bool is none, though Python's is an int. */
 static int read_number(const attnc_call *c, const char *rule, PyObject *object, double *value)
 {
-    if (PyFloat_Check(object) || PyLong_Check(object) ||
+    if (PyFloat_Check(object) || (PyLong_Check(object) && !PyBool_Check(object)) ||
         (PyArray_IsScalar(object, Number) && !PyArray_IsScalar(object, ComplexFloating))) {
         *value = PyFloat_AsDouble(object);
         if (!(*value == -1 && PyErr_Occurred()))
@@ -312,8 +340,11 @@ int attnc_read_scale(attnc_call *c, PyObject *object, int default_is_rsqrt)
         c->scale_value = NAN; /* until D is known */
         return 0;
     }
-    if (!PyArray_Check(object))
-        return read_number(c, rule, object, &c->scale_value);
+    if (!PyArray_Check(object)) {
+        if (read_number(c, rule, object, &c->scale_value) < 0)
+            return -1;
+        return isfinite(c->scale_value) ? 0 : fail_got(c, PyExc_ValueError, rule, object);
+    }
     if (PyArray_NDIM((PyArrayObject *)object) == 0)
         return attnc_read(c, &c->scale, "scale", object);
     PyObject *shape = shape_of((PyArrayObject *)object);
@@ -414,18 +445,56 @@ static int rows_are_readable(PyArrayObject *array)
     return 1;
 }
 
+static PyObject *converted(PyArrayObject *array, int type)
+{
+    return PyArray_FROMANY((PyObject *)array, type, 0, 0,
+                           NPY_ARRAY_ALIGNED | NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_FORCECAST |
+                               NPY_ARRAY_ENSUREARRAY);
+}
+
+/* The same where numpy.errstate(under="raise") refused it: what is too small for the type is 0 in
+ * it, or subnormal, and that is no error. */
+static PyObject *converted_despite_underflow(PyArrayObject *array, int type)
+{
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    PyObject *errstate = numpy ? PyObject_GetAttrString(numpy, "errstate") : NULL;
+    PyObject *none = PyTuple_New(0), *under = Py_BuildValue("{ss}", "under", "ignore");
+    PyObject *block = errstate && none && under ? PyObject_Call(errstate, none, under) : NULL;
+    PyObject *entered = block ? PyObject_CallMethod(block, "__enter__", NULL) : NULL;
+    PyObject *result = entered ? converted(array, type) : NULL;
+    if (entered) {
+        PyObject *kind, *value, *traceback; /* of an overflow, which stays an error */
+        PyErr_Fetch(&kind, &value, &traceback);
+        PyObject *left = PyObject_CallMethod(block, "__exit__", "OOO", Py_None, Py_None, Py_None);
+        if (kind)
+            PyErr_Restore(kind, value, traceback);
+        else if (!left)
+            Py_CLEAR(result);
+        Py_XDECREF(left);
+    }
+    Py_XDECREF(numpy);
+    Py_XDECREF(errstate);
+    Py_XDECREF(none);
+    Py_XDECREF(under);
+    Py_XDECREF(block);
+    Py_XDECREF(entered);
+    return result;
+}
+
 static int convert_operand(attnc_call *c, attnc_operand *operand)
 {
     int type = computing_type(c);
     if (!operand->array)
         return 0;
     if (!is_native(operand->array, type)) {
-        PyObject *converted = PyArray_FROMANY((PyObject *)operand->array, type, 0, 0,
-                                              NPY_ARRAY_ALIGNED | NPY_ARRAY_NOTSWAPPED |
-                                                  NPY_ARRAY_FORCECAST | NPY_ARRAY_ENSUREARRAY);
-        if (!converted)
+        PyObject *native = converted(operand->array, type);
+        if (!native && PyErr_ExceptionMatches(PyExc_FloatingPointError)) {
+            PyErr_Clear();
+            native = converted_despite_underflow(operand->array, type);
+        }
+        if (!native)
             return -1;
-        ATTNC_REPLACE(operand->array, (PyArrayObject *)converted);
+        ATTNC_REPLACE(operand->array, (PyArrayObject *)native);
     }
     return rows_are_readable(operand->array) ? 0 : attnc_make_contiguous(operand);
 }
@@ -439,6 +508,38 @@ int attnc_make_contiguous(attnc_operand *operand)
         return -1;
     ATTNC_REPLACE(operand->array, (PyArrayObject *)copy);
     return 0;
+}
+
+/* A constant as the kernels use it must be a number of the computing dtype that leaves room for what
+ * it is multiplied with; one that became infinite or subnormal would make rows NaN or wrong. */
+static int check_range(const attnc_call *c, const char *name, double value, const char *range,
+                       double least, double most)
+{
+    if (value == 0 || (fabs(value) >= least && fabs(value) <= most))
+        return 0;
+    PyObject *got = PyFloat_FromDouble(value);
+    if (got)
+        attnc_fail(c, PyExc_ValueError,
+                   "%s must be 0 or of a magnitude in %s to be computed in %s, "
+                   "got %R%s",
+                   name, range, c->f32 ? "float32" : "float64", got,
+                   c->f32 && isfinite(value) ? "; float64 arrays allow more" : "");
+    Py_XDECREF(got);
+    return -1;
+}
+
+static int check_constants(const attnc_call *c)
+{
+    /* The scale multiplies the query before the key does, the cap's inverse the scores. */
+    const double scale = c->scale.array || isnan(c->scale_value) ? 1 : c->scale_value;
+    if (c->f32)
+        return check_range(c, "scale", scale, "1e-30..1e30", 1e-30, 1e30) < 0
+                   ? -1
+                   : check_range(c, "softcap", c->a.softcap, "1.2e-38..8.5e37", FLT_MIN,
+                                 1 / (double)FLT_MIN);
+    return check_range(c, "scale", scale, "1e-300..1e300", 1e-300, 1e300) < 0
+               ? -1
+               : check_range(c, "softcap", c->a.softcap, "2.3e-308..4.4e307", DBL_MIN, 1 / DBL_MIN);
 }
 
 int attnc_convert(attnc_call *c)
@@ -474,6 +575,8 @@ int attnc_convert(attnc_call *c)
     if (c->scale.array)
         c->scale_value = c->f32 ? *(float *)PyArray_DATA(c->scale.array)
                                 : *(double *)PyArray_DATA(c->scale.array);
+    if (check_constants(c) < 0)
+        return -1;
     c->kernels = attnc_kernels_for(c->f32);
     return 0;
 }
@@ -730,7 +833,7 @@ static int read_bool_mask(attnc_call *c, const char *name, PyObject *object, int
     *kept = array;
     if (!array)
         return -1;
-    if (PyArray_TYPE(array) != NPY_BOOL)
+    if (PyArray_TYPE(array) != NPY_BOOL && !is_empty_list(array, object))
         return attnc_fail(c, PyExc_TypeError,
                           "%s must be boolean (True: may be attended to), got dtype %S; write "
                           "%s.astype(bool), or pass what is to be added to the scores as bias=",
@@ -755,7 +858,7 @@ static int read_integers(attnc_call *c, const char *name, PyObject *object, ptrd
     *kept = array;
     if (!array)
         return -1;
-    if (!PyTypeNum_ISINTEGER(PyArray_TYPE(array)))
+    if (!PyTypeNum_ISINTEGER(PyArray_TYPE(array)) && !is_empty_list(array, object))
         return attnc_fail(c, PyExc_TypeError,
                           "%s must be an integer or an array of integers, got dtype %S", name,
                           PyArray_DESCR(array));

@@ -92,3 +92,62 @@ PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int ze
     Py_DECREF(before);
     return (PyArrayObject *)array;
 }
+
+/* ---- half precision ---- */
+
+/* The 16 bits of a float32 that bfloat16 keeps, rounded to nearest, ties to even. */
+static uint16_t bfloat16_of(uint32_t bits, int *overflow)
+{
+    if ((bits & 0x7fffffff) > 0x7f800000) /* NaN: quiet, with its sign */
+        return (uint16_t)((bits >> 16 & 0x8000) | 0x7fc0);
+    const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+    *overflow |= (rounded & 0x7f800000) == 0x7f800000 && (bits & 0x7f800000) != 0x7f800000;
+    return (uint16_t)(rounded >> 16);
+}
+
+/* A float32 as float16, rounded to nearest, ties to even. */
+static uint16_t float16_of(uint32_t bits, int *overflow)
+{
+    const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+    if (size > 0x7f800000) /* NaN */
+        return (uint16_t)(sign | 0x7e00);
+    if (size >= 0x477ff000) { /* 65520 and above round to infinity */
+        *overflow |= size != 0x7f800000;
+        return (uint16_t)(sign | 0x7c00);
+    }
+    if (size >= 0x38800000) { /* 2^-14 and above: normal numbers, 13 bits go */
+        const uint32_t rebased = size - ((127 - 15) << 23);
+        return (uint16_t)(sign | (rebased + 0xfff + (rebased >> 13 & 1)) >> 13);
+    }
+    if (size < 0x33000000) /* below 2^-25: 0 */
+        return (uint16_t)sign;
+    /* subnormal: the mantissa, with its leading 1, in units of 2^-24 */
+    const int shift = 126 - (int)(size >> 23); /* 14 .. 24 */
+    const uint32_t mantissa = (size & 0x7fffff) | 0x800000, half = 1u << (shift - 1);
+    const uint32_t kept = mantissa >> shift, rest = mantissa & (2 * half - 1);
+    return (uint16_t)(sign | (kept + (rest > half || (rest == half && (kept & 1)))));
+}
+
+PyObject *attnc_narrowed(PyArrayObject *array, PyArray_Descr *dtype)
+{
+    if (dtype->type_num == PyArray_TYPE(array))
+        return Py_NewRef((PyObject *)array);
+    const int half = dtype->type_num == NPY_HALF;
+    int overflow = 0;
+    if (PyArray_TYPE(array) == NPY_FLOAT && PyArray_IS_C_CONTIGUOUS(array) &&
+        PyDataType_ELSIZE(dtype) == 2) {
+        Py_INCREF((PyObject *)dtype); /* the new array steals it */
+        PyObject *result = PyArray_Empty(PyArray_NDIM(array), PyArray_DIMS(array), dtype, 0);
+        if (!result)
+            return NULL;
+        const uint32_t *from = PyArray_DATA(array);
+        uint16_t *to = PyArray_DATA((PyArrayObject *)result);
+        for (npy_intp k = 0; k < PyArray_SIZE(array); k++)
+            to[k] = half ? float16_of(from[k], &overflow) : bfloat16_of(from[k], &overflow);
+        if (!overflow)
+            return result;
+        Py_DECREF(result); /* NumPy warns of numbers that become infinite, or raises */
+    }
+    Py_INCREF((PyObject *)dtype);
+    return PyArray_CastToType(array, dtype, 0);
+}

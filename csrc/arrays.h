@@ -5,7 +5,7 @@
  * the memory that scratch.c keeps, through NumPy's own interface for that (NEP 49): they own their
  * data like any other.
  *
- * defines: attnc_arrays_init, attnc_new_array
+ * defines: attnc_arrays_init, attnc_new_array, attnc_narrowed
  */
 #ifndef ATTNC_ARRAYS_H
 #define ATTNC_ARRAYS_H
@@ -17,5 +17,9 @@ int attnc_arrays_init(void);
 
 /* C-contiguous, zeroed or not filled; or NULL with an error. */
 PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int zeroed);
+
+/* A new reference: the array itself if it is of that dtype, else its numbers in it; or NULL. Floats
+ * become float16 or bfloat16 without a word on underflow, whatever numpy.errstate says. */
+PyObject *attnc_narrowed(PyArrayObject *array, PyArray_Descr *dtype);
 
 #endif

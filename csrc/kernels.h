@@ -158,7 +158,7 @@ typedef struct {
 typedef struct {
     void *out;  /* (rows, D) */
     void *norm; /* (rows) */
-    attnc_view x;
+    attnc_view x;    /* backward: or none; read where the norm is no normal number */
     attnc_lead lead; /* of x itself */
     ptrdiff_t T, D;
     const void *dout; /* backward: (rows, D), may be `out` */

@@ -176,21 +176,19 @@ static int run_forward(attnc_call *c, int save)
 /* A new reference to the array in the dtype of the results. */
 static PyObject *in_output_dtype(const attnc_call *c, PyArrayObject *array)
 {
-    if (!c->output || c->output->type_num == real_type(c)) {
-        Py_INCREF((PyObject *)array);
-        return (PyObject *)array;
-    }
-    Py_INCREF((PyObject *)c->output); /* the cast steals it */
-    return PyArray_CastToType(array, c->output, 0);
+    if (!c->output)
+        return Py_NewRef((PyObject *)array);
+    return attnc_narrowed(array, c->output);
 }
 
 static PyObject *forward_result(const attnc_call *c)
 {
     PyObject *context = NULL, *weights = NULL, *lse = NULL, *result = NULL;
     if (!(context = in_output_dtype(c, c->context)) ||
-        (c->weights && !(weights = in_output_dtype(c, c->weights))) ||
-        (c->lse && !(lse = in_output_dtype(c, c->lse))))
+        (c->weights && !(weights = in_output_dtype(c, c->weights))))
         goto done;
+    /* The lse stays in the computing dtype: rounded to a half it could not be merged. */
+    lse = c->lse ? Py_NewRef((PyObject *)c->lse) : NULL;
     if (c->stats) {
         PyObject *saved = PyTuple_Pack(3, c->saved_context ? (PyObject *)c->saved_context : Py_None,
                                        (PyObject *)c->stats,
@@ -303,7 +301,7 @@ void *attnc_want(attnc_call *c, attnc_gradients *g, const attnc_operand *operand
 }
 
 /* The gradients as a tuple, each in its argument's dtype, None where there is no argument. */
-static PyObject *gradients_result(const attnc_call *c, attnc_gradients *g)
+static PyObject *gradients_result(attnc_gradients *g)
 {
     PyObject *result = PyTuple_New(g->count);
     for (int k = 0; result && k < g->count; k++) {
@@ -311,10 +309,8 @@ static PyObject *gradients_result(const attnc_call *c, attnc_gradients *g)
         PyObject *gradient = Py_NewRef(Py_None);
         if (g->list[k].array) {
             ATTNC_REPLACE(gradient, Py_NewRef((PyObject *)g->list[k].array));
-            if (operand->dtype && operand->dtype->type_num != real_type(c)) {
-                Py_INCREF((PyObject *)operand->dtype); /* the cast steals it */
-                ATTNC_REPLACE(gradient, PyArray_CastToType(g->list[k].array, operand->dtype, 0));
-            }
+            if (operand->dtype)
+                ATTNC_REPLACE(gradient, attnc_narrowed(g->list[k].array, operand->dtype));
         }
         if (!gradient || PyTuple_SetItem(result, k, gradient) < 0)
             Py_CLEAR(result);
@@ -550,7 +546,7 @@ PyObject *attnc_backward(const attnc_mechanism *m, PyObject *const *args, Py_ssi
         return NULL;
     if (m->read(&c, args + BACKWARD_FIRST) == 0 && read_backward(&c, args) == 0 &&
         m->prepare(&c) == 0 && m->backward(&c, &g) == 0)
-        result = gradients_result(&c, &g);
+        result = gradients_result(&g);
     for (int k = 0; k < g.count; k++)
         Py_XDECREF((PyObject *)g.list[k].array);
     call_end(&c);

@@ -253,6 +253,7 @@ static void run_normalize(const attnc_loop *l, const team *team, const attnc_ope
     n.x.lead[0] = o->x.row;
     if (o->kind == ATTNC_NORMALIZE_BACK) {
         n.dout = n.x.data;
+        n.x.data = NULL;
         n.unit = at_step(l, &o->unit, t);
     }
     run_tasks(team,

@@ -2,8 +2,11 @@
 
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
+from arrays import FUNCTIONS, inputs
+from checks import assert_same
 
 import attnc
 
@@ -67,8 +70,13 @@ ARRAYS = [
     (ones(2, 3, 4, dtype=np.longdouble), f"{REAL} dtype {np.dtype(np.longdouble)}"),
     (ones(2, 3, 4).astype("datetime64[s]"), f"{REAL} dtype datetime64[s]"),
     ([["a", "b"]], f"{REAL} dtype <U1"),
-    ([[1.0, 2.0], [3.0]], "must be an array of numbers with rows of equal length"),
+    (
+        [[1.0, 2.0], [3.0]],
+        "must be an array of numbers with rows of equal length; "
+        "array, lengths = attnc.data.pad(rows) makes one",
+    ),
     (np.ma.ones((2, 3, 4)), MASKED),
+    ([np.ma.ones((3, 4)), np.ones((3, 4))], MASKED),  # NumPy's own conversion drops these masks too
 ]
 
 
@@ -326,6 +334,26 @@ def test_unknown_and_missing_arguments(name):
         function(*RIGHT[name].values(), None)
 
 
+NUMBERS = {"softcap": True, "dropout": False, "scale": True}
+
+
+@pytest.mark.parametrize("option", NUMBERS)
+def test_a_bool_is_no_number(option):
+    with pytest.raises(
+        TypeError, match=f"^dot_product_attention: {option} must .*got (True|False)$"
+    ):
+        attnc.dot_product_attention(**QKV, **{option: NUMBERS[option]})
+
+
+@pytest.mark.parametrize("lengths", [{"key_lengths": []}, {"causal": True, "causal_offset": []}])
+def test_empty_lists_for_an_empty_batch(lengths):
+    """NumPy makes float64 of [], which holds no lengths that are not integers."""
+    empty = ones(0, 5, 4)
+    assert attnc.dot_product_attention(empty, empty, empty, **lengths).shape == (0, 5, 4)
+    with pytest.raises(TypeError, match="must be an integer or an array of integers, got dtype"):
+        attnc.dot_product_attention(empty, empty, empty, key_lengths=np.zeros(0))
+
+
 FOREIGN = [("torch", "a PyTorch tensor"), ("jax.numpy", "a JAX array")]
 
 
@@ -339,6 +367,37 @@ def test_tensors_of_other_libraries(module, what):
         f"key must be a NumPy array, got {what}; pass np.asarray(key), or call the function of the"
         f" same name in attnc.{module.partition('.')[0]}",
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_errstate_changes_nothing(name, dtype, rng):
+    """numpy.errstate is about NumPy's arithmetic; numbers that round to 0 are no fault in ours."""
+    arrays, own = inputs(name, rng)
+    least = -1 if name == "cosine_attention" else -20  # small vectors have large gradients
+    arrays = [(x * 10.0 ** rng.uniform(least, 1, x.shape)).astype(dtype) for x in arrays]
+    own = {option: x.astype(dtype) for option, x in own.items()}
+
+    def both():
+        output, pullback = attnc.vjp(getattr(attnc, name), *arrays, **own, return_lse=True)
+        d = np.full(output.context.shape, 1e-3)
+        d[..., 0] = 1e-300  # 0 in float32
+        return output, vars(pullback(d, dlse=output.lse))
+
+    expected = both()
+    with np.errstate(all="raise"):
+        got = both()
+    assert_same(got, expected)
+    assert got[0].lse.dtype == np.result_type(dtype, np.float32)
+
+
+def test_what_overflows_half_precision_is_said_as_numpy_says_it():
+    arrays = np.ones((1, 1), np.float16), np.full((1, 1), 60000, np.float16)
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        context = attnc.attend(*arrays, dropout=0.5, rng=1)
+    assert context in (np.inf, 0)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        attnc.attend(*arrays, dropout=0.5, rng=1)
 
 
 def test_a_failed_call_leaves_nothing_behind():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from arrays import FUNCTIONS, inputs
-from checks import EVERYTHING, check, evaluate, incoming
+from checks import EVERYTHING, check, error, evaluate, incoming
 
 import attnc
 
@@ -96,3 +96,66 @@ def test_no_overflow_on_the_way(dtype, isa):
     output = attnc.attend(scores, np.eye(3, dtype=dtype), **EVERYTHING)
     np.testing.assert_array_equal(output.weights, [[0.5, 0, 0.5]])
     np.testing.assert_array_equal(output.lse, [most])
+
+
+# ---- Options at the ends of the range ------------------------------------------------------------
+
+LEAST = {np.float32: 1.2e-38, np.float64: 2.3e-308}
+MOST = {np.float32: 8.5e37, np.float64: 4.4e307}
+
+
+@pytest.mark.parametrize("ends", [LEAST, MOST], ids=["least", "most"])
+def test_softcap_at_the_ends_of_the_range(ends, dtype, isa, rng):
+    check("attend", inputs("attend", rng, dtype)[0], {"softcap": ends[dtype]}, rng)
+
+
+@pytest.mark.parametrize("softcap", [1e-39, 1e38, 1e39, 1e300, 5e-324, 1e308])
+def test_softcap_beyond_the_range(softcap, dtype, isa):
+    """In float32 it would be infinite, or its inverse would: refused, where it would give NaN."""
+    arrays = np.ones((2, 3), dtype), np.ones((3, 4), dtype)
+    if LEAST[dtype] <= softcap <= MOST[dtype]:
+        np.testing.assert_array_equal(attnc.attend(*arrays, softcap=softcap), 1)
+        return
+    name = np.dtype(dtype).name
+    with pytest.raises(ValueError, match=f"^attend: softcap must be .* computed in {name}, got"):
+        attnc.attend(*arrays, softcap=softcap)
+
+
+@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scale_at_the_ends_of_the_range(name, sign, dtype, isa, rng):
+    least, most = (1e-30, 1e30) if dtype == np.float32 else (1e-300, 1e300)
+    (query, key, value), _ = inputs(name, rng, dtype)
+    keys = key if name == "cosine_attention" else key / dtype(most)
+    check(name, (query, keys, value), {"scale": sign * most}, rng)
+    check(name, (query, key, value), {"scale": sign * least}, rng)
+    for scale in (1.1 * most, 0.9 * least, np.inf, np.nan):
+        with pytest.raises(ValueError, match=f"^{name}: scale must .* got"):
+            getattr(attnc, name)(query, key, value, scale=sign * scale)
+
+
+# ---- Cosines of vectors whose squares are beyond the range ---------------------------------------
+
+
+@pytest.mark.parametrize("exponent", [-146, -140, -126, -70, 70, 124, 125, -1070, -600, 600, 1021])
+def test_cosine_sees_no_size(exponent, dtype, isa, rng):
+    """Times a power of 2 the scores stay the same to the last bit, and gradients are divided by it.
+
+    Close to 0 numbers lose bits, so the vectors have few.
+    """
+    info = np.finfo(dtype)
+    if not info.minexp - info.nmant + 3 <= exponent <= info.maxexp - 3:
+        pytest.skip("beyond this dtype")
+    query, key = rng.integers(-3, 4, (2, 5, 8)).astype(dtype)
+    value = rng.standard_normal((5, 2)).astype(dtype)
+    expected, pullback = attnc.vjp(attnc.cosine_attention, query, key, value)
+    power = dtype(2.0) ** exponent
+    got, pullback_of_scaled = attnc.vjp(attnc.cosine_attention, query * power, key, value)
+    np.testing.assert_array_equal(got, expected)
+    small = dtype(2.0) ** min(0, exponent + info.maxexp - 8)  # so that no gradient overflows
+    dcontext = small * rng.standard_normal(got.shape).astype(dtype)
+    wanted, found = pullback(dcontext).query, pullback_of_scaled(dcontext).query
+    with np.errstate(under="ignore"):
+        assert error(found, wanted / power) <= 4 * info.eps * abs(wanted / power).max() + (
+            info.smallest_subnormal
+        )

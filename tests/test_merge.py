@@ -1,5 +1,6 @@
 """merge_attention: attention over split keys, merged, is attention over all keys."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from arrays import FUNCTIONS, inputs
@@ -110,11 +111,56 @@ def test_nan_reaches_its_query_alone(rng):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_dtypes(dtype):
-    contexts, lses = [np.ones((2, 3), dtype)] * 2, [np.zeros(2, dtype)] * 2
+    """The context has the dtype of the contexts; an lse is never rounded to half precision."""
+    wide = np.result_type(dtype, np.float32)
+    contexts, lses = [np.ones((2, 3), dtype)] * 2, [np.zeros(2, wide)] * 2
     output, pullback = attnc.vjp(attnc.merge_attention, contexts, lses, return_lse=True)
     gradients = pullback(output.context, dlse=output.lse)
-    for array in (*output, *gradients.contexts, *gradients.lses):
-        assert array.dtype == dtype and array.flags.c_contiguous
+    for array, expected in (
+        (output.context, dtype),
+        (output.lse, wide),
+        *((gradient, dtype) for gradient in gradients.contexts),
+        *((gradient, wide) for gradient in gradients.lses),
+    ):
+        assert array.dtype == expected and array.flags.c_contiguous
+
+
+HALVES = [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
+
+
+@pytest.mark.parametrize("half", HALVES, ids=str)
+def test_parts_in_half_precision_are_as_exact_as_all_at_once(half, rng):
+    query, key, value = (
+        (scale * rng.standard_normal((64, 64))).astype(half) for scale in (8, 1, 1)
+    )
+    exact = attnc.dot_product_attention(*(x.astype(float) for x in (query, key, value)))
+    at_once = attnc.dot_product_attention(query, key, value)
+    cuts = (slice(0, 10), slice(10, 40), slice(40, 64))
+    parts = [attnc.dot_product_attention(query, key[s], value[s], return_lse=True) for s in cuts]
+    assert all(part.lse.dtype == np.float32 and part.context.dtype == half for part in parts)
+    merged, lse = attnc.merge_attention(
+        [part.context for part in parts], [part.lse for part in parts], return_lse=True
+    )
+    assert merged.dtype == half and lse.dtype == np.float32
+    # Each part was rounded once more than the whole.
+    assert error(merged.astype(float), exact) <= 2 * error(at_once.astype(float), exact)
+
+
+def test_scores_beyond_float16():
+    query, key = np.full((1, 4), 200, np.float16), np.array([[200] * 4, [199] * 4], np.float16)
+    value = np.array([[1], [3]], np.float16)
+    parts = [
+        attnc.dot_product_attention(query, key[[s]], value[[s]], scale=1, return_lse=True)
+        for s in (0, 1)
+    ]
+    merged = attnc.merge_attention([p.context for p in parts], [p.lse for p in parts])
+    np.testing.assert_array_equal(merged, [[1]])
+
+
+def test_nothing_comes_in():
+    _, pullback = attnc.vjp(attnc.merge_attention, [ONE], [ONE[:, 0]], return_lse=True)
+    with pytest.raises(TypeError, match="^merge_attention: pullback must get dcontext or dlse"):
+        pullback()
 
 
 ONE = np.ones((2, 3))

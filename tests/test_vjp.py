@@ -63,10 +63,14 @@ def test_named_outputs(name, flags, rng):
 @pytest.mark.parametrize("given", SOME_D, ids=lambda given: "+".join(given) or "nothing")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_some_incoming_gradients(name, given, isa, rng):
-    """Those that are missing count as 0."""
+    """Those that are missing count as 0; but with none at all something was forgotten."""
     arrays, own = inputs(name, rng)
     own |= {**options("everything", rng), **EVERYTHING}
     output, pullback = attnc.vjp(getattr(attnc, name), *arrays, **own)
+    if not given:
+        with pytest.raises(TypeError, match=f"^{name}: pullback must get dcontext or .* got none"):
+            pullback()
+        return
     d = incoming(rng, output)
     d = {field: d[field] for field in given}
     _, expected = reference.vjp(getattr(reference, name), *arrays, **own)
@@ -79,7 +83,8 @@ def test_pullback_takes_dcontext_first(rng):
     context, pullback = attnc.vjp(attnc.dot_product_attention, *arrays)
     dcontext = rng.standard_normal(context.shape)
     assert_same(pullback(dcontext), pullback(dcontext=dcontext))
-    assert_same(pullback(None), pullback(np.zeros_like(context)))
+    with pytest.raises(TypeError, match="pullback must get dcontext"):
+        pullback(None)
     with pytest.raises(TypeError):
         pullback(dcontext, None)
 

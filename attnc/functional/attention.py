@@ -27,7 +27,7 @@ import numpy as np
 
 from attnc import _core
 from attnc.arrays import like, real_array
-from attnc.gradients import _gradients, register_vjp, result_type, vjp
+from attnc.gradients import _gradients, register_vjp, require_incoming, result_type, vjp
 
 __all__ = [
     "additive_attention",
@@ -91,7 +91,8 @@ rng : None, int or numpy.random.Generator, optional
     of threads.
 return_weights, return_lse : bool, default False
     Return the weights ``(..., Tq, Tk)``, before dropout, or the natural logarithm of the sum of
-    the exponentials of each query's scores, ``(..., Tq)``, as well.
+    the exponentials of each query's scores, ``(..., Tq)``, as well. The lse of float16 and
+    bfloat16 arrays is float32: rounded, it could not be merged.
 
 Returns
 -------
@@ -506,6 +507,7 @@ def _register(function, required, optional):
     """
     forward = getattr(_core, function.__name__)
     backward = getattr(_core, function.__name__ + "_backward")
+    name = function.__name__
     defaults = function.__kwdefaults__
     no_options = tuple(defaults.values())
     count = len(required)
@@ -515,7 +517,7 @@ def _register(function, required, optional):
         bound = inspect.signature(function).bind(*arrays, **options)  # raises as a call would
         bound.apply_defaults()
         values = bound.arguments
-        return [values.pop(name) for name in required], values
+        return [values.pop(array) for array in required], values
 
     def rule(*arrays, **options):
         if options or len(arrays) != count:
@@ -530,11 +532,13 @@ def _register(function, required, optional):
         context, weights, lse, saved = forward(*arguments, True)
 
         def pullback(dcontext=None, *, dweights=None, dlse=None):
+            if dcontext is None:
+                require_incoming(name, dcontext=dcontext, dweights=dweights, dlse=dlse)
             gradients = backward(saved, dcontext, dweights, dlse, *arguments)
             if options:  # None: not given, or not a real array
                 gradients_by_name = {
-                    name: gradient
-                    for name, gradient in zip(names, gradients, strict=True)
+                    array: gradient
+                    for array, gradient in zip(names, gradients, strict=True)
                     if gradient is not None
                 }
             else:
@@ -580,7 +584,8 @@ def merge_attention(contexts, lses, *, return_lse=False):
     context : ndarray
         ``(..., Tq, Dv)``; with `return_lse` the named tuple ``(context, lse)``. A set in which a
         query may attend to nothing (lse ``-inf``) counts for nothing; if that is so in every set,
-        the context is 0 and the lse ``-inf``.
+        the context is 0 and the lse ``-inf``. The context has the dtype of the contexts, the lse
+        at least float32.
 
     Raises
     ------
@@ -624,9 +629,12 @@ def _merge_vjp(contexts, lses, *, return_lse=False):
     # A set without keys is not read; and a mask, not its lse, says so: NaN there has no effect.
     output, back = vjp(attend, scores, values, mask=scores != -np.inf, return_lse=return_lse)
     context = (output.context if return_lse else output)[..., 0, :]
+    # The lses, which may be wider, count for what it is computed in, not for what it is stored in.
+    context = like(context, np.empty(0, np.result_type(*contexts)))
     lse = output.lse[..., 0] if return_lse else None
 
     def pullback(dcontext=None, *, dlse=None):
+        require_incoming("merge_attention", dcontext=dcontext, dlse=dlse)
         if dcontext is not None:
             dcontext = _incoming("dcontext", dcontext, context)[..., None, :]
         if dlse is not None and lse is not None:
