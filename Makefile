@@ -17,7 +17,7 @@ comma = ,
 run = $(VENV)/bin/python
 pip = $(run) -m pip install --quiet --disable-pip-version-check
 python = $(notdir $(PYTHON))
-sources = $(wildcard csrc/*.c csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.inc) setup.py pyproject.toml
+sources = $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.inc) setup.py pyproject.toml
 
 help:
 	@echo 'make demo    train a translator (about a minute) and draw what it looked at'
@@ -66,8 +66,7 @@ asan: $(VENV)/test
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc \
 	    $(abspath $(run)) -m pytest -n auto $(unsuited) $(ARGS)
 
-harness = $(wildcard csrc/targets/*.c) csrc/dispatch.c csrc/pool.c csrc/scratch.c csrc/steps.c \
-    tests/c/harness.c
+harness = $(wildcard csrc/targets/*.c csrc/engine/*.c) tests/c/harness.c
 strict = -std=c11 -Wall -Wextra -Werror -ffp-contract=off -pthread
 
 # Its shadow memory collides with random addresses on some kernels; not all containers allow to ask

@@ -28,7 +28,12 @@ extra = os.environ.get("ATTNC_CFLAGS", "").split()  # e.g. -Werror, sanitizers, 
 
 core = Extension(
     "attnc._core",
-    sources=sorted(glob("csrc/targets/*.c")) + sorted(glob("csrc/*.c")),
+    sources=[
+        # The kernels first: they take the longest to compile.
+        *sorted(glob("csrc/targets/*.c")),
+        *sorted(glob("csrc/engine/*.c")),
+        *sorted(glob("csrc/python/*.c")),
+    ],
     depends=sorted(glob("csrc/*.h") + glob("csrc/*/*.h") + glob("csrc/*/*.inc")),
     include_dirs=[numpy.get_include()],
     define_macros=macros,

@@ -1,7 +1,7 @@
 """The private module in C: what attnc.functional and attnc.threads call.
 
 Everything is positional, and nothing has a default. The functions check and convert what they are
-given (csrc/args.c), so real arrays may be of any kind that `numpy.asarray` takes.
+given (csrc/python/args.c), so real arrays may be of any kind that `numpy.asarray` takes.
 
 ``<function>`` takes its arrays, the options that all functions share, and `save`. It returns the
 context, or a tuple of what was asked for; with `save` the tuple (context, weights, lse, saved),

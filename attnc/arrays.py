@@ -1,7 +1,7 @@
 """What the Python part of the package takes: arrays, integers, numbers; refused where NumPy would
 lose something in silence.
 
-The functions in C have the same checks in csrc/args.c.
+The functions in C have the same checks in csrc/python/args.c.
 """
 
 import numbers

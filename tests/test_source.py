@@ -8,9 +8,17 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 C = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in {".c", ".h", ".inc"})
 KERNELS = [path for path in C if path.parent.name == "kernels"]
-# What a plain C program could use.
-PLAIN = [path for path in C if path.parent.name in {"kernels", "simd", "targets"}]
-PLAIN += [path for path in C if path.stem in {"kernels", "pool", "scratch", "steps", "dispatch"}]
+# What a plain C program could use: all but the glue to Python.
+PLAIN = [path for path in C if path.parent.name != "python"]
+# The storeys, and what each may include of the others: arrows point one way.
+STOREYS = {
+    "python": {"python", "engine", "kernels.h"},
+    "engine": {"engine", "kernels.h"},
+    "targets": {"targets", "kernels", "simd", "kernels.h"},
+    "kernels": {"kernels", "kernels.h"},
+    "simd": {"simd"},
+    "kernels.h": set(),
+}
 
 FOLDERS = ("attnc", "benchmarks", "csrc", "docs", "examples", "tests", ".ci")
 SUFFIXES = {".c", ".h", ".inc", ".ipynb", ".md", ".py", ".pyi", ".toml"}
@@ -58,6 +66,17 @@ def test_one_call_without_the_gil(path):
 @pytest.mark.parametrize("path", [path for path in C if path.stem != "scratch"], ids=name)
 def test_memory_comes_from_scratch(path):
     assert not lines_with(r"\b(malloc|calloc|realloc|aligned_alloc|alloca|free)\b", code(path))
+
+
+@pytest.mark.parametrize("path", C, ids=name)
+def test_arrows_point_one_way(path):
+    def storey(path):
+        return path.relative_to(ROOT / "csrc").parts[0]
+
+    included = re.findall(r'#include "([^"]+)"', path.read_text(encoding="utf-8"))
+    found = {storey((path.parent / header).resolve()) for header in included}
+    assert storey(path) in STOREYS, f"{name(path)} is in no storey"
+    assert found <= STOREYS[storey(path)]
 
 
 @pytest.mark.parametrize("path", PLAIN, ids=name)

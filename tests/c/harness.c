@@ -6,10 +6,10 @@
  * tsan`), and for machines that are emulated (`make emulate`).
  */
 #define _POSIX_C_SOURCE 200809L
-#include "../../csrc/dispatch.h"
-#include "../../csrc/pool.h"
-#include "../../csrc/scratch.h"
-#include "../../csrc/steps.h"
+#include "../../csrc/engine/dispatch.h"
+#include "../../csrc/engine/pool.h"
+#include "../../csrc/engine/scratch.h"
+#include "../../csrc/engine/steps.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -168,7 +168,7 @@ static void free_call(call *c)
 
 static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 
-/* Forward and backward, as csrc/run.c does. */
+/* Forward and backward, as csrc/python/run.c does. */
 static void run(call *c, int threads)
 {
     const attnc_kernels *k = attnc_kernels_for(c->f32);
@@ -430,7 +430,7 @@ static void run_layer(const step_problem *p, arrays *all)
         exit(2);
 }
 
-/* As csrc/run.c does. */
+/* As csrc/python/run.c does. */
 static void run_loss(const step_problem *p, arrays *all)
 {
     const attnc_kernels *k = attnc_kernels_for(all->f32);

@@ -7,9 +7,9 @@
 #include "ops.h"
 
 #include "arrays.h"
-#include "dispatch.h"
-#include "pool.h"
-#include "scratch.h"
+#include "../engine/dispatch.h"
+#include "../engine/pool.h"
+#include "../engine/scratch.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* args: see args.h. */
 #include "args.h"
 
-#include "dispatch.h"
+#include "../engine/dispatch.h"
 
 #include <float.h>
 #include <math.h>
@@ -510,8 +510,8 @@ int attnc_make_contiguous(attnc_operand *operand)
     return 0;
 }
 
-/* A constant as the kernels use it must be a number of the computing dtype that leaves room for what
- * it is multiplied with; one that became infinite or subnormal would make rows NaN or wrong. */
+/* A constant must be a number of the computing dtype that leaves room for what the kernels multiply
+ * it with; one that became infinite or subnormal would make rows NaN or wrong. */
 static int check_range(const attnc_call *c, const char *name, double value, const char *range,
                        double least, double most)
 {

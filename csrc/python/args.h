@@ -16,7 +16,7 @@
 #endif
 #include <numpy/arrayobject.h>
 
-#include "kernels.h"
+#include "../kernels.h"
 
 /* slot = value, a new reference, which may be NULL; the old one is dropped. */
 #define ATTNC_REPLACE(slot, value)                                                                 \

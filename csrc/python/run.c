@@ -2,8 +2,8 @@
 #include "run.h"
 
 #include "arrays.h"
-#include "pool.h"
-#include "scratch.h"
+#include "../engine/pool.h"
+#include "../engine/scratch.h"
 
 #include <math.h>
 #include <string.h>

@@ -12,7 +12,7 @@
 #ifndef ATTNC_STEPS_H
 #define ATTNC_STEPS_H
 
-#include "kernels.h"
+#include "../kernels.h"
 
 enum { ATTNC_MAX_SWEEPS = 2 };
 

@@ -1,7 +1,7 @@
 /* arrays: see arrays.h. */
 #include "arrays.h"
 
-#include "scratch.h"
+#include "../engine/scratch.h"
 
 #include <string.h>
 

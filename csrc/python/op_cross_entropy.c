@@ -2,7 +2,7 @@
 #include "ops.h"
 
 #include "arrays.h"
-#include "dispatch.h"
+#include "../engine/dispatch.h"
 
 /* logits (rows, classes), targets (rows) int64, smoothing: what both passes begin with. */
 static int read_arguments(PyObject *const *args, attnc_cross_entropy *c, attnc_call *call)

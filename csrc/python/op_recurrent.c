@@ -4,10 +4,10 @@
 #include "ops.h"
 
 #include "arrays.h"
-#include "dispatch.h"
-#include "pool.h"
-#include "scratch.h"
-#include "steps.h"
+#include "../engine/dispatch.h"
+#include "../engine/pool.h"
+#include "../engine/scratch.h"
+#include "../engine/steps.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
 #ifndef ATTNC_DISPATCH_H
 #define ATTNC_DISPATCH_H
 
-#include "kernels.h"
+#include "../kernels.h"
 
 /* The kernels in force for float (f32) or double. */
 const attnc_kernels *attnc_kernels_for(int f32);

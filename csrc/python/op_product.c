@@ -4,7 +4,7 @@
 #include "ops.h"
 
 #include "arrays.h"
-#include "dispatch.h"
+#include "../engine/dispatch.h"
 
 /* A matrix as the kernels see it; -1 unless its strides are whole elements. */
 static int read_matrix(PyObject *object, int type, PyArrayObject **matrix, ptrdiff_t *row,

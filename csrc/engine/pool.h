@@ -11,7 +11,7 @@
 #ifndef ATTNC_POOL_H
 #define ATTNC_POOL_H
 
-#include "kernels.h"
+#include "../kernels.h"
 
 enum { ATTNC_MAX_THREADS = 256 };
 
