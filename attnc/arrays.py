@@ -65,6 +65,8 @@ def plain_array(where, name, value):
 def _refuse(where, name, value):
     """Raise for what np.asarray would convert with a loss."""
     if isinstance(value, (list, tuple)):
+        if set(map(type, value)) <= {int, float, bool}:  # as most are: seen at once
+            return
         for item in value:
             _refuse(where, name, item)
         return
@@ -84,6 +86,8 @@ def _refuse(where, name, value):
 def _refuse_bools(where, name, value):
     """Raise for bools among the numbers of a list, which np.asarray makes 0 and 1."""
     if isinstance(value, (list, tuple)):
+        if set(map(type, value)) <= {int, float}:
+            return
         for item in value:
             _refuse_bools(where, name, item)
     elif isinstance(value, (bool, np.bool_, np.ndarray)) and np.asarray(value).dtype.kind == "b":

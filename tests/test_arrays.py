@@ -101,7 +101,7 @@ def test_generator():
         *(True, np.True_, 1.0, np.float32(1), "1", [1, 2], np.array([1, 2]), {}, 1j),
         *(np.ma.array(1), np.ma.masked, np.random.RandomState(1), np.random.PCG64(1), np.random),
     ],
-    ids=repr,
+    ids=lambda wrong: type(wrong).__name__,
 )
 def test_generator_refuses(wrong):
     with pytest.raises(TypeError, match="^f: rng must be None, an integer or a numpy.random.Gen"):
