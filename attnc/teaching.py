@@ -4,11 +4,14 @@ The functions of `attnc.functional` are fused: scores and weights never exist as
 do, computed by the formulas of `attnc.reference`, to be looked at.
 """
 
+import copy
 import html
 
 import numpy as np
 
 from attnc import functional, reference
+from attnc.arrays import real_array
+from attnc.gradients import require_incoming
 
 __all__ = ["stages"]
 
@@ -30,7 +33,7 @@ def stages(function, *arrays, **options):
         `attnc.dot_product_attention`, `attnc.multiplicative_attention`,
         `attnc.additive_attention`, `attnc.cosine_attention` or `attnc.attend`.
     *arrays
-        The arrays of `function`, as in a call of it.
+        The arrays of `function`, as in a call of it. They are copied.
     **options
         The options of `function`, as in a call of it. The ``return_`` flags change nothing here.
 
@@ -72,33 +75,56 @@ def stages(function, *arrays, **options):
            [-0.19661193,  0.19661193]])
     """
     name = getattr(function, "__name__", None)
-    if name not in _SCORE or getattr(functional, name) is not function:
-        known = ", ".join(_SCORE)
-        shown = name or type(function).__name__
-        raise TypeError(f"stages: function must be one of {known}, got {shown}")
+    if not isinstance(name, str) or name not in _SCORE or getattr(functional, name) is not function:
+        raise TypeError(_unknown(function))
     options = {**options, "return_weights": False, "return_lse": False}
-    if options.get("dropout"):
-        options["rng"] = functional.attention._dropout_key(options.get("rng"))
+    dropout, rng = options.get("dropout", 0.0), options.pop("rng", None)
+    if np.ndim(dropout) == 0 and dropout:  # the key itself from here on
+        options["rng"] = functional.attention._dropout_key(rng)
     context = function(*arrays, **options)  # all checks are there, and the dtype of the result
     # float16 and bfloat16 are computed in float32
     dtype = np.float64 if context.dtype == np.float64 else np.float32
-    _, pullback = reference.vjp(getattr(reference, name), *arrays, **options, dtype=dtype)
-    return Stages(name, pullback, options)
+    return Stages(name, *copy.deepcopy((arrays, options)), dtype)
+
+
+def _unknown(function):
+    """What to pass for a function that `stages` does not take."""
+    inner = getattr(function, "func", function)  # of functools.partial
+    name = function if isinstance(function, str) else getattr(inner, "__name__", None)
+    owner = getattr(function, "__self__", function)  # of a method
+    owner = owner if isinstance(owner, type) else type(owner)
+    if isinstance(name, str) and name in _SCORE:
+        shown = repr(name) if inner is name else f"{type(function).__name__} {name}"
+        shown += f" of {inner.__module__}" if hasattr(inner, "__module__") else ""
+        fix = f"pass attnc.{name}" + ("" if inner is function else ", and the options to stages")
+    elif hasattr(owner, "_vjp"):
+        shown = f"the layer {owner.__name__}"
+        used = getattr(getattr(owner, "_function", None), "__name__", None)
+        used = f"attnc.{used}" if used else "the attention function that it calls, if any"
+        fix = f"pass {used}, with the arrays and parameters that the layer calls it with"
+    else:
+        shown, fix = name or owner.__name__, "attnc.attend takes scores of your own"
+    return f"stages: function must be one of {', '.join(_SCORE)}, got {shown} ({fix})"
 
 
 class _Table:
     """Arrays by name, each with a formula, that print as a table."""
 
     def __init__(self, title, entries):
-        self._title = title
-        self._formulas = {name: formula for name, (formula, _) in entries.items()}
+        set_attribute = super().__setattr__
+        set_attribute("_title", title)
+        set_attribute("_formulas", {name: formula for name, (formula, _) in entries.items()})
         for name, (_, array) in entries.items():
-            setattr(self, name, array)
+            set_attribute(name, np.array(array))
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"{name} of {self._title} cannot be set: it is what was computed")
 
     def _rows(self):
         for name, formula in self._formulas.items():
             yield name, formula, getattr(self, name)
 
+    @np.errstate(all="ignore")
     def __repr__(self):
         rows = list(self._rows())
         name_width = max(len(name) for name, _, _ in rows)
@@ -113,6 +139,7 @@ class _Table:
             lines.append("    " + text)
         return "\n".join(lines)
 
+    @np.errstate(all="ignore")
     def _repr_html_(self):
         rows = "".join(
             f"<tr><th style='text-align:left;vertical-align:top'>{name}</th>"
@@ -125,6 +152,9 @@ class _Table:
 
 class Stages(_Table):
     """The stages of one call, each an array over all leading axes, in the computing dtype.
+
+    The arrays are copies: what is written into them changes neither the gradients nor the inputs.
+    Can be copied and pickled.
 
     Attributes
     ----------
@@ -140,7 +170,8 @@ class Stages(_Table):
         ``(..., Tq, Dv)``.
     """
 
-    def __init__(self, name, pullback, options):
+    def __init__(self, name, arrays, options, dtype):
+        _, pullback = reference.vjp(getattr(reference, name), *arrays, **options, dtype=dtype)
         cap = options.get("softcap")
         bias = options.get("bias") is not None
         entries = {
@@ -157,7 +188,12 @@ class Stages(_Table):
             f"Stages of {name}",
             {stage: (text, pullback.stages[stage]) for stage, text in entries.items()},
         )
-        self._name, self._pullback, self._cap = name, pullback, cap
+        vars(self).update(
+            _name=name, _pullback=pullback, _cap=cap, _call=(name, arrays, options, dtype)
+        )
+
+    def __reduce__(self):
+        return Stages, self._call
 
     def gradients(self, dcontext=None, *, dweights=None, dlse=None):
         """The gradient at every stage and of every argument.
@@ -180,19 +216,25 @@ class Stages(_Table):
 
         Raises
         ------
+        TypeError
+            If no gradient is given, or one is not an array of real numbers.
         ValueError
             If a gradient has not the shape of its stage.
         """
-        given = {"dcontext": dcontext, "dweights": dweights, "dlse": dlse}
+        require_incoming("gradients", dcontext=dcontext, dweights=dweights, dlse=dlse)
         shapes = {
             "dcontext": self.context.shape,
             "dweights": self.weights.shape,
             "dlse": self.weights.shape[:-1],
         }
+        given = {"dcontext": dcontext, "dweights": dweights, "dlse": dlse}
         for name, gradient in given.items():
-            if gradient is not None and np.shape(gradient) != shapes[name]:
+            if gradient is None:
+                continue
+            given[name] = real_array("gradients", name, gradient)
+            if given[name].shape != shapes[name]:
                 raise ValueError(
-                    f"gradients: {name} must have shape {shapes[name]}, got {np.shape(gradient)}"
+                    f"gradients: {name} must have shape {shapes[name]}, got {given[name].shape}"
                 )
         at = self._pullback.stage_gradients(**given)
         slope = "dcapped (1 - tanh(s_ij / softcap)^2)" if self._cap else "dcapped"

@@ -516,3 +516,316 @@ LINEAR_ERRORS = {
 @pytest.mark.parametrize("name", LINEAR_ERRORS)
 def test_errors_of_the_output_layer(name):
     check_error(linear_cross_entropy, *LINEAR_ERRORS[name])
+
+
+# ---- The ends of the range -----------------------------------------------------------------------
+
+
+def exact(x, target, smoothing):
+    """Loss and gradient of one row in long double, summed without NaN where one is infinite."""
+    x = np.asarray(x).astype(np.longdouble)
+    q = np.full(x.shape, np.longdouble(smoothing) / x.size)
+    q[target] += 1 - np.longdouble(smoothing)
+    with np.errstate(all="ignore"):
+        p = np.exp(x - x.max())
+        logs = x - x.max() - np.log(p.sum())
+        return (q[q > 0] * -logs[q > 0]).sum(), p / p.sum() - q
+
+
+FAR = {
+    "large": [1e38, -1e38, 3e38, -3e38, 0],
+    "all large": [3e38] * 5,
+    "all small": [-3e38] * 5,
+    "subnormal": [1e-45, -1e-45, 0, 2e-40, -3e-42],
+    "forbidden": [-np.inf, 1, 2, -np.inf, 3],
+    "forbidden and large": [-np.inf, 3e38, -3e38, 1, 2],
+    "one allowed": [-np.inf] * 4 + [5],
+    "one class": [3.5],
+    "one large class": [-3e38],
+    "zeros": [0.0, -0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("name", FAR)
+def test_far_logits(name, smoothing, dtype, isa):
+    x = np.array(FAR[name], dtype)
+    for target in range(x.size):
+        loss, gradient = exact(x, target, smoothing)
+        with np.errstate(all="ignore"):  # no plain formula survives here: the floor is all
+            naive = np.asarray(loss).astype(dtype)
+        with np.errstate(all="raise"):
+            got, dgot = run(x, np.array(target), label_smoothing=smoothing)
+        assert_close_like_naive(got, naive.astype(wider(dtype)), naive)
+        assert_close_like_naive(dgot, gradient, gradient.astype(dtype), 1.0)
+        assert not dgot[np.isneginf(x) & (np.arange(x.size) != target)].any() or smoothing
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_far_logits_of_float64(smoothing, isa):
+    """Their differences overflow, and the sums of losses, where the result does not."""
+    x = np.array([[1e308, -1e308, 0, 0], [1.7e308, -1.7e308, 1, 2]])
+    scaled = x / 2**1000
+    for target in ([0, 0], [2, 2], [3, 0]):
+        loss = softmax_cross_entropy(x, np.array(target), label_smoothing=smoothing)
+        q = np.full(x.shape, smoothing / 4)
+        q[[0, 1], target] += 1 - smoothing
+        expected = (q * (scaled.max(1, keepdims=True) - scaled)).sum() / 2 * 2.0**1000
+        assert loss == pytest.approx(expected, rel=1e-14)
+    rows = np.full((1000, 2), [0, 1.5e308])
+    assert softmax_cross_entropy(rows, np.zeros(1000, int)) == pytest.approx(1.5e308, rel=1e-14)
+
+
+def test_a_forbidden_target_and_smoothing_over_a_forbidden_class(dtype, isa):
+    x = np.array([[0, 0, -np.inf]], dtype)
+    loss, gradient = run(x, np.array([2]))
+    assert loss == np.inf
+    assert_same(gradient, np.array([[0.5, 0.5, -1]], dtype))
+    loss, gradient = run(x, np.array([0]), label_smoothing=0.375)
+    assert loss == np.inf
+    assert_same(gradient, np.array([[0.5 - 0.75, 0.5 - 0.125, -0.125]], dtype))
+
+
+def test_a_logit_of_infinity_is_nan(dtype, isa, rng):
+    logits, targets = problem(rng, dtype, 18, 21)
+    _, expected = run(logits, targets)
+    for column in (targets[3], (targets[3] + 1) % 21):
+        x = logits.copy()
+        x[3, column] = np.inf
+        loss, gradient = run(x, targets)
+        assert np.isnan(loss) and np.isnan(gradient[3]).all()
+        assert_same(np.delete(gradient, 3, 0), np.delete(expected, 3, 0))
+
+
+@pytest.mark.parametrize("dloss", [0.0, 1e300, -1e300, 3e38, 1e39, 1e-40, 1e-300])
+def test_dloss_beyond_the_dtype(dloss, dtype, isa):
+    x = np.array([[-np.inf, 0, -2000, 1, -90], [1, 2, 3, 4, 5], [1, 1, 1, 1, 1]], dtype)
+    targets = np.array([3, 4, 0])
+    with np.errstate(all="raise"):
+        _, gradient = run(x, targets, dloss, ignore_index=0)
+    expected = np.zeros((3, 5), np.longdouble)
+    for r in (0, 1):
+        expected[r] = exact(x[r], targets[r], 0.0)[1] * (np.longdouble(dloss) / 2)
+    with np.errstate(all="ignore"):
+        expected = expected.astype(dtype)
+    far = np.isinf(expected)
+    assert_same(gradient[far], expected[far])
+    floor = FLOOR * np.finfo(dtype).eps * min(abs(dloss), float(np.finfo(dtype).max))
+    error = np.abs(gradient[~far] - expected[~far]).max()
+    assert error <= floor + np.finfo(dtype).smallest_subnormal
+    assert not gradient[2].any()
+
+
+@pytest.mark.parametrize("dloss", [np.inf, -np.inf, np.nan])
+def test_a_dloss_that_is_not_finite(dloss, dtype, isa):
+    x = np.array([[1, 2, 3], [4, 5, 6]], dtype)
+    _, gradient = run(x, np.array([2, 0]), dloss, ignore_index=0)
+    assert_same(gradient[0], np.array([dloss, dloss, -dloss], dtype))
+    assert_same(gradient[1], np.zeros(3, dtype))
+    _, pullback = attnc.vjp(linear_cross_entropy, x, np.eye(3, dtype=dtype), [2, 0], ignore_index=0)
+    assert_same(pullback(dloss).x[1], np.zeros(3, dtype))
+    assert_same(pullback(dloss).weight[0], np.array([dloss, dloss, -dloss], dtype))
+    _, pullback = attnc.vjp(linear_cross_entropy, x, np.eye(3, dtype=dtype), [0, 0], ignore_index=0)
+    assert not pullback(dloss).weight.any() and not pullback(dloss).x.any()
+
+
+@pytest.mark.parametrize("dloss", [1e300, -1e39, 1e-40])
+def test_dloss_beyond_the_dtype_of_the_output_layer(dloss, rng):
+    x, weight, targets, bias = linear_problem(rng, np.float32, 6)
+    bias[3], targets[0] = -np.inf, 2
+    options = {"bias": bias, "ignore_index": 2}
+    with np.errstate(all="raise"):
+        _, pullback = attnc.vjp(linear_cross_entropy, x, weight, targets, **options)
+        gradients = vars(pullback(dloss))
+    wide = [array.astype(np.float64) for array in (x, weight)]
+    options["bias"] = bias.astype(np.float64)
+    _, pullback = attnc.vjp(linear_cross_entropy, *wide, targets, **options)
+    for name, expected in vars(pullback(dloss)).items():
+        with np.errstate(all="ignore"):
+            assert_same(gradients[name], expected.astype(np.float32))
+    assert not gradients["x"][0].any()
+
+
+def test_settings_for_errors_change_nothing(dtype, rng):
+    x = np.array([[1e4, -6e4, 3], [-np.inf, np.inf, 1], [np.nan, 1, 2], [1e-7, 0, 1]])
+    with np.errstate(all="ignore"):
+        half = x.astype(np.float16)
+    for logits in (x.astype(dtype), half):
+        results = []
+        for setting in ("ignore", "raise"):
+            with np.errstate(all=setting):
+                loss, pullback = attnc.vjp(softmax_cross_entropy, logits, [0, 1, 2, 0])
+                linear, back = attnc.vjp(
+                    linear_cross_entropy,
+                    logits,
+                    np.eye(3, dtype=dtype),
+                    [0, 1, 2, 0],
+                    bias=logits[1],
+                )
+                results.append(
+                    [loss, linear]
+                    + [pullback(d).logits for d in (1.0, 1e30, 1e300, 1e-30)]
+                    + [vars(back(d)) for d in (1.0, 1e30, 1e300, 1e-30)]
+                )
+        assert_same(results[1], results[0])
+
+
+def test_sums_over_very_many_targets():
+    """float32 added one by one is off by 1e-2 here."""
+    n = 1_000_000
+    x, targets = np.ones((n, 1), np.float32), np.zeros(n, np.int8)
+    loss, pullback = attnc.vjp(
+        linear_cross_entropy, x, np.zeros((1, 2), np.float32), targets, bias=np.zeros(2, np.float32)
+    )
+    assert loss == np.float32(np.log(2))
+    np.testing.assert_allclose(pullback().bias, [-0.5, 0.5], rtol=4e-6)
+    logits = np.zeros((n, 2), np.float32)
+    assert softmax_cross_entropy(logits, targets) == np.float32(np.log(2))
+
+
+# ---- dloss ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[softmax_cross_entropy, linear_cross_entropy], ids=lambda f: f.__name__)
+def loss_function(request):
+    """Both losses, of the same arguments: logits = x @ I."""
+    if request.param is softmax_cross_entropy:
+        return request.param.__name__, softmax_cross_entropy
+
+    def linear(x, targets, **options):
+        return linear_cross_entropy(x, np.eye(np.shape(x)[-1]), targets, **options)
+
+    return request.param.__name__, linear
+
+
+def pullback_of(loss_function):
+    arrays = np.eye(3), [0, 1, 2]
+    if loss_function[0] == "linear_cross_entropy":
+        return attnc.vjp(linear_cross_entropy, arrays[0], np.eye(3), arrays[1])[1]
+    return attnc.vjp(softmax_cross_entropy, *arrays)[1]
+
+
+def test_dloss_is_one_where_none_is_given(loss_function):
+    pullback = pullback_of(loss_function)
+    expected = tuple(pullback(1.0))
+    for same in (pullback(), pullback(None), pullback(dloss=None), pullback(dloss=1)):
+        assert_same(tuple(same), expected)
+
+
+@pytest.mark.parametrize("dloss", [2, np.float16(2), np.array(2.0), np.int8(2), np.array(2, ">f4")])
+def test_dloss_is_any_real_number(dloss, loss_function):
+    pullback = pullback_of(loss_function)
+    assert_same(tuple(pullback(dloss)), tuple(pullback(2.0)))
+
+
+@pytest.mark.parametrize(
+    "dloss, error, message",
+    [
+        *((wrong, TypeError, "be real, got ") for wrong in (True, "1", 1j, b"1", {}, 10**400)),
+        *((wrong, TypeError, "be real, got ") for wrong in (np.True_, np.longdouble(1), [None])),
+        (np.ma.array(1.0), TypeError, "be a plain array, got a masked array"),
+        *((wrong, ValueError, r"have shape \(\), got \(1,\)") for wrong in ([1.0], np.ones(1))),
+        (np.ones((2, 2)), ValueError, r"have shape \(\), got \(2, 2\)"),
+    ],
+    ids=repr,
+)
+def test_dloss_of_the_wrong_kind(dloss, error, message, loss_function):
+    with pytest.raises(error, match=f"^{loss_function[0]}: dloss must {message}"):
+        pullback_of(loss_function)(dloss)
+
+
+# ---- What is no integer, and no number -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        *([True, False, True], np.ones(3, bool), [0.0, 1.0, 2.0], ["0", "1", "2"], [0, None, 2]),
+        *(np.ma.array([0, 1, 2], mask=[0, 0, 1]), [0, np.ma.array(1), 2], [0, True, 2], "012"),
+        *([[0, 1], [2]], [0j, 1, 2], np.array([0, 1, 2], object), np.zeros(3, "m8[s]"), None),
+    ],
+    ids=repr,
+)
+def test_targets_are_integers(targets, loss_function):
+    with pytest.raises(TypeError, match=f"^{loss_function[0]}: targets must be "):
+        loss_function[1](np.eye(3), targets)
+
+
+def test_foreign_arrays_are_refused(loss_function):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="targets must be a NumPy array, got Tensor of torch"):
+        loss_function[1](np.eye(3), torch.tensor([0, 1, 2]))
+    with pytest.raises(TypeError, match="must be a NumPy array, got Tensor of torch"):
+        loss_function[1](torch.eye(3), [0, 1, 2])
+
+
+def test_no_targets(loss_function):
+    """[] is an empty list of integers."""
+    assert loss_function[1](np.zeros((0, 3)), []) == 0
+    assert loss_function[1](np.zeros((0, 3), np.float32), np.array([])) == 0
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "u2", "i4", "u4", "u8", ">i2", ">u8"])
+def test_targets_of_every_integer_type(dtype, loss_function, rng):
+    logits, targets = problem(rng, np.float64, 40, 100)
+    assert loss_function[1](logits, targets.astype(dtype)) == loss_function[1](logits, targets)
+    # -100 is held by signed types alone, 255 is -1 of a byte
+    for ignored in (7, -100, 255, -1, 2**64 - 1, 10**30):
+        targets[:5] = 7
+        got = loss_function[1](logits, targets.astype(dtype), ignore_index=ignored)
+        assert got == loss_function[1](logits, targets, ignore_index=ignored)
+
+
+def test_an_ignored_index_beyond_int64(loss_function):
+    logits, most = np.eye(3), 2**64 - 1
+    targets = np.array([0, most, 2], np.uint64)
+    expected = loss_function[1](logits[[0, 2]], [0, 2])
+    assert loss_function[1](logits, targets, ignore_index=most) == expected
+    assert loss_function[1](logits, targets, ignore_index=np.uint64(most)) == expected
+    with pytest.raises(ValueError, match=f"targets must lie in 0..2, got 0..{most}"):
+        loss_function[1](logits, targets, ignore_index=most - 1)
+    with pytest.raises(ValueError, match=f"targets must lie in 0..2, got 0..{most}"):
+        loss_function[1](logits, targets, ignore_index=-1)
+
+
+@pytest.mark.parametrize("wrong", [1.0, True, np.True_, "1", [1], np.nan, np.ma.array(1), 1j])
+def test_ignore_index_is_an_integer(wrong, loss_function):
+    with pytest.raises(
+        TypeError, match=f"^{loss_function[0]}: ignore_index must be an integer, got"
+    ):
+        loss_function[1](np.eye(3), [0, 1, 2], ignore_index=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["0.1", True, np.False_, None, [0.1], np.zeros(3), 0.1j, b"0"])
+def test_label_smoothing_is_a_number(wrong, loss_function):
+    with pytest.raises(TypeError, match=f"^{loss_function[0]}: label_smoothing must lie in 0 <= "):
+        loss_function[1](np.eye(3), [0, 1, 2], label_smoothing=wrong)
+
+
+@pytest.mark.parametrize("same", [np.float32(0.25), np.array(0.25), np.float16(0.25)])
+def test_label_smoothing_of_any_type(same, loss_function):
+    arrays = np.eye(3), [0, 1, 2]
+    expected = loss_function[1](*arrays, label_smoothing=0.25)
+    assert loss_function[1](*arrays, label_smoothing=same) == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(np.ones((2, 3), bool), [[True, 1.0], [0.0, 1.0]], np.ma.ones((2, 3)), [["a", "b"]] * 2),
+        *(np.ones((2, 3), object), np.ones((2, 3), np.longdouble), [[1, 2], [3]], 1j * np.eye(2)),
+    ],
+    ids=repr,
+)
+def test_real_arrays(wrong):
+    targets = [0, 1]
+    for name, f in {
+        "softmax_cross_entropy: logits": lambda: softmax_cross_entropy(wrong, targets),
+        "linear_cross_entropy: x": lambda: linear_cross_entropy(wrong, np.eye(2), targets),
+        "linear_cross_entropy: weight": lambda: linear_cross_entropy(np.eye(2), wrong, targets),
+        "linear_cross_entropy: bias": lambda: linear_cross_entropy(
+            np.eye(2), np.eye(2), targets, bias=wrong
+        ),
+    }.items():
+        with pytest.raises(TypeError, match=f"^{name} must be "):
+            f()

@@ -1,11 +1,14 @@
 """stages: the same attention unfused, every array of it by name, with its gradient."""
 
+import copy
+import functools
 import html.parser
+import pickle
 
 import numpy as np
 import pytest
 from arrays import FUNCTIONS, OPTIONS, inputs, options
-from checks import assert_agree, incoming
+from checks import assert_agree, assert_same, assert_unchanged, incoming
 
 import attnc
 
@@ -142,3 +145,143 @@ def test_errors_are_those_of_the_function():
     s = attnc.stages(attnc.attend, np.eye(2), np.eye(2))
     with pytest.raises(ValueError, match=r"gradients: dcontext must have shape \(2, 2\), got \(3"):
         s.gradients(np.eye(3))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_says_which_function_is_meant(name):
+    plain = getattr(attnc.reference, name)
+    partial = functools.partial(getattr(attnc, name), causal=True)
+    for wrong in (plain, partial, name):
+        with pytest.raises(TypeError, match=rf"^stages: .* got .*{name}.* \(pass attnc.{name}\b"):
+            attnc.stages(wrong, np.eye(2), np.eye(2), np.eye(2))
+
+
+LAYERS = {
+    attnc.DotProductAttention: (),
+    attnc.MultiplicativeAttention: (2, 2),
+    attnc.AdditiveAttention: (2, 2, 2),
+    attnc.CosineAttention: (),
+    attnc.GRU: (2, 2),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_says_which_function_a_layer_calls(kind):
+    layer = kind(*LAYERS[kind])
+    meant = "the attention function that it calls, if any"
+    if kind is not attnc.GRU:
+        meant = f"attnc.{kind._function.__name__}"
+    for wrong in (layer, kind, layer.__call__):
+        with pytest.raises(TypeError, match=rf"got the layer {kind.__name__} \(pass {meant}, with"):
+            attnc.stages(wrong, np.eye(2), np.eye(2), np.eye(2))
+
+
+def stages_of_every_kind(rng):
+    arrays, _ = inputs("dot_product_attention", rng)
+    key_mask = rng.random((2, 7)) < 0.8
+    given = {
+        "scale": np.array(0.7),
+        "key_mask": key_mask,
+        "softcap": 2.0,
+        "dropout": 0.3,
+        "rng": rng,
+    }
+    return arrays, key_mask, attnc.stages(attnc.dot_product_attention, *arrays, **given)
+
+
+def test_copies_and_pickles(rng):
+    _, _, s = stages_of_every_kind(rng)
+    gradients = s.gradients(s.context)
+    for duplicate in (copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
+        again, dagain = duplicate(s), duplicate(gradients)
+        assert type(again) is type(s) and repr(again) == repr(s)
+        assert repr(dagain) == repr(gradients) == repr(again.gradients(again.context))
+        for name in STAGES:
+            assert_same(getattr(again, name), getattr(s, name))
+            assert_same(getattr(dagain, name), getattr(gradients, name))
+
+
+def test_nothing_that_is_written_changes_the_gradients(rng):
+    arrays, key_mask, s = stages_of_every_kind(rng)
+    dcontext = rng.standard_normal(s.context.shape)
+    expected, shown = s.gradients(dcontext), repr(s)
+    with assert_unchanged(arrays, key_mask, dcontext):
+        again = s.gradients(dcontext)
+        again.context[...] = again.masked[...] = 7
+        assert_same(again.capped, expected.capped)
+    for array in (*arrays, key_mask):
+        array[...] = 0
+    assert repr(s) == shown
+    for name in STAGES:
+        getattr(s, name)[...] = 0
+        with pytest.raises(
+            AttributeError, match=f"{name} of Stages of dot_product_attention cannot"
+        ):
+            setattr(s, name, dcontext)
+        with pytest.raises(AttributeError, match=f"{name} of Gradients of dot_product_attention c"):
+            setattr(expected, name, dcontext)
+    again = s.gradients(dcontext)
+    for name in (*STAGES, "query", "key", "value", "scale"):
+        assert_same(getattr(again, name), getattr(expected, name))
+
+
+def test_gradients_of_nothing():
+    s = attnc.stages(attnc.attend, np.eye(2), np.eye(2))
+    with pytest.raises(
+        TypeError, match="^gradients: pullback must get dcontext or dweights or dlse"
+    ):
+        s.gradients()
+    assert not s.gradients(dlse=np.zeros(2)).scores.any()
+
+
+@pytest.mark.parametrize(
+    "name, shape", [("dcontext", (2, 3)), ("dweights", (2, 2)), ("dlse", (2,))]
+)
+def test_gradients_are_real_arrays(name, shape):
+    s = attnc.stages(attnc.attend, np.eye(2), np.ones((2, 3)))
+    x = np.ones(shape)
+    for wrong in (np.ma.array(x), x > 0, 1j * x, x.astype(object), x.astype(str), "x", x == 1):
+        with pytest.raises(TypeError, match=f"^gradients: {name} must be "):
+            s.gradients(**{name: wrong})
+    with pytest.raises(
+        ValueError, match=rf"^gradients: {name} must have shape \({shape[0]}, ?.*got"
+    ):
+        s.gradients(**{name: x[:1]})
+    expected = s.gradients(**{name: x})
+    for same in (x.tolist(), x.astype(np.float16), x.astype(int), x.astype(">f4")):
+        assert repr(s.gradients(**{name: same})) == repr(expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_tables_of_far_and_broken_numbers(dtype):
+    large = np.finfo(dtype).max
+    scores = np.array([[0, -np.inf, 1], [large, -large, 0], [np.nan, 1, np.inf]], dtype)
+    value = np.array([[np.finfo(dtype).tiny], [np.nan], [-large]], dtype)
+    with np.errstate(all="raise"):
+        s = attnc.stages(attnc.attend, scores, value, softcap=3.0)
+        for table in (s, s.gradients(np.array([[large], [-np.inf], [0]], dtype))):
+            text, page = repr(table), table._repr_html_()
+            assert "nan" in text and "nan" in page
+            assert max(map(len, text.splitlines())) < 80
+    assert "inf" in repr(s) and "inf" in s._repr_html_()
+
+
+def test_tables_of_large_arrays_are_short(rng):
+    scores, value = rng.standard_normal((3, 200, 200)), rng.standard_normal((3, 200, 200))
+    s = attnc.stages(attnc.attend, scores, value)
+    for table in (s, s.gradients(s.context)):
+        lines = repr(table).splitlines()
+        assert len(lines) < 200 and max(map(len, lines)) < 80
+        page = table._repr_html_()
+        assert (
+            "[0, 0] of (3, 200)" not in page
+            and "[0] of (3,) the first (12, 12) of (200, 200)" in page
+        )
+        assert len(page) < 100_000
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (2, 0), (0, 3), (2, 0, 3), (0, 2, 3), (2, 2, 0)])
+def test_tables_of_empty_arrays(shape):
+    s = attnc.stages(attnc.attend, np.zeros(shape), np.zeros((*shape[:-2], shape[-1], 4)))
+    for table in (s, s.gradients(s.context)):
+        assert str(shape) in repr(table) and f"<br>{shape}" in table._repr_html_()

@@ -96,25 +96,21 @@ PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int ze
 /* ---- half precision ---- */
 
 /* The 16 bits of a float32 that bfloat16 keeps, rounded to nearest, ties to even. */
-static uint16_t bfloat16_of(uint32_t bits, int *overflow)
+static uint16_t bfloat16_of(uint32_t bits)
 {
     if ((bits & 0x7fffffff) > 0x7f800000) /* NaN: quiet, with its sign */
         return (uint16_t)((bits >> 16 & 0x8000) | 0x7fc0);
-    const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-    *overflow |= (rounded & 0x7f800000) == 0x7f800000 && (bits & 0x7f800000) != 0x7f800000;
-    return (uint16_t)(rounded >> 16);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 /* A float32 as float16, rounded to nearest, ties to even. */
-static uint16_t float16_of(uint32_t bits, int *overflow)
+static uint16_t float16_of(uint32_t bits)
 {
     const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
     if (size > 0x7f800000) /* NaN */
         return (uint16_t)(sign | 0x7e00);
-    if (size >= 0x477ff000) { /* 65520 and above round to infinity */
-        *overflow |= size != 0x7f800000;
+    if (size >= 0x477ff000) /* 65520 and above round to infinity */
         return (uint16_t)(sign | 0x7c00);
-    }
     if (size >= 0x38800000) { /* 2^-14 and above: normal numbers, 13 bits go */
         const uint32_t rebased = size - ((127 - 15) << 23);
         return (uint16_t)(sign | (rebased + 0xfff + (rebased >> 13 & 1)) >> 13);
@@ -132,22 +128,14 @@ PyObject *attnc_narrowed(PyArrayObject *array, PyArray_Descr *dtype)
 {
     if (dtype->type_num == PyArray_TYPE(array))
         return Py_NewRef((PyObject *)array);
-    const int half = dtype->type_num == NPY_HALF;
-    int overflow = 0;
-    if (PyArray_TYPE(array) == NPY_FLOAT && PyArray_IS_C_CONTIGUOUS(array) &&
-        PyDataType_ELSIZE(dtype) == 2) {
-        Py_INCREF((PyObject *)dtype); /* the new array steals it */
-        PyObject *result = PyArray_Empty(PyArray_NDIM(array), PyArray_DIMS(array), dtype, 0);
-        if (!result)
-            return NULL;
-        const uint32_t *from = PyArray_DATA(array);
-        uint16_t *to = PyArray_DATA((PyArrayObject *)result);
-        for (npy_intp k = 0; k < PyArray_SIZE(array); k++)
-            to[k] = half ? float16_of(from[k], &overflow) : bfloat16_of(from[k], &overflow);
-        if (!overflow)
-            return result;
-        Py_DECREF(result); /* NumPy warns of numbers that become infinite, or raises */
-    }
-    Py_INCREF((PyObject *)dtype);
-    return PyArray_CastToType(array, dtype, 0);
+    Py_INCREF((PyObject *)dtype); /* what is called below steals it */
+    if (PyArray_TYPE(array) != NPY_FLOAT || PyDataType_ELSIZE(dtype) != 2)
+        return PyArray_CastToType(array, dtype, 0);
+    PyObject *result = PyArray_Empty(PyArray_NDIM(array), PyArray_DIMS(array), dtype, 0);
+    const uint32_t *from = PyArray_DATA(array);
+    uint16_t *to = result ? PyArray_DATA((PyArrayObject *)result) : NULL;
+    const int is_float16 = dtype->type_num == NPY_HALF;
+    for (npy_intp k = 0; result && k < PyArray_SIZE(array); k++)
+        to[k] = is_float16 ? float16_of(from[k]) : bfloat16_of(from[k]);
+    return result;
 }
