@@ -18,8 +18,8 @@ int attnc_arrays_init(void);
 /* C-contiguous, zeroed or not filled; or NULL with an error. */
 PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int zeroed);
 
-/* A new reference to a contiguous array: the array itself if it is of that dtype, else its numbers in
- * it; or NULL. Floats are rounded to float16 or bfloat16 whatever numpy.errstate says of it. */
+/* A new reference to a contiguous array: the array itself if it is of that dtype, else its numbers
+ * in it; or NULL. Floats are rounded to float16 or bfloat16 whatever numpy.errstate says of it. */
 PyObject *attnc_narrowed(PyArrayObject *array, PyArray_Descr *dtype);
 
 #endif
