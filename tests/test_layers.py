@@ -1,6 +1,9 @@
 """The base of the layers, Linear and Embedding."""
 
 import copy
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -34,7 +37,7 @@ class Net(Layer):
         gain = self.parameters["gain"]
 
         def pullback(dy):
-            self.gradients["gain"] += (x * dy).reshape(-1, self.size).sum(axis=0)
+            self.add_gradient("gain", (x * dy).reshape(-1, self.size).sum(axis=0))
             dy = dy * gain
             for back in reversed(pullbacks):
                 (dy,) = back(dy)
@@ -203,6 +206,99 @@ def test_any_array_of_real_numbers_is_taken(layout):
     assert_same(y, expected)
     (dx,) = pullback(np.ones_like(y))
     assert dx.dtype == (np.float16 if layout == "float16" else np.float64) and dx.dtype.isnative
+
+
+# ---- Adding gradients ----------------------------------------------------------------------------
+
+
+def test_pullbacks_in_several_threads_lose_nothing():
+    net = Net(300)
+    y, pullback = attnc.vjp(net, np.ones((2, 300), np.float32))
+    d = np.ones_like(y)
+    pullback(d)
+    once = {name: g.copy() for name, g in net.gradients.items()}
+    net.zero_grad()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: pullback(d), range(64)))
+    for name, gradient in net.gradients.items():
+        np.testing.assert_allclose(gradient, 64 * once[name], rtol=1e-5)
+
+
+def test_additions_to_a_layer_and_through_the_one_around_it_lose_nothing():
+    net = Net(300, dtype="float64")
+    d = np.ones((300, 300))
+
+    def add(k):
+        if k % 2:
+            net.add_gradient("first.weight", d)
+        else:
+            net.first.add_gradient("weight", d[:7], rows=np.arange(7))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(200)))
+    gradient = net.gradients["first.weight"]
+    assert (gradient[:7] == 200).all() and (gradient[7:] == 100).all()
+
+
+def test_rows_of_a_gradient():
+    layer = attnc.Embedding(4, 2, dtype="float64")
+    layer.add_gradient("weight", [[1, 2], [3, 4]], rows=[3, 0])
+    layer.add_gradient("weight", [[1, 1], [1, 1], [5, 5]], rows=np.array([3, 3, 1], np.uint8))
+    layer.add_gradient("weight", np.zeros((0, 2)), rows=[])
+    np.testing.assert_array_equal(layer.gradients["weight"], [[3, 4], [5, 5], [0, 0], [3, 4]])
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        (("wieght", 1.0), KeyError, r"name must be one of \['weight', 'bias'\], got 'wieght'"),
+        (("weight", 1.0), ValueError, r"weight must have shape \(3, 2\), got \(\)"),
+        (("weight", np.ones((1, 2))), ValueError, r"weight must have shape \(3, 2\), got \(1, 2\)"),
+        (("weight", np.ones((3, 2), complex)), TypeError, "weight must be real, got complex128"),
+        (("weight", np.ones((3, 2), bool)), TypeError, "weight must be real, got bool"),
+        (("weight", np.ma.ones((3, 2))), TypeError, "weight must be a plain array"),
+        (("weight", np.ones((3, 2)), [0, 1]), ValueError, r"weight must have shape \(2, 2\), got"),
+        (("weight", np.ones((2, 2)), [0, 3]), ValueError, r"rows must lie in 0..2, got 0..3"),
+        (("weight", np.ones((2, 2)), [0, -1]), ValueError, r"rows must lie in 0..2, got -1..0"),
+        (("weight", np.ones((2, 2)), [0.0, 1.0]), TypeError, "rows must be integers, got float64"),
+        (("weight", np.ones((1, 1, 2)), [[0]]), ValueError, r"rows must have shape \(n,\), got"),
+    ],
+)
+def test_add_gradient_refuses_what_does_not_fit(arguments, error, message):
+    layer = attnc.Linear(3, 2)
+    with pytest.raises(error, match=f"Linear.add_gradient: {message}"):
+        layer.add_gradient(*arguments)
+    assert not layer.gradients["weight"].any()
+    with pytest.raises(ValueError, match="rows must be None for scale, a number, got 0"):
+        attnc.CosineAttention().add_gradient("scale", 1.0, rows=0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_a_fork_during_an_addition_leaves_the_child_able_to_add():
+    layer = attnc.Linear(500, 500, bias=False)
+    d, stop = np.ones((500, 500), np.float32), threading.Event()
+
+    def add():
+        while not stop.is_set():
+            layer.add_gradient("weight", d)
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    layer.add_gradient("weight", d)  # would wait for ever for a lock left taken
+                    code = 0
+                finally:
+                    os._exit(code)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        thread.join()
 
 
 # ---- Linear --------------------------------------------------------------------------------------

@@ -110,8 +110,8 @@ class _Attention(Layer):
 
         def pullback(dcontext=None, *, dweights=None, dlse=None):
             grads = back(dcontext, dweights=dweights, dlse=dlse)
-            for name, gradient in self._gradients.items():
-                gradient += getattr(grads, name)
+            for name in self._parameters:
+                self.add_gradient(name, grads[name])
             required = {"query": like(grads.query, query)}
             if value is None:
                 required["key"] = like(grads.key + grads.value, key)
@@ -446,7 +446,7 @@ class SelfAttention(Layer):
             dx = np.zeros_like(rows)
             for (name, w), gradient in zip(weights.items(), grads, strict=True):
                 gradient = gradient.reshape(len(rows), w.shape[1])
-                self._gradients[f"{name}_weight"] += rows.T @ gradient
+                self.add_gradient(f"{name}_weight", rows.T @ gradient)
                 dx += gradient @ w.T
             required = {"x": like(dx.reshape(x.shape), given)}
             return Gradients(required, {"bias": grads.bias} if "bias" in vars(grads) else {})

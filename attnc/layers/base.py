@@ -6,10 +6,20 @@ that `attnc.vjp` returns, so that a forward pass for validation disturbs no trai
 
 import inspect
 import os
+import threading
 
 import numpy as np
 
-from ..arrays import contiguous, real_array
+from ..arrays import contiguous, integer_array, real_array
+
+# The lock of all gradients. One for the process, not one a layer: tied layers share their arrays,
+# and a lock in a layer could be neither copied nor pickled. It is held for one addition, which the
+# memory bounds anyway. A fork waits for it, so that no child inherits it taken.
+_ADDING = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_ADDING.acquire, after_in_parent=_ADDING.release, after_in_child=_ADDING.release
+    )
 
 
 class Arrays(dict):
@@ -40,8 +50,8 @@ class Layer:
     To write a layer: call ``super().__init__(dtype)``, keep each constructor argument as an
     attribute of the same name, add arrays with `add_parameter` and layers as plain attributes (or
     lists of layers), then write ``_vjp(*inputs, **options)``, which returns the output and a
-    pullback. The pullback adds into `gradients` and returns `attnc.gradients.Gradients` of the
-    inputs.
+    pullback. The pullback adds the gradients of the parameters by `add_gradient`, so that it may be
+    called from several threads, and returns `attnc.gradients.Gradients` of the inputs.
 
     Parameters
     ----------
@@ -60,7 +70,7 @@ class Layer:
     ...         factor = self.parameters["factor"]
     ...
     ...         def pullback(dy):
-    ...             self.gradients["factor"] += (x * dy).reshape(-1, self.size).sum(0)
+    ...             self.add_gradient("factor", (x * dy).reshape(-1, self.size).sum(0))
     ...             return Gradients({"x": dy * factor})
     ...         return x * factor, pullback
     """
@@ -106,10 +116,74 @@ class Layer:
         """dict of str to ndarray: the gradients that pullbacks have added up since `zero_grad`."""
         return self._collect("_gradients")
 
+    def add_gradient(self, name, d, rows=None):
+        """Add `d` to the gradient of the parameter `name`: the one safe way from a pullback.
+
+        Pullbacks may run in several threads: every addition is whole, and none is lost, also where
+        layers share an array. They come in the order in which the threads arrive; as sums of floats
+        depend on their order, the last bits may differ from run to run.
+        (``layer.gradients[name] += d`` is for one thread alone.)
+
+        Parameters
+        ----------
+        name : str
+            A name in `gradients`, dotted for layers inside.
+        d : array_like
+            Of the parameter's shape; with `rows`, of the shape of those rows.
+        rows : array_like of int, shape (n,), optional
+            The rows of the parameter that `d` holds; the others get nothing. A row that is there
+            several times adds up.
+
+        Raises
+        ------
+        KeyError
+            If there is no such parameter.
+        TypeError
+            If `d` is not real or `rows` are not integers.
+        ValueError
+            If the shape of `d` does not fit, or a row is not there.
+        """
+        where = f"{type(self).__name__}.add_gradient"
+        gradient = self._gradients.get(name)
+        if gradient is None:
+            gradient = self.gradients.get(name)
+        if gradient is None:
+            raise KeyError(f"{where}: name must be one of {list(self.gradients)}, got {name!r}")
+        d = real_array(where, name, d)
+        shape = gradient.shape
+        if rows is not None:
+            if gradient.ndim == 0:
+                raise ValueError(f"{where}: rows must be None for {name}, a number, got {rows}")
+            rows = integer_array(where, "rows", rows)
+            if rows.ndim != 1:
+                raise ValueError(f"{where}: rows must have shape (n,), got {rows.shape}")
+            if rows.size and not 0 <= rows.min() <= rows.max() < shape[0]:
+                raise ValueError(
+                    f"{where}: rows must lie in 0..{shape[0] - 1}, got {rows.min()}..{rows.max()}"
+                )
+            rows = rows.astype(np.intp, copy=False)
+            distinct = len(np.unique(rows)) == len(rows)
+            shape = (len(rows), *shape[1:])
+        if d.shape != shape:
+            raise ValueError(f"{where}: {name} must have shape {shape}, got {d.shape}")
+        with _ADDING, np.errstate(all="ignore"):
+            if rows is None:
+                gradient += d
+            elif distinct:
+                gradient[rows] += d
+            else:
+                np.add.at(gradient, rows, d)
+
     def zero_grad(self):
-        """Set every gradient to zero."""
-        for gradient in self.gradients.values():
-            gradient.fill(0)
+        """Set every gradient to zero.
+
+        What a pullback adds at the same time in another thread may come before or after: wait for
+        the pullbacks first.
+        """
+        gradients = self.gradients.values()
+        with _ADDING:
+            for gradient in gradients:
+                gradient.fill(0)
 
     def state_dict(self):
         """Copies of the parameters by name.

@@ -75,7 +75,7 @@ class Linear(Layer):
         return self._vjp(x)[0]
 
     def _vjp(self, x, *, train=False):
-        p, g = self._parameters, self._gradients
+        p = self._parameters
         given, x = x, self._real("x", x, ..., self.input_size)
         rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
         y = _core.product(rows, p["weight"])
@@ -85,9 +85,9 @@ class Linear(Layer):
 
         def pullback(dy):
             dy = self._real("dy", dy, *shape).reshape(-1, self.output_size)
-            g["weight"] += _core.product(rows.T, dy)
+            self.add_gradient("weight", _core.product(rows.T, dy))
             if self.bias:
-                g["bias"] += dy.sum(axis=0)
+                self.add_gradient("bias", dy.sum(axis=0))
             return Gradients({"x": like(_core.product(dy, p["weight"].T).reshape(x.shape), given)})
 
         return y.reshape(shape), pullback
