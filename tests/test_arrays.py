@@ -1,0 +1,41 @@
+"""What the Python part shares of arrays and numbers (attnc/arrays.py)."""
+
+import numpy as np
+import pytest
+from checks import assert_same, assert_unchanged, wider
+
+from attnc.arrays import sum_rows
+
+# ---- sum_rows ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 64, 65, 128, 1000, 64 * 64, 64 * 64 + 63, 20_011])
+@pytest.mark.parametrize("size", [0, 1, 3, 17, 1025])
+def test_sum_rows_adds_each_row_once(rows, size, rng):
+    x = rng.integers(-800, 800, (rows, size)).astype(np.float32)  # sums below 2^24 are exact
+    with assert_unchanged(x):
+        total = sum_rows(x)
+    assert_same(total, x.sum(axis=0, dtype=np.float64).astype(np.float32))
+    assert total.flags.writeable and not np.shares_memory(total, x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows, size", [(1_000_000, 4), (1_000_000, 1), (300_000, 64)])
+def test_sum_rows_of_very_many(rows, size, dtype):
+    x = np.full((rows, size), 0.1, dtype)
+    exact = rows * wider(dtype)(x[0, 0])
+    error = np.abs(sum_rows(x) / exact - 1).max()
+    # Adding 64 numbers rounds 63 times by at most eps / 2 of a sum that is half of the whole on
+    # average; 64^3 < 1e6 < 64^4 takes four levels.
+    assert error <= 4 * 63 / 4 * np.finfo(dtype).eps
+
+
+def test_sum_rows_takes_any_layout_and_number(rng):
+    x = rng.standard_normal((1000, 6)).astype(np.float32)
+    assert_same(sum_rows(np.asfortranarray(x)), sum_rows(x))
+    assert_same(sum_rows(np.repeat(x, 2, axis=0)[::2]), sum_rows(x))
+    x[500] = np.nan, np.inf, -np.inf, 1e38, 0, 0
+    x[501] = 0, 0, np.inf, 3e38, 0, 0
+    with np.errstate(all="raise"):
+        total = sum_rows(x)
+    assert_same(total[:4], np.float32([np.nan, np.inf, np.nan, np.inf]))
