@@ -14,6 +14,7 @@ __all__ = [
     "computing_dtype",
     "contiguous",
     "flag",
+    "generator",
     "integer",
     "integer_array",
     "integer_lengths",
@@ -383,3 +384,40 @@ def flag(where, name, value):
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{where}: {name} must be True or False, got {value!r}")
     return bool(value)
+
+
+def generator(where, rng):
+    """The random generator that an argument ``rng=`` stands for.
+
+    Parameters
+    ----------
+    where : str
+        What the error text begins with: ``<where>: rng must ...``.
+    rng : None, int or numpy.random.Generator
+        Fresh, a seed, or a generator that moves on with every draw.
+
+    Returns
+    -------
+    numpy.random.Generator
+        `rng` itself where it is one.
+
+    Raises
+    ------
+    TypeError
+        If `rng` is none of these: a bool, a float, numpy.random.RandomState...
+    ValueError
+        If it is a negative integer.
+    """
+    if rng is None or isinstance(rng, np.random.Generator):
+        return np.random.default_rng(rng)
+    try:
+        if isinstance(rng, (bool, np.bool_, np.ma.MaskedArray)):
+            raise TypeError
+        seed = operator.index(rng)
+    except TypeError:
+        raise TypeError(
+            f"{where}: rng must be None, an integer or a numpy.random.Generator, got {rng!r}"
+        ) from None
+    if seed < 0:
+        raise ValueError(f"{where}: rng must not be negative, got {seed}")
+    return np.random.default_rng(seed)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from checks import assert_same, assert_unchanged, wider
 
-from attnc.arrays import sum_rows
+from attnc.arrays import generator, sum_rows
 
 # ---- sum_rows ------------------------------------------------------------------------------------
 
@@ -39,3 +39,38 @@ def test_sum_rows_takes_any_layout_and_number(rng):
     with np.errstate(all="raise"):
         total = sum_rows(x)
     assert_same(total[:4], np.float32([np.nan, np.inf, np.nan, np.inf]))
+
+
+# ---- generator -----------------------------------------------------------------------------------
+
+
+def draw(rng):
+    return generator("f", rng).integers(2**60)
+
+
+def test_generator():
+    own = np.random.default_rng(3)
+    assert generator("f", own) is own
+    assert draw(None) != draw(None)
+    for seed in (3, np.int8(3), np.uint64(3), np.array(3)):
+        assert draw(seed) == np.random.default_rng(3).integers(2**60)
+    assert draw(2**70) == np.random.default_rng(2**70).integers(2**60)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(True, np.True_, 1.0, np.float32(1), "1", [1, 2], np.array([1, 2]), {}, 1j),
+        *(np.ma.array(1), np.ma.masked, np.random.RandomState(1), np.random.PCG64(1), np.random),
+    ],
+    ids=repr,
+)
+def test_generator_refuses(wrong):
+    with pytest.raises(TypeError, match="^f: rng must be None, an integer or a numpy.random.Gen"):
+        generator("f", wrong)
+
+
+@pytest.mark.parametrize("seed", [-1, np.int64(-1)])
+def test_generator_refuses_a_negative_seed(seed):
+    with pytest.raises(ValueError, match="^f: rng must not be negative, got -1"):
+        generator("f", seed)
