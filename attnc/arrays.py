@@ -81,6 +81,15 @@ def _refuse(where, name, value):
         )
 
 
+def _refuse_bools(where, name, value):
+    """Raise for bools among the numbers of a list, which np.asarray makes 0 and 1."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse_bools(where, name, item)
+    elif isinstance(value, (bool, np.bool_, np.ndarray)) and np.asarray(value).dtype.kind == "b":
+        raise TypeError(f"{where}: {name} must be numbers, got bools among them")
+
+
 def real_array(where, name, value):
     """`value` as an array of real numbers.
 
@@ -97,12 +106,14 @@ def real_array(where, name, value):
     Raises
     ------
     TypeError
-        If `value` is a tensor of another library, a masked array, or not real.
+        If `value` is a tensor of another library, a masked array, or not real, or if a list has
+        bools among its numbers.
     """
     array = plain_array(where, name, value)
     dtype = array.dtype
     if dtype.kind not in "iu" and dtype.name not in ("float16", "float32", "float64", "bfloat16"):
         raise TypeError(f"{where}: {name} must be real, got {dtype}")
+    _refuse_bools(where, name, value)
     return array
 
 
@@ -122,10 +133,12 @@ def integer_array(where, name, value):
     Raises
     ------
     TypeError
-        If `value` is a tensor of another library, a masked array, or not integers.
+        If `value` is a tensor of another library, a masked array, or not integers, or if a list has
+        bools among its numbers.
     """
     array = plain_array(where, name, value)
     if array.dtype.kind in "iu":
+        _refuse_bools(where, name, value)
         return array
     if array.size == 0 and array.dtype == float:  # what NumPy makes of []
         return array.astype(np.intp)
@@ -196,6 +209,9 @@ def contiguous(array, dtype):
     -------
     ndarray
     """
+    if getattr(array, "dtype", None) != dtype:
+        with np.errstate(all="ignore"):  # rounding is meant, whatever the caller's settings
+            array = np.asarray(array, dtype)
     return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED", "ENSUREARRAY"))
 
 
@@ -215,7 +231,8 @@ def like(gradient, argument):
     dtype = getattr(argument, "dtype", None)
     if dtype is None or dtype == gradient.dtype or dtype.kind != "f" and dtype.name != "bfloat16":
         return gradient
-    return gradient.astype(dtype.newbyteorder("="))
+    with np.errstate(all="ignore"):  # rounding is meant, whatever the caller's settings
+        return gradient.astype(dtype.newbyteorder("="))
 
 
 BLOCK = 64  # rows added one by one: of 16, 32, 64 the fastest, and exact to 1e-6 in float32
@@ -312,7 +329,8 @@ def integer(where, name, value, least=None, most=None):
     if least is not None:
         rule += f" of at least {least}" if most is None else f" in {least}..{most}"
     try:
-        if isinstance(value, (bool, np.bool_)):  # Python's is an int
+        # Python's bool is an int, and a masked number a number.
+        if isinstance(value, (bool, np.bool_, np.ma.MaskedArray)):
             raise TypeError
         result = operator.index(value)
     except TypeError:

@@ -4,7 +4,45 @@ import numpy as np
 import pytest
 from checks import assert_same, assert_unchanged, wider
 
-from attnc.arrays import generator, sum_rows
+from attnc.arrays import contiguous, generator, integer, integer_array, like, real_array, sum_rows
+
+# ---- arrays --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bools",
+    [
+        *([True, 2], [[1, 2], [3, False]], (1, np.True_), [np.array([True, False]), [1, 2]]),
+        [[[0]], [[np.array(True)]]],
+    ],
+    ids=repr,
+)
+def test_bools_among_integers_are_refused(bools):
+    for check in (integer_array, real_array):
+        with pytest.raises(TypeError, match="^f: x must be numbers, got bools among them"):
+            check("f", "x", bools)
+
+
+def test_bools_among_floats_are_refused():
+    with pytest.raises(TypeError, match="^f: x must be numbers, got bools among them"):
+        real_array("f", "x", [0.5, True])
+
+
+def test_conversions_do_not_heed_the_settings_for_errors():
+    wide = np.array([1e300, 1e-300, np.nan, -np.inf])
+    with np.errstate(all="raise"):
+        narrow = contiguous(wide, np.dtype(np.float32))
+        half = like(narrow, np.ones(4, np.float16))
+        like(np.float32([1e-7, 1e30]), half)
+    assert_same(narrow, np.float32([np.inf, 0, np.nan, -np.inf]))
+    assert_same(half, np.float16([np.inf, 0, np.nan, -np.inf]))
+
+
+@pytest.mark.parametrize("wrong", [np.ma.array(1), np.ma.masked, True, np.True_, 1.0, "1", [1]])
+def test_integer_refuses(wrong):
+    with pytest.raises(TypeError, match="^f: n must be an integer, got "):
+        integer("f", "n", wrong)
+
 
 # ---- sum_rows ------------------------------------------------------------------------------------
 
