@@ -251,7 +251,7 @@ def test_rows_of_a_gradient():
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
-        (("wieght", 1.0), KeyError, r"name must be one of \['weight', 'bias'\], got 'wieght'"),
+        (("wieght", 1.0), KeyError, "name must be one of weight, bias; got .*wieght"),
         (("weight", 1.0), ValueError, r"weight must have shape \(3, 2\), got \(\)"),
         (("weight", np.ones((1, 2))), ValueError, r"weight must have shape \(3, 2\), got \(1, 2\)"),
         (("weight", np.ones((3, 2), complex)), TypeError, "weight must be real, got complex128"),
