@@ -18,10 +18,10 @@ from .named import Arrays, cast, copy_arrays
 # The lock of all gradients. One for the process, not one a layer: tied layers share their arrays,
 # and a lock in a layer could be neither copied nor pickled. It is held for one addition, which the
 # memory bounds anyway. A fork waits for it, so that no child inherits it taken.
-_ADDING = threading.RLock()
+ADDING = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_ADDING.acquire, after_in_parent=_ADDING.release, after_in_child=_ADDING.release
+        before=ADDING.acquire, after_in_parent=ADDING.release, after_in_child=ADDING.release
     )
 
 
@@ -219,7 +219,7 @@ class Layer:
             shape = (len(rows), *shape[1:])
         if d.shape != shape:
             raise ValueError(f"{where}: {name} must have shape {shape}, got {d.shape}")
-        with _ADDING, np.errstate(all="ignore"):
+        with ADDING, np.errstate(all="ignore"):
             if rows is None:
                 gradient += d
             elif distinct:
@@ -234,7 +234,7 @@ class Layer:
         the pullbacks first.
         """
         gradients = self.gradients.values()
-        with _ADDING:
+        with ADDING:
             for gradient in gradients:
                 gradient.fill(0)
 
