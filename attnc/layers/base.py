@@ -117,7 +117,8 @@ class Layer:
         where = f"{type(self).__name__}.tie"
         if not isinstance(other, Layer):
             raise TypeError(f"{where}: other must be a Layer, got {type(other).__name__}")
-        (mine, own), (theirs, source) = self._owner(where, name), other._owner(where, other_name)
+        mine, own = self._owner(where, name)
+        theirs, source = other._owner(where, other_name)
         if own in mine._tied or (mine is theirs and own == source):
             raise ValueError(f"{where}: {name} must not be tied yet, got one that is")
         arrays = [getattr(theirs, kind)[source] for kind in ("_parameters", "_gradients")]
@@ -135,39 +136,44 @@ class Layer:
 
     def _owner(self, where, name):
         """The layer that has the parameter with this dotted name, and its name there."""
-        for full, layer, own in self._names():
-            if full == name:
-                return layer, own
-        names = ", ".join(full for full, _, _ in self._names()) or "no name"
-        raise KeyError(f"{where}: name must be one of {names}; got {name!r}")
+        owners = self._owners()
+        if name not in owners:
+            raise KeyError(
+                f"{where}: name must be one of {', '.join(owners) or 'none'}; got {name!r}"
+            )
+        return owners[name]
 
-    def _names(self, prefix="", above=()):
-        """(dotted name, layer that has it, name there) of every parameter."""
+    def _owners(self):
+        """{dotted name: (layer that has it, name there)} of every parameter."""
+        owners = {}
+        self._add_owners(owners, "", ())
+        return owners
+
+    def _add_owners(self, owners, prefix, above):
         for name in self._parameters:
-            yield prefix + name, self, name
+            if prefix + name in owners:
+                raise self._error(
+                    f"parameters must differ in names, got two called {prefix + name}"
+                )
+            owners[prefix + name] = self, name
         above = (*above, self)
         for attribute, value in vars(self).items():
-            for name, layer in _layers_in(f"{prefix}{attribute}", value):
-                if layer not in above:  # layers may know the one around them
-                    yield from layer._names(f"{name}.", above)
-
-    def _collect(self, kind):
-        arrays = {}
-        for name, layer, own in self._names():
-            if name in arrays:
-                raise self._error(f"{kind[1:]} must have different names, got two called {name}")
-            arrays[name] = getattr(layer, kind)[own]
-        return Arrays(kind[1:], arrays)
+            if isinstance(value, _HOLDERS):
+                for name, layer in _layers_in(prefix + attribute, value):
+                    if layer not in above:  # a layer may know the one around it
+                        layer._add_owners(owners, f"{name}.", above)
 
     @property
     def parameters(self):
         """dict of str to ndarray: the parameters; those of layers inside have dotted names."""
-        return self._collect("_parameters")
+        owners = self._owners().items()
+        return Arrays("parameters", {name: layer._parameters[own] for name, (layer, own) in owners})
 
     @property
     def gradients(self):
         """dict of str to ndarray: the gradients that pullbacks have added up since `zero_grad`."""
-        return self._collect("_gradients")
+        owners = self._owners().items()
+        return Arrays("gradients", {name: layer._gradients[own] for name, (layer, own) in owners})
 
     def add_gradient(self, name, d, rows=None):
         """Add `d` to the gradient of the parameter `name`: the one safe way from a pullback.
@@ -378,6 +384,9 @@ class Layer:
         return None if value is None else self._real(name, value, *shape)
 
 
+_HOLDERS = Layer, list, tuple, dict, set, frozenset  # where a layer may be
+
+
 def _layers_in(name, value):
     """(name, layer) of a layer, or of those in lists, tuples and dicts within each other."""
     if isinstance(value, Layer):
@@ -385,7 +394,7 @@ def _layers_in(name, value):
     elif isinstance(value, (list, tuple, dict)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
-            if isinstance(item, (Layer, list, tuple, dict, set, frozenset)):
+            if isinstance(item, _HOLDERS):
                 yield from _layers_in(f"{name}.{key}", item)
     elif isinstance(value, (set, frozenset)) and any(isinstance(item, Layer) for item in value):
         raise TypeError(f"{name} must be a list, tuple or dict of layers, got a set (no order)")

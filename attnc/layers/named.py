@@ -228,10 +228,13 @@ def _refuse_overlaps(where, entries):
     spans = []
     for name, *arrays in entries:
         for array in arrays:
-            steps = [step * (n - 1) for step, n in zip(array.strides, array.shape, strict=True)]
-            start = array.__array_interface__["data"][0]
-            low = start + sum(step for step in steps if step < 0)
-            high = start + sum(step for step in steps if step > 0) + array.itemsize
+            low = array.__array_interface__["data"][0]
+            high = low + array.nbytes
+            if not array.flags.c_contiguous:
+                axes = zip(array.strides, array.shape, strict=True)
+                steps = [step * (size - 1) for step, size in axes]
+                high = low + sum(step for step in steps if step > 0) + array.itemsize
+                low += sum(step for step in steps if step < 0)
             if array.size:
                 spans.append((low, high, name, array))
     reaching = []  # those that begin before, and may reach to here
