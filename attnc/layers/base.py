@@ -62,10 +62,13 @@ class Layer:
     """
 
     def __init__(self, dtype="float32"):
-        dtype = np.dtype(dtype)
-        if dtype not in (np.float32, np.float64):
-            raise TypeError(f"{type(self).__name__}: dtype must be float32 or float64, got {dtype}")
-        self.dtype = dtype
+        try:
+            self.dtype = np.dtype(dtype)
+        except TypeError:  # NumPy knows no such type
+            self.dtype = dtype
+        if dtype is None or self.dtype not in (np.float32, np.float64):
+            got = self.dtype if dtype is not None else None
+            raise TypeError(f"{type(self).__name__}: dtype must be float32 or float64, got {got}")
         self._parameters = {}
         self._gradients = {}
         self._tied = set()  # names of own parameters that others share
