@@ -4,6 +4,7 @@ A layer computes; it keeps no state between calls. What a backward pass needs li
 that `attnc.vjp` returns, so that a forward pass for validation disturbs no training.
 """
 
+import contextlib
 import inspect
 import os
 import reprlib
@@ -62,13 +63,13 @@ class Layer:
     """
 
     def __init__(self, dtype="float32"):
-        try:
-            self.dtype = np.dtype(dtype)
-        except TypeError:  # NumPy knows no such type
-            self.dtype = dtype
-        if dtype is None or self.dtype not in (np.float32, np.float64):
-            got = self.dtype if dtype is not None else None
+        got = dtype
+        if dtype is not None:  # which NumPy takes for float64
+            with contextlib.suppress(TypeError):
+                got = np.dtype(dtype)
+        if got not in (np.float32, np.float64):
             raise TypeError(f"{type(self).__name__}: dtype must be float32 or float64, got {got}")
+        self.dtype = got
         self._parameters = {}
         self._gradients = {}
         self._tied = set()  # names of own parameters that others share
