@@ -4,6 +4,7 @@ lose something in silence.
 The functions in C have the same checks in csrc/python/args.c.
 """
 
+import functools
 import numbers
 import operator
 
@@ -21,11 +22,18 @@ __all__ = [
     "like",
     "number",
     "plain_array",
+    "quiet",
     "real_array",
     "sum_rows",
 ]
 
-FOREIGN = "torch", "jax", "jaxlib", "autograd"  # their arrays convert silently, and lose gradients
+# Libraries whose arrays convert silently, and lose gradients; how to say that this is meant.
+FOREIGN = {
+    "torch": ".detach().numpy()",
+    "jax": "np.asarray(x)",
+    "jaxlib": "np.asarray(x)",
+    "autograd": "autograd.tracer.getval(x)",
+}
 
 
 # ---- arrays --------------------------------------------------------------------------------------
@@ -74,7 +82,7 @@ def _refuse(where, name, value):
     if package in FOREIGN:
         raise TypeError(
             f"{where}: {name} must be a NumPy array, got {type(value).__name__} of {package} "
-            "(convert it first)"
+            f"(convert it first: {FOREIGN[package]})"
         )
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
@@ -301,6 +309,31 @@ def integer_lengths(where, name, lengths, batch, time):
     if batch and not 0 <= array.min() <= array.max() <= time:
         raise ValueError(f"{where}: {name} must lie in 0..{time}, got {array.min()}..{array.max()}")
     return array.astype(np.intp, copy=False)
+
+
+# ---- floating-point errors -----------------------------------------------------------------------
+
+
+def quiet(function):
+    """Let `function` compute with infinities, NaN and underflow whatever `numpy.errstate` says.
+
+    They are results here, never errors: the functions in C report none either.
+
+    Parameters
+    ----------
+    function : callable
+
+    Returns
+    -------
+    callable
+    """
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        with np.errstate(all="ignore"):
+            return function(*args, **kwargs)
+
+    return run
 
 
 # ---- single numbers ------------------------------------------------------------------------------

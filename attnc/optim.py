@@ -1,87 +1,206 @@
-"""Optimisers: they change the parameters of layers in place, by the gradients found there."""
+"""Optimisers: they change the parameters of layers in place, by the gradients found there.
+
+A parameter that is there twice, under two names or in two layers, is changed once, by its one
+gradient. Pullbacks of other threads should have ended before a step or `clip_gradients`.
+"""
 
 import math
+import operator
 
 import numpy as np
 
-from .layers.base import Layer, copy_arrays
+from .arrays import integer, number, quiet
+from .layers.base import ADDING, Layer
+from .layers.named import WrongKind, distinct, fit_state, in_memory_order, write
 
 __all__ = ["Adam", "SGD", "clip_gradients"]
 
 
-def _pairs(where, layers):
-    """{name: (parameter, gradient)} of a layer, or of several with their number before the name."""
+def _several(where, layers):
+    """{what names begin with: layer} of a layer, or of several, which are numbered."""
     if isinstance(layers, Layer):
-        layers = {"": layers}
-    else:
-        layers = {f"{index}.": layer for index, layer in enumerate(layers)}
-    for layer in layers.values():
+        return {"": layers}
+    try:
+        if isinstance(layers, (set, frozenset, dict)):
+            raise TypeError
+        layers = list(layers)
+    except TypeError:
+        raise TypeError(
+            f"{where}: layers must be a Layer or several in order, got {type(layers).__name__}"
+        ) from None
+    for layer in layers:
         if not isinstance(layer, Layer):
             raise TypeError(
                 f"{where}: layers must be a Layer or several, got {type(layer).__name__}"
             )
-    return {
-        prefix + name: (parameter, layer_gradients[name])
+    return {f"{index}.": layer for index, layer in enumerate(layers)}
+
+
+def _entries(layers):
+    """(name, parameter, gradient) of every name."""
+    return [
+        (prefix + name, owner._parameters[own], owner._gradients[own])
         for prefix, layer in layers.items()
-        for layer_gradients in [layer.gradients]
-        for name, parameter in layer.parameters.items()
-    }
+        for name, (owner, own) in layer._owners().items()
+    ]
 
 
-# Numbers of a block: five such arrays are 640 KB in float32, less than a second-level cache has.
-_BLOCK = 32768
+# ---- A block at a time ---------------------------------------------------------------------------
+
+# Numbers of a block: of 16384 to 262144 the fastest for Adam, whose five arrays of it are then
+# 2.5 MB in float32, less than a third-level cache has.
+_BLOCK = 131072
 
 
 def _blocks(*arrays):
-    """Rows of arrays of one shape, a block at a time.
+    """Rows of arrays of one shape, a block at a time, in the order in which the first lies.
 
     What is done to a block again and again finds it in the cache, where whole arrays would come
     from memory each time.
     """
-    arrays = [np.atleast_1d(array) for array in arrays]
     first = arrays[0]
-    rows = max(1, _BLOCK * len(first) // max(first.size, 1))
-    for start in range(0, len(first), rows):
+    if first.size <= _BLOCK:
+        if first.size:
+            yield arrays
+        return
+    if not all(array.flags.c_contiguous for array in arrays):
+        arrays = [in_memory_order(first, array) for array in arrays]
+    if all(array.flags.c_contiguous for array in arrays):
+        arrays = [array.reshape(-1) for array in arrays]
+    rows = max(1, _BLOCK * len(arrays[0]) // first.size)
+    for start in range(0, len(arrays[0]), rows):
         yield [array[start : start + rows] for array in arrays]
+
+
+def _squares(array):
+    """The sum of squares, those of a block in the array's dtype: it may overflow, or vanish."""
+    return sum(float(np.vdot(block, block)) for (block,) in _blocks(array))
+
+
+def _largest(array):
+    """The largest magnitude; NaN where a number is NaN."""
+    return max((float(max(block.max(), -block.min())) for (block,) in _blocks(array)), default=0.0)
+
+
+def _check_gradient(where, name, gradient, limit=math.inf):
+    """Raise if a magnitude in the gradient `name` is not below `limit`."""
+    if _squares(gradient) < limit * limit:  # a quick look: then none is larger
+        return
+    if not np.isfinite(gradient).all():
+        raise FloatingPointError(f"{where}: gradients must be finite, got {name} with NaN or inf")
+    largest = _largest(gradient)
+    if not largest < limit:
+        raise FloatingPointError(
+            f"{where}: gradients must lie below {limit:.2g}, got {name} with {largest:.2g} "
+            "(attnc.optim.clip_gradients makes them smaller)"
+        )
+
+
+# ---- Optimisers ----------------------------------------------------------------------------------
 
 
 class _Optimizer:
     """What optimisers share: the parameters, and a state that can be saved.
 
-    A subclass names the arrays it keeps for each parameter in `_kept` and writes
-    ``_update(parameter, gradient, *kept)``, which changes some rows of them in place.
+    A subclass names the arrays it keeps for each parameter in `_kept` and checks its numbers in
+    `_check`. It says in `_limit` how large gradients may be, given the largest float, computes in
+    `_factors` what a step needs only once, and writes ``_update(factors, scratch, parameter,
+    gradient, *kept)``, which changes some rows of them in place.
+
+    The layers are searched at every step, so that a copy of an optimiser, deep or pickled, changes
+    the copies of its layers.
     """
 
     _kept = ()
 
     def __init__(self, layers, learning_rate):
-        name = type(self).__name__
-        if not learning_rate >= 0:
-            raise ValueError(f"{name}: learning_rate must be 0 or more, got {learning_rate}")
+        where = type(self).__name__
+        self._layers = _several(where, layers)
         self.learning_rate = learning_rate
         self.steps = 0
-        self._pairs = _pairs(name, layers)
+        pairs = self._pairs()
+        if not pairs:
+            raise ValueError(f"{where}: layers must have parameters, got none")
+        self._made_with = {name: (p.shape, p.dtype) for name, (p, _) in pairs.items()}
+        self._check()
         self._state = {
             f"{kind}.{name}": np.zeros_like(parameter)
             for kind in self._kept
-            for name, (parameter, _) in self._pairs.items()
+            for name, (parameter, _) in pairs.items()
         }
 
+    def _pairs(self):
+        """{name: (parameter, gradient)}, each once."""
+        entries = _entries(self._layers)
+        arrays = [array for _, *pair in entries for array in pair]
+        known, pairs = vars(self).get("_known", ((), {}))
+        if len(known) != len(arrays) or not all(map(operator.is_, known, arrays)):
+            pairs = distinct(type(self).__name__, entries)
+            self._known = arrays, pairs
+        return pairs
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_known"}
+
+    def _check(self):
+        """Check the numbers, which may be changed between steps."""
+        where = type(self).__name__
+        rate = number(
+            where, "learning_rate", self.learning_rate, "be 0 or more", lambda rate: rate >= 0
+        )
+        largest = float(np.finfo(np.float32).max)
+        rule = f"be {largest:.2g} or less"
+        self.learning_rate = number(
+            where, "learning_rate", rate, rule, lambda rate: rate <= largest
+        )
+
+    @quiet
     def step(self):
-        """Change every parameter by its gradient."""
+        """Change every parameter by its gradient.
+
+        Raises
+        ------
+        FloatingPointError
+            If a gradient is NaN, infinite, or too large for what the optimiser keeps of it: it is
+            named, and nothing is changed.
+        TypeError, ValueError
+            If the learning rate or another number has become one that the constructor refuses, or
+            the layers have got other parameters since.
+        """
+        where = f"{type(self).__name__}.step"
+        self._check()
+        pairs = self._pairs()
+        now = {name: (p.shape, p.dtype) for name, (p, _) in pairs.items()}
+        if now != self._made_with:
+            names = [n for n in now | self._made_with if now.get(n) != self._made_with.get(n)]
+            raise ValueError(
+                f"{where}: layers must have the parameters that the optimiser was made with, "
+                f"got changes of {', '.join(names)} (make a new optimiser)"
+            )
+        for name, (_, gradient) in pairs.items():
+            limit = self._limit(float(np.finfo(gradient.dtype).max))
+            _check_gradient(where, name, gradient, limit)
         self.steps += 1
-        for name, (parameter, gradient) in self._pairs.items():
+        factors = self._factors()
+        for name, pair in pairs.items():
             kept = (self._state[f"{kind}.{name}"] for kind in self._kept)
-            for block in _blocks(parameter, gradient, *kept):
-                self._update(*block)
+            scratch = None
+            for block in _blocks(*pair, *kept):
+                if scratch is None or scratch.shape != block[0].shape:
+                    scratch = np.empty_like(block[0])
+                self._update(factors, scratch, *block)
 
     def zero_grad(self):
         """Set every gradient to zero."""
-        for _, gradient in self._pairs.values():
-            gradient.fill(0)
+        pairs = self._pairs().values()
+        with ADDING:
+            for _, gradient in pairs:
+                gradient.fill(0)
 
     def state_dict(self):
         """Copies of all that the optimiser remembers, as arrays by name.
+
+        A parameter with several names is there under the first.
 
         Returns
         -------
@@ -97,13 +216,26 @@ class _Optimizer:
 
         Raises
         ------
+        TypeError
+            If `state` is no mapping.
         ValueError
-            If names are missing or unexpected or shapes differ; the optimiser is then unchanged.
+            If names are missing or unexpected, shapes differ, or a value is none that `state_dict`
+            returns, such as 3.5 steps; the optimiser is then unchanged.
         """
-        steps = np.array(self.steps)
-        arrays = {"steps": steps, **self._state}
-        copy_arrays(f"{type(self).__name__}.load_state_dict", arrays, state)
-        self.steps = int(steps)
+        where = f"{type(self).__name__}.load_state_dict"
+        values = fit_state(where, {"steps": np.array(self.steps), **self._state}, state)
+        del values["steps"]  # cut to an integer
+        steps = np.asarray(state["steps"])
+        try:
+            steps = integer(where, "steps", steps[()], 0)
+        except (TypeError, ValueError) as error:
+            raise WrongKind(str(error)) from None
+        self._check_state(where, values)
+        write(self._state, values, where)
+        self.steps = steps
+
+    def _check_state(self, where, values):
+        """Raise for values that no step leaves."""
 
 
 class SGD(_Optimizer):
@@ -122,9 +254,9 @@ class SGD(_Optimizer):
     Raises
     ------
     ValueError
-        If a number is out of range.
+        If a number is out of range, the layers have no parameters, or share arrays but in part.
     TypeError
-        If layers holds anything but layers.
+        If layers holds anything but layers, or a number is of a wrong kind.
 
     Examples
     --------
@@ -142,18 +274,37 @@ class SGD(_Optimizer):
     """
 
     def __init__(self, layers, learning_rate, momentum=0.0):
-        if not 0 <= momentum < 1:
-            raise ValueError(f"SGD: momentum must lie in 0 <= momentum < 1, got {momentum}")
         self.momentum = momentum
-        self._kept = ("velocity",) if momentum else ()
+        self._check_momentum()
+        self._kept = ("velocity",) if self.momentum else ()
         super().__init__(layers, learning_rate)
 
-    def _update(self, parameter, gradient, velocity=None):
+    def _check_momentum(self):
+        where, rule = type(self).__name__, "lie in 0 <= momentum < 1"
+        self.momentum = number(where, "momentum", self.momentum, rule, lambda m: 0 <= m < 1)
+
+    def _check(self):
+        super()._check()
+        self._check_momentum()
+        if self.momentum and not self._kept:
+            raise ValueError(
+                f"{type(self).__name__}: momentum must stay 0 where it was 0 at first, got "
+                f"{self.momentum} (make a new optimiser)"
+            )
+
+    def _limit(self, largest):
+        # The velocity, a sum of gradients, stays finite.
+        return largest * (1 - self.momentum) / 2 if self._kept else math.inf
+
+    def _factors(self):
+        return None
+
+    def _update(self, factors, scratch, parameter, gradient, velocity=None):
         if velocity is not None:
             velocity *= self.momentum
             velocity += gradient
             gradient = velocity
-        parameter -= self.learning_rate * gradient
+        parameter -= np.multiply(gradient, self.learning_rate, out=scratch)
 
 
 class Adam(_Optimizer):
@@ -172,33 +323,61 @@ class Adam(_Optimizer):
     betas : pair of float
         (beta1, beta2), each in 0 <= beta < 1.
     epsilon : float
-        Above 0.
+        Above 0, and large enough to outweigh the gradients whose squares vanish in v: at least
+        3.4e-18 in float32 with the default betas.
 
     Raises
     ------
     ValueError
-        If a number is out of range.
+        If a number is out of range, the layers have no parameters, or share arrays but in part.
     TypeError
-        If layers holds anything but layers.
+        If layers holds anything but layers, or a number is of a wrong kind.
     """
 
     _kept = ("m", "v")
 
     def __init__(self, layers, learning_rate=0.001, betas=(0.9, 0.999), epsilon=1e-8):
-        if not all(0 <= beta < 1 for beta in betas) or len(betas) != 2:
-            raise ValueError(f"Adam: betas must be a pair in 0 <= beta < 1, got {betas}")
-        if not epsilon > 0:
-            raise ValueError(f"Adam: epsilon must be above 0, got {epsilon}")
         self.betas = betas
         self.epsilon = epsilon
         super().__init__(layers, learning_rate)
 
-    def _update(self, parameter, gradient, m, v):
+    def _check(self):
+        super()._check()
+        where, rule = type(self).__name__, "be a pair in 0 <= beta < 1"
+        if not isinstance(self.betas, (tuple, list, np.ndarray)) or len(self.betas) != 2:
+            raise ValueError(f"{where}: betas must {rule}, got {self.betas!r}")
+        self.betas = tuple(
+            number(where, "betas", beta, rule, lambda beta: 0 <= beta < 1) for beta in self.betas
+        )
+        epsilon = number(where, "epsilon", self.epsilon, "be above 0", lambda e: 0 < e < math.inf)
+        for dtype in {dtype for _, dtype in self._made_with.values()}:
+            # A square that vanishes in v must be one that epsilon outweighs.
+            least = math.sqrt(float(np.finfo(dtype).tiny) / (1 - self.betas[1]))
+            if epsilon < least:
+                raise ValueError(
+                    f"{where}: epsilon must be at least {least:.2g} for parameters of {dtype}, "
+                    f"got {epsilon}"
+                )
+        self.epsilon = epsilon
+
+    def _limit(self, largest):
+        return math.sqrt(largest) / 2  # v, a mean of squares, stays finite
+
+    def _check_state(self, where, values):
+        for name, value in values.items():
+            if name.startswith("v.") and (value < 0).any():
+                raise ValueError(f"{where}: {name} must be 0 or more, got {value.min()}")
+
+    def _factors(self):
         beta1, beta2 = self.betas
         # both corrections leave the loop over the numbers: the paper, end of section 2
-        correction = math.sqrt(1 - beta2**self.steps)
-        rate = self.learning_rate * correction / (1 - beta1**self.steps)
-        scratch = np.multiply(gradient, 1 - beta1, out=np.empty_like(gradient))
+        correction = math.sqrt(_one_minus_power(beta2, self.steps))
+        return correction, self.learning_rate * correction / _one_minus_power(beta1, self.steps)
+
+    def _update(self, factors, scratch, parameter, gradient, m, v):
+        (beta1, beta2), (correction, rate) = self.betas, factors
+        rate = min(rate, float(np.finfo(parameter.dtype).max))  # times a zero it would be NaN
+        np.multiply(gradient, 1 - beta1, out=scratch)
         m *= beta1
         m += scratch
         np.multiply(gradient, gradient, out=scratch)
@@ -212,6 +391,15 @@ class Adam(_Optimizer):
         parameter -= scratch
 
 
+def _one_minus_power(beta, steps):
+    """1 - beta^steps, to all digits also where beta is nearly 1."""
+    return -math.expm1(steps * math.log(beta)) if beta else 1.0
+
+
+# ---- Clipping ------------------------------------------------------------------------------------
+
+
+@quiet
 def clip_gradients(layers, max_norm):
     """Scale all gradients so that their common norm is at most `max_norm`.
 
@@ -222,46 +410,54 @@ def clip_gradients(layers, max_norm):
     ----------
     layers : Layer or iterable of Layer
     max_norm : float
-        Above 0.
+        Above 0; inf only measures.
 
     Returns
     -------
     float
-        The Euclidean norm of all gradients together, before scaling.
+        The Euclidean norm of all gradients together, before scaling. A gradient that is there under
+        two names counts once. inf for a norm beyond all floats, which is clipped like others.
 
     Raises
     ------
     FloatingPointError
         If a gradient is NaN or infinite: it is named, and no gradient is changed.
     ValueError
-        If max_norm is not above 0.
+        If max_norm is not above 0, or layers share arrays but in part.
     TypeError
-        If layers holds anything but layers.
+        If layers holds anything but layers, or max_norm is no number.
     """
-    if not max_norm > 0:
-        raise ValueError(f"clip_gradients: max_norm must be above 0, got {max_norm}")
-    pairs = _pairs("clip_gradients", layers)
-    norm = _norm([gradient for _, gradient in pairs.values()])
-    if not math.isfinite(norm):
-        name = next(name for name, (_, g) in pairs.items() if not np.isfinite(g).all())
-        raise FloatingPointError(
-            f"clip_gradients: gradients must be finite, got {name} with NaN or inf"
-        )
+    where = "clip_gradients"
+    max_norm = number(where, "max_norm", max_norm, "be above 0", lambda norm: norm > 0)
+    pairs = distinct(where, _entries(_several(where, layers)))
+    gradients = {name: gradient for name, (_, gradient) in pairs.items()}
+    largest, root = _norm(where, gradients)
+    norm = largest * root
     if norm > max_norm:
-        for _, gradient in pairs.values():
-            gradient *= max_norm / norm
+        factor = max_norm / largest / root
+        for gradient in gradients.values():
+            if factor > 1e-37:
+                gradient *= factor
+                continue
+            # The factor may vanish although its product with a large gradient does not.
+            for (block,) in _blocks(gradient):
+                block[...] = block.astype(np.float64) / largest * (max_norm / root)
     return norm
 
 
-def _norm(arrays):
-    """The Euclidean norm of all numbers; in float64 where their squares need its range."""
-    for dtype in (None, np.float64):
-        with np.errstate(over="ignore"):
-            squares = sum(
-                float(np.einsum("i,i", block, block, dtype=dtype))
-                for array in arrays
-                for (block,) in _blocks(array.reshape(-1))
-            )
-        if 1e-20 < squares < math.inf:
-            break
-    return math.sqrt(squares)
+def _norm(where, gradients):
+    """The Euclidean norm of gradients by name as a product of two numbers, which may overflow."""
+    squares = sum(map(_squares, gradients.values()))
+    if 1e-20 < squares < math.inf:  # far from where some of the squares vanish in float32
+        return math.sqrt(squares), 1.0
+    for name, gradient in gradients.items():
+        _check_gradient(where, name, gradient)
+    largest = max(map(_largest, gradients.values()), default=0.0)
+    if largest == 0:
+        return 0.0, 1.0
+    squares = sum(
+        _squares(block.astype(np.float64) / largest)
+        for gradient in gradients.values()
+        for (block,) in _blocks(gradient)
+    )
+    return largest, math.sqrt(squares)

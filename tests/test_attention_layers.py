@@ -1,5 +1,7 @@
 """Attention layers: the functions of attnc.functional with parameters of their own."""
 
+import copy
+
 import numpy as np
 import pytest
 from checks import assert_agree, assert_same
@@ -177,7 +179,137 @@ def test_errors(rng):
         attnc.vjp(layer, q, k, v, masks=None)
 
 
+@layers
+def test_pullback_of_nothing(name, rng):
+    layer = make(name)
+    _, pullback = attnc.vjp(layer, *arrays(name, rng), return_weights=True)
+    with pytest.raises(TypeError, match=rf"^{type(layer).__name__}: pullback must get dcontext or"):
+        pullback()
+    assert not any(g.any() for g in layer.gradients.values())
+    pullback(dweights=np.ones((B, TQ, TK)))
+
+
+@layers
+def test_whatever_the_settings_of_numpy(name, rng):
+    layer = make(name, "float32")
+    query, key, _ = (x.astype(np.float32) for x in arrays(name, rng))
+    key[0] *= np.float32(1e-38)
+    key[1, 0] = 3e38
+
+    def run():
+        layer.zero_grad()
+        context, pullback = attnc.vjp(layer, query, key)
+        dcontext = np.full_like(context, 1e38)
+        dcontext[0] = 1e-38
+        gradients = pullback(dcontext)
+        return context, layer(query, key), *gradients, copy.deepcopy(dict(layer.gradients))
+
+    expected = run()
+    with np.errstate(all="raise"):
+        assert_same(run(), expected)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (
+            lambda: attnc.CosineAttention(scale="10"),
+            TypeError,
+            "Cosine.*: scale must be a finite nu",
+        ),
+        (
+            lambda: attnc.CosineAttention(scale=True),
+            TypeError,
+            "scale must be a finite number, got T",
+        ),
+        (lambda: attnc.CosineAttention(scale=[1.0]), TypeError, "scale must be a finite number"),
+        (lambda: attnc.CosineAttention(scale=np.nan), ValueError, "scale must be a finite number"),
+        (
+            lambda: attnc.CosineAttention(scale=1e300),
+            ValueError,
+            "scale must lie in the range of fl",
+        ),
+        (lambda: attnc.DotProductAttention(scale="1"), TypeError, "scale must be a finite number"),
+        (
+            lambda: attnc.DotProductAttention(dropout="0.1"),
+            TypeError,
+            "dropout must lie in 0 <= dro",
+        ),
+        (lambda: attnc.DotProductAttention(dropout=np.nan), ValueError, "dropout must lie in 0 <="),
+        (
+            lambda: attnc.SelfAttention(3, dropout=1.0),
+            ValueError,
+            "SelfAttention: dropout must lie",
+        ),
+        (
+            lambda: attnc.SelfAttention(3, rng="0"),
+            TypeError,
+            "SelfAttention: rng must be None, an in",
+        ),
+        (
+            lambda: attnc.SelfAttention(3.0),
+            ValueError,
+            "SelfAttention: input_size must be a positive",
+        ),
+        (
+            lambda: attnc.AdditiveAttention(2, 3, 4, score_bias="False"),
+            TypeError,
+            "AdditiveAttention: score_bias must be True or False, got 'False'",
+        ),
+        (
+            lambda: attnc.SelfAttention(3)(np.ones((2, 3)), train="False"),
+            TypeError,
+            "SelfAttention: train must be True or False, got 'False'",
+        ),
+        (
+            lambda: attnc.CosineAttention()(np.ones((2, 3)), np.ones((2, 3)), train=1),
+            TypeError,
+            "CosineAttention: train must be True or False, got 1",
+        ),
+    ],
+)
+def test_arguments_of_a_wrong_kind(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_narrow_sizes():
+    layer = attnc.AdditiveAttention(np.int8(100), np.uint8(200), np.int8(120), rng=0)
+    assert repr(layer) == "AdditiveAttention(query_size=100, key_size=200, hidden_size=120)"
+    assert_same(layer.state_dict(), attnc.AdditiveAttention(100, 200, 120, rng=0).state_dict())
+
+
 # ---- Self-attention ------------------------------------------------------------------------------
+
+
+def test_dropout_of_self_attention_is_its_attribute(rng):
+    layer = attnc.SelfAttention(DQ, rng=0)
+    x = rng.standard_normal((B, TK, DQ))
+    calm = layer(x, train=True)
+    layer.dropout = 0.5
+    assert (layer(x, train=True, rng=0) != calm).any()
+    assert_same(layer(x), calm)
+
+
+def test_self_attention_of_nothing_and_whatever_the_settings_of_numpy(rng):
+    layer = attnc.SelfAttention(DQ, rng=0)
+    x = rng.standard_normal((B, TK, DQ)).astype(np.float32)
+    x[0] *= np.float32(1e-38)
+    x[1] *= np.float32(1e25)
+
+    def run():
+        layer.zero_grad()
+        context, pullback = attnc.vjp(layer, x)
+        gradients = pullback(context)
+        return context, layer(x), *gradients, copy.deepcopy(dict(layer.gradients))
+
+    expected = run()
+    with np.errstate(all="raise"):
+        assert_same(run(), expected)
+    with pytest.raises(
+        TypeError, match="^SelfAttention: pullback must get dcontext or dweights or"
+    ):
+        attnc.vjp(layer, x)[1]()
 
 
 @pytest.mark.parametrize("options", OPTIONS)

@@ -1,5 +1,9 @@
 """Optimisers and gradient clipping."""
 
+import copy
+import math
+import pickle
+
 import numpy as np
 import pytest
 from checks import assert_agree, assert_same
@@ -183,6 +187,378 @@ def test_clip_gradients_names_what_is_not_finite():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call(attnc.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda x: SGD(x, "0.1"), TypeError, "SGD: learning_rate must be 0 or more, got '0.1'"),
+        (lambda x: SGD(x, True), TypeError, "SGD: learning_rate must be 0 or more, got True"),
+        (lambda x: SGD(x, np.nan), ValueError, "SGD: learning_rate must be 0 or more, got nan"),
+        (lambda x: SGD(x, np.inf), ValueError, r"SGD: learning_rate must be 3.4e\+38 or less, got"),
+        (
+            lambda x: Adam(x, 1e300),
+            ValueError,
+            r"Adam: learning_rate must be 3.4e\+38 or less, got",
+        ),
+        (
+            lambda x: SGD(x, 1, "0"),
+            TypeError,
+            "SGD: momentum must lie in 0 <= momentum < 1, got '0",
+        ),
+        (lambda x: Adam(x, betas="ab"), ValueError, "Adam: betas must be a pair in .*, got 'ab'"),
+        (lambda x: Adam(x, betas=0.9), ValueError, "Adam: betas must be a pair in .*, got 0.9"),
+        (lambda x: Adam(x, betas=("0", 0)), TypeError, "Adam: betas must be a pair in .*, got '0'"),
+        (lambda x: Adam(x, betas=(0, 1 - 1e-17)), ValueError, "Adam: betas must be a pair in"),
+        (lambda x: Adam(x, epsilon=math.inf), ValueError, "Adam: epsilon must be above 0, got inf"),
+        (lambda x: Adam(x, epsilon=1e-300), ValueError, "epsilon must be at least 3.4e-18 for par"),
+        (lambda x: clip_gradients(x, math.nan), ValueError, "max_norm must be above 0, got nan"),
+        (lambda x: clip_gradients(x, "1"), TypeError, "max_norm must be above 0, got '1'"),
+        (lambda x: clip_gradients(x, True), TypeError, "max_norm must be above 0, got True"),
+    ],
+)
+def test_numbers_that_are_none(call, error, message):
+    with pytest.raises(error, match=message):
+        call(attnc.Linear(1, 1))
+
+
+@makers
+def test_numbers_changed_later(name, rng):
+    layer = attnc.Linear(3, 2, rng=0)
+    optimizer = MAKERS[name](layer)
+    set_gradients(layer, rng)
+    before = layer.state_dict()
+    for value in ("0.1", math.nan, -1, True, None, np.inf):
+        optimizer.learning_rate = value
+        with pytest.raises((TypeError, ValueError), match="learning_rate must be"):
+            optimizer.step()
+    assert optimizer.steps == 0
+    assert_same(layer.state_dict(), before)
+    optimizer.learning_rate = np.float64(0.1)
+    optimizer.step()
+    assert layer.parameters["weight"].dtype == np.float32
+    if name == "sgd":
+        optimizer.momentum = 0.5
+        with pytest.raises(ValueError, match="momentum must stay 0 where it was 0 at first, got 0"):
+            optimizer.step()
+
+
+# ---- What an optimiser is given ------------------------------------------------------------------
+
+
+def test_any_iterable_of_layers_in_order():
+    layers = [attnc.Linear(2, 1, rng=k) for k in range(3)]
+    for given in (layers, tuple(layers), iter(layers), (layer for layer in layers)):
+        optimizer = SGD(given, 0.1, momentum=0.5)
+        assert list(optimizer.state_dict())[1:3] == ["velocity.0.weight", "velocity.0.bias"]
+        for _ in range(2):  # a generator is read once
+            optimizer.step()
+    for given, got in ((set(layers), "set"), ({"a": layers[0]}, "dict"), (3, "int"), ("a", "str")):
+        with pytest.raises(TypeError, match=f"SGD: layers must be a Layer or several.*, got {got}"):
+            SGD(given, 0.1)
+    with pytest.raises(
+        TypeError, match="Adam: layers must be a Layer or several in order, got typ"
+    ):
+        Adam(attnc.Linear)
+
+
+@pytest.mark.parametrize("layers", [[], attnc.DotProductAttention()], ids=["none", "no parameters"])
+def test_nothing_to_optimise(layers):
+    with pytest.raises(ValueError, match="Adam: layers must have parameters, got none"):
+        Adam(layers)
+    assert clip_gradients(layers, 1.0) == 0
+
+
+@makers
+def test_layers_changed_after_the_optimiser_was_made(name):
+    model = attnc.Seq2Seq(5, 5, 2, 4, rng=0)
+    optimizer = MAKERS[name](model)
+    model.extra = {"more": [attnc.Linear(2, 2)]}
+    message = r"step: layers must have the parameters .* got changes of extra.more.0.weight, extra"
+    with pytest.raises(ValueError, match=message):
+        optimizer.step()
+    del model.extra
+    optimizer.step()
+    model.output = attnc.Linear(4, 5, rng=1)  # of the same names and shapes: takes its place
+    model.output.gradients["weight"] = np.ones((4, 5))
+    before = model.output.state_dict()
+    optimizer.step()
+    assert (model.output.parameters["weight"] != before["weight"]).all()
+    model.target_embedding = model.source_embedding
+    with pytest.raises(ValueError, match="got changes of target_embedding.weight"):
+        optimizer.step()
+    assert optimizer.steps == 2
+
+
+@makers
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_of_model_and_optimiser_goes_on_alike(name, duplicate):
+    model = attnc.Seq2Seq(5, 5, 2, 4, rng=0)
+    model.output = attnc.Linear(2, 5, rng=0)
+    model.output.tie("weight", model.target_embedding, "weight", transpose=True)
+    optimizer = MAKERS[name](model)
+
+    def run(model, optimizer):
+        rng = np.random.default_rng(0)
+        for _ in range(2):
+            set_gradients(model, rng)
+            optimizer.step()
+
+    run(model, optimizer)
+    before = model.state_dict()
+    twin, its_optimizer = duplicate((model, optimizer))
+    run(twin, its_optimizer)
+    assert_same(model.state_dict(), before)
+    run(model, optimizer)
+    assert_same(twin.state_dict(), model.state_dict())
+    assert (model.parameters["output.weight"] != before["output.weight"]).all()
+
+
+# ---- One array under several names ---------------------------------------------------------------
+
+
+def views(tie):
+    """An embedding and a linear layer, of one array if `tie`; the gradients of two and of one."""
+    embedding = attnc.Embedding(300, 200, rng=0)
+    linear = attnc.Linear(200, 300, bias=False, rng=1)
+    if tie == "method":
+        linear.tie("weight", embedding, "weight", transpose=True)
+    elif tie == "by hand":
+        linear._parameters["weight"] = embedding._parameters["weight"].T
+        linear._gradients["weight"] = embedding._gradients["weight"].T
+    return embedding, linear
+
+
+@makers
+@pytest.mark.parametrize("tie", ["method", "by hand"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_tied_parameters_move_once(name, tie, first, rng):
+    alone = views(None)[0]
+    pair = views(tie)
+    layers = (pair[first], pair[1 - first], pair[first])  # and one layer twice
+    optimizers = MAKERS[name](alone), MAKERS[name](layers)
+    for _ in range(3):
+        d = rng.standard_normal((300, 200))
+        alone.gradients["weight"] = d
+        pair[1].gradients["weight"] = d.T
+        assert clip_gradients(layers, 7) == pytest.approx(clip_gradients(alone, 7))
+        assert np.linalg.norm(pair[0].gradients["weight"]) == pytest.approx(7)
+        for optimizer in optimizers:
+            optimizer.step()
+    np.testing.assert_allclose(
+        pair[1].parameters["weight"].T, alone.parameters["weight"], rtol=1e-4, atol=1e-6
+    )
+    kept = [kind.rpartition(".")[0] for kind in optimizers[1].state_dict()]
+    assert all(name in ("", "velocity.0", "m.0", "v.0") for name in kept)
+    optimizers[1].zero_grad()
+    assert not pair[0].gradients["weight"].any()
+
+
+@pytest.mark.parametrize("use", [lambda x: Adam(x), lambda x: clip_gradients(x, 1.0)])
+def test_arrays_shared_in_part(use):
+    embedding, linear = attnc.Embedding(4, 3), attnc.Linear(3, 2, bias=False)
+    for kind in ("_parameters", "_gradients"):
+        getattr(linear, kind)["weight"] = getattr(embedding, kind)["weight"][:2].T
+    with pytest.raises(ValueError, match="0.weight and 1.weight must be one array or two, got arr"):
+        use([embedding, linear])
+    both = attnc.Linear(3, 2, bias=False), attnc.Linear(3, 2, bias=False)
+    both[1]._parameters["weight"] = both[0]._parameters["weight"]
+    with pytest.raises(ValueError, match="0.weight and 1.weight must share their gradient"):
+        use(both)
+    square = attnc.Linear(3, 3, bias=False), attnc.Linear(3, 3, bias=False)
+    square[1]._parameters["weight"] = square[0]._parameters["weight"].T
+    square[1]._gradients["weight"] = square[0]._gradients["weight"]
+    with pytest.raises(ValueError, match="0.weight and 1.weight must share their gradient"):
+        use(square)
+    whole, halves = np.zeros((2, 3, 4), np.float32), (attnc.Linear(3, 2), attnc.Linear(3, 2))
+    for k, layer in enumerate(halves):  # side by side: two arrays
+        layer._parameters["weight"] = whole[0, :, 2 * k : 2 * k + 2]
+        layer._gradients["weight"] = whole[1, :, 2 * k : 2 * k + 2]
+    use(halves)
+
+
+# ---- The ends of the range -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, sizes", [
+    ("float32", [1e-45, 1e-38, 1e-30, 1e-19, 1.0, 1e19, 1e30, 1e38]),
+    ("float64", [5e-324, 1e-310, 1e-200, 1e-160, 1.0, 1e160, 1e200, 1e307]),
+])  # fmt: skip
+def test_the_norm_of_all_finite_gradients(dtype, sizes):
+    for size in sizes:
+        for shape in ((3, 2), (700, 300)):
+            layer = attnc.Linear(*shape, bias=False, dtype=dtype)
+            size = np.dtype(dtype).type(size)
+            layer.gradients["weight"] = np.full(shape, -size)
+            wanted = math.sqrt(shape[0] * shape[1]) * float(size)
+            norm = clip_gradients(layer, math.inf)
+            assert norm == wanted or abs(norm / wanted - 1) < 1e-6
+            for share in (0.5, 1e-3):
+                before = layer.gradients["weight"].astype(float)
+                limit = wanted * share
+                if limit == 0:
+                    continue
+                clip_gradients(layer, limit)
+                if math.isinf(limit):
+                    assert_same(layer.gradients["weight"].astype(float), before)
+                    continue
+                spacing = float(np.finfo(dtype).smallest_subnormal)
+                np.testing.assert_allclose(
+                    layer.gradients["weight"],
+                    -limit / math.sqrt(before.size),
+                    rtol=1e-5,
+                    atol=spacing,
+                )
+
+
+def test_a_norm_beyond_all_floats_is_clipped():
+    layer = attnc.Linear(100, 100, bias=False, dtype="float64")
+    layer.gradients["weight"] = np.full((100, 100), 1.7e308)
+    assert clip_gradients(layer, math.inf) == math.inf
+    assert layer.gradients["weight"][0, 0] == 1.7e308
+    assert clip_gradients(layer, 1e308) == math.inf
+    np.testing.assert_allclose(layer.gradients["weight"], 1e306, rtol=1e-12)
+
+
+def test_clipping_over_the_whole_range():
+    layers = attnc.Linear(1, 2, bias=False, dtype="float64"), attnc.Linear(1, 2, bias=False)
+    layers[0].gradients["weight"] = [[1e200, 1e10]]
+    layers[1].gradients["weight"] = [[1e30, 0]]
+    assert clip_gradients(layers, 1e-150) == pytest.approx(1e200)  # a factor of 1e-350
+    np.testing.assert_allclose(layers[0].gradients["weight"], [[1e-150, 0]], rtol=1e-12)
+    assert not layers[1].gradients["weight"].any()
+    layers[1].gradients["weight"] = [[3e-3, 4e-3]]
+    assert clip_gradients(layers, 5e-324) == pytest.approx(5e-3)
+    assert not layers[1].gradients["weight"].any()
+
+
+@makers
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_step_refuses_what_is_not_finite(name, bad, rng):
+    layer = attnc.Linear(300, 200, rng=0)
+    optimizer = MAKERS[name](layer)
+    set_gradients(layer, rng)
+    optimizer.step()
+    before, kept = layer.state_dict(), optimizer.state_dict()
+    layer.gradients["bias"][7] = bad
+    with pytest.raises(
+        FloatingPointError, match="step: gradients must be finite, got bias with Na"
+    ):
+        optimizer.step()
+    assert_same(layer.state_dict(), before)
+    assert_same(optimizer.state_dict(), kept)
+
+
+def test_adam_refuses_gradients_whose_squares_would_stop_it_for_ever():
+    for dtype, large, fine in (("float32", 1e19, 9e18), ("float64", 1e154, 6e153)):
+        layer = attnc.Linear(1, 2, dtype=dtype)
+        optimizer = Adam(layer, 0.1)
+        layer.gradients["bias"] = [large, 1.0]
+        message = "gradients must lie below .*, got bias with .*clip_gradients makes them smaller"
+        with pytest.raises(FloatingPointError, match=message):
+            optimizer.step()
+        layer.gradients["bias"] = [fine, -fine]
+        for _ in range(50):
+            optimizer.step()
+        np.testing.assert_allclose(layer.parameters["bias"], [-5, 5], rtol=1e-4)
+
+
+def test_adam_at_the_lower_end():
+    """Gradients that vanish in v are those that epsilon outweighs: the step is m / epsilon."""
+    for epsilon in (1e-8, 4e-18):
+        for g in (1e-19, 1e-21, 1e-24, 1e-30):
+            layer = attnc.Linear(1, 1, bias=False)
+            layer.parameters["weight"] = [[0.0]]
+            layer.gradients["weight"] = [[g]]
+            optimizer = Adam(layer, 0.1, epsilon=epsilon)
+            for steps in range(1, 4):
+                optimizer.step()
+                wanted = -0.1 * steps * g / (g + epsilon)
+                np.testing.assert_allclose(layer.parameters["weight"], wanted, rtol=0.02)
+
+
+def test_adam_with_betas_near_one():
+    beta = 1 - 2.0**-53
+    layer = attnc.Linear(1, 1, bias=False, dtype="float64")
+    layer.parameters["weight"] = [[0.0]]
+    optimizer = Adam(layer, 0.1, betas=(beta, beta))
+    layer.gradients["weight"] = [[3.0]]
+    for _ in range(10):
+        optimizer.step()
+    np.testing.assert_allclose(layer.parameters["weight"], -1, rtol=1e-6)
+    optimizer = Adam(layer, 3e38, betas=(beta, 0))  # no NaN where the rate leaves float32
+    small = attnc.Linear(1, 2, rng=0)
+    optimizer = Adam(small, 3e38, betas=(beta, 0))
+    small.gradients["bias"] = [0.0, 1.0]
+    optimizer.step()
+    assert small.parameters["bias"][0] == 0 and not np.isnan(small.parameters["bias"]).any()
+
+
+def test_momentum_never_overflows():
+    layer = attnc.Linear(1, 1, bias=False)
+    optimizer = SGD(layer, 1e-30, momentum=0.9)
+    layer.gradients["weight"] = [[1e38]]
+    with pytest.raises(FloatingPointError, match=r"gradients must lie below 1.7e\+37, got weight"):
+        optimizer.step()
+    layer.gradients["weight"] = [[1.6e37]]
+    for _ in range(200):
+        optimizer.step()
+    assert np.isfinite(optimizer.state_dict()["velocity.weight"]).all()
+    SGD(layer, 0).step()
+
+
+@makers
+def test_whatever_the_settings_of_numpy(name):
+    def run():
+        layer = attnc.Linear(2, 3, rng=0)
+        optimizer = MAKERS[name](layer)
+        norms = []
+        for k in range(3):
+            layer.gradients["weight"] = [[1e-45, 1e-30, 1e-20], [0, -1e18, 1e10]]
+            layer.gradients["bias"] = [1e-42, 1e-40, 10.0 ** (k - 38)]
+            norms.append(clip_gradients(layer, 1e-3 if k else 1e30))
+            optimizer.step()
+        layer.gradients["weight"] = np.full((2, 3), 1e-42)
+        norms.append(clip_gradients(layer, 1e-43))
+        return layer.state_dict(), optimizer.state_dict(), norms, dict(layer.gradients)
+
+    expected = run()
+    with np.errstate(all="raise"):
+        assert_same(run(), expected)
+
+
+# ---- The state -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": np.array(3.5)},
+        {"steps": np.array(True)},
+        {"steps": np.array(-1)},
+        {"steps": np.array([3])},
+        {"steps": "3"},
+        {"m.weight": np.full((1, 2), 1e300)},
+        {"m.bias": np.ones(2, complex)},
+        {"m.bias": np.ma.ones(2)},
+        {"v.bias": np.array([0.1, -0.1])},
+        {"v.bias": np.array(["a", "b"])},
+    ],
+)
+def test_a_state_that_no_step_leaves(change, rng):
+    layer = attnc.Linear(1, 2)
+    optimizer = Adam(layer)
+    set_gradients(layer, rng)
+    optimizer.step()
+    before = optimizer.state_dict()
+    state = {name: array + 1 for name, array in before.items()}
+    with pytest.raises(ValueError, match="Adam.load_state_dict: "):
+        optimizer.load_state_dict({**state, **change})
+    with pytest.raises(TypeError, match="state must be a mapping of str to array, got Adam"):
+        optimizer.load_state_dict(optimizer)
+    assert_same(optimizer.state_dict(), before)
+    optimizer.load_state_dict({**state, "steps": 7})
+    assert optimizer.steps == 7 and type(optimizer.steps) is int
 
 
 def test_only_layers_have_parameters():

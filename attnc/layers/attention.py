@@ -4,12 +4,33 @@ Each layer scores a query against keys, turns the scores into weights by a softm
 that the masks allow, and returns the weighted sum of the values. They differ in the score alone.
 """
 
+import math
+
 import numpy as np
 
 from .. import functional
-from ..arrays import like
-from ..gradients import Gradients, vjp
+from ..arrays import flag, generator, like, number, quiet
+from ..gradients import Gradients, require_incoming, vjp
 from .base import Layer, glorot, positive
+
+
+def _probability(layer, name, value):
+    rule = f"lie in 0 <= {name} < 1"
+    return number(type(layer).__name__, name, value, rule, lambda p: 0 <= p < 1)
+
+
+def _finite(layer, name, value):
+    return number(type(layer).__name__, name, value, "be a finite number", math.isfinite)
+
+
+def _for_function(layer, train, rng, options):
+    """`options` as the functions take them: the bias in the layer's dtype, dropout in training."""
+    options = dict(options)
+    if options.get("bias") is not None:
+        options["bias"] = layer._real("bias", options["bias"], ..., "Tq", "Tk")
+    if flag(type(layer).__name__, "train", train) and layer.dropout:
+        options.update(dropout=layer.dropout, rng=rng)
+    return options
 
 
 class _Attention(Layer):
@@ -25,9 +46,7 @@ class _Attention(Layer):
 
     def __init__(self, dropout, dtype):
         super().__init__(dtype)
-        if not 0 <= dropout < 1:
-            raise self._error(f"dropout must lie in 0 <= dropout < 1, got {dropout}")
-        self.dropout = dropout
+        self.dropout = _probability(self, "dropout", dropout)
 
     def __call__(
         self,
@@ -94,24 +113,24 @@ class _Attention(Layer):
         query = self._real("query", query, ..., "Tq", self.query_size or "Dq")
         key = self._real("key", key, ..., "Tk", self.key_size or "Dk")
         value = key if value is None else self._real("value", value, ..., "Tk", "Dv")
-        if options.get("bias") is not None:
-            options["bias"] = self._real("bias", options["bias"], ..., "Tq", "Tk")
-        if train and self.dropout:
-            options.update(dropout=self.dropout, rng=rng)
-        options.update(
-            {name: self._parameters[name] for name in self._keywords if name in self._parameters}
-        )
+        options = _for_function(self, train, rng, options) | {
+            name: self._parameters[name] for name in self._keywords if name in self._parameters
+        }
         return (query, key, value, *(self._parameters[name] for name in self._positional)), options
 
+    @quiet
     def _vjp(self, query, key, value=None, *, train=False, rng=None, **options):
         bias = options.get("bias")
         arrays, options = self._arguments(query, key, value, train, rng, options)
         output, back = vjp(type(self)._function, *arrays, **options)
 
+        @quiet
         def pullback(dcontext=None, *, dweights=None, dlse=None):
+            where = type(self).__name__
+            require_incoming(where, dcontext=dcontext, dweights=dweights, dlse=dlse)
             grads = back(dcontext, dweights=dweights, dlse=dlse)
-            for name, gradient in self._gradients.items():
-                gradient += getattr(grads, name)
+            for name in self._parameters:
+                self.add_gradient(name, grads[name])
             required = {"query": like(grads.query, query)}
             if value is None:
                 required["key"] = like(grads.key + grads.value, key)
@@ -143,7 +162,7 @@ class DotProductAttention(_Attention):
     ValueError
         If dropout is out of range.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, or another argument of a wrong kind.
 
     Examples
     --------
@@ -159,7 +178,7 @@ class DotProductAttention(_Attention):
 
     def __init__(self, scale=None, *, dropout=0.0, dtype="float32"):
         super().__init__(dropout, dtype)
-        self.scale = scale
+        self.scale = None if scale is None else _finite(self, "scale", scale)
 
     def _arguments(self, *arguments):
         arrays, options = super()._arguments(*arguments)
@@ -193,7 +212,7 @@ class MultiplicativeAttention(_Attention):
     ValueError
         If a size is not a positive integer or dropout is out of range.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, or another argument of a wrong kind.
     """
 
     _function = staticmethod(functional.multiplicative_attention)
@@ -201,10 +220,9 @@ class MultiplicativeAttention(_Attention):
 
     def __init__(self, query_size, key_size, *, dropout=0.0, rng=None, dtype="float32"):
         super().__init__(dropout, dtype)
-        positive(self, query_size=query_size, key_size=key_size)
-        self.query_size = query_size
-        self.key_size = key_size
-        self.add_parameter("weight", glorot(np.random.default_rng(rng), query_size, key_size))
+        sizes = positive(self, query_size=query_size, key_size=key_size)
+        self.query_size, self.key_size = sizes
+        self.add_parameter("weight", glorot(generator(type(self).__name__, rng), *sizes))
 
 
 class AdditiveAttention(_Attention):
@@ -240,7 +258,7 @@ class AdditiveAttention(_Attention):
     ValueError
         If a size is not a positive integer or dropout is out of range.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, or another argument of a wrong kind.
 
     Examples
     --------
@@ -269,16 +287,16 @@ class AdditiveAttention(_Attention):
         dtype="float32",
     ):
         super().__init__(dropout, dtype)
-        positive(self, query_size=query_size, key_size=key_size, hidden_size=hidden_size)
-        self.query_size = query_size
-        self.key_size = key_size
-        self.hidden_size = hidden_size
-        self.score_bias = bool(score_bias)
-        rng = np.random.default_rng(rng)
+        query_size, key_size, hidden_size = positive(
+            self, query_size=query_size, key_size=key_size, hidden_size=hidden_size
+        )
+        self.query_size, self.key_size, self.hidden_size = query_size, key_size, hidden_size
+        self.score_bias = flag(type(self).__name__, "score_bias", score_bias)
+        rng = generator(type(self).__name__, rng)
         self.add_parameter("query_weight", glorot(rng, query_size, hidden_size))
         self.add_parameter("key_weight", glorot(rng, key_size, hidden_size))
         self.add_parameter("score_vector", glorot(rng, hidden_size, 1)[:, 0])
-        if score_bias:
+        if self.score_bias:
             self.add_parameter("score_bias", np.zeros(hidden_size))
 
 
@@ -308,7 +326,7 @@ class CosineAttention(_Attention):
     ValueError
         If dropout is out of range.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, or another argument of a wrong kind.
     """
 
     _function = staticmethod(functional.cosine_attention)
@@ -316,8 +334,8 @@ class CosineAttention(_Attention):
 
     def __init__(self, scale=10.0, *, dropout=0.0, dtype="float32"):
         super().__init__(dropout, dtype)
-        self.scale = scale
-        self.add_parameter("scale", scale)
+        self.scale = _finite(self, "scale", scale)
+        self.add_parameter("scale", self.scale)
 
 
 class SelfAttention(Layer):
@@ -351,7 +369,7 @@ class SelfAttention(Layer):
     ValueError
         If a size is not a positive integer or dropout is out of range.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, or another argument of a wrong kind.
 
     Examples
     --------
@@ -367,13 +385,12 @@ class SelfAttention(Layer):
         super().__init__(dtype)
         key_size = input_size if key_size is None else key_size
         value_size = key_size if value_size is None else value_size
-        positive(self, input_size=input_size, key_size=key_size, value_size=value_size)
-        self.input_size = input_size
-        self.key_size = key_size
-        self.value_size = value_size
-        self.dropout = dropout
-        self._attention = DotProductAttention(dropout=dropout, dtype=dtype)
-        rng = np.random.default_rng(rng)
+        input_size, key_size, value_size = positive(
+            self, input_size=input_size, key_size=key_size, value_size=value_size
+        )
+        self.input_size, self.key_size, self.value_size = input_size, key_size, value_size
+        self.dropout = _probability(self, "dropout", dropout)
+        rng = generator(type(self).__name__, rng)
         self.add_parameter("query_weight", glorot(rng, input_size, key_size))
         self.add_parameter("key_weight", glorot(rng, input_size, key_size))
         self.add_parameter("value_weight", glorot(rng, input_size, value_size))
@@ -434,21 +451,26 @@ class SelfAttention(Layer):
             rng=rng,
         )[0]
 
-    def _vjp(self, x, **options):
+    @quiet
+    def _vjp(self, x, *, train=False, rng=None, bias=None, **options):
         given, x = x, self._real("x", x, ..., "T", self.input_size)
         rows = x.reshape(-1, self.input_size)
         weights = {name: self._parameters[f"{name}_weight"] for name in ("query", "key", "value")}
         projected = [(rows @ w).reshape(*x.shape[:-1], w.shape[1]) for w in weights.values()]
-        output, back = self._attention._vjp(*projected, **options)
+        options = _for_function(self, train, rng, {**options, "bias": bias})
+        output, back = vjp(functional.dot_product_attention, *projected, **options)
 
+        @quiet
         def pullback(dcontext=None, *, dweights=None, dlse=None):
+            where = type(self).__name__
+            require_incoming(where, dcontext=dcontext, dweights=dweights, dlse=dlse)
             grads = back(dcontext, dweights=dweights, dlse=dlse)
             dx = np.zeros_like(rows)
             for (name, w), gradient in zip(weights.items(), grads, strict=True):
                 gradient = gradient.reshape(len(rows), w.shape[1])
-                self._gradients[f"{name}_weight"] += rows.T @ gradient
+                self.add_gradient(f"{name}_weight", rows.T @ gradient)
                 dx += gradient @ w.T
             required = {"x": like(dx.reshape(x.shape), given)}
-            return Gradients(required, {"bias": grads.bias} if "bias" in vars(grads) else {})
+            return Gradients(required, {} if bias is None else {"bias": like(grads.bias, bias)})
 
         return output, pullback

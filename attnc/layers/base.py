@@ -4,34 +4,26 @@ A layer computes; it keeps no state between calls. What a backward pass needs li
 that `attnc.vjp` returns, so that a forward pass for validation disturbs no training.
 """
 
+import contextlib
 import inspect
 import os
+import reprlib
+import threading
 
 import numpy as np
 
-from ..arrays import contiguous, real_array
+from ..arrays import contiguous, flag, integer, integer_array, real_array
+from ..files import read_arrays, write_arrays
+from .named import Arrays, cast, copy_arrays
 
-
-class Arrays(dict):
-    """Arrays by name. Writing an entry writes *into* its array.
-
-    The arrays are shared by a layer, the layers around it and the optimiser; writing in place means
-    that all of them see it. So ``layer.parameters["weight"] = w`` and
-    ``layer.gradients["weight"] += dw`` do what they say.
-    """
-
-    def __setitem__(self, name, value):
-        array = self[name]
-        if value is not array:
-            if np.shape(value) != array.shape:
-                raise ValueError(
-                    f"parameters: {name} must have shape {array.shape}, got {np.shape(value)}"
-                )
-            array[...] = value
-
-    def __repr__(self):
-        entries = ", ".join(f"{name} {array.shape}" for name, array in self.items())
-        return f"<{entries}>" if entries else "<none>"
+# The lock of all gradients. One for the process, not one a layer: tied layers share their arrays,
+# and a lock in a layer could be neither copied nor pickled. It is held for one addition, which the
+# memory bounds anyway. A fork waits for it, so that no child inherits it taken.
+ADDING = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=ADDING.acquire, after_in_parent=ADDING.release, after_in_child=ADDING.release
+    )
 
 
 class Layer:
@@ -39,9 +31,14 @@ class Layer:
 
     To write a layer: call ``super().__init__(dtype)``, keep each constructor argument as an
     attribute of the same name, add arrays with `add_parameter` and layers as plain attributes (or
-    lists of layers), then write ``_vjp(*inputs, **options)``, which returns the output and a
-    pullback. The pullback adds into `gradients` and returns `attnc.gradients.Gradients` of the
-    inputs.
+    in lists, tuples and dicts), then write ``_vjp(*inputs, **options)``, which returns the output
+    and a pullback. The pullback adds the gradients of the parameters by `add_gradient`, so that it
+    may be called from several threads, and returns `attnc.gradients.Gradients` of the inputs.
+
+    Layers may share parameters: by being one layer in two places, ``model.target_embedding =
+    model.source_embedding``, or by `tie`. Such a parameter has several names in `parameters`, and
+    optimisers change it once. ``copy.deepcopy`` and pickle keep what is shared; ``copy.copy`` gives
+    a second layer with the same arrays.
 
     Parameters
     ----------
@@ -60,56 +57,196 @@ class Layer:
     ...         factor = self.parameters["factor"]
     ...
     ...         def pullback(dy):
-    ...             self.gradients["factor"] += (x * dy).reshape(-1, self.size).sum(0)
+    ...             self.add_gradient("factor", (x * dy).reshape(-1, self.size).sum(0))
     ...             return Gradients({"x": dy * factor})
     ...         return x * factor, pullback
     """
 
     def __init__(self, dtype="float32"):
-        dtype = np.dtype(dtype)
-        if dtype not in (np.float32, np.float64):
-            raise TypeError(f"{type(self).__name__}: dtype must be float32 or float64, got {dtype}")
-        self.dtype = dtype
+        got = dtype
+        if dtype is not None:  # which NumPy takes for float64
+            with contextlib.suppress(TypeError):
+                got = np.dtype(dtype)
+        if got not in (np.float32, np.float64):
+            raise TypeError(f"{type(self).__name__}: dtype must be float32 or float64, got {got}")
+        self.dtype = got
         self._parameters = {}
         self._gradients = {}
+        self._tied = set()  # names of own parameters that others share
 
     def add_parameter(self, name, value):
         """Add the parameter `name`, `value` in the layer's dtype, and its gradient, zero."""
-        value = np.array(value, self.dtype)
+        where = f"{type(self).__name__}.add_parameter"
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"{where}: name must be a str without dots, got {name!r}")
+        if name in self._tied:
+            raise ValueError(f"{where}: name must not be that of a tied parameter, got {name!r}")
+        value = cast(where, name, value, self.dtype)
         self._parameters[name] = value
         self._gradients[name] = np.zeros_like(value)
 
-    def _layers(self):
-        """(name, layer) of every layer directly inside this one, in order of assignment."""
-        for name, value in vars(self).items():
-            if isinstance(value, Layer):
-                yield name, value
-            elif isinstance(value, (list, tuple)):
-                for index, item in enumerate(value):
-                    if isinstance(item, Layer):
-                        yield f"{name}.{index}", item
+    def tie(self, name, other, other_name, *, transpose=False):
+        """Make the parameter `name` one with a parameter of another layer: one array, one gradient.
 
-    def _collect(self, kind):
-        arrays = Arrays(getattr(self, kind))
-        for name, layer in self._layers():
-            for inner, array in layer._collect(kind).items():
-                dict.__setitem__(arrays, f"{name}.{inner}", array)
-        return arrays
+        This layer takes the values of the other. So an output layer gets the table of an embedding
+        (Press and Wolf 2017, "Using the output embedding to improve language models"), and a step
+        of an optimiser goes by the sum of both gradients.
+
+        Parameters
+        ----------
+        name : str
+            Of this layer, dotted for layers inside.
+        other : Layer
+        other_name : str
+            Of `other`, likewise: a parameter of the same dtype and shape.
+        transpose : bool
+            Whether this layer sees the other's parameter transposed.
+
+        Raises
+        ------
+        KeyError
+            If there is no such parameter.
+        TypeError
+            If `other` is no layer.
+        ValueError
+            If dtype or shape differ, or this parameter is tied already: tie the others to it.
+
+        Examples
+        --------
+        >>> import attnc
+        >>> embedding, output = attnc.Embedding(9, 4), attnc.Linear(4, 9)
+        >>> output.tie("weight", embedding, "weight", transpose=True)
+        >>> embedding.parameters["weight"] += 1  # changes output.parameters["weight"]
+        """
+        where = f"{type(self).__name__}.tie"
+        if not isinstance(other, Layer):
+            raise TypeError(f"{where}: other must be a Layer, got {type(other).__name__}")
+        mine, own = self._owner(where, name)
+        theirs, source = other._owner(where, other_name)
+        if own in mine._tied or (mine is theirs and own == source):
+            raise ValueError(f"{where}: {name} must not be tied yet, got one that is")
+        arrays = [getattr(theirs, kind)[source] for kind in ("_parameters", "_gradients")]
+        if flag(where, "transpose", transpose):
+            arrays = [array.T for array in arrays]
+        was, now = mine._parameters[own], arrays[0]
+        if (was.shape, was.dtype) != (now.shape, now.dtype):
+            raise ValueError(
+                f"{where}: {other_name} must have shape {was.shape} and dtype {was.dtype} like "
+                f"{name}, got {now.shape} and {now.dtype}{' transposed' if transpose else ''}"
+            )
+        mine._parameters[own], mine._gradients[own] = arrays
+        mine._tied.add(own)
+        theirs._tied.add(source)
+
+    def _owner(self, where, name):
+        """The layer that has the parameter with this dotted name, and its name there."""
+        owners = self._owners()
+        if name not in owners:
+            raise KeyError(
+                f"{where}: name must be one of {', '.join(owners) or 'none'}; got {name!r}"
+            )
+        return owners[name]
+
+    def _owners(self):
+        """{dotted name: (layer that has it, name there)} of every parameter."""
+        owners = {}
+        self._add_owners(owners, "", ())
+        return owners
+
+    def _add_owners(self, owners, prefix, above):
+        for name in self._parameters:
+            if prefix + name in owners:
+                raise self._error(
+                    f"parameters must differ in names, got two called {prefix + name}"
+                )
+            owners[prefix + name] = self, name
+        above = (*above, self)
+        for attribute, value in vars(self).items():
+            if isinstance(value, _HOLDERS):
+                for name, layer in _layers_in(prefix + attribute, value):
+                    if layer not in above:  # a layer may know the one around it
+                        layer._add_owners(owners, f"{name}.", above)
 
     @property
     def parameters(self):
         """dict of str to ndarray: the parameters; those of layers inside have dotted names."""
-        return self._collect("_parameters")
+        owners = self._owners().items()
+        return Arrays("parameters", {name: layer._parameters[own] for name, (layer, own) in owners})
 
     @property
     def gradients(self):
         """dict of str to ndarray: the gradients that pullbacks have added up since `zero_grad`."""
-        return self._collect("_gradients")
+        owners = self._owners().items()
+        return Arrays("gradients", {name: layer._gradients[own] for name, (layer, own) in owners})
+
+    def add_gradient(self, name, d, rows=None):
+        """Add `d` to the gradient of the parameter `name`: the one safe way from a pullback.
+
+        Pullbacks may run in several threads: every addition is whole, and none is lost, also where
+        layers share an array. They come in the order in which the threads arrive; as sums of floats
+        depend on their order, the last bits may differ from run to run.
+        (``layer.gradients[name] += d`` is for one thread alone.)
+
+        Parameters
+        ----------
+        name : str
+            A name in `gradients`, dotted for layers inside.
+        d : array_like
+            Of the parameter's shape; with `rows`, of the shape of those rows.
+        rows : array_like of int, shape (n,), optional
+            The rows of the parameter that `d` holds; the others get nothing. A row that is there
+            several times adds up.
+
+        Raises
+        ------
+        KeyError
+            If there is no such parameter.
+        TypeError
+            If `d` is not real or `rows` are not integers.
+        ValueError
+            If the shape of `d` does not fit, or a row is not there.
+        """
+        where = f"{type(self).__name__}.add_gradient"
+        gradient = self._gradients.get(name)
+        if gradient is None:
+            layer, own = self._owner(where, name)
+            gradient = layer._gradients[own]
+        shape = gradient.shape
+        if type(d) is not np.ndarray or d.dtype != gradient.dtype:
+            d = real_array(where, name, d)
+        if rows is not None:
+            if gradient.ndim == 0:
+                raise ValueError(f"{where}: rows must be None for {name}, a number, got {rows}")
+            rows = integer_array(where, "rows", rows)
+            if rows.ndim != 1:
+                raise ValueError(f"{where}: rows must have shape (n,), got {rows.shape}")
+            if rows.size and not 0 <= rows.min() <= rows.max() < shape[0]:
+                raise ValueError(
+                    f"{where}: rows must lie in 0..{shape[0] - 1}, got {rows.min()}..{rows.max()}"
+                )
+            rows = rows.astype(np.intp, copy=False)
+            distinct = len(np.unique(rows)) == len(rows)
+            shape = (len(rows), *shape[1:])
+        if d.shape != shape:
+            raise ValueError(f"{where}: {name} must have shape {shape}, got {d.shape}")
+        with ADDING, np.errstate(all="ignore"):
+            if rows is None:
+                gradient += d
+            elif distinct:
+                gradient[rows] += d
+            else:
+                np.add.at(gradient, rows, d)
 
     def zero_grad(self):
-        """Set every gradient to zero."""
-        for gradient in self.gradients.values():
-            gradient.fill(0)
+        """Set every gradient to zero.
+
+        What a pullback adds at the same time in another thread may come before or after: wait for
+        the pullbacks first.
+        """
+        gradients = self.gradients.values()
+        with ADDING:
+            for gradient in gradients:
+                gradient.fill(0)
 
     def state_dict(self):
         """Copies of the parameters by name.
@@ -134,44 +271,88 @@ class Layer:
             If names are missing or unexpected or shapes differ; all of them are listed, and the
             layer is unchanged.
         """
-        parameters = self.parameters
-        copy_arrays(f"{type(self).__name__}.load_state_dict", parameters, state)
+        copy_arrays(f"{type(self).__name__}.load_state_dict", self.parameters, state)
 
     def save(self, path):
         """Write the parameters to `path`, an ``.npz`` file without pickles.
 
-        The file appears whole or not at all: an interrupt leaves an earlier one as it was.
+        The file appears whole or not at all: an error or interrupt leaves an earlier one as it was,
+        and nothing else. It has exactly the name that is given.
         """
-        temporary = f"{os.fspath(path)}.part"
-        with open(temporary, "wb") as file:
-            np.savez(file, **self.parameters)
-        os.replace(temporary, path)
+        write_arrays(path, self.parameters)
 
     def load(self, path):
         """Set the parameters from `path`, a file that `save` wrote, and return the layer.
 
         Raises
         ------
+        OSError
+            If the file cannot be read.
         ValueError
-            If the file holds other names or shapes (see `load_state_dict`), or pickles.
+            If it is damaged or no such file, or holds pickles, or other names or shapes (see
+            `load_state_dict`); the layer is unchanged.
         """
-        with np.load(path, allow_pickle=False) as file:
-            self.load_state_dict(file)
+        self.load_state_dict(read_arrays(f"{type(self).__name__}.load", path))
         return self
 
+    # ---- Python's own protocols ------------------------------------------------------------------
+
+    def __getstate__(self):
+        """For copies and pickle, where views would become arrays of their own."""
+        views = {
+            kind: {name: _owner_of(array) for name, array in getattr(self, kind).items()}
+            for kind in ("_parameters", "_gradients")
+        }
+        return {**vars(self), **views, "_tied": set(self._tied)}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        for kind in ("_parameters", "_gradients"):
+            for name, (array, transposed) in getattr(self, kind).items():
+                getattr(self, kind)[name] = array.T if transposed else array
+
+    def __setattr__(self, name, value):
+        if name in vars(self).get("_parameters", ()):
+            raise AttributeError(
+                f"{type(self).__name__}: {name} must be set by layer.parameters[{name!r}] = ..., "
+                "got an assignment to an attribute (one of this name comes before add_parameter)"
+            )
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name):
+        # Only reached when there is no such attribute.
+        where = type(self).__name__
+        if name in ("_parameters", "_gradients", "_tied", "dtype"):
+            raise RuntimeError(
+                f"{where}: __init__ must begin with super().__init__(dtype), got a layer without"
+            )
+        there = name in vars(self).get("_parameters", ())
+        fix = f" (the parameter is layer.parameters[{name!r}])" if there else ""
+        raise AttributeError(f"{where!r} object has no attribute {name!r}{fix}")
+
+    @reprlib.recursive_repr("...")
     def __repr__(self):
         """The constructor call that makes a layer like this one (with fresh parameters)."""
         arguments = []
         for name, parameter in inspect.signature(type(self)).parameters.items():
-            if name == "rng":
+            if name == "rng" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
-            value = getattr(self, name)
-            default = parameter.default
-            if name == "dtype":
+            value, default = self._argument(name), parameter.default
+            if name == "dtype" and isinstance(value, np.dtype):
                 value, default = value.name, np.dtype(default).name
-            if value != default or parameter.default is parameter.empty:
-                arguments.append(f"{name}={value!r}")
+            if parameter.default is parameter.empty or not _same(value, default):
+                shown = "..." if value is ... else repr(value)
+                arguments.append(f"{name}={shown}")
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+    def _argument(self, name):
+        """The attribute that keeps a constructor argument; ... where it was forgotten."""
+        try:
+            return getattr(self, name)
+        except (AttributeError, RuntimeError):
+            return ...
+
+    # ---- Calls -----------------------------------------------------------------------------------
 
     def __call__(self, *inputs, **options):
         """The output alone. Computes and remembers nothing; for gradients use `attnc.vjp`."""
@@ -207,32 +388,53 @@ class Layer:
         return None if value is None else self._real(name, value, *shape)
 
 
-def copy_arrays(where, arrays, state):
-    """Copy `state` into `arrays` if all names and shapes agree; else change nothing and raise."""
-    names = set(state)
-    faults = {
-        "missing": [name for name in arrays if name not in names],
-        "unexpected": sorted(names - set(arrays)),
-        "misshapen": [
-            f"{name} {np.shape(state[name])} instead of {array.shape}"
-            for name, array in arrays.items()
-            if name in names and np.shape(state[name]) != array.shape
-        ],
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
-        raise ValueError(
-            f"{where}: state must hold exactly the names and shapes of the parameters, got {listed}"
-        )
-    for name, array in arrays.items():
-        array[...] = state[name]
+_HOLDERS = Layer, list, tuple, dict, set, frozenset  # where a layer may be
+
+
+def _layers_in(name, value):
+    """(name, layer) of a layer, or of those in lists, tuples and dicts within each other."""
+    if isinstance(value, Layer):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if isinstance(item, _HOLDERS):
+                yield from _layers_in(f"{name}.{key}", item)
+    elif isinstance(value, (set, frozenset)) and any(isinstance(item, Layer) for item in value):
+        raise TypeError(f"{name} must be a list, tuple or dict of layers, got a set (no order)")
+
+
+def _owner_of(array):
+    """(array, False), or (owner, True) for the transpose of an array that owns its memory."""
+    owner = array.base
+    if isinstance(owner, np.ndarray):
+        for view, transposed in ((owner, False), (owner.T, True)):
+            if (view.ctypes.data, view.shape, view.strides, view.dtype) == (
+                array.ctypes.data,
+                array.shape,
+                array.strides,
+                array.dtype,
+            ):
+                return owner, transposed
+    return array, False
+
+
+def _same(value, default):
+    try:
+        return bool(value == default)
+    except ValueError:  # of an array
+        return False
 
 
 def positive(layer, **sizes):
-    """Check that each size is an integer of at least 1."""
+    """The sizes as ints, each checked to be an integer of at least 1."""
+    where, checked = type(layer).__name__, []
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-            raise layer._error(f"{name} must be a positive integer, got {size!r}")
+        try:
+            checked.append(integer(where, name, size, 1))
+        except (TypeError, ValueError):
+            raise layer._error(f"{name} must be a positive integer, got {size!r}") from None
+    return checked
 
 
 def glorot(rng, rows, columns, blocks=1):
@@ -240,6 +442,7 @@ def glorot(rng, rows, columns, blocks=1):
 
     `blocks` is the number of separate matrices side by side, such as the gates of a cell.
     """
+    rows, columns = int(rows), int(columns)  # sums of narrow integers overflow
     bound = np.sqrt(6 / max(rows + columns, 1))
     return rng.uniform(-bound, bound, (rows, blocks * columns))
 

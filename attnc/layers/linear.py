@@ -3,8 +3,8 @@
 import numpy as np
 
 from .. import _core
-from ..arrays import like
-from ..gradients import Gradients
+from ..arrays import flag, generator, like, quiet, sum_rows
+from ..gradients import Gradients, require_incoming
 from .base import Layer, glorot, positive
 
 
@@ -32,7 +32,7 @@ class Linear(Layer):
     ValueError
         If a size is not a positive integer.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, bias not a bool, or rng of a wrong kind.
 
     Examples
     --------
@@ -46,11 +46,10 @@ class Linear(Layer):
 
     def __init__(self, input_size, output_size, bias=True, *, rng=None, dtype="float32"):
         super().__init__(dtype)
-        positive(self, input_size=input_size, output_size=output_size)
-        self.input_size = input_size
-        self.output_size = output_size
-        self.bias = bool(bias)
-        self.add_parameter("weight", glorot(np.random.default_rng(rng), input_size, output_size))
+        sizes = positive(self, input_size=input_size, output_size=output_size)
+        self.input_size, self.output_size = sizes
+        self.bias = flag(type(self).__name__, "bias", bias)
+        self.add_parameter("weight", glorot(generator(type(self).__name__, rng), *sizes))
         if self.bias:
             self.add_parameter("bias", np.zeros(output_size))
 
@@ -72,10 +71,12 @@ class Linear(Layer):
         ValueError
             If the last axis of x is not input_size.
         """
-        return self._vjp(x)[0]
+        return self._vjp(x, train=train)[0]
 
+    @quiet
     def _vjp(self, x, *, train=False):
-        p, g = self._parameters, self._gradients
+        flag(type(self).__name__, "train", train)
+        p = self._parameters
         given, x = x, self._real("x", x, ..., self.input_size)
         rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
         y = _core.product(rows, p["weight"])
@@ -83,11 +84,13 @@ class Linear(Layer):
             y += p["bias"]
         shape = (*x.shape[:-1], self.output_size)
 
-        def pullback(dy):
+        @quiet
+        def pullback(dy=None):
+            require_incoming(type(self).__name__, dy=dy)
             dy = self._real("dy", dy, *shape).reshape(-1, self.output_size)
-            g["weight"] += _core.product(rows.T, dy)
+            self.add_gradient("weight", _core.product(rows.T, dy))
             if self.bias:
-                g["bias"] += dy.sum(axis=0)
+                self.add_gradient("bias", sum_rows(dy))
             return Gradients({"x": like(_core.product(dy, p["weight"].T).reshape(x.shape), given)})
 
         return y.reshape(shape), pullback

@@ -1,0 +1,121 @@
+"""Files of arrays: written whole or not at all, read with errors that name the file."""
+
+import contextlib
+import os
+import secrets
+import stat
+import zipfile
+
+import numpy as np
+
+__all__ = ["read_arrays", "replacing", "write_arrays"]
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A new binary file that takes the place of `path` when the block has ended without an error.
+
+    It is written beside it under a name of its own, so that writers at the same time do not mix,
+    and removed after an error or an interrupt. An earlier file keeps its permissions, a symbolic
+    link its target's name. What `open` refuses for writing is refused alike.
+
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+
+    Yields
+    ------
+    file
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    ValueError
+        If `path` is there and no regular file, such as a device: it would be lost.
+    """
+    target = os.path.realpath(os.fsdecode(path))
+    temporary = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
+    try:
+        with open(target, "r+b") as earlier:
+            mode = os.fstat(earlier.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"path must be a regular file or a new one, got {path!r}")
+    except FileNotFoundError:
+        mode = None
+    try:
+        try:
+            file = open(temporary, "x+b")
+        except OSError as error:  # name the file that was meant
+            raise type(error)(error.errno, error.strerror, path) from None
+        with file:
+            if mode is not None:
+                os.chmod(temporary, stat.S_IMODE(mode))
+            yield file
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+
+
+def write_arrays(path, arrays):
+    """Write arrays by name to an ``.npz`` file without pickles.
+
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+    arrays : mapping of str to ndarray
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; an earlier one is then as it was.
+    ValueError
+        If a name has a null character, which ends names in such files.
+    """
+    for name in arrays:
+        if "\0" in name:
+            raise ValueError(f"names of arrays must have no null character, got {name!r}")
+    own = {name: arrays[name] for name in ("file", "allow_pickle") if name in arrays}
+    with replacing(path) as file:
+        np.savez(file, **{name: array for name, array in arrays.items() if name not in own})
+        if own:  # names that np.savez takes for its own arguments
+            with zipfile.ZipFile(file, "a") as archive:
+                for name, array in own.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def read_arrays(where, path):
+    """Read the arrays of an ``.npz`` file.
+
+    Parameters
+    ----------
+    where : str
+        What the error text begins with.
+    path : str, bytes or os.PathLike
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is no such file, damaged, or holds pickles.
+    """
+    with open(os.fsdecode(path), "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                # The name in full: of arrays x and x.npy, NumPy would find the first for both.
+                return {name: archive[f"{name}.npy"] for name in archive.files}
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile, zlib, struct and NumPy have one each
+            raise ValueError(
+                f"{where}: path must be a whole .npz file of arrays without pickles, got {path!r} "
+                f"({type(error).__name__}: {error})"
+            ) from error
