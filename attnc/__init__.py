@@ -21,7 +21,7 @@ except ImportError as error:
         "an installed attnc, or build them here with: pip install --editable ."
     ) from error
 
-from attnc import data, functional, gradients, layers, losses, optim, plot, reference
+from attnc import data, functional, gradients, layers, losses, optim, plot, reference, registry
 from attnc.functional.attention import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
@@ -42,6 +42,7 @@ __all__ = [
     "optim",
     "plot",
     "reference",
+    "registry",
     "set_num_threads",
     "stages",
     "vjp",

@@ -2,18 +2,21 @@
 
 ``vjp(f, *arrays, **options)`` runs the forward pass of ``f`` once and returns what ``f`` returns
 together with its *pullback*, the map from gradients of the outputs to gradients of the inputs.
-There is no tape: a function takes part by registering one rule (`register_vjp`), a layer by its
-method ``_vjp``.
+There is no tape: a function takes part by its record (`attnc.registry`), a layer by its method
+``_vjp``.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections import namedtuple
 
-__all__ = ["Gradients", "register_vjp", "require_incoming", "result_type", "vjp"]
+from attnc.registry import record_of, records
 
-_rules = {}  # function -> rule(*arrays, **options) returning (output, pullback)
+__all__ = ["Gradients", "Pullback", "register_vjp", "require_incoming", "result_type", "vjp"]
+
+_rules = {}  # function -> rule(*arrays, **options) returning (output, pullback): `register_vjp`
 
 
 class Gradients(tuple):
@@ -119,7 +122,9 @@ def require_incoming(where, **incoming):
 
 
 def register_vjp(function, rule):
-    """Teach `vjp` a function.
+    """Teach `vjp` a function by one rule.
+
+    `attnc.registry.register` does more: what a record says reaches the bridges too.
 
     Parameters
     ----------
@@ -129,6 +134,110 @@ def register_vjp(function, rule):
         ``rule(*arrays, **options) -> (output, pullback)``.
     """
     _rules[function] = rule
+
+
+class _Signature:
+    """The signature of a pullback, for help() and completion: the names that its record has."""
+
+    def __get__(self, pullback, owner=None):
+        if pullback is None:
+            return None
+        kinds, record = inspect.Parameter, pullback._record
+        return inspect.Signature(
+            kinds(
+                name,
+                kinds.POSITIONAL_OR_KEYWORD if k < record.positional else kinds.KEYWORD_ONLY,
+                default=None,
+            )
+            for k, name in enumerate(record.incoming)
+        )
+
+
+class Pullback:
+    """The map from gradients of the outputs of one call to gradients of its inputs.
+
+    Called with the gradients of the outputs by name, as `registry.Record.incoming` lists them, or
+    the first ones by position, it returns `Gradients`. It holds the record of the function and what
+    the forward pass saved, and may be called more than once.
+
+    Parameters
+    ----------
+    record : registry.Record
+    saved : tuple of ndarray or None
+    static : object
+    scalar : bool
+        Whether the first output is one number: its gradient is 1 unless given.
+    """
+
+    __slots__ = ("_record", "_saved", "_static", "_scalar")
+
+    def __init__(self, record, saved, static, scalar):
+        self._record, self._saved, self._static, self._scalar = record, saved, static, scalar
+
+    def __call__(self, *given, **named):
+        """The gradients of the inputs.
+
+        Parameters
+        ----------
+        *given, **named
+            Gradients of the outputs, the first by position, all by name. None: not given.
+
+        Returns
+        -------
+        Gradients
+
+        Raises
+        ------
+        TypeError, ValueError
+            If none is given and the first output is not a number; if one is of a wrong kind, or has
+            not the shape of its output.
+        """
+        record = self._record
+        names = record.incoming
+        if named or len(given) != 1:
+            given = self._bind(given, named)
+        if all(gradient is None for gradient in given):
+            if not self._scalar:
+                require_incoming(record.name, **dict.fromkeys(names))
+            given = (1.0,)
+        missing = len(names) - len(given)
+        found = record.backward(self._saved, self._static, *given, *(None,) * missing)
+        required, count = record.required, len(record.required)
+        by_name = dict(zip(required, found, strict=False))
+        for name, gradient in zip(record.optional, found[count:], strict=True):
+            if gradient is not None:
+                by_name[name] = gradient
+        return _gradients(found[:count], by_name)
+
+    def _bind(self, given, named):
+        """All incoming gradients, in the order of their names."""
+        names, most = self._record.incoming, self._record.positional
+        if len(given) > most:
+            raise TypeError(
+                f"{self._record.name}: pullback takes {most} gradient{'s' * (most != 1)} by "
+                f"position, got {len(given)}; the others by name: {', '.join(names[most:])}"
+            )
+        for name in named:
+            if name not in names:
+                raise TypeError(
+                    f"{self._record.name}: pullback takes {', '.join(names)}, got {name!r}"
+                )
+            if name in names[: len(given)]:
+                raise TypeError(f"{self._record.name}: pullback got {name} by position and by name")
+        return (*given, *(named.get(name) for name in names[len(given) :]))
+
+    __signature__ = _Signature()
+
+    def __reduce__(self):
+        return _pullback_of, (self._record.function, self._saved, self._static, self._scalar)
+
+    def __repr__(self):
+        return f"<pullback of {self._record.name}{self.__signature__}>"
+
+
+def _pullback_of(function, *kept):
+    """A pullback that was pickled."""
+    return Pullback(record_of(function), *kept)
 
 
 def vjp(f, /, *arrays, **options):
@@ -167,6 +276,11 @@ def vjp(f, /, *arrays, **options):
     >>> dvalue.shape
     (2, 3, 4)
     """
+    record = record_of(f)
+    if record is not None:
+        output, saved, static = record.forward(*arrays, **options)
+        first = output[0] if type(output) is tuple or hasattr(output, "_fields") else output
+        return output, Pullback(record, saved, static, getattr(first, "ndim", 1) == 0)
     try:
         rule = _rules[f]
     except (KeyError, TypeError):  # TypeError: not hashable
@@ -180,8 +294,11 @@ def _unknown(f):
     name = getattr(f, "__name__", None) or type(f).__name__
     if isinstance(f, type) and hasattr(f, "_vjp"):
         return f"vjp: f must be a layer, got the class {name}; make one first: {name}(...)"
-    known = ", ".join(sorted(function.__name__ for function in _rules))
+    known = {record.name: record.function for record in records()}
+    known |= {function.__name__: function for function in _rules}
+    if name in known and f is not known[name]:
+        name = f"{name} of {getattr(f, '__module__', None)}; attnc has its own of that name"
     return (
-        f"vjp: f must be a function of attnc or a layer, got {name}; the functions are {known}; "
-        "for a function of your own register its rule with attnc.gradients.register_vjp"
+        f"vjp: f must be a function of attnc or a layer, got {name}; the functions are "
+        f"{', '.join(sorted(known))}; for a function of your own: attnc.registry.register"
     )

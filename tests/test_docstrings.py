@@ -66,7 +66,7 @@ def public():
 
 PUBLIC = dict(public())
 OWN = {"self", "cls"}
-COMMON = set(attnc.attend.__kwdefaults__) | {"dtype"}
+COMMON = set(attnc.functional.options.DEFAULTS) | {"dtype"}
 
 
 def returns_something(function):

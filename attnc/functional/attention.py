@@ -22,12 +22,16 @@ What follows the score is the same for all::
 from __future__ import annotations
 
 import inspect
+from operator import itemgetter
+from typing import Unpack
 
 import numpy as np
 
 from attnc import _core
 from attnc.arrays import like, real_array
-from attnc.gradients import _gradients, register_vjp, require_incoming, result_type, vjp
+from attnc.functional.options import DEFAULTS, AttentionOptions, complete, takes_options
+from attnc.gradients import result_type
+from attnc.registry import record_of, register
 
 __all__ = [
     "additive_attention",
@@ -129,6 +133,8 @@ of threads.
 
 
 def _documented(function):
+    """The function with the options in its signature, and what is common in its docstring."""
+    takes_options(function)
     if function.__doc__:  # there is none under python -OO
         text = inspect.cleandoc(function.__doc__)  # from Python 3.13 on the compiler does that
         for name, common in _COMMON.items():
@@ -147,18 +153,7 @@ def dot_product_attention(
     value,
     *,
     scale=None,
-    mask=None,
-    key_mask=None,
-    key_lengths=None,
-    bias=None,
-    causal=False,
-    causal_offset=None,
-    window=None,
-    softcap=None,
-    dropout=0.0,
-    rng=None,
-    return_weights=False,
-    return_lse=False,
+    **options: Unpack[AttentionOptions],
 ):
     """Attention by the dot product: ``softmax(scale * query @ key.T) @ value``.
 
@@ -189,26 +184,7 @@ def dot_product_attention(
     array([[1.2689],
            [1.7311]])
     """
-    outputs = _core.dot_product_attention(
-        query,
-        key,
-        value,
-        scale,
-        mask,
-        key_mask,
-        key_lengths,
-        bias,
-        causal,
-        causal_offset,
-        window,
-        softcap,
-        dropout,
-        _dropout_key(rng) if dropout else 0,
-        return_weights,
-        return_lse,
-        False,
-    )
-    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+    return _run("dot_product_attention", (query, key, value, scale), options)
 
 
 @_documented
@@ -217,19 +193,7 @@ def multiplicative_attention(
     key,
     value,
     weight,
-    *,
-    mask=None,
-    key_mask=None,
-    key_lengths=None,
-    bias=None,
-    causal=False,
-    causal_offset=None,
-    window=None,
-    softcap=None,
-    dropout=0.0,
-    rng=None,
-    return_weights=False,
-    return_lse=False,
+    **options: Unpack[AttentionOptions],
 ):
     """Attention with a bilinear score: ``softmax(query @ weight @ key.T) @ value``.
 
@@ -259,26 +223,7 @@ def multiplicative_attention(
     >>> attnc.multiplicative_attention(query, key, value, weight)
     array([[1.5]])
     """
-    outputs = _core.multiplicative_attention(
-        query,
-        key,
-        value,
-        weight,
-        mask,
-        key_mask,
-        key_lengths,
-        bias,
-        causal,
-        causal_offset,
-        window,
-        softcap,
-        dropout,
-        _dropout_key(rng) if dropout else 0,
-        return_weights,
-        return_lse,
-        False,
-    )
-    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+    return _run("multiplicative_attention", (query, key, value, weight), options)
 
 
 @_documented
@@ -291,18 +236,7 @@ def additive_attention(
     query_weight=None,
     key_weight=None,
     score_bias=None,
-    mask=None,
-    key_mask=None,
-    key_lengths=None,
-    bias=None,
-    causal=False,
-    causal_offset=None,
-    window=None,
-    softcap=None,
-    dropout=0.0,
-    rng=None,
-    return_weights=False,
-    return_lse=False,
+    **options: Unpack[AttentionOptions],
 ):
     """Attention with a score from a small network: ``v . tanh(q Wq + k Wk + b)``.
 
@@ -338,29 +272,8 @@ def additive_attention(
     >>> attnc.additive_attention(query, key, value, np.ones(3))
     array([[1.5]])
     """
-    outputs = _core.additive_attention(
-        query,
-        key,
-        value,
-        score_vector,
-        query_weight,
-        key_weight,
-        score_bias,
-        mask,
-        key_mask,
-        key_lengths,
-        bias,
-        causal,
-        causal_offset,
-        window,
-        softcap,
-        dropout,
-        _dropout_key(rng) if dropout else 0,
-        return_weights,
-        return_lse,
-        False,
-    )
-    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+    arrays = query, key, value, score_vector, query_weight, key_weight, score_bias
+    return _run("additive_attention", arrays, options)
 
 
 @_documented
@@ -370,18 +283,7 @@ def cosine_attention(
     value,
     *,
     scale=1.0,
-    mask=None,
-    key_mask=None,
-    key_lengths=None,
-    bias=None,
-    causal=False,
-    causal_offset=None,
-    window=None,
-    softcap=None,
-    dropout=0.0,
-    rng=None,
-    return_weights=False,
-    return_lse=False,
+    **options: Unpack[AttentionOptions],
 ):
     """Attention by the angle between query and key: ``scale * cos(q, k)``.
 
@@ -410,45 +312,14 @@ def cosine_attention(
     >>> attnc.cosine_attention(query, key, value).round(4)
     array([[1.2689]])
     """
-    outputs = _core.cosine_attention(
-        query,
-        key,
-        value,
-        scale,
-        mask,
-        key_mask,
-        key_lengths,
-        bias,
-        causal,
-        causal_offset,
-        window,
-        softcap,
-        dropout,
-        _dropout_key(rng) if dropout else 0,
-        return_weights,
-        return_lse,
-        False,
-    )
-    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+    return _run("cosine_attention", (query, key, value, scale), options)
 
 
 @_documented
 def attend(
     scores,
     value,
-    *,
-    mask=None,
-    key_mask=None,
-    key_lengths=None,
-    bias=None,
-    causal=False,
-    causal_offset=None,
-    window=None,
-    softcap=None,
-    dropout=0.0,
-    rng=None,
-    return_weights=False,
-    return_lse=False,
+    **options: Unpack[AttentionOptions],
 ):
     """Attention with scores of your own: ``softmax(scores) @ value``.
 
@@ -476,92 +347,112 @@ def attend(
     >>> attnc.attend(np.zeros((1, 2)), np.array([[1.0], [2.0]]))
     array([[1.5]])
     """
-    outputs = _core.attend(
-        scores,
-        value,
-        mask,
-        key_mask,
-        key_lengths,
-        bias,
-        causal,
-        causal_offset,
-        window,
-        softcap,
-        dropout,
-        _dropout_key(rng) if dropout else 0,
-        return_weights,
-        return_lse,
-        False,
-    )
-    return _named(outputs, return_weights) if return_weights or return_lse else outputs
+    return _run("attend", (scores, value), options)
 
 
-# ---- gradients ----
+# ---- running them ----
 
 
-def _register(function, required, optional):
-    """Teach `vjp` a function of `_core`.
+def _run(name, arrays, options):
+    """Call the function of this name in C."""
+    forward = getattr(_core, name)
+    if not options:
+        return forward(*arrays, *_NO_OPTIONS, False)
+    values = _with_key(complete(name, options))
+    outputs = forward(*arrays, *values.values(), False)
+    weights, lse = values["return_weights"], values["return_lse"]
+    return _named(outputs, weights) if weights or lse else outputs
 
-    The arguments of the C function are the required arrays, then the keyword arguments in the order
-    of the signature; its backward twin returns the gradients of `required` and then `optional`.
+
+def _with_key(options):
+    """The options as C takes them: the key of the dropout in the place of `rng`."""
+    options["rng"] = _dropout_key(options["rng"]) if options["dropout"] else 0
+    return options
+
+
+_NO_OPTIONS = tuple(_with_key(DEFAULTS.copy()).values())
+
+
+class Mechanism:
+    """What stands between the record of an attention function and C.
+
+    The arguments of the C function are its own arrays, then the shared options in order; its
+    backward twin returns the gradients of `required` and then `optional`. From forward to backward
+    a record keeps arrays and a static rest: the arguments are parted, and put together again.
     """
-    forward = getattr(_core, function.__name__)
-    backward = getattr(_core, function.__name__ + "_backward")
-    name = function.__name__
-    defaults = function.__kwdefaults__
-    no_options = tuple(defaults.values())
-    count = len(required)
-    names = required + optional
 
-    def bind(arrays, options):
-        bound = inspect.signature(function).bind(*arrays, **options)  # raises as a call would
-        bound.apply_defaults()
-        values = bound.arguments
-        return [values.pop(array) for array in required], values
+    def __init__(self, function, required, optional):
+        signature = inspect.signature(function)
+        self.name, self.count, self.signature = function.__name__, len(required), signature
+        self.forward_in_c = getattr(_core, self.name)
+        self.backward_in_c = getattr(_core, self.name + "_backward")
+        names = list(signature.parameters)
+        own = {name: signature.parameters[name].default for name in names if name not in DEFAULTS}
+        self.own = {name: own[name] for name in names[self.count : len(own)]}
+        self.no_options = (*self.own.values(), *_NO_OPTIONS)
+        held = {*own, "mask", "key_mask", "key_lengths", "bias", "causal_offset"}
+        arrays = [k for k, name in enumerate(names) if name in held]
+        rest = [k for k, name in enumerate(names) if name not in held]
+        self.arrays, self.rest = itemgetter(*arrays), itemgetter(*rest)
+        self.together = itemgetter(*np.argsort(arrays + rest).tolist())
+        register(
+            function,
+            required=required,
+            optional=optional,
+            incoming=("dcontext", "dweights", "dlse"),
+            positional=1,
+            forward=self.forward,
+            backward=self.backward,
+        )
 
-    def rule(*arrays, **options):
-        if options or len(arrays) != count:
-            values = defaults | options
-            if len(arrays) != count or len(values) != len(defaults):
-                arrays, values = bind(arrays, options)
-            if values["dropout"]:  # that of backward is that of forward: draw its key once
-                values["rng"] = _dropout_key(values["rng"])
-            arguments = (*arrays, *values.values())
-        else:
-            arguments = arrays + no_options
-        context, weights, lse, saved = forward(*arguments, True)
+    def _arguments(self, arrays, options):
+        """All arguments by position."""
+        if not options and len(arrays) == self.count:
+            return arrays + self.no_options
+        own = {name: options.pop(name) for name in self.own if name in options}
+        if len(arrays) != self.count:  # some by keyword, or a wrong call
+            shared = {name: options.pop(name) for name in DEFAULTS if name in options}
+            try:
+                arrays = self.signature.bind(*arrays, **options).args
+            except TypeError as error:
+                raise TypeError(f"{self.name}: {error}") from None
+            options = shared
+        options = _with_key(complete(self.name, options))
+        return (*arrays, *(self.own | own).values(), *options.values())
 
-        def pullback(dcontext=None, *, dweights=None, dlse=None):
-            if dcontext is None:
-                require_incoming(name, dcontext=dcontext, dweights=dweights, dlse=dlse)
-            gradients = backward(saved, dcontext, dweights, dlse, *arguments)
-            if options:  # None: not given, or not a real array
-                gradients_by_name = {
-                    array: gradient
-                    for array, gradient in zip(names, gradients, strict=True)
-                    if gradient is not None
-                }
-            else:
-                gradients_by_name = dict(zip(required, gradients, strict=False))
-            return _gradients(gradients[:count], gradients_by_name)
-
+    def forward(self, *arrays, **options):
+        arguments = self._arguments(arrays, options)
+        context, weights, lse, kept = self.forward_in_c(*arguments, True)
+        saved, rest = (*kept, *self.arrays(arguments)), self.rest(arguments)
         if weights is None and lse is None:
-            return context, pullback
+            return context, saved, rest
         outputs = [output for output in (context, weights, lse) if output is not None]
-        return _named(outputs, weights is not None), pullback
+        return _named(outputs, weights is not None), saved, rest
 
-    register_vjp(function, rule)
+    def saved(self, arrays, options, kept):
+        """What `forward` would have saved and left, had it kept these of the pass in C."""
+        arguments = self._arguments(arrays, options)
+        return (*kept, *self.arrays(arguments)), self.rest(arguments)
+
+    def backward(self, saved, rest, dcontext, dweights, dlse):
+        arguments = self.together((*saved[3:], *rest))
+        return self.backward_in_c(saved[:3], dcontext, dweights, dlse, *arguments)
 
 
-_register(dot_product_attention, ("query", "key", "value"), ("scale", "bias"))
-_register(multiplicative_attention, ("query", "key", "value", "weight"), ("bias",))
-_register(
-    additive_attention,
-    ("query", "key", "value", "score_vector"),
-    ("query_weight", "key_weight", "score_bias", "bias"),
-)
-_register(cosine_attention, ("query", "key", "value"), ("scale", "bias"))
-_register(attend, ("scores", "value"), ("bias",))
+MECHANISMS = {
+    function: Mechanism(function, required, optional)
+    for function, required, optional in (
+        (dot_product_attention, ("query", "key", "value"), ("scale", "bias")),
+        (multiplicative_attention, ("query", "key", "value", "weight"), ("bias",)),
+        (
+            additive_attention,
+            ("query", "key", "value", "score_vector"),
+            ("query_weight", "key_weight", "score_bias", "bias"),
+        ),
+        (cosine_attention, ("query", "key", "value"), ("scale", "bias")),
+        (attend, ("scores", "value"), ("bias",)),
+    )
+}
 
 
 # ---- attention over keys that are not in one place ----
@@ -618,37 +509,37 @@ def merge_attention(contexts, lses, *, return_lse=False):
     >>> np.allclose(merged, attnc.dot_product_attention(query, key, value))
     True
     """
-    return _merge_vjp(contexts, lses, return_lse=return_lse)[0]
+    return _merge(contexts, lses, return_lse=return_lse)[0]
 
 
-def _merge_vjp(contexts, lses, *, return_lse=False):
+def _merge(contexts, lses, *, return_lse=False):
+    """The output, and what backward needs."""
     given_contexts, given_lses = contexts, lses
     contexts, lses = _parts("contexts", contexts), _parts("lses", lses)
     _check_parts(contexts, lses)
     scores, values = np.stack(lses, axis=-1)[..., None, :], np.stack(contexts, axis=-2)
     # A set without keys is not read; and a mask, not its lse, says so: NaN there has no effect.
-    output, back = vjp(attend, scores, values, mask=scores != -np.inf, return_lse=return_lse)
+    options = {"mask": scores != -np.inf, "return_lse": return_lse}
+    output, saved, rest = record_of(attend).forward(scores, values, **options)
     context = (output.context if return_lse else output)[..., 0, :]
     # The lses, which may be wider, count for what it is computed in, not for what it is stored in.
     context = like(context, np.empty(0, np.result_type(*contexts)))
     lse = output.lse[..., 0] if return_lse else None
+    static = rest, (*given_contexts, *given_lses), context.shape
+    return (LseResult(context, lse) if return_lse else context), saved, static
 
-    def pullback(dcontext=None, *, dlse=None):
-        require_incoming("merge_attention", dcontext=dcontext, dlse=dlse)
-        if dcontext is not None:
-            dcontext = _incoming("dcontext", dcontext, context)[..., None, :]
-        if dlse is not None and lse is not None:
-            dlse = _incoming("dlse", dlse, lse)[..., None]
-        dscores, dvalues = back(dcontext, dlse=dlse)
-        dcontexts = [np.ascontiguousarray(dvalues[..., s, :]) for s in range(len(contexts))]
-        dlses = [np.ascontiguousarray(dscores[..., 0, s]) for s in range(len(lses))]
-        required = {
-            "contexts": tuple(map(like, dcontexts, given_contexts)),
-            "lses": tuple(map(like, dlses, given_lses)),
-        }
-        return _gradients(required.values(), required)
 
-    return (LseResult(context, lse) if return_lse else context), pullback
+def _merge_backward(saved, static, dcontext, dlse):
+    rest, given, shape = static
+    if dcontext is not None:
+        dcontext = _incoming("dcontext", dcontext, shape)[..., None, :]
+    if dlse is not None:
+        dlse = _incoming("dlse", dlse, shape[:-1])[..., None]
+    dscores, dvalues, _ = record_of(attend).backward(saved, rest, dcontext, None, dlse)
+    count = len(given) // 2
+    dcontexts = (np.ascontiguousarray(dvalues[..., s, :]) for s in range(count))
+    dlses = (np.ascontiguousarray(dscores[..., 0, s]) for s in range(count))
+    return tuple(map(like, dcontexts, given[:count])), tuple(map(like, dlses, given[count:]))
 
 
 def _parts(name, arrays):
@@ -680,14 +571,21 @@ def _check_parts(contexts, lses):
                 )
 
 
-def _incoming(name, gradient, output):
+def _incoming(name, gradient, shape):
     gradient = real_array("merge_attention", name, gradient)
-    if gradient.shape != output.shape:
+    if gradient.shape != shape:
         raise ValueError(
-            f"merge_attention: {name} must have the shape of its output, {output.shape}, got "
+            f"merge_attention: {name} must have the shape of its output, {shape}, got "
             f"{gradient.shape}"
         )
     return gradient
 
 
-register_vjp(merge_attention, _merge_vjp)
+register(
+    merge_attention,
+    required=("contexts", "lses"),
+    incoming=("dcontext", "dlse"),
+    positional=1,
+    forward=_merge,
+    backward=_merge_backward,
+)

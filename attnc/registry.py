@@ -1,0 +1,147 @@
+"""One record a function: what `attnc.vjp`, the layers, the tests and every bridge know of it.
+
+A record names the arrays of a function and holds its forward and backward passes as plain
+functions: forward returns, beside the output, what backward needs, as a flat tuple of arrays and
+a static rest. Nothing is kept in closures, so that whatever differentiates can keep the arrays in
+its own way. A function of one's own takes part after `register`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Record", "record_of", "records", "register"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one function.
+
+    Parameters
+    ----------
+    function, required, optional, incoming, positional, forward, backward
+        As in `register`.
+    """
+
+    function: Callable[..., Any]
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    incoming: tuple[str, ...]
+    positional: int
+    forward: Callable[..., tuple[Any, tuple[Any, ...], Any]]
+    backward: Callable[..., tuple[Any, ...]]
+
+    @property
+    def name(self) -> str:
+        """str: the name of the function, with which error texts begin."""
+        return self.function.__name__
+
+
+_records: dict[Callable[..., Any], Record] = {}
+
+
+def register(
+    function: Callable[..., Any],
+    *,
+    required: Iterable[str],
+    optional: Iterable[str] = (),
+    incoming: Iterable[str],
+    forward: Callable[..., tuple[Any, tuple[Any, ...], Any]],
+    backward: Callable[..., tuple[Any, ...]],
+    positional: int | None = None,
+) -> Record:
+    """Make a function known to `attnc.vjp`, and to all that stands on records.
+
+    Parameters
+    ----------
+    function : callable
+        What the user calls and passes to `vjp`.
+    required : iterable of str
+        The real arrays that it always takes, in the order of its signature. An argument may be a
+        sequence of arrays; its gradient is then a tuple of them.
+    optional : iterable of str, optional
+        The real arrays that it takes by option.
+    incoming : iterable of str
+        The gradients of its outputs, in their order, by the names that the pullback takes:
+        ``"d"`` and the name of the output.
+    forward : callable
+        ``forward(*arrays, **options) -> (output, saved, static)``, with the arguments of
+        `function`: what that returns; a flat tuple of arrays that backward needs, None among them
+        where there is none; and the rest that it needs, of any kind.
+    backward : callable
+        ``backward(saved, static, *incoming) -> gradients``: one gradient for each of `required`
+        and then of `optional`; None for one that was not passed as a real array. An incoming
+        gradient that was not given is None, but never all of them.
+    positional : int, optional
+        How many of the incoming gradients a pullback takes by position; all unless given.
+
+    Returns
+    -------
+    Record
+
+    Raises
+    ------
+    TypeError
+        If a function is not callable.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> def power(x, exponent=2):
+    ...     return x**exponent
+    >>> def forward(x, exponent=2):
+    ...     return power(x, exponent), (x,), exponent
+    >>> def backward(saved, exponent, dy):
+    ...     (x,) = saved
+    ...     return (dy * exponent * x ** (exponent - 1),)
+    >>> record = attnc.registry.register(
+    ...     power, required=["x"], incoming=["dy"], forward=forward, backward=backward
+    ... )
+    >>> y, pullback = attnc.vjp(power, np.array([1.0, 2.0]), exponent=3)
+    >>> pullback(np.ones(2)).x
+    array([ 3., 12.])
+    """
+    for name, value in (("function", function), ("forward", forward), ("backward", backward)):
+        if not callable(value):
+            raise TypeError(f"register: {name} must be callable, got {type(value).__name__}")
+    incoming = tuple(incoming)
+    record = Record(
+        function,
+        tuple(required),
+        tuple(optional),
+        incoming,
+        len(incoming) if positional is None else positional,
+        forward,
+        backward,
+    )
+    _records[function] = record
+    return record
+
+
+def record_of(function: Any) -> Record | None:
+    """The record of a function, or None.
+
+    Parameters
+    ----------
+    function : object
+
+    Returns
+    -------
+    Record or None
+    """
+    try:
+        return _records.get(function)
+    except TypeError:  # not hashable
+        return None
+
+
+def records() -> tuple[Record, ...]:
+    """All records, in the order in which they were registered.
+
+    Returns
+    -------
+    tuple of Record
+    """
+    return tuple(_records.values())
