@@ -1,11 +1,13 @@
 """RNN, GRU and LSTM over whole sequences, as layers: `attnc.functional` with parameters."""
 
 import inspect
+import types
 
 import numpy as np
 
+from ..arrays import flag
 from ..functional.recurrent import CELLS as SORTS
-from ..functional.recurrent import PARAMETERS, recurrence_vjp
+from ..functional.recurrent import PARAMETERS, dropout_rate, recurrence_vjp
 from ..gradients import Gradients
 from .base import Layer, copy_arrays, glorot, orthogonal, positive
 
@@ -88,8 +90,22 @@ _PARAMETERS = """\
     ValueError
         If a size is not a positive integer or dropout is out of range.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, bidirectional not a bool or dropout not a number.
 """
+
+
+def _method_of(cls, function):
+    """A copy of a method, under the name of this class."""
+    copy = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__, copy.__doc__ = function.__kwdefaults__, function.__doc__
+    copy.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
+    return copy
 
 
 class _Recurrent(Layer):
@@ -101,6 +117,10 @@ class _Recurrent(Layer):
         if cls.__doc__:  # None under python -OO
             doc, parameters = inspect.cleandoc(cls.__doc__), inspect.cleandoc(_PARAMETERS)
             cls.__doc__ = doc.replace("{parameters}", parameters)
+        if _Recurrent in cls.__bases__:
+            # Methods of its own, so that Python's errors (an unknown argument) name the class.
+            for name in ("__init__", "__call__", "_vjp", "load_torch_state_dict"):
+                setattr(cls, name, _method_of(cls, getattr(_Recurrent, name)))
 
     def __init__(
         self,
@@ -115,13 +135,12 @@ class _Recurrent(Layer):
     ):
         super().__init__(dtype)
         positive(self, input_size=input_size, state_size=state_size, layers=layers)
-        if not 0 <= dropout < 1:
-            raise self._error(f"dropout must lie in 0 <= dropout < 1, got {dropout}")
-        self.input_size = input_size
-        self.state_size = state_size
-        self.layers = layers
-        self.bidirectional = bool(bidirectional)
-        self.dropout = dropout
+        where = type(self).__name__
+        self.input_size = input_size = int(input_size)
+        self.state_size = state_size = int(state_size)
+        self.layers = layers = int(layers)
+        self.bidirectional = flag(where, "bidirectional", bidirectional)
+        self.dropout = dropout_rate(where, dropout)
         rng = np.random.default_rng(rng)
         directions = 1 + self.bidirectional
         self.cells = [
@@ -167,7 +186,7 @@ class _Recurrent(Layer):
         Raises
         ------
         TypeError
-            If x or state is not real, or lengths are not integers.
+            If x or state is not real, lengths are not integers, or train is not a bool.
         ValueError
             If a shape does not fit or a length is outside 0..T.
         """
@@ -198,6 +217,7 @@ class _Recurrent(Layer):
         copy_arrays(f"{type(self).__name__}.load_torch_state_dict", parameters, state)
 
     def _vjp(self, x, state=None, lengths=None, *, train=False, rng=None):
+        train = flag(type(self).__name__, "train", train)
         parameters = [cell._parameters[name] for cell in self.cells for name in PARAMETERS]
         output, back = recurrence_vjp(
             self._cell.kind,
