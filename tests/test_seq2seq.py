@@ -95,7 +95,7 @@ def test_labels_give_the_loss(options, smoothing, rng):
 def test_labels_that_do_not_fit(rng):
     model = make(rng)
     source, target = tokens_of(rng)
-    with pytest.raises(ValueError, match="linear_cross_entropy: targets must have the shape of x"):
+    with pytest.raises(ValueError, match=r"Seq2Seq: labels must have the shape of target, \(3, 5\)"):
         model(source, target, labels=target[:, 1:])
     with pytest.raises(ValueError, match="Seq2Seq: label_smoothing must go with labels=, got none"):
         model(source, target, label_smoothing=0.1)
