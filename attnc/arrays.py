@@ -200,6 +200,10 @@ def contiguous(array, dtype):
     -------
     ndarray
     """
+    if type(array) is np.ndarray and array.dtype == dtype:
+        flags = array.flags
+        if flags.c_contiguous and flags.aligned:  # most are, and np.require takes longer to see it
+            return array
     return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED", "ENSUREARRAY"))
 
 
