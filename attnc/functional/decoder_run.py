@@ -88,6 +88,7 @@ class Decoder:
         self.dtype = cells[0][0].dtype
         self.bahdanau = order == "bahdanau"
         self._panels = {}
+        self._every = [array for cell in cells for array in cell] + list(arrays.values())
 
     @property
     def coverage(self):
@@ -97,9 +98,8 @@ class Decoder:
         return vars(self) | {"_panels": {}}  # packed again where they are needed
 
     def sample(self):
-        """The first and the last number of every parameter: most changes show in them."""
-        arrays = [array for cell in self.cells for array in cell] + list(self.arrays.values())
-        return [number for array in arrays for number in (array.item(0), array.item(-1))]
+        """The first number of every parameter: a step of an optimiser changes them."""
+        return [array.item(0) for array in self._every]
 
     def state_shapes(self, B, Tk):
         """Shapes of the arrays of a state, by name, in the order in which users hold them."""
@@ -213,7 +213,10 @@ class PreparedMemory:
     @property
     def stale(self):
         """Whether the parameters are seen to have changed since."""
-        pairs = zip(self.sample, self.decoder.sample(), strict=True)
+        before, now = self.sample, self.decoder.sample()
+        if before == now:
+            return False
+        pairs = zip(before, now, strict=True)
         return not all(a == b or a != a and b != b for a, b in pairs)  # NaN is like NaN
 
     def __deepcopy__(self, memo):

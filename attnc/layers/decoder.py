@@ -326,7 +326,7 @@ class AttentionDecoder(Layer):
         PreparedMemory
             To be passed as `memory`, to this decoder alone. It goes stale when the parameters
             change: prepare again after every step of an optimiser. A stale one raises, where the
-            first or last number of a parameter has changed; other changes are not noticed.
+            first number of a parameter has changed; other changes are not noticed.
 
         Raises
         ------

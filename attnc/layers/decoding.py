@@ -75,16 +75,17 @@ def greedy_decode(
     start, end, max_length = steps.limits(start, end, max_length)
     memory = decoder.prepare(memory, key_mask, key_lengths)
     B, Tk = memory.value.shape[:2]
-    token = np.full(B, start)
+    batch, token = np.arange(B), np.full(B, start)
     running = np.ones(B, bool)
     tokens, weights = [], []
     while len(tokens) < max_length and running.any():
         output, attended, state = decoder.step(steps.embed(token), memory, state)
         scores = steps.scores(output, end)
         token = scores.argmax(axis=-1)
-        chosen = scores[np.arange(B), token]
-        steps.refuse_nan(chosen, running)  # argmax takes NaN before any number
-        steps.refuse_dead_ends(running & (chosen == -np.inf))
+        chosen = scores[batch, token]  # argmax takes NaN before any number
+        if not (chosen > -np.inf).all():
+            steps.refuse_nan(chosen, running)
+            steps.refuse_dead_ends(running & (chosen == -np.inf))
         token = np.where(running, token, end)
         tokens.append(token)
         weights.append(np.where(running[:, None], attended, 0))
@@ -167,6 +168,7 @@ def beam_search(
     K, n_best, length_penalty = beam_options(where, beam_width, n_best, length_penalty)
     memory = decoder.prepare(memory, key_mask, key_lengths)
     B, Tk = memory.value.shape[:2]
+    batch = np.arange(B)[:, None]
     rows = np.repeat(np.arange(B), K)  # hypothesis -> sequence
     if not nothing(state):
         parts = memory.decoder.read_state("state", state, B, Tk)
@@ -194,13 +196,12 @@ def beam_search(
         ranked = _rank(grown, longer[..., None], length_penalty)
         best = _largest(ranked.reshape(B, K * C), K)
         parent = best // C
-        token = np.take_along_axis(tokens.reshape(B, K * C), best, axis=1)
-        total = np.take_along_axis(grown.reshape(B, K * C), best, axis=1)
+        token = tokens.reshape(B, K * C)[batch, best]
+        total = grown.reshape(B, K * C)[batch, best]
         beams.refuse_dead_ends((total == -np.inf).all(axis=1))
-        went_on = np.take_along_axis(running, parent, axis=1)
-        length = np.take_along_axis(longer, parent, axis=1)
+        went_on, length = running[batch, parent], longer[batch, parent]
         running = went_on & (token != end) & (total > -np.inf)
-        origin = (parent + K * np.arange(B)[:, None]).reshape(-1)
+        origin = (parent + K * batch).reshape(-1)
         attended = np.where(went_on.reshape(-1, 1), attended[origin], 0)
         steps.append((token, attended.reshape(B, K, Tk), parent))
         state, token = decoder.reorder(state, origin), token.reshape(-1)
@@ -212,10 +213,10 @@ def beam_search(
     at = order
     for t in reversed(range(len(steps))):
         chosen, attended, parent = steps[t]
-        tokens[:, :, t] = np.take_along_axis(chosen, at, axis=1)
-        weights[:, :, t] = np.take_along_axis(attended, at[..., None], axis=1)
-        at = np.take_along_axis(parent, at, axis=1)
-    return Beams(tokens, weights, np.take_along_axis(scores, order, axis=1))
+        tokens[:, :, t] = chosen[batch, at]
+        weights[:, :, t] = attended[batch, at]
+        at = parent[batch, at]
+    return Beams(tokens, weights, scores[batch, order])
 
 
 def scheduled_inputs(
@@ -409,7 +410,7 @@ def _log_softmax(scores, tokens):
             scores[certain] = np.where(scores[certain] == np.inf, 0.0, -np.inf)
             top[certain] = 0
         scores -= top
-        chosen = np.take_along_axis(scores, tokens, axis=1)
+        chosen = scores[np.arange(len(scores))[:, None], tokens]
         chosen -= np.log(np.exp(scores, out=scores).sum(axis=-1, keepdims=True))
         chosen[top[:, 0] == -np.inf] = -np.inf  # no token is allowed
         return chosen
@@ -429,20 +430,19 @@ def _descending(x):
 
 def _largest(x, count):
     """Indices of the `count` largest of each row, the largest first; of equals the first first."""
-    width = x.shape[1]
+    width, rows = x.shape[1], np.arange(len(x))[:, None]
     if count == 1:
         return x.argmax(axis=1)[:, None]
-    if count >= width:
-        return _descending(x)
+    if width <= max(count, 50):  # sorting so few takes less time than choosing among them
+        return _descending(x)[:, :count]
     some = np.argpartition(x, width - count, axis=1)[:, width - count :]
     # Of those equal to the smallest of them any may be among them: take the first ones.
-    least = np.take_along_axis(x, some[:, :1], axis=1)
-    ties = np.flatnonzero((x >= least).sum(axis=1) > count)
+    least = x[rows, some[:, :1]]
+    ties = np.flatnonzero(np.count_nonzero(x >= least, axis=1) > count)
     if ties.size:
         above, equal = x[ties] > least[ties], x[ties] == least[ties]
         room = count - above.sum(axis=1, keepdims=True)
         kept = above | equal & (equal.cumsum(axis=1) <= room)
         some[ties] = np.nonzero(kept)[1].reshape(len(ties), count)
     some.sort(axis=1)
-    order = _descending(np.take_along_axis(x, some, axis=1))
-    return np.take_along_axis(some, order, axis=1)
+    return some[rows, _descending(x[rows, some])]
