@@ -5,6 +5,7 @@ The functions in C have the same checks in csrc/python/args.c.
 """
 
 import functools
+import math
 import numbers
 import operator
 
@@ -275,7 +276,7 @@ def sum_rows(x):
     ndarray, shape (...)
     """
     if x.ndim != 2:
-        return sum_rows(x.reshape(len(x), -1 if x.size else 0)).reshape(x.shape[1:])
+        return sum_rows(x.reshape(len(x), math.prod(x.shape[1:]))).reshape(x.shape[1:])
     with np.errstate(all="ignore"):
         while len(x) > SUM_BLOCK and x.shape[1]:
             rows, size = x.shape
