@@ -5,6 +5,7 @@ The functions in C have the same checks in csrc/python/args.c.
 """
 
 import functools
+import math
 import numbers
 import operator
 
@@ -58,6 +59,8 @@ def plain_array(where, name, value):
         If `value` is a tensor of another library or a masked array, alone or in a list, or a list
         of rows of unequal length.
     """
+    if type(value) is np.ndarray:  # most are: the checks below take longer than a small sum
+        return value
     _refuse(where, name, value)
     try:
         return np.asarray(value)
@@ -123,7 +126,8 @@ def real_array(where, name, value):
     """
     array = plain_array(where, name, value)
     dtype = array.dtype
-    if dtype.kind not in "iu" and dtype.name not in ("float16", "float32", "float64", "bfloat16"):
+    real = dtype.char in "efd" or dtype.kind in "iu"  # half, float, double
+    if not real and dtype.name not in ("float64", "bfloat16"):  # names take microseconds
         raise TypeError(f"{where}: {name} must be real, got {dtype}")
     _refuse_bools(where, name, value)
     return array
@@ -221,6 +225,10 @@ def contiguous(array, dtype):
     -------
     ndarray
     """
+    if type(array) is np.ndarray and array.dtype == dtype:
+        flags = array.flags
+        if flags.c_contiguous and flags.aligned:  # most are, and np.require takes longer to see it
+            return array
     if getattr(array, "dtype", None) != dtype:
         with np.errstate(under="ignore"):  # what is too small for the type is 0 there, or subnormal
             array = np.asarray(array, dtype)
@@ -247,12 +255,12 @@ def like(gradient, argument):
         return gradient.astype(dtype.newbyteorder("="))
 
 
-BLOCK = 64  # rows added one by one: of 16, 32, 64 the fastest, and exact to 1e-6 in float32
+SUM_BLOCK = 64  # rows added one by one: of 16, 32, 64 the fastest, and exact to 1e-6 in float32
 WIDE = 1024  # numbers in a row that NumPy adds at full speed
 
 
 def sum_rows(x):
-    """The sum over the rows of a matrix, in its dtype.
+    """The sum over the first axis, in the dtype of the array.
 
     Rows are added in blocks, then the sums of blocks likewise. One by one, as ``x.sum(axis=0)``
     adds them, a million equal rows of float32 are off by 1e-2; so by 1e-6, as fast for rows of
@@ -261,19 +269,23 @@ def sum_rows(x):
 
     Parameters
     ----------
-    x : ndarray of float, shape (rows, N)
+    x : ndarray of float, shape (rows, ...)
 
     Returns
     -------
-    ndarray, shape (N,)
+    ndarray, shape (...)
     """
+    if x.ndim != 2:
+        return sum_rows(x.reshape(len(x), math.prod(x.shape[1:]))).reshape(x.shape[1:])
     with np.errstate(all="ignore"):
-        while len(x) > BLOCK and x.shape[1]:
+        while len(x) > SUM_BLOCK and x.shape[1]:
             rows, size = x.shape
-            group = max(1, min(WIDE // size, rows // BLOCK))  # short rows are added side by side
-            blocks = rows // (BLOCK * group)
-            end = blocks * BLOCK * group
-            sums = x[:end].reshape(blocks, BLOCK, group * size).sum(axis=1)
+            group = max(
+                1, min(WIDE // size, rows // SUM_BLOCK)
+            )  # short rows are added side by side
+            blocks = rows // (SUM_BLOCK * group)
+            end = blocks * SUM_BLOCK * group
+            sums = x[:end].reshape(blocks, SUM_BLOCK, group * size).sum(axis=1)
             x = np.concatenate([sums.reshape(blocks * group, size), x[end:]])
         return x.sum(axis=0)
 

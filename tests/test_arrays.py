@@ -64,6 +64,12 @@ def test_sum_rows_adds_each_row_once(rows, size, rng):
     assert total.flags.writeable and not np.shares_memory(total, x)
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 2), (3, 0, 2), (70, 3, 2), (5,), (0,)])
+def test_sum_rows_of_any_axes(shape, rng):
+    x = rng.integers(-9, 9, shape).astype(float)
+    assert_same(sum_rows(x), x.sum(axis=0) if len(shape) > 1 else np.asarray(x.sum()))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("rows, size", [(1_000_000, 4), (1_000_000, 1), (300_000, 64)])
 def test_sum_rows_of_very_many(rows, size, dtype):

@@ -1,6 +1,9 @@
 """AttentionDecoder: every combination forward and back, step by step, masks; greedy decoding."""
 
+import copy
 import itertools
+import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -561,3 +564,387 @@ def test_a_decoder_learns_to_copy(rng):
     assert tokens.shape == (50, length + 1)
     assert (tokens[:, :-1] == source).all(axis=1).mean() > 0.95
     assert (weights[:, :length].argmax(axis=-1) == np.arange(length)).mean() > 0.8
+
+
+# ---- Memories, states and parameters of its own --------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"cell": "lstm"}, {"attention": "multiplicative"}])
+def test_a_memory_of_another_decoder_is_refused(options, rng):
+    decoder, other = make(), make(rng, **options)
+    word, memory = np.ones((B, E)), rng.standard_normal((B, TK, M))
+    prepared = decoder.prepare(memory)
+    for use in (
+        lambda: other.step(word, prepared),
+        lambda: other(word[:, None], prepared),
+        lambda: other.prepare(prepared),
+        lambda: copy.deepcopy(decoder).step(word, prepared),
+    ):
+        with pytest.raises(ValueError, match=r"prepared by another decoder, AttentionDecoder\("):
+            use()
+    assert_same(decoder.step(word, prepared), decoder.step(word, memory))
+
+
+def test_a_memory_goes_stale(rng):
+    decoder = make(rng)
+    word, memory = np.ones((B, E)), rng.standard_normal((B, TK, M))
+    prepared = decoder.prepare(memory)
+    output, pullback = attnc.vjp(decoder, word[:, None], memory)
+    pullback(output.outputs)
+    attnc.optim.SGD(decoder, 0.1).step()
+    with pytest.raises(ValueError, match="memory must be prepared with the parameters that there"):
+        decoder.step(word, prepared)
+    decoder.parameters["cells.0.input_bias"][...] = np.nan  # equal to itself here
+    prepared = decoder.prepare(memory)
+    assert np.isnan(decoder.step(word, prepared).outputs).all()
+
+
+@pytest.mark.parametrize("attention", SCORES)
+def test_copies_of_a_memory(attention, rng):
+    decoder = make(rng, attention=attention)
+    inputs, memory = inputs_of(decoder, rng)
+    prepared = decoder.prepare(memory, key_lengths=LENGTHS)
+    expected = decoder(inputs, prepared)
+    assert_same(decoder(inputs, copy.copy(prepared)), expected)
+    assert_same(decoder(inputs, copy.deepcopy(prepared)), expected)
+    for copied in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
+        twin, own = copied((decoder, prepared))
+        assert_same(twin(inputs, own), expected)
+        twin.parameters["cells.0.state_weight"] += 1
+        with pytest.raises(ValueError, match="before they changed"):
+            twin(inputs, own)
+        assert_same(decoder(inputs, prepared), expected)
+        got = copied(expected)
+        assert type(got) is type(expected)
+        assert_same(got, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"layers": 2, "coverage": True},
+        {"cell": "lstm", "order": "luong", "input_feeding": True},
+    ],
+)
+def test_reorder(options, rng):
+    decoder = make(rng, **options)
+    inputs, memory = inputs_of(decoder, rng)
+    state = decoder(inputs, memory).state
+    rows = [2, 0, 0, 1]
+    got = decoder.reorder(state, np.array(rows, np.uint8))
+    axes = {3: 1, 2: 0}
+    for array, whole in zip(arrays_of(got), arrays_of(state), strict=True):
+        assert_same(array, np.take(whole, rows, axis=axes[whole.ndim]))
+    nested = [x.tolist() for x in state] if isinstance(state, tuple) else state.tolist()
+    assert_same(decoder.reorder(nested, rows), got)
+    assert_same(decoder(inputs, memory, nested), decoder(inputs, memory, state))
+    for wrong in ([3], [-1], [[0]]):
+        with pytest.raises(ValueError, match="AttentionDecoder: indices must be sequences in 0..2"):
+            decoder.reorder(state, wrong)
+    with pytest.raises(TypeError, match="indices must be integers"):
+        decoder.reorder(state, [True, False])
+
+
+def test_a_state_of_nested_lists_with_coverage(rng):
+    decoder = make(rng, coverage=True)
+    inputs, memory = inputs_of(decoder, rng)
+    h, coverage = state_of(decoder, rng, whole=True)
+    assert_same(decoder(inputs, memory, h.tolist()), decoder(inputs, memory, h))
+    expected = decoder(inputs, memory, (h, coverage))
+    assert_same(decoder(inputs, memory, [h.tolist(), coverage.tolist()]), expected)
+    assert_same(decoder(inputs, memory, (None, None)), decoder(inputs, memory))
+
+
+def test_a_pullback_wants_a_gradient(rng):
+    decoder = make(rng, cell="lstm")
+    output, pullback = attnc.vjp(decoder, *inputs_of(decoder, rng))
+    for nothing in ((), (None, None, None), (None, None, (None, None))):
+        with pytest.raises(TypeError, match="AttentionDecoder: pullback must get doutputs or dwei"):
+            pullback(*nothing)
+    one = like_random(rng, output.state[1])
+    zero = np.zeros_like(one)
+    assert_same(tuple(pullback(None, None, (None, one))), tuple(pullback(dstate=(zero, one))))
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"input_size": 2.0}, TypeError),
+        ({"input_size": False}, TypeError),
+        ({"input_size": -1}, ValueError),
+        ({"state_size": True}, (TypeError, ValueError)),
+        ({"attention_size": 0}, (TypeError, ValueError)),
+        ({"attention_size": 2.5}, (TypeError, ValueError)),
+        ({"layers": 1.0}, (TypeError, ValueError)),
+        ({"coverage": "False"}, TypeError),
+        ({"order": "luong", "input_feeding": 1}, TypeError),
+        ({"attention": None}, TypeError),
+        ({"cell": ["gru"]}, TypeError),
+    ],
+)
+def test_options_of_the_wrong_kind(options, error):
+    (name,) = set(options) - ({"order"} if len(options) > 1 else set())
+    with pytest.raises(error, match=f"AttentionDecoder: {name} must"):
+        make(**options)
+
+
+def test_sizes_may_be_integers_of_numpy(tmp_path):
+    decoder = make(state_size=np.int8(H), input_size=np.uint64(E), coverage=np.bool_(True))
+    check_house(decoder, tmp_path)
+    assert type(decoder.state_size) is type(decoder.input_size) is int
+
+
+@pytest.mark.parametrize("attention", SCORES)
+def test_floating_point_errors_are_results(attention, rng):
+    """Whatever np.errstate says: overflow in a cast, underflow, infinities."""
+    decoder = make(rng, attention=attention, dtype="float32", order="luong", input_feeding=True)
+    inputs, memory = inputs_of(decoder, rng)
+    inputs, memory = 1e300 * inputs, 1e-42 * memory
+
+    def run():
+        output, pullback = attnc.vjp(decoder, inputs, memory, key_lengths=LENGTHS)
+        gradients = pullback(1e-300 * np.ones_like(output.outputs, float))
+        return (output.outputs, output.weights, *gradients)
+
+    with np.errstate(all="ignore"):
+        expected = run()
+    with np.errstate(all="raise"):
+        got = run()
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_gradients_of_the_first_state_in_a_large_batch():
+    """Equal parts of a million sequences, summed in float32."""
+    decoder = attnc.AttentionDecoder(1, 1, 1, attention="none", cell="rnn", rng=0)
+    n = 1_000_000
+    inputs, memory = np.ones((n, 1, 1), np.float32), np.ones((n, 1, 1), np.float32)
+    output, pullback = attnc.vjp(decoder, inputs, memory)
+    pullback(np.full_like(output.outputs, 0.1))
+    many = {name: gradient.copy() for name, gradient in decoder.gradients.items()}
+    decoder.zero_grad()
+    twin = attnc.AttentionDecoder(1, 1, 1, attention="none", cell="rnn", dtype="float64")
+    twin.load_state_dict(decoder.state_dict())
+    output, pullback = attnc.vjp(twin, inputs[:1], memory[:1])
+    pullback(np.full_like(output.outputs, np.float32(0.1)))
+    for name in ("initial_h", "cells.0.input_bias", "cells.0.state_bias"):
+        np.testing.assert_allclose(many[name], n * twin.gradients[name], rtol=1e-5)
+
+
+def test_gradients_of_biases_over_many_steps():
+    decoder = attnc.AttentionDecoder(1, 1, 1, attention="none", cell="rnn", rng=0)
+    decoder.parameters["cells.0.state_weight"] = [[0]]  # all steps are alike
+    twin = attnc.AttentionDecoder(1, 1, 1, attention="none", cell="rnn", dtype="float64")
+    twin.load_state_dict(decoder.state_dict())
+    for layer in (decoder, twin):
+        inputs = np.ones((1, 100_000, 1), layer.dtype)
+        output, pullback = attnc.vjp(layer, inputs, np.ones((1, 1, 1), layer.dtype))
+        pullback(np.full_like(output.outputs, np.float32(0.1)))
+    for name in ("cells.0.input_bias", "cells.0.state_bias"):
+        np.testing.assert_allclose(decoder.gradients[name], twin.gradients[name], rtol=1e-5)
+
+
+# ---- What decoding takes and refuses -------------------------------------------------------------
+
+
+def decode(function, rng, **changes):
+    """A call of greedy_decode or beam_search, with some of its arguments changed."""
+    decoder, embedding, readout = translator(rng)
+    arguments = {
+        "decoder": decoder,
+        "embedding": embedding,
+        "readout": readout,
+        "memory": np.ones((B, TK, M)),
+        "start": START,
+        "end": END,
+        "max_length": 4,
+    }
+    return getattr(attnc, function)(**arguments | changes)
+
+
+@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"max_length": 3.0}, TypeError, "max_length must be an integer, got 3.0"),
+        ({"max_length": True}, TypeError, "max_length must be an integer, got True"),
+        ({"max_length": np.inf}, TypeError, "max_length must be an integer, got inf"),
+        ({"start": True}, TypeError, "start must be an integer"),
+        ({"start": 1.0}, TypeError, "start must be an integer"),
+        ({"start": V}, ValueError, "start must be a token that embedding takes, got 6"),
+        ({"start": -1}, ValueError, "start must be an integer"),
+        ({"end": V}, ValueError, "end must lie in 0..5, the tokens that readout .*, got 6"),
+        ({"end": -1}, ValueError, "end must be an integer"),
+        ({"end": None}, TypeError, "end must be an integer"),
+        ({"decoder": 3}, TypeError, "decoder must be an AttentionDecoder, got int"),
+        ({"readout": None}, TypeError, "readout must be a layer or callable, got NoneType"),
+        ({"readout": lambda x: x[:, 0]}, ValueError, r"readout must return \(.*vocabulary"),
+        ({"readout": lambda x: x[1:]}, ValueError, r"readout must return \(.*vocabulary"),
+        ({"readout": lambda x: x[:, :0]}, ValueError, r"readout must return \(.*vocabulary"),
+        ({"readout": lambda x: np.ma.array(x)}, TypeError, "what readout returns must be a plain"),
+        ({"readout": lambda x: x > 0}, TypeError, "what readout returns must be real, got bool"),
+        ({"readout": lambda x: x * np.nan}, ValueError, "readout must return numbers, got NaN"),
+        ({"readout": lambda x: x * 0 - np.inf}, ValueError, "readout must allow a token"),
+        ({"embedding": lambda x: np.ones((len(x), E + 1))}, ValueError, "embedding must return"),
+        ({"embedding": lambda x: np.ones(E)}, ValueError, "embedding must return"),
+        ({"embedding": lambda x: None}, TypeError, "what embedding returns must be real"),
+    ],
+)
+def test_errors_of_decoding(function, changes, error, message, rng):
+    with pytest.raises(error, match=f"^{function}: {message}"):
+        decode(function, rng, **changes)
+
+
+@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+def test_lists_and_numbers_of_numpy_will_do(function, rng):
+    decoder, embedding, readout = translator(rng)
+    state = state_of(decoder, rng)
+    given = {"decoder": decoder, "embedding": embedding, "readout": readout}
+    expected = decode(function, rng, **given, state=state)
+    listed = {
+        "decoder": decoder,
+        "embedding": lambda x: embedding(x).tolist(),
+        "readout": lambda x: readout(x).tolist(),
+        "state": state.tolist(),
+        "memory": np.ones((B, TK, M)).tolist(),
+        "start": np.uint8(START),
+        "end": np.uint64(END),
+        "max_length": np.int16(4),
+    }
+    assert_same(decode(function, rng, **listed), expected)
+    assert expected.tokens.dtype == int
+
+
+@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+@pytest.mark.parametrize("max_length", [sys.maxsize, 10**30])
+def test_no_limit_costs_nothing(function, max_length, rng):
+    once = []
+
+    def readout(x):  # the end at the third step
+        once.append(x)
+        scores = np.eye(V)[[END if len(once) == 3 else 4] * len(x)]
+        return np.where(scores, 0, -np.inf)  # nothing else is allowed
+
+    assert decode(function, rng, readout=readout, max_length=max_length).tokens.shape[-1] == 3
+
+
+@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+def test_no_sequences_and_no_keys(function, rng):
+    none = decode(function, rng, memory=np.ones((0, TK, M)), key_lengths=[])
+    assert none.tokens.shape[0] == 0 and none.tokens.shape[-1] == 0
+    assert none.weights.shape == (*none.tokens.shape, TK)
+    assert decode(function, rng, memory=np.ones((B, 0, M))).weights.shape[-1] == 0
+
+
+def hard_scores(rng, n):
+    """Rows in which rounding, ties and infinities make the first maximum hard to find."""
+    huge, tiny = 1.7e308, 5e-324
+    values = [
+        rng.integers(0, 3, n).astype(float),
+        rng.choice([-np.inf, 0.0, 1.0], n),
+        rng.choice([np.inf, -np.inf, 0.0, huge], n),
+        rng.choice([0.0, tiny, 2 * tiny, -tiny], n),
+        rng.choice([huge, -huge, np.nextafter(huge, 0)], n),
+        rng.choice([1.0, np.nextafter(1, 2), np.nextafter(1, 0)], n),
+        np.where(np.arange(n) == n - 1, -huge, -np.inf),
+        np.zeros(n),
+    ]
+    return [row if (row > -np.inf).any() else row * 0 for row in values]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint64])
+@pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1e308])
+@pytest.mark.parametrize("size", [V, 90])
+def test_a_beam_of_one_is_greedy_for_any_scores(dtype, length_penalty, size, rng):
+    embedding = attnc.Embedding(size, E, rng=0, dtype="float64")
+    for _ in range(10):
+        with np.errstate(all="ignore"):
+            table = np.stack([hard_scores(rng, size)[rng.integers(8)] for _ in range(B)])
+            if np.dtype(dtype).kind in "iu":  # numbers that float64 does not tell apart
+                table = rng.integers(2**53, 2**53 + 3, (B, size)).astype(dtype)
+            table = table.astype(dtype)
+        table[~(table > -np.inf).any(axis=1)] = 0
+
+        def readout(x, table=table):
+            return table[np.arange(len(x)) * B // len(x)]
+
+        changes = {"embedding": embedding, "readout": readout, "end": size - 1}
+        with np.errstate(all="raise"):
+            greedy = decode("greedy_decode", rng, **changes)
+            beam = decode(
+                "beam_search", rng, **changes, beam_width=1, length_penalty=length_penalty
+            )
+        np.testing.assert_array_equal(greedy.tokens[:, 0], table.argmax(axis=1))
+        assert_same(beam.tokens[:, 0], greedy.tokens)
+        assert_same(beam.weights[:, 0], greedy.weights)
+
+
+@pytest.mark.parametrize("size", [V, 90, 300])
+def test_equal_scores_go_by_hypothesis_and_token(size, rng):
+    """Against a search that sorts everything, by rank, then hypothesis, then token."""
+    K, steps = 4, 3
+    embedding = attnc.Embedding(size, E, rng=0, dtype="float64")
+    for _ in range(5):
+        table = rng.integers(0, 2, size) * np.log(2.0)
+
+        def readout(x, table=table):
+            return np.broadcast_to(table, (len(x), size))
+
+        got = decode(
+            "beam_search", rng, memory=np.ones((1, TK, M)), embedding=embedding, readout=readout,
+            end=size - 1, max_length=steps, beam_width=K, n_best=K, length_penalty=0.0,
+        )  # fmt: skip
+        logs = table - np.log(np.exp(table).sum())
+        beams = [((), 0.0)]
+        for _ in range(steps):
+            grown = []
+            for tokens, total in beams:
+                if size - 1 in tokens:
+                    grown.append(((*tokens, size - 1), total))
+                    continue
+                grown += [((*tokens, token), total + logs[token]) for token in range(size)]
+            beams = sorted(grown, key=lambda each: -round(each[1], 9))[:K]  # stable
+        assert [tuple(row) for row in got.tokens[0].tolist()] == [tokens for tokens, _ in beams]
+
+
+def test_a_beam_drops_what_cannot_go_on(rng):
+    """Of two beginnings the better one has no next token: the other is the result."""
+
+    def readout(x):
+        state["step"] += 1
+        scores = np.full((len(x), V), -np.inf)
+        if state["step"] == 1:
+            scores[:, 3], scores[:, 4] = 1, 0
+        else:  # hypotheses are in the order of their scores
+            scores[1::2, END] = 0
+        return scores
+
+    state = {"step": 0}
+    got = decode("beam_search", rng, readout=readout, beam_width=2, n_best=2)
+    np.testing.assert_array_equal(got.tokens[:, 0], [[4, END]] * B)
+    assert (got.scores[:, 1] == -np.inf).all() and (got.scores[:, 0] > -np.inf).all()
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"beam_width": 2.0}, TypeError, "beam_width must be an integer, got 2.0"),
+        ({"beam_width": True}, TypeError, "beam_width must be an integer, got True"),
+        ({"n_best": True}, TypeError, "n_best must be an integer, got True"),
+        ({"length_penalty": True}, TypeError, "length_penalty must be 0 or more, got True"),
+        ({"length_penalty": "1"}, TypeError, "length_penalty must be 0 or more, got '1'"),
+        ({"length_penalty": np.nan}, ValueError, "length_penalty must be 0 or more, got nan"),
+    ],
+)
+def test_options_of_a_beam(changes, error, message, rng):
+    with pytest.raises(error, match=f"beam_search: {message}"):
+        decode("beam_search", rng, **changes)
+
+
+@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+def test_results_are_copied_and_pickled(function, rng):
+    result = decode(function, rng)
+    for twin in (copy.copy(result), copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert type(twin) is type(result)
+        assert_same(twin, result)

@@ -836,3 +836,25 @@ def test_vjp_refuses_what_the_function_refuses():
     with pytest.raises(TypeError, match="key_size"):
         attnc.vjp(attention_decoder, INPUTS, MEMORY, CELL, **ADDITIVE, key_size=1)
     assert "key_size" not in inspect.signature(attention_decoder).parameters
+
+
+def test_what_is_refused_without_arrays(rng):
+    shapes = [(3 + 5, 12), (4, 12), (12,), (12,)]
+    cells = [rng.standard_normal(shape) for shape in shapes]
+    inputs, memory = rng.standard_normal((2, 3, 3)), rng.standard_normal((2, 6, 5))
+    options = {"attention": "multiplicative", "weight": rng.standard_normal((4, 5))}
+    function = attnc.functional.attention_decoder
+    _, pullback = attnc.vjp(function, inputs, memory, cells, **options)
+    for nothing in ((), (None, None, None), (None, None, (None,))):
+        with pytest.raises(TypeError, match="^attention_decoder: pullback must get doutputs or"):
+            pullback(*nothing)
+    with pytest.raises(TypeError, match="input_feeding must be True or False, got 1"):
+        function(inputs, memory, cells, input_feeding=1, **options)
+    with pytest.raises(TypeError, match="attention_decoder: cells must be a sequence of arrays"):
+        function(inputs, memory, 3, **options)
+    with pytest.raises(TypeError, match="attention_decoder: order must be one of"):
+        function(inputs, memory, cells, order=None, **options)
+    masked = np.ma.ones((2, 6), bool)
+    for name, value in (("key_mask", masked), ("key_lengths", np.ma.array([1, 2]))):
+        with pytest.raises(TypeError, match=f"attention_decoder: {name} must be a plain array"):
+            function(inputs, memory, cells, **options, **{name: value})

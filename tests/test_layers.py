@@ -796,3 +796,57 @@ def test_embedding_errors():
         layer([0.0])
     with pytest.raises(ValueError, match=r"^Embedding: padding_index must lie in 0..3, got 4$"):
         attnc.Embedding(4, 3, padding_index=4)
+
+
+@pytest.mark.parametrize(
+    "tokens, error, message",
+    [
+        (True, TypeError, "tokens must be integers, got bool"),
+        ([True, False], TypeError, "tokens must be integers, got bool"),
+        (np.ma.array([1]), TypeError, "tokens must be a plain array, got a masked array"),
+        ([[1], [1, 2]], TypeError, r"tokens must be an array.*attnc.data.pad"),
+        (np.array([1], object), TypeError, "tokens must be integers, got object"),
+        (np.array([2**64 - 1], np.uint64), ValueError, "tokens must lie in 0..3, got 1844674407"),
+        (None, TypeError, "tokens must be integers"),
+    ],
+)
+def test_tokens_of_the_wrong_kind(tokens, error, message):
+    with pytest.raises(error, match=f"^Embedding: {message}"):
+        attnc.Embedding(4, 3)(tokens)
+
+
+def test_embedding_wants_a_gradient():
+    _, pullback = attnc.vjp(attnc.Embedding(4, 3), [1])
+    for nothing in ((), (None,)):
+        with pytest.raises(TypeError, match="^Embedding: pullback must get dy"):
+            pullback(*nothing)
+    for padding in (1.0, True, "1"):
+        with pytest.raises(TypeError, match="^Embedding: padding_index must be an integer"):
+            attnc.Embedding(4, 3, padding_index=padding)
+
+
+def test_embedding_adds_up_a_token_met_a_million_times():
+    layer = attnc.Embedding(3, 2, padding_index=0)
+    tokens = np.full(1_000_000, 2)
+    tokens[::3] = 1
+    tokens[::7] = 0
+    y, pullback = attnc.vjp(layer, tokens)
+    pullback(np.full_like(y, 0.1))
+    expected = np.bincount(tokens)[:, None] * np.full(2, np.float64(np.float32(0.1)))
+    expected[0] = 0
+    np.testing.assert_allclose(layer.gradients["weight"], expected, rtol=1e-5)
+
+
+def test_embedding_adds_up_tokens_of_every_count(rng):
+    """Some are there once, some many times, in any order; the same bits as one after the other."""
+    counts = [0, 1, 1, 2, 5, 40, 64, 65, 200]
+    tokens = rng.permutation(np.repeat(np.arange(9), counts))
+    dy = rng.standard_normal((len(tokens), 3)).astype(np.float32)
+    layer = attnc.Embedding(9, 3)
+    attnc.vjp(layer, tokens)[1](dy)
+    one_by_one, exact = np.zeros((9, 3), np.float32), np.zeros((9, 3))
+    np.add.at(one_by_one, tokens, dy)
+    np.add.at(exact, tokens, dy)
+    few = np.array(counts) <= 64
+    np.testing.assert_array_equal(layer.gradients["weight"][few], one_by_one[few])
+    np.testing.assert_allclose(layer.gradients["weight"], exact, atol=1e-5)

@@ -339,3 +339,104 @@ def test_errors_of_constructor_and_pullback(rng):
         pullback(np.ones((B, H)))
     with pytest.raises(ValueError, match=r"GRU: dstate must have shape \(1, 4, 5\), got \(4, 5\)"):
         pullback(dstate=np.ones((B, H)))
+
+
+@kinds
+def test_a_pullback_wants_a_gradient(kind, rng):
+    layer = make(kind, rng)
+    output, pullback = attnc.vjp(layer, rng.standard_normal((B, T, E)))
+    for nothing in ((), (None, None), (None, (None, None) if kind == "LSTM" else None)):
+        with pytest.raises(TypeError, match=f"{kind}: pullback must get doutputs or dstate"):
+            pullback(*nothing)
+    if kind == "LSTM":
+        one = np.ones((1, B, H))
+        assert_same(pullback(None, (one, None)).x, pullback(None, (one, 0 * one)).x)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"bidirectional": "False"}, TypeError, "bidirectional must be True or False, got 'False'"),
+        ({"bidirectional": 1}, TypeError, "bidirectional must be True or False, got 1"),
+        ({"dropout": True}, TypeError, "dropout must lie in 0 <= dropout < 1, got True"),
+        ({"dropout": "0.5"}, TypeError, "dropout must lie in 0 <= dropout < 1, got '0.5'"),
+        ({"dropout": np.nan}, ValueError, "dropout must lie in 0 <= dropout < 1, got nan"),
+        ({"layers": 1.0}, (TypeError, ValueError), "layers must"),
+        ({"layers": True}, (TypeError, ValueError), "layers must"),
+    ],
+)
+def test_options_of_the_wrong_kind(arguments, error, message):
+    with pytest.raises(error, match=f"GRU: {message}"):
+        attnc.GRU(E, H, **arguments)
+
+
+@kinds
+def test_errors_of_python_name_the_class(kind, rng):
+    layer = make(kind, rng)
+    x = np.ones((B, T, E))
+    for call, method in (
+        (lambda: getattr(attnc, kind)(E, H, depth=2), "__init__"),
+        (lambda: layer(x, depth=2), "__call__"),
+        (lambda: attnc.vjp(layer, x, depth=2), "_vjp"),
+    ):
+        with pytest.raises(TypeError, match=rf"^{kind}.{method}\(\) got an unexpected keyword"):
+            call()
+    function = getattr(attnc.functional, kind.lower())
+    with pytest.raises(TypeError, match=rf"^{kind.lower()}\(\) got an unexpected keyword"):
+        attnc.vjp(function, x, [], depth=2)
+    with pytest.raises(TypeError, match=f"^{kind.lower()}: parameters must be a sequence"):
+        function(x, 3)
+
+
+def test_errors_name_the_part_of_a_state(rng):
+    layer, x = make("LSTM", rng), np.ones((B, T, E))
+    good, bad = np.ones((1, B, H)), np.ones((1, B, H + 1))
+    with pytest.raises(ValueError, match=r"^LSTM: state \(c\) must have shape"):
+        layer(x, (good, bad))
+    with pytest.raises(TypeError, match=r"^LSTM: state \(h\) must be a plain array"):
+        layer(x, (np.ma.array(good), good))
+    with pytest.raises(ValueError, match=r"^LSTM: dstate \(h\) must have shape"):
+        attnc.vjp(layer, x)[1](None, (bad, good))
+
+
+@kinds
+def test_an_empty_batch_takes_empty_lists(kind, rng):
+    layer = make(kind, rng)
+    assert layer(np.ones((0, T, E)), lengths=[]).outputs.shape == (0, T, H)
+    for lengths in (np.ma.array([1] * B), [True] * B, ["1"] * B):
+        with pytest.raises(TypeError, match=f"^{kind}: lengths must be"):
+            layer(np.ones((B, T, E)), lengths=lengths)
+
+
+@kinds
+def test_floating_point_errors_are_results(kind, rng):
+    layer = make(kind, rng, 2, True, dtype="float32", dropout=0.5)
+    x = rng.standard_normal((B, T, E)) * 10.0 ** rng.integers(-300, 300, (B, T, E))
+
+    def run():
+        layer.zero_grad()
+        output, pullback = attnc.vjp(layer, x, lengths=LENGTHS, train=True, rng=0)
+        down = pullback(np.full(output.outputs.shape, 1e-40)).x
+        return output.outputs, down, *(g.copy() for g in layer.gradients.values())
+
+    with np.errstate(all="ignore"):
+        expected = run()
+    with np.errstate(all="raise"):
+        got = run()
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000, 1), (100_000, 1, 1)])
+@pytest.mark.parametrize("lengths", [None, "whole"])
+def test_gradients_of_biases_over_many_rows(shape, lengths):
+    layers = [attnc.RNN(1, 1, rng=0, dtype=dtype) for dtype in ("float32", "float64")]
+    for layer in layers:
+        layer.load_state_dict(layers[0].state_dict())
+        layer.parameters["cells.0.state_weight"] = [[0]]  # all steps are alike
+        given = None if lengths is None else shape[1]
+        output, pullback = attnc.vjp(layer, np.ones(shape, layer.dtype), lengths=given)
+        pullback(np.full_like(output.outputs, np.float32(0.1)))
+    for name in ("cells.0.input_bias", "cells.0.state_bias"):
+        narrow, wide = (layer.gradients[name] for layer in layers)
+        np.testing.assert_allclose(narrow, wide, rtol=1e-5)

@@ -603,3 +603,19 @@ def test_a_tensor_of_another_library_is_refused(rng):
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match="gru: x must be a NumPy array, got Tensor of torch"):
         attnc.functional.gru(torch.ones((B, T, E)), cell)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_a_pullback_wants_a_gradient(name):
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}[name]
+    parameters = [np.ones((2, 3 * gates)), np.ones((3, 3 * gates)), *[np.zeros(3 * gates)] * 2]
+    function = getattr(attnc.functional, name)
+    output, pullback = attnc.vjp(function, np.ones((1, 4, 2)), iter(parameters))
+    assert len(pullback(output.outputs).parameters) == 4
+    for nothing in ((), (None, None), (None, (None, None))):
+        with pytest.raises(TypeError, match=f"^{name}: pullback must get doutputs or dstate"):
+            pullback(*nothing)
+    with pytest.raises(TypeError, match=f"^{name}: bidirectional must be True or False"):
+        function(np.ones((1, 4, 2)), parameters, bidirectional="False")
+    with pytest.raises(TypeError, match=f"^{name}: dropout must lie in"):
+        function(np.ones((1, 4, 2)), parameters, dropout=True)

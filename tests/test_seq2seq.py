@@ -95,7 +95,9 @@ def test_labels_give_the_loss(options, smoothing, rng):
 def test_labels_that_do_not_fit(rng):
     model = make(rng)
     source, target = tokens_of(rng)
-    with pytest.raises(ValueError, match="linear_cross_entropy: targets must have the shape of x"):
+    with pytest.raises(
+        ValueError, match=r"Seq2Seq: labels must have the shape of target, \(3, 5\)"
+    ):
         model(source, target, labels=target[:, 1:])
     with pytest.raises(ValueError, match="Seq2Seq: label_smoothing must go with labels=, got none"):
         model(source, target, label_smoothing=0.1)
@@ -298,3 +300,212 @@ def test_load_torch_state_dict(kind, rng):
         layer.load_torch_state_dict(state)
     assert_same(layer.state_dict(), before)
     assert arrays_of(tuple(before.values()))
+
+
+# ---- Padding -------------------------------------------------------------------------------------
+
+
+@every_option
+@pytest.mark.parametrize("filler", [-1, 99, np.iinfo(np.int64).min])
+def test_tokens_beyond_the_lengths_may_be_anything(options, filler, rng):
+    model = make(rng, **options)
+    source, target = tokens_of(rng)
+    padded = np.arange(TS) >= np.array(LENGTHS)[:, None]
+
+    def run(source):
+        model.zero_grad()
+        output, pullback = attnc.vjp(model, source, target, LENGTHS, labels=target)
+        pullback()
+        return output, {name: gradient.copy() for name, gradient in model.gradients.items()}
+
+    other = np.where(padded, filler, source)
+    assert_same(run(other), run(source))
+    given = {"start": START, "end": END, "max_length": 4}
+    assert_same(model.translate(other, LENGTHS, **given), model.translate(source, LENGTHS, **given))
+    with pytest.raises(ValueError, match="Seq2Seq: source must lie in 0..8, got"):
+        model(other, target, [4, 2, 3])
+
+
+@every_option
+def test_padding_at_the_end_gives_the_lengths(options, rng):
+    model = make(rng, **options)
+    source, target = tokens_of(rng)
+    source[np.arange(TS) >= np.array(LENGTHS)[:, None]] = PADDING
+    given = {"start": START, "end": END, "max_length": 4}
+
+    def run(*lengths):
+        model.zero_grad()
+        options = {"labels": target, "sampling": 0.5, "rng": 0}
+        output, pullback = attnc.vjp(model, source, target, *lengths, **options)
+        pullback(dweights=output.weights)
+        gradients = {name: gradient.copy() for name, gradient in model.gradients.items()}
+        return gradients, model.translate(source, *lengths, **given, beam_width=2)
+
+    assert_same(run(), run(LENGTHS))
+    for got, want in zip(model.encode(source), model.encode(source, LENGTHS), strict=True):
+        if hasattr(got, "value"):
+            got, want = (got.value, got.allowed), (want.value, want.allowed)
+        assert_same(got, want)
+    everything = model(source, target, TS)  # lengths that are given count alone
+    assert (everything.logits != model(source, target).logits).any()
+
+
+def test_padding_inside_a_source_is_not_attended_to(rng):
+    model = make(rng)
+    source, target = tokens_of(rng)
+    source[0, 1] = source[2, 3] = PADDING
+    source[1] = PADDING  # nothing but padding
+    weights = model(source, target).weights
+    assert not weights.transpose(0, 2, 1)[source == PADDING].any()
+    assert weights.transpose(0, 2, 1)[source != PADDING].all()
+    assert np.isfinite(model(source, target).logits).all()
+    without = attnc.Seq2Seq(9, 7, 3, 6, rng=0)
+    assert without(source, target).weights.all()  # there, 0 is a token like the others
+
+
+# ---- The pullback --------------------------------------------------------------------------------
+
+
+@every_option
+def test_what_a_pullback_without_arguments_means(options, rng):
+    model = make(rng, **options)
+    source, target = tokens_of(rng)
+
+    def gradients(**arguments):
+        model.zero_grad()
+        pullback(**arguments)
+        return {name: gradient.copy() for name, gradient in model.gradients.items()}
+
+    output, pullback = attnc.vjp(model, source, target, LENGTHS, labels=target)
+    dweights = rng.standard_normal(output.weights.shape)
+    assert_same(gradients(), gradients(dloss=1.0))
+    alone = gradients(dweights=dweights)
+    both = gradients(dloss=1, dweights=dweights)
+    loss = gradients(dloss=np.float32(1))
+    assert not alone["output.weight"].any() and not alone["output.bias"].any()
+    for name in alone:
+        assert_agree(both[name], alone[name] + loss[name])
+    with pytest.raises(TypeError, match="Seq2Seq: dloss must be a number, got True"):
+        pullback(True)
+    with pytest.raises(ValueError, match="Seq2Seq: dweights must have shape"):
+        pullback(dweights=dweights[:1])
+
+    _, pullback = attnc.vjp(model, source, target, LENGTHS)
+    with pytest.raises(TypeError, match="Seq2Seq: pullback must get dlogits or dweights"):
+        pullback()
+    with pytest.raises(ValueError, match="Seq2Seq: dlogits must have shape"):
+        pullback(dweights)
+
+
+# ---- Errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"source": [[3.0]]}, TypeError, "source must be integers, got float64"),
+        ({"source": [[True]]}, TypeError, "source must be integers, got bool"),
+        ({"source": [[3], [4, 5]]}, TypeError, r"source must be an array.*attnc.data.pad"),
+        ({"source": np.ma.array([[3]])}, TypeError, "source must be a plain array"),
+        ({"source": [3]}, ValueError, r"source must have shape \(B, Ts\), got \(1,\)"),
+        ({"source": [[9]]}, ValueError, "source must lie in 0..8, got 9..9"),
+        ({"source": np.array([[2**63]], np.uint64)}, ValueError, "source must lie in 0..8"),
+        ({"source_lengths": [2]}, ValueError, "source_lengths must lie in 0..1, got 2..2"),
+        ({"source_lengths": [1.0]}, TypeError, "source_lengths must be integers"),
+        ({"source_lengths": np.ma.array([1])}, TypeError, "source_lengths must be a plain array"),
+        ({"target": [[7]]}, ValueError, "target must lie in 0..6, got 7..7"),
+        ({"target": [[1.0]]}, TypeError, "target must be integers"),
+        ({"target": [1]}, ValueError, r"target must have shape \(B, T\)"),
+        ({"target": [[1], [1]]}, ValueError, "target must have the batch of source, 1"),
+        ({"labels": [[7]]}, ValueError, "labels must lie in 0..6, got 7..7"),
+        ({"labels": [[1.0]]}, TypeError, "labels must be integers"),
+        ({"labels": [[1, 2]]}, ValueError, "labels must have the shape of target"),
+        ({"labels": [[1]], "label_smoothing": True}, TypeError, "label_smoothing must lie in"),
+        ({"labels": [[1]], "label_smoothing": 1.0}, ValueError, "label_smoothing must lie in"),
+        ({"sampling": True}, TypeError, "sampling must lie in 0..1, got True"),
+        ({"sampling": 1.5}, ValueError, "sampling must lie in 0..1, got 1.5"),
+        ({"train": "no"}, TypeError, "train must be True or False, got 'no'"),
+    ],
+)
+def test_errors_say_what_the_user_wrote(changes, error, message, rng):
+    with pytest.raises(error, match=f"^Seq2Seq: {message}"):
+        make(rng)(**{"source": [[3]], "target": [[1]]} | changes)
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"bidirectional": "False"}, TypeError),
+        ({"coverage": 1}, TypeError),
+        ({"dropout": True}, TypeError),
+        ({"dropout": 1.0}, ValueError),
+        ({"padding_index": 7}, ValueError),  # in the source's vocabulary alone
+        ({"padding_index": 0.0}, TypeError),
+        ({"padding_index": False}, TypeError),
+        ({"layers": 0}, ValueError),
+        ({"attention_size": 0}, (TypeError, ValueError)),
+    ],
+)
+def test_options_of_the_wrong_kind(options, error):
+    (name,) = options
+    with pytest.raises(error, match=f"Seq2Seq: {name} must"):
+        attnc.Seq2Seq(9, 7, 3, 6, **options)
+
+
+def test_sources_of_no_tokens_and_of_narrow_types(rng):
+    model = make(rng)
+    source, target = tokens_of(rng)
+    assert model(source[:, :0], target).weights.shape == (B, T, 0)
+    expected = model(source, target, LENGTHS, sampling=1.0, rng=0)
+    for dtype in (np.int8, np.uint8, np.uint64):
+        narrow = source.astype(dtype), target.astype(dtype), np.array(LENGTHS, dtype)
+        assert_same(model(*narrow, sampling=1.0, rng=0), expected)
+
+
+@every_option
+def test_floating_point_errors_are_results(options, rng):
+    model = make(rng, dtype="float32", **options)
+    source, target = tokens_of(rng)
+    for parameter in model.parameters.values():
+        parameter *= np.float32(1e-30)
+
+    def run():
+        model.zero_grad()
+        output, pullback = attnc.vjp(model, source, target, LENGTHS, labels=target)
+        pullback(1e-30)
+        given = {"start": START, "end": END, "max_length": 4, "beam_width": 2, "n_best": 2}
+        decoded = model.translate(source, LENGTHS, **given)
+        return output, {n: g.copy() for n, g in model.gradients.items()}, decoded
+
+    expected = run()
+    with np.errstate(all="raise"):
+        assert_same(run(), expected)
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"probability": True}, TypeError, "probability must lie in 0..1, got True"),
+        ({"tokens": np.ones((B, T))}, TypeError, "tokens must be integers, got float64"),
+        ({"tokens": np.ma.ones((B, T), int)}, TypeError, "tokens must be a plain array"),
+        ({"tokens": [1, 2]}, ValueError, r"tokens must be integers of shape \(B, T\)"),
+        ({"tokens": np.full((B, T), 2**64 - 1, np.uint64)}, ValueError, "tokens must be in the"),
+    ],
+)
+def test_errors_of_scheduled_inputs(changes, error, message, rng):
+    model = make(rng)
+    source, target = tokens_of(rng)
+    memory, state = model.encode(source)
+    given = {"tokens": target, "memory": memory, "state": state, "probability": 1.0} | changes
+    with pytest.raises(error, match=f"^scheduled_inputs: {message}"):
+        attnc.scheduled_inputs(model.decoder, model.target_embedding, model.output, **given)
+
+
+def test_scheduled_inputs_of_a_narrow_type():
+    size = 300
+    decoder, embedding = attnc.AttentionDecoder(4, 8, 6, rng=0), attnc.Embedding(size, 4, rng=0)
+    tokens = attnc.scheduled_inputs(
+        decoder, embedding, lambda x: np.eye(size)[[299] * len(x)], np.zeros((1, 3), np.uint8),
+        np.ones((1, 5, 6)), probability=1.0,
+    )  # fmt: skip
+    np.testing.assert_array_equal(tokens, [[0, 299, 299]])

@@ -8,8 +8,10 @@ from attnc.arrays import (
     boolean_mask,
     computing_dtype,
     contiguous,
+    flag,
     integer_lengths,
     like,
+    quiet,
     real_array,
 )
 from attnc.functional.decoder_run import (
@@ -20,8 +22,8 @@ from attnc.functional.decoder_run import (
     Run,
     fitting,
 )
-from attnc.functional.recurrent import CELLS, PARAMETERS
-from attnc.gradients import Gradients, register_vjp
+from attnc.functional.recurrent import CELLS, PARAMETERS, nothing
+from attnc.gradients import Gradients, register_vjp, require_incoming
 
 __all__ = ["attention_decoder"]
 
@@ -112,7 +114,8 @@ def attention_decoder(
     Raises
     ------
     TypeError
-        If an array is not real, or a mask not boolean.
+        If an array is not real, a mask not boolean or input_feeding not a bool. From the pullback:
+        if it is called without any incoming gradient.
     ValueError
         If shapes do not fit, a parameter is missing or is not one of the chosen attention.
 
@@ -155,9 +158,11 @@ NAMED = (
 
 
 def check_choice(where, name, value, choices):
-    if value not in choices:
+    known = isinstance(value, str)
+    if not known or value not in choices:
         listed = ", ".join(map(repr, choices))
-        raise ValueError(f"{where}: {name} must be one of {listed}, got {value!r}")
+        error = ValueError if known else TypeError
+        raise error(f"{where}: {name} must be one of {listed}, got {value!r}")
 
 
 def allowed_keys(where, B, Tk, key_mask, key_lengths):
@@ -172,6 +177,7 @@ def allowed_keys(where, B, Tk, key_mask, key_lengths):
     return None if allowed.all() else allowed
 
 
+@quiet
 def _decoder_vjp(
     inputs,
     memory,
@@ -193,18 +199,25 @@ def _decoder_vjp(
     check_choice(where, "cell", cell, CELLS)
     check_choice(where, "attention", attention, (*SCORES, "none"))
     check_choice(where, "order", order, ("bahdanau", "luong"))
+    input_feeding = flag(where, "input_feeding", input_feeding)
     if input_feeding and order == "bahdanau":
         raise ValueError(
             f"{where}: input_feeding must be False for order='bahdanau', got True "
             "(its context is fed to the cell already)"
         )
+    try:
+        cells = list(cells)
+    except TypeError:  # not iterable
+        raise TypeError(
+            f"{where}: cells must be a sequence of arrays, got {type(cells).__name__}"
+        ) from None
     given = {"inputs": inputs, "memory": memory}
     given |= {f"cells[{k}]": array for k, array in enumerate(cells)}
     given |= {name: array for name, array in named.items() if array is not None}
     arrays = {name: real_array(where, name, array) for name, array in given.items()}
     dtype = computing_dtype(arrays.values())
     arrays = {name: contiguous(array, dtype) for name, array in arrays.items()}
-    decoder = _checked(where, arrays, len(cells), cell, attention, order, bool(input_feeding))
+    decoder = _checked(where, arrays, len(cells), cell, attention, order, input_feeding)
 
     B, Tk = len(arrays["inputs"]), arrays["memory"].shape[1]
     allowed = allowed_keys(where, B, Tk, key_mask, key_lengths)
@@ -218,7 +231,10 @@ def _decoder_vjp(
         array = fitting(where, name, real_array(where, name, array), output.shape)
         return contiguous(array, dtype)
 
+    @quiet
     def pullback(doutputs=None, dweights=None, dstate=None):
+        dstate = None if nothing(dstate) else dstate
+        require_incoming(where, doutputs=doutputs, dweights=dweights, dstate=dstate)
         found = run.backward(
             incoming("doutputs", doutputs, run.outputs),
             incoming("dweights", dweights, weights),

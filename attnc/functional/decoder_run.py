@@ -15,13 +15,13 @@ import copy
 import numpy as np
 
 from attnc import _core
-from attnc.arrays import contiguous, like, real_array
+from attnc.arrays import contiguous, like, real_array, sum_rows
 from attnc.functional.attention import (
     additive_attention,
     cosine_attention,
     dot_product_attention,
 )
-from attnc.functional.recurrent import CELLS, SUM_STEP, joined
+from attnc.functional.recurrent import CELLS, SUM_STEP, bias_gradient, described, joined
 from attnc.gradients import result_type, vjp
 
 DecoderOutput = result_type("DecoderOutput", "outputs weights state")
@@ -88,10 +88,18 @@ class Decoder:
         self.dtype = cells[0][0].dtype
         self.bahdanau = order == "bahdanau"
         self._panels = {}
+        self._every = [array for cell in cells for array in cell] + list(arrays.values())
 
     @property
     def coverage(self):
         return "coverage_weight" in self.arrays
+
+    def __getstate__(self):
+        return vars(self) | {"_panels": {}}  # packed again where they are needed
+
+    def sample(self):
+        """The first number of every parameter: a step of an optimiser changes them."""
+        return [array.item(0) for array in self._every]
 
     def state_shapes(self, B, Tk):
         """Shapes of the arrays of a state, by name, in the order in which users hold them."""
@@ -109,12 +117,13 @@ class Decoder:
             return {}
         cell = self.cell.state
         names = list(self.state_shapes(0, 0))
-        if len(names) == 1 or len(cell) == 1 and not isinstance(state, (tuple, list)):
+        if len(names) == 1 or len(cell) == 1 and _is_one_array(state):
             return {cell[0]: state}
         if not (isinstance(state, (tuple, list)) and len(cell) <= len(state) <= len(names)):
-            got = f"an array {state.shape}" if isinstance(state, np.ndarray) else repr(type(state))
             wanted = ", ".join(cell) + "".join(f"[, {more}]" for more in names[len(cell) :])
-            raise TypeError(f"{self.where}: {name} must be a tuple ({wanted}), got {got}")
+            raise TypeError(
+                f"{self.where}: {name} must be a tuple ({wanted}), got {described(state)}"
+            )
         return dict(zip(names, state, strict=False))
 
     def state_gradients(self, state, found):
@@ -161,11 +170,26 @@ class Decoder:
         return self._panels[name]
 
 
-class PreparedMemory:
-    """A memory as `AttentionDecoder.prepare` leaves it: masked, with its keys projected."""
+def _is_one_array(state):
+    """Whether a state is one array (layers, B, H), maybe in nested lists, and not several."""
+    if not isinstance(state, (tuple, list)):
+        return True
+    axes, first = 0, state
+    while isinstance(first, (tuple, list)) and len(first):
+        axes, first = axes + 1, first[0]
+    return axes + np.ndim(first) == 3
 
-    def __init__(self, decoder, value, allowed):
-        self.decoder = decoder
+
+class PreparedMemory:
+    """A memory as `AttentionDecoder.prepare` leaves it: masked, with its keys projected.
+
+    `owner` is the layer that prepared it: no other can use it. A deep copy is of the same owner,
+    unless that was copied with it, before it; a pickle takes the owner along.
+    """
+
+    def __init__(self, decoder, value, allowed, owner=None):
+        self.decoder, self.owner = decoder, owner
+        self.sample = None if owner is None else decoder.sample()
         if allowed is not None:
             value = np.where(allowed[..., None], value, value.dtype.type(0))  # not read
         self.value = self.key = value = contiguous(value, value.dtype)
@@ -180,10 +204,29 @@ class PreparedMemory:
     def take(self, rows):
         """The memories of some sequences of the batch, in this order."""
         other = object.__new__(PreparedMemory)
-        other.decoder = self.decoder
+        other.decoder, other.owner, other.sample = self.decoder, self.owner, self.sample
         other.value, other.key = self.value[rows], self.key[rows]
         other.allowed = None if self.allowed is None else self.allowed[rows]
         other.forms = None if self.forms is None else tuple(form[rows] for form in self.forms)
+        return other
+
+    @property
+    def stale(self):
+        """Whether the parameters are seen to have changed since."""
+        before, now = self.sample, self.decoder.sample()
+        if before == now:
+            return False
+        pairs = zip(before, now, strict=True)
+        return not all(a == b or a != a and b != b for a, b in pairs)  # NaN is like NaN
+
+    def __deepcopy__(self, memo):
+        owner = memo.get(id(self.owner), self.owner)
+        other = copy.copy(self)
+        other.value, other.key, other.allowed, other.forms = copy.deepcopy(
+            (self.value, self.key, self.allowed, self.forms), memo
+        )
+        if owner is not self.owner:
+            other.decoder, other.owner = copy.deepcopy(self.decoder, memo), owner
         return other
 
     def __repr__(self):
@@ -221,7 +264,7 @@ class _Fixed:
         """Gradients from those of all contexts (T, B, size); the weights are constants."""
         dvalue = np.zeros_like(self.memory.value)
         if self.summary.size:
-            dvalue[self.pick] = dcontexts.sum(axis=0)[self.pick[0]]
+            dvalue[self.pick] = sum_rows(dcontexts)[self.pick[0]]
         return {"value": dvalue}
 
 
@@ -459,8 +502,11 @@ class _Cells:
         """Gradients of the parameters, from what the input weight was multiplied with."""
         if len(self.dproduct_steps):
             self.dstate[0] += _core.product(self.dproduct_steps[0], self.state_weight.T)
-        dinput_bias = self.dinput_bias.sum(axis=0)
-        dstate_bias = dinput_bias if self.dstate_bias is None else self.dstate_bias.sum(axis=0)
+        steps = len(self.dinput_steps)
+        dinput_bias = bias_gradient(self.dinput_bias, self.dinput, steps)
+        dstate_bias = dinput_bias
+        if self.dstate_bias is not None:
+            dstate_bias = bias_gradient(self.dstate_bias, self.dproduct, steps)
         dweight = np.concatenate([_core.product(x.T, self.dinput) for x in inputs])
         dstate_weight = _core.product(_rows(self.before).T, self.dproduct)
         return dweight, dstate_weight, dinput_bias, dstate_bias.copy()

@@ -15,13 +15,24 @@ from __future__ import annotations
 
 import copy
 from collections import namedtuple
-from functools import partial
 
 import numpy as np
 
 from attnc import _core
-from attnc.arrays import computing_dtype, contiguous, integer_lengths, like, real_array
-from attnc.gradients import Gradients, register_vjp, result_type
+from attnc.arrays import (
+    SUM_BLOCK,
+    computing_dtype,
+    contiguous,
+    flag,
+    generator,
+    integer_lengths,
+    like,
+    number,
+    quiet,
+    real_array,
+    sum_rows,
+)
+from attnc.gradients import Gradients, register_vjp, require_incoming, result_type
 
 __all__ = ["gru", "lstm", "rnn"]
 
@@ -159,14 +170,23 @@ class _Direction:
     def finish(self):
         """Gradients of the packed inputs and of the four parameters: one product each."""
         before = self.packing.before(self.states[0])
-        dinput_bias = self.dinput_bias.sum(axis=0)
-        dstate_bias = dinput_bias if self.dstate_bias is None else self.dstate_bias.sum(axis=0)
+        steps = len(self.packing.counts)
+        dinput_bias = bias_gradient(self.dinput_bias, self.dinput, steps)
+        dstate_bias = dinput_bias
+        if self.dstate_bias is not None:
+            dstate_bias = bias_gradient(self.dstate_bias, self.dproduct, steps)
         return _core.product(self.dinput, self.weight.T), (
             _core.product(self.inputs.T, self.dinput),
             _core.product(before.T, self.dproduct),
             dinput_bias,
             dstate_bias.copy(),
         )
+
+
+def bias_gradient(parts, rows, steps):
+    """The sum of all rows: of the parts of it that C has, unless so many steps went into each, one
+    by one, that digits are lost."""
+    return sum_rows(parts if steps <= SUM_BLOCK else rows)
 
 
 def _layer(cell, packings, x, states, parameters):
@@ -231,14 +251,15 @@ class _Call:
 
     def __init__(self, kind, x, parameters, state, lengths, bidirectional, dropout, where, dtype):
         self.where, self.cell = where, CELLS[kind]
-        self.directions = 1 + bool(bidirectional)
-        names = self.cell.state
+        self.directions = 1 + flag(where, "bidirectional", bidirectional)
         x = real_array(where, "x", x)
         parameters = [
             real_array(where, self._parameter(k), array) for k, array in enumerate(parameters)
         ]
-        state = [None] * len(names) if state is None else self.parts("state", state)
-        state = [array if array is None else real_array(where, "state", array) for array in state]
+        state = [
+            array if array is None else real_array(where, label, array)
+            for label, array in self.parts("state", state)
+        ]
         given = [x, *parameters, *(array for array in state if array is not None)]
         self.dtype = dtype = computing_dtype(given) if dtype is None else dtype
 
@@ -250,11 +271,10 @@ class _Call:
         B, T = x.shape[:2]
         self.shape = (len(self.cells), B, self.H)
         self.state = [
-            np.zeros(self.shape, dtype) if array is None else self.real("state", array, self.shape)
-            for array in state
+            np.zeros(self.shape, dtype) if array is None else self.real(label, array, self.shape)
+            for label, array in zip(self.labels("state"), state, strict=True)
         ]
-        if not 0 <= dropout < 1:
-            raise self.error(f"dropout must lie in 0 <= dropout < 1, got {dropout}")
+        self.dropout = dropout_rate(where, dropout)
         self.lengths = None if lengths is None else integer_lengths(where, "lengths", lengths, B, T)
 
     @staticmethod
@@ -272,15 +292,23 @@ class _Call:
             raise self.error(f"{name} must have shape {shape}, got {array.shape}")
         return contiguous(array, self.dtype)
 
-    def parts(self, name, state):
-        """The arrays of a state as users hold it: the array itself, or the tuple of several."""
+    def labels(self, name):
+        """What the arrays of a state are called in errors."""
         names = self.cell.state
-        if len(names) == 1:
-            return [state]
-        if not (isinstance(state, (tuple, list)) and len(state) == len(names)):
-            got = f"an array {state.shape}" if isinstance(state, np.ndarray) else repr(type(state))
-            raise self.error(f"{name} must be a tuple ({', '.join(names)}), got {got}", TypeError)
-        return state
+        return [name] if len(names) == 1 else [f"{name} ({part})" for part in names]
+
+    def parts(self, name, state):
+        """(label, array) of the arrays of a state as users hold it: the array itself, or the tuple
+        of several; None for those that are not there."""
+        labels = self.labels(name)
+        if state is None:
+            state = [None] * len(labels)
+        elif len(labels) == 1:
+            state = [state]
+        if not (isinstance(state, (tuple, list)) and len(state) == len(labels)):
+            names = ", ".join(self.cell.state)
+            raise self.error(f"{name} must be a tuple ({names}), got {described(state)}", TypeError)
+        return list(zip(labels, state, strict=True))
 
     def _check_parameters(self, arrays):
         count, gates = len(PARAMETERS), self.cell.gates
@@ -306,11 +334,28 @@ class _Call:
                 self.real(self._parameter(index * count + k), array, shape)
 
 
+def described(state):
+    """What was given for a state, for an error text."""
+    return f"an array {state.shape}" if isinstance(state, np.ndarray) else repr(type(state))
+
+
+def dropout_rate(where, dropout):
+    return number(where, "dropout", dropout, "lie in 0 <= dropout < 1", lambda p: 0 <= p < 1)
+
+
+def nothing(gradient):
+    """Whether an incoming gradient is none: None, or a tuple of nothing else."""
+    if isinstance(gradient, (tuple, list)) and len(gradient):
+        return all(map(nothing, gradient))
+    return gradient is None
+
+
 def joined(arrays):
     """The state as users hold it: one array alone, several as a tuple."""
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
+@quiet
 def recurrence_vjp(
     kind,
     x,
@@ -329,11 +374,13 @@ def recurrence_vjp(
     What `rnn`, `gru`, `lstm` and the layers share. `where` begins error texts; with `dtype` all is
     computed in it, whatever the arrays are.
     """
-    call = _Call(kind, x, parameters, state, lengths, bidirectional, dropout, where or kind, dtype)
-    directions = call.directions
+    where = where or kind
+    parameters = _listed(where, parameters)
+    call = _Call(kind, x, parameters, state, lengths, bidirectional, dropout, where, dtype)
+    directions, dropout = call.directions, call.dropout
     B, T = call.x.shape[:2]
     packings = [Packing(B, T, call.lengths, reverse) for reverse in (False, True)[:directions]]
-    rng = np.random.default_rng(rng) if dropout else None
+    rng = generator(where, rng) if dropout else None
     rows, final, tape = call.x, [], []
     for layer in range(call.layers):
         own = slice(layer * directions, (layer + 1) * directions)
@@ -348,13 +395,15 @@ def recurrence_vjp(
     outputs = rows
     final = [np.concatenate(arrays) for arrays in zip(*final, strict=True)]
 
+    @quiet
     def pullback(doutputs=None, dstate=None):
+        dstate = None if nothing(dstate) else dstate
+        require_incoming(where, doutputs=doutputs, dstate=dstate)
         d = None if doutputs is None else call.real("doutputs", doutputs, outputs.shape)
-        dfinal = [None] * len(call.state) if dstate is None else call.parts("dstate", dstate)
         dfinal = [
             np.zeros(call.shape, call.dtype) if array is None
-            else call.real("dstate", array, call.shape)
-            for array in dfinal
+            else call.real(label, array, call.shape)
+            for label, array in call.parts("dstate", dstate)
         ]  # fmt: skip
         dinitial = [np.empty_like(array) for array in dfinal]
         dparameters = []
@@ -368,10 +417,20 @@ def recurrence_vjp(
         required = {"x": like(d, x), "parameters": tuple(map(like, dparameters, parameters))}
         optional = {}
         if state is not None:
-            optional["state"] = joined(list(map(like, dinitial, call.parts("state", state))))
+            given = [array for _, array in call.parts("state", state)]
+            optional["state"] = joined(list(map(like, dinitial, given)))
         return Gradients(required, optional)
 
     return RecurrentOutput(outputs, joined(final)), pullback
+
+
+def _listed(where, parameters):
+    try:
+        return list(parameters)
+    except TypeError:  # not iterable
+        raise TypeError(
+            f"{where}: parameters must be a sequence of arrays, got {type(parameters).__name__}"
+        ) from None
 
 
 _DOC = """    Parameters
@@ -410,7 +469,8 @@ _DOC = """    Parameters
     ------
     TypeError
         If an array is not real, or a masked array or a tensor of another library; if lengths are
-        not integers.
+        not integers, bidirectional is not a bool or dropout not a number. From the pullback: if it
+        is called without any incoming gradient.
     ValueError
         If a shape does not fit, a length is outside 0..T, or dropout is out of range.
 
@@ -512,6 +572,21 @@ def lstm(x, parameters, state=None, lengths=None, *, bidirectional=False, dropou
     )[0]
 
 
-for _kind, _function in {"rnn": rnn, "gru": gru, "lstm": lstm}.items():
+def _rule(kind):
+    """What `attnc.vjp` calls for the function of this name, with its signature."""
+
+    def rule(
+        x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None
+    ):
+        return recurrence_vjp(
+            kind, x, parameters, state, lengths,
+            bidirectional=bidirectional, dropout=dropout, rng=rng,
+        )  # fmt: skip
+
+    rule.__qualname__ = kind  # Python's errors name it: an argument that is missing, or unknown
+    return rule
+
+
+for _function in (rnn, gru, lstm):
     _documented(_function)
-    register_vjp(_function, partial(recurrence_vjp, _kind))
+    register_vjp(_function, _rule(_function.__name__))

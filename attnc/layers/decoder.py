@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..arrays import like
+from ..arrays import flag, generator, integer, integer_array, like, plain_array, quiet, sum_rows
 from ..functional.decoder import allowed_keys, check_choice
 from ..functional.decoder_run import (
     SCORES,
@@ -13,8 +13,8 @@ from ..functional.decoder_run import (
     last_step,
 )
 from ..functional.recurrent import CELLS as SORTS
-from ..functional.recurrent import PARAMETERS
-from ..gradients import Gradients
+from ..functional.recurrent import PARAMETERS, nothing
+from ..gradients import Gradients, require_incoming
 from .attention import (
     AdditiveAttention,
     CosineAttention,
@@ -93,7 +93,7 @@ class AttentionDecoder(Layer):
     ValueError
         If a size is not a positive integer, a name is unknown, or options contradict each other.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, or an option is of the wrong kind.
 
     Examples
     --------
@@ -125,8 +125,15 @@ class AttentionDecoder(Layer):
         dtype="float32",
     ):
         super().__init__(dtype)
-        positive(self, state_size=state_size, memory_size=memory_size, layers=layers)
         where = type(self).__name__
+        state_size, memory_size, layers = positive(
+            self, state_size=state_size, memory_size=memory_size, layers=layers
+        )
+        if attention_size is not None:
+            (attention_size,) = positive(self, attention_size=attention_size)
+        input_size = integer(where, "input_size", input_size, 0)
+        input_feeding = flag(where, "input_feeding", input_feeding)
+        coverage = flag(where, "coverage", coverage)
         check_choice(where, "attention", attention, (*SCORES, "none"))
         check_choice(where, "cell", cell, CELLS)
         check_choice(where, "order", order, ("bahdanau", "luong"))
@@ -162,8 +169,8 @@ class AttentionDecoder(Layer):
         self.cell = cell
         self.layers = layers
         self.order = order
-        self.input_feeding = bool(input_feeding)
-        self.coverage = bool(coverage)
+        self.input_feeding = input_feeding
+        self.coverage = coverage
         self.summary = summary
 
         context_size = memory_size if summary == "every_step" else 0
@@ -171,7 +178,7 @@ class AttentionDecoder(Layer):
         if input_size or not fed_size:
             positive(self, input_size=input_size)  # a cell needs something to read
 
-        rng = np.random.default_rng(rng)
+        rng = generator(where, rng)
         sizes = [input_size + fed_size] + [state_size] * (layers - 1)
         self.cells = [CELLS[cell](size, state_size, rng=rng, dtype=dtype) for size in sizes]
         if attention == "additive":
@@ -207,6 +214,7 @@ class AttentionDecoder(Layer):
         inputs : array_like, shape (B, T, input_size)
             The previous word's vector at every step.
         memory : array_like, shape (B, Tk, memory_size), or the result of `prepare`
+            Of this decoder: what another one prepared is refused, also of a copy of this.
         state : array_like, shape (layers, B, state_size), optional
             Initial state; for the LSTM a pair (h, c). What else a step needs of the one before may
             follow, as calls return it, and is zero otherwise: with input feeding the output fed
@@ -232,7 +240,7 @@ class AttentionDecoder(Layer):
         TypeError, ValueError
             If an array has a wrong type or shape, naming it.
         """
-        return self._run(inputs, self.prepare(memory, key_mask, key_lengths), state)[0]
+        return self._run("inputs", inputs, self.prepare(memory, key_mask, key_lengths), state)[0]
 
     def step(self, input, memory, state=None, *, key_mask=None, key_lengths=None, train=False):
         """One step, for decoding: ``output, weights, state = decoder.step(input, memory, state)``.
@@ -254,11 +262,57 @@ class AttentionDecoder(Layer):
         TypeError, ValueError
             If an array has a wrong type or shape, naming it.
         """
-        input = self._real("input", input, "B", self.input_size)
         memory = self.prepare(memory, key_mask, key_lengths)
-        outputs, weights, state = self._run(input[:, None], memory, state)[0]
+        outputs, weights, state = self._run("input", input, memory, state)[0]
         return DecoderOutput(outputs[:, 0], weights[:, 0], state)
 
+    def reorder(self, state, indices):
+        """The state of some sequences of a batch, in this order: what a search goes on with.
+
+        Parameters
+        ----------
+        state : array_like or tuple
+            As in a call, or as a call returns it.
+        indices : array_like of int, shape (N,)
+            Sequences of the batch; one may be there several times.
+
+        Returns
+        -------
+        ndarray, or tuple of them
+            A new state, of a batch of N.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If state has not the arrays of a state of this decoder, or indices are not sequences
+            of its batch.
+        """
+        where = type(self).__name__
+        decoder = self._decoder()
+        parts = decoder.state_parts("state", state)
+        indices = integer_array(where, "indices", indices)
+        arrays = []
+        for name, part in parts.items():
+            label = f"state ({name})" if len(parts) > 1 else "state"
+            array = plain_array(where, label, part)
+            axes = len(decoder.state_shapes(0, 0)[name])
+            if array.ndim != axes:
+                raise self._error(f"{label} must have {axes} axes, got shape {array.shape}")
+            batch = array.shape[axes - 2]
+            if (
+                indices.ndim != 1
+                or indices.size
+                and not (0 <= indices.min() <= indices.max() < batch)
+            ):
+                raise self._error(
+                    f"indices must be sequences in 0..{batch - 1}, one after the other, got "
+                    f"{indices.tolist()}"
+                )
+            arrays.append(array.take(indices.astype(np.intp), axis=axes - 2))
+        alone = any(part is state for part in parts.values())
+        return arrays[0] if alone else tuple(arrays)
+
+    @quiet
     def prepare(self, memory, key_mask=None, key_lengths=None):
         """Check, mask and project a memory once, for many calls of `step`.
 
@@ -270,12 +324,17 @@ class AttentionDecoder(Layer):
         Returns
         -------
         PreparedMemory
-            To be passed as `memory`. It goes stale when the parameters change.
+            To be passed as `memory`, to this decoder alone. It goes stale when the parameters
+            change: prepare again after every step of an optimiser. A stale one raises, where the
+            first number of a parameter has changed; other changes are not noticed.
 
         Raises
         ------
-        TypeError, ValueError
-            If the memory or a mask has a wrong type or shape.
+        TypeError
+            If the memory is not real or a mask not boolean.
+        ValueError
+            If a shape does not fit, or the memory was prepared by another decoder or has gone
+            stale.
         """
         if isinstance(memory, PreparedMemory):
             if key_mask is not None or key_lengths is not None:
@@ -283,15 +342,25 @@ class AttentionDecoder(Layer):
                     "key_mask and key_lengths must be given to prepare(), got them "
                     "with a prepared memory"
                 )
+            if memory.owner is not self:
+                raise self._error(
+                    f"memory must be prepared by the decoder that uses it, {self!r}, got one "
+                    f"prepared by another decoder, {memory.owner!r} (use its prepare)"
+                )
+            if memory.stale:
+                raise self._error(
+                    "memory must be prepared with the parameters that there are, got one from "
+                    "before they changed (call prepare again)"
+                )
             return memory
         memory = self._real("memory", memory, "B", "Tk", self.memory_size)
         allowed = allowed_keys(type(self).__name__, *memory.shape[:2], key_mask, key_lengths)
-        return PreparedMemory(self._decoder(), memory, allowed)
+        return PreparedMemory(self._decoder(), memory, allowed, owner=self)
 
-    def _named(self, kind="_parameters"):
+    def _named(self):
         """Arrays of the score and the readout by the names of `attnc.functional`."""
-        arrays = dict(getattr(self.score, kind)) if self.attention != "none" else {}
-        own = getattr(self, kind)
+        arrays = dict(self.score._parameters) if self.attention != "none" else {}
+        own = self._parameters
         return arrays | {n: own[n] for n in ("coverage_weight", "readout_weight") if n in own}
 
     def _decoder(self):
@@ -305,24 +374,34 @@ class AttentionDecoder(Layer):
             arrays=self._named(),
         )
 
+    @quiet
     def _vjp(self, inputs, memory, state=None, *, key_mask=None, key_lengths=None, train=False):
         if isinstance(memory, PreparedMemory):
             raise self._error(
                 "memory must be an array for a gradient, got a prepared memory", TypeError
             )
-        output, run, initial = self._run(inputs, self.prepare(memory, key_mask, key_lengths), state)
+        if nothing(state):
+            state = None
+        prepared = self.prepare(memory, key_mask, key_lengths)
+        output, run, initial = self._run("inputs", inputs, prepared, state)
         B, _, Tk = output.weights.shape
 
+        @quiet
         def pullback(doutputs=None, dweights=None, dstate=None):
+            dstate = None if nothing(dstate) else dstate
+            require_incoming(
+                type(self).__name__, doutputs=doutputs, dweights=dweights, dstate=dstate
+            )
             doutputs = self._incoming("doutputs", doutputs, output.outputs.shape)
             dweights = self._incoming("dweights", dweights, run.attend.weights.shape)
             dfinal = run.decoder.read_state("dstate", dstate, B, Tk)
             found = run.backward(doutputs, dweights, dfinal)
             for cell, down in zip(self.cells, found["cells"], strict=True):
                 for name, gradient in zip(PARAMETERS, down, strict=True):
-                    cell._gradients[name] += gradient
-            for name, gradient in self._named("_gradients").items():
-                gradient += found[name]
+                    cell.add_gradient(name, gradient)
+            for name in self._named():
+                owner = self if name in self._parameters else self.score
+                owner.add_gradient(name, found[name])
             dmemory, optional = found["memory"], {}
             if state is None:
                 self._learn_initial(initial, found["state"], run.memory, dmemory)
@@ -334,9 +413,14 @@ class AttentionDecoder(Layer):
 
         return output, pullback
 
-    def _run(self, inputs, memory, state):
-        """The output, the run and its initial state by name."""
-        inputs = self._real("inputs", inputs, "B", "T", self.input_size)
+    @quiet
+    def _run(self, name, inputs, memory, state):
+        """The output, the run and its initial state by name. `name` is "inputs", or "input" for
+        those of one step (B, input_size)."""
+        axes = ("B", "T") if name == "inputs" else ("B",)
+        inputs = self._real(name, inputs, *axes, self.input_size)
+        inputs = inputs if name == "inputs" else inputs[:, None]
+        state = None if nothing(state) else state
         B = len(inputs)
         self._check_shape("memory", memory.value.shape, (B, "Tk", self.memory_size))
         initial = memory.decoder.read_state("state", state, B, memory.value.shape[1])
@@ -365,7 +449,7 @@ class AttentionDecoder(Layer):
             d = [d * (1 - np.square(initial[n])) for d, n in zip(d, self.state_names, strict=True)]
             summary, _, pick = last_step(memory)
             dproduct = np.stack(d).transpose(2, 0, 1, 3).reshape(len(summary), -1)
-            self._gradients["summary_weight"] += summary.T @ dproduct
+            self.add_gradient("summary_weight", summary.T @ dproduct)
             dmemory[pick] += (dproduct @ self._parameters["summary_weight"].T)[pick[0]]
         for name, gradient in zip(self.state_names, d, strict=True):
-            self._gradients[f"initial_{name}"] += gradient.sum(axis=1)
+            self.add_gradient(f"initial_{name}", sum_rows(gradient.swapaxes(0, 1)))

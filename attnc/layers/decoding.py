@@ -3,6 +3,8 @@ training that the decoder chose itself."""
 
 import numpy as np
 
+from ..arrays import generator, integer, integer_array, number, real_array
+from ..functional.recurrent import joined, nothing
 from ..gradients import result_type
 
 Decoded = result_type("Decoded", "tokens weights")
@@ -24,6 +26,9 @@ def greedy_decode(
 ):
     """Decode a batch, taking the most probable token at every step.
 
+    Of tokens with equal scores the first is taken. A score of +inf is certain, one of -inf
+    forbidden.
+
     Parameters
     ----------
     decoder : AttentionDecoder
@@ -34,9 +39,9 @@ def greedy_decode(
     memory, state, key_mask, key_lengths
         As in a call of the decoder.
     start, end : int
-        Token that is the first input; token that ends a sequence.
+        Token that is the first input; token that ends a sequence. Both must be in the vocabulary.
     max_length : int
-        Steps at most, 0 or more.
+        Steps at most, 0 or more. Nothing is made in advance: sys.maxsize is no limit.
 
     Returns
     -------
@@ -47,8 +52,13 @@ def greedy_decode(
 
     Raises
     ------
-    TypeError, ValueError
-        As the decoder does; ValueError if max_length is negative.
+    TypeError
+        As the decoder does; if start, end or max_length is not an integer, or what embedding or
+        readout returns is not a real array.
+    ValueError
+        As the decoder does; if max_length is negative, start or end is not in the vocabulary, what
+        embedding or readout returns has a wrong shape, a score is NaN or all scores of a sequence
+        are -inf.
 
     Examples
     --------
@@ -61,23 +71,28 @@ def greedy_decode(
     >>> tokens.shape[0], weights.shape[2]
     (2, 5)
     """
-    if max_length < 0:
-        raise ValueError(f"greedy_decode: max_length must be 0 or more, got {max_length}")
+    steps = _Steps("greedy_decode", decoder, embedding, readout)
+    start, end, max_length = steps.limits(start, end, max_length)
     memory = decoder.prepare(memory, key_mask, key_lengths)
     B, Tk = memory.value.shape[:2]
-    token = np.full(B, start)
+    batch, token = np.arange(B), np.full(B, start)
     running = np.ones(B, bool)
-    tokens = np.full((B, max_length), end)
-    weights = np.zeros((B, max_length, Tk), decoder.dtype)
-    steps = 0
-    while steps < max_length and running.any():
-        output, attended, state = decoder.step(embedding(token), memory, state)
-        token = np.where(running, readout(output).argmax(axis=-1), end)
-        tokens[:, steps] = token
-        weights[running, steps] = attended[running]
-        running &= token != end
-        steps += 1
-    return Decoded(tokens[:, :steps], weights[:, :steps])
+    tokens, weights = [], []
+    while len(tokens) < max_length and running.any():
+        output, attended, state = decoder.step(steps.embed(token), memory, state)
+        scores = steps.scores(output, end)
+        token = scores.argmax(axis=-1)
+        chosen = scores[batch, token]  # argmax takes NaN before any number
+        if not (chosen > -np.inf).all():
+            steps.refuse_nan(chosen, running)
+            steps.refuse_dead_ends(running & (chosen == -np.inf))
+        token = np.where(running, token, end)
+        tokens.append(token)
+        weights.append(np.where(running[:, None], attended, 0))
+        running = running & (token != end)
+    if not tokens:
+        return Decoded(np.zeros((B, 0), int), np.zeros((B, 0, Tk), decoder.dtype))
+    return Decoded(np.stack(tokens, axis=1), np.stack(weights, axis=1))
 
 
 def beam_search(
@@ -102,12 +117,16 @@ def beam_search(
     the divisor short ones win, since every token makes a sequence less probable. Wu et al. 2016,
     "Google's neural machine translation system", eq. 14.
 
+    Of equal hypotheses that come first which go on from the better beginning, and of those from
+    the same one the tokens with the higher score, then the lower number.
+
     Parameters
     ----------
     decoder, embedding, readout, memory, state, start, end, max_length, key_mask, key_lengths
         As in `greedy_decode`.
     beam_width : int
-        Hypotheses that are kept of each sequence. With 1 the tokens are those of `greedy_decode`.
+        Hypotheses that are kept of each sequence. With 1 the tokens are those of `greedy_decode`,
+        always.
     n_best : int
         Hypotheses that are returned of each sequence, at most beam_width.
     length_penalty : float
@@ -124,8 +143,12 @@ def beam_search(
 
     Raises
     ------
-    TypeError, ValueError
-        As `greedy_decode`; ValueError if beam_width, n_best or length_penalty is out of range.
+    TypeError
+        As `greedy_decode`; if beam_width or n_best is not an integer or length_penalty not a
+        number.
+    ValueError
+        As `greedy_decode`, where all scores are -inf for every hypothesis of a sequence; if
+        beam_width, n_best or length_penalty is out of range.
 
     Examples
     --------
@@ -139,58 +162,61 @@ def beam_search(
     >>> tokens.shape[:2], scores.shape
     ((2, 3), (2, 3))
     """
-    if max_length < 0:
-        raise ValueError(f"beam_search: max_length must be 0 or more, got {max_length}")
-    if not 1 <= n_best <= beam_width:
-        raise ValueError(
-            "beam_search: n_best must lie in 1..beam_width and beam_width be at least 1, got "
-            f"n_best {n_best} and beam_width {beam_width}"
-        )
-    if not 0 <= length_penalty < np.inf:
-        raise ValueError(f"beam_search: length_penalty must be 0 or more, got {length_penalty}")
+    where = "beam_search"
+    beams = _Steps(where, decoder, embedding, readout)
+    start, end, max_length = beams.limits(start, end, max_length)
+    K, n_best, length_penalty = beam_options(where, beam_width, n_best, length_penalty)
     memory = decoder.prepare(memory, key_mask, key_lengths)
-    (B, Tk), K = memory.value.shape[:2], beam_width
+    B, Tk = memory.value.shape[:2]
+    batch = np.arange(B)[:, None]
     rows = np.repeat(np.arange(B), K)  # hypothesis -> sequence
+    if not nothing(state):
+        parts = memory.decoder.read_state("state", state, B, Tk)
+        state = decoder.reorder(joined(list(parts.values())), rows)
     memory = memory.take(rows)
-    if state is not None:
-        state = _take(state, rows)
     token = np.full(B * K, start)
     # At first all hypotheses of a sequence are the same: the others do not count.
-    total = np.where(np.arange(K) == 0, 0.0, -np.inf) * np.ones((B, 1))  # log P
+    total = np.tile(np.where(np.arange(K) == 0, 0.0, -np.inf), (B, 1))  # log P
     length = np.zeros((B, K), int)
     running = np.ones((B, K), bool)
     steps = []  # of each step: tokens, weights, and which hypothesis they went on from
     while len(steps) < max_length and running.any():
-        output, attended, state = decoder.step(embedding(token), memory, state)
-        grown = total[..., None] + _log_softmax(readout(output)).reshape(B, K, -1)
-        V = grown.shape[2]
+        output, attended, state = decoder.step(beams.embed(token), memory, state)
+        scores = beams.scores(output, end)
+        tokens = _largest(scores, K)  # more than these of a hypothesis cannot be kept
+        beams.refuse_nan(scores.max(axis=-1), running.reshape(-1))
+        C = tokens.shape[1]
+        grown = total[..., None] + _log_softmax(scores, tokens).reshape(B, K, C)
+        tokens = tokens.reshape(B, K, C)
         # A hypothesis that has ended stays as it is: its only successor is the end token.
+        tokens[~running] = end
         grown[~running] = -np.inf
-        grown[~running, end] = total[~running]
+        grown[~running, 0] = total[~running]
         longer = length + running
-        ranked = grown / _penalty(longer, length_penalty)[..., None]
-        best = _largest(ranked.reshape(B, K * V), K)
-        parent, token = np.divmod(best, V)
-        total = np.take_along_axis(grown.reshape(B, K * V), best, axis=1)
-        went_on = np.take_along_axis(running, parent, axis=1)
-        length = np.take_along_axis(longer, parent, axis=1)
+        ranked = _rank(grown, longer[..., None], length_penalty)
+        best = _largest(ranked.reshape(B, K * C), K)
+        parent = best // C
+        token = tokens.reshape(B, K * C)[batch, best]
+        total = grown.reshape(B, K * C)[batch, best]
+        beams.refuse_dead_ends((total == -np.inf).all(axis=1))
+        went_on, length = running[batch, parent], longer[batch, parent]
         running = went_on & (token != end) & (total > -np.inf)
-        origin = (parent + K * np.arange(B)[:, None]).reshape(-1)
+        origin = (parent + K * batch).reshape(-1)
         attended = np.where(went_on.reshape(-1, 1), attended[origin], 0)
         steps.append((token, attended.reshape(B, K, Tk), parent))
-        state, token = _take(state, origin), token.reshape(-1)
+        state, token = decoder.reorder(state, origin), token.reshape(-1)
 
-    scores = total / _penalty(length, length_penalty)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :n_best]
+    scores = _rank(total, length, length_penalty)
+    order = _descending(scores)[:, :n_best]
     tokens = np.full((B, n_best, len(steps)), end)
     weights = np.zeros((B, n_best, len(steps), Tk), decoder.dtype)
     at = order
     for t in reversed(range(len(steps))):
         chosen, attended, parent = steps[t]
-        tokens[:, :, t] = np.take_along_axis(chosen, at, axis=1)
-        weights[:, :, t] = np.take_along_axis(attended, at[..., None], axis=1)
-        at = np.take_along_axis(parent, at, axis=1)
-    return Beams(tokens, weights, np.take_along_axis(scores, order, axis=1))
+        tokens[:, :, t] = chosen[batch, at]
+        weights[:, :, t] = attended[batch, at]
+        at = parent[batch, at]
+    return Beams(tokens, weights, scores[batch, order])
 
 
 def scheduled_inputs(
@@ -226,11 +252,16 @@ def scheduled_inputs(
     Returns
     -------
     ndarray of int, shape (B, T)
+        Of int64, whatever integers `tokens` are.
 
     Raises
     ------
-    TypeError, ValueError
-        As the decoder does; ValueError if probability is out of range.
+    TypeError
+        As the decoder does; if tokens are not integers, probability is not a number, or what
+        embedding or readout returns is not a real array.
+    ValueError
+        As the decoder does; if tokens are not (B, T), probability is out of range, what embedding
+        or readout returns has a wrong shape, or a score is NaN.
 
     Examples
     --------
@@ -244,47 +275,174 @@ def scheduled_inputs(
     >>> mixed.shape
     (1, 4)
     """
-    if not 0 <= probability <= 1:
-        raise ValueError(f"scheduled_inputs: probability must lie in 0..1, got {probability}")
-    tokens = np.array(tokens)
-    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
+    where = "scheduled_inputs"
+    steps = _Steps(where, decoder, embedding, readout)
+    probability = number(where, "probability", probability, "lie in 0..1", lambda p: 0 <= p <= 1)
+    tokens = integer_array(where, "tokens", tokens)
+    if tokens.ndim != 2:
         raise ValueError(
-            "scheduled_inputs: tokens must be integers of shape (B, T), got "
-            f"{tokens.dtype} {tokens.shape}"
+            f"{where}: tokens must be integers of shape (B, T), got {tokens.dtype} {tokens.shape}"
         )
+    if tokens.size and tokens.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{where}: tokens must be in the vocabulary, got {tokens.max()}")
+    tokens = tokens.astype(np.int64)  # a copy, and wide enough for whatever is chosen
     memory = decoder.prepare(memory, key_mask, key_lengths)
-    own = np.random.default_rng(rng).random(tokens.shape) < probability
+    own = generator(where, rng).random(tokens.shape) < probability
     last = np.flatnonzero(own[:, 1:].any(axis=0)) + 1  # nothing is chosen after the last of these
     for t in range(1, last[-1] + 1 if last.size else 0):
-        output, _, state = decoder.step(embedding(tokens[:, t - 1]), memory, state)
+        output, _, state = decoder.step(steps.embed(tokens[:, t - 1]), memory, state)
         if own[:, t].any():
-            tokens[own[:, t], t] = readout(output[own[:, t]]).argmax(axis=-1)
+            scores = steps.scores(output[own[:, t]])
+            chosen = scores.argmax(axis=-1)
+            steps.refuse_nan(scores[np.arange(len(scores)), chosen], np.ones(len(scores), bool))
+            tokens[own[:, t], t] = chosen
     return tokens
 
 
-def _take(state, rows):
-    """The state of some sequences of a batch: it is the last axis but one of every array."""
-    if isinstance(state, (tuple, list)):
-        return tuple(_take(array, rows) for array in state)
-    return np.take(state, rows, axis=np.ndim(state) - 2)
+# ---- what the three share ------------------------------------------------------------------------
 
 
-def _log_softmax(scores):
-    scores = scores.astype(np.float64)
-    scores -= scores.max(axis=-1, keepdims=True)
-    scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
-    return scores
+class _Steps:
+    """The embedding and the readout of a decoder, with checks of what they are given and return."""
+
+    def __init__(self, where, decoder, embedding, readout):
+        self.where, self.decoder = where, decoder
+        self.embedding, self.readout = embedding, readout
+        self.start = None
+        if not all(hasattr(decoder, name) for name in ("prepare", "step", "reorder")):
+            raise TypeError(
+                f"{where}: decoder must be an AttentionDecoder, got {type(decoder).__name__}"
+            )
+        for name, function in (("embedding", embedding), ("readout", readout)):
+            if not callable(function):
+                raise TypeError(
+                    f"{where}: {name} must be a layer or callable, got {type(function).__name__}"
+                )
+
+    def limits(self, start, end, max_length):
+        """start, end and max_length as ints."""
+        most = np.iinfo(np.intp).max
+        start = integer(self.where, "start", start, 0, most)
+        end = integer(self.where, "end", end, 0, most)
+        max_length = integer(self.where, "max_length", max_length)
+        if max_length < 0:
+            raise ValueError(f"{self.where}: max_length must be 0 or more, got {max_length}")
+        self.start = start
+        return start, end, max_length
+
+    def embed(self, tokens):
+        """The vectors of tokens (n,), as the decoder's inputs."""
+        try:
+            vectors = self.embedding(tokens.copy())  # the caller may keep it, or write to it
+        except (IndexError, ValueError) as error:
+            first = self.start is not None and (tokens == self.start).all()
+            name = "start must be a token" if first else "tokens must be those"
+            got = self.start if first else tokens.tolist()
+            raise ValueError(
+                f"{self.where}: {name} that embedding takes, got {got} ({error})"
+            ) from error
+        vectors = real_array(self.where, "what embedding returns", vectors)
+        wanted = len(tokens), self.decoder.input_size
+        if vectors.shape != wanted:
+            raise ValueError(
+                f"{self.where}: embedding must return {wanted} for tokens {tokens.shape}, the "
+                f"inputs of the decoder, got {vectors.shape}"
+            )
+        return vectors
+
+    def scores(self, outputs, end=0):
+        """The scores (n, vocabulary) of the next token after outputs (n, size)."""
+        scores = real_array(self.where, "what readout returns", self.readout(outputs))
+        if scores.ndim != 2 or len(scores) != len(outputs) or not scores.shape[1]:
+            raise ValueError(
+                f"{self.where}: readout must return ({len(outputs)}, vocabulary) for outputs "
+                f"{outputs.shape}, a score for each token, got {scores.shape}"
+            )
+        if end >= scores.shape[1]:
+            raise ValueError(
+                f"{self.where}: end must lie in 0..{scores.shape[1] - 1}, the tokens that readout "
+                f"has scores of, got {end}"
+            )
+        if scores.dtype.kind in "iu" or scores.dtype.itemsize >= 4:
+            return scores
+        return scores.astype(np.float32)  # exact, and every function of NumPy takes it
+
+    def refuse_nan(self, largest, rows):
+        """Raise if the largest score is NaN in one of these rows: it is if any score is."""
+        found = np.flatnonzero(rows & (largest != largest))
+        if found.size:
+            raise ValueError(
+                f"{self.where}: readout must return numbers, got NaN in row {found[0]} "
+                f"of {len(largest)}"
+            )
+
+    def refuse_dead_ends(self, dead):
+        """Raise if a sequence cannot go on. dead: (B,) bool."""
+        if dead.any():
+            raise ValueError(
+                f"{self.where}: readout must allow a token at every step, got scores that are all "
+                f"-inf for sequence {dead.argmax()}"
+            )
 
 
-def _penalty(length, strength):
-    return ((5 + length) / 6) ** strength
+def beam_options(where, beam_width, n_best, length_penalty):
+    """beam_width, n_best and length_penalty, checked."""
+    beam_width = integer(where, "beam_width", beam_width)
+    n_best = integer(where, "n_best", n_best)
+    if not 1 <= n_best <= beam_width:
+        raise ValueError(
+            f"{where}: n_best must lie in 1..beam_width and beam_width be at least 1, got "
+            f"n_best {n_best} and beam_width {beam_width}"
+        )
+    length_penalty = number(
+        where, "length_penalty", length_penalty, "be 0 or more", lambda x: 0 <= x < np.inf
+    )
+    return beam_width, n_best, length_penalty
+
+
+def _log_softmax(scores, tokens):
+    """log softmax(scores) of the chosen tokens (n, C) of each row of scores (n, V), in float64."""
+    with np.errstate(all="ignore"):
+        scores = scores.astype(np.float64)
+        top = scores.max(axis=-1, keepdims=True)
+        certain = top[:, 0] == np.inf
+        if certain.any():  # these share the probability, nothing is left for finite scores
+            scores[certain] = np.where(scores[certain] == np.inf, 0.0, -np.inf)
+            top[certain] = 0
+        scores -= top
+        chosen = scores[np.arange(len(scores))[:, None], tokens]
+        chosen -= np.log(np.exp(scores, out=scores).sum(axis=-1, keepdims=True))
+        chosen[top[:, 0] == -np.inf] = -np.inf  # no token is allowed
+        return chosen
+
+
+def _rank(total, length, strength):
+    """What hypotheses are ranked by: log P over the length penalty."""
+    with np.errstate(all="ignore"):
+        ranked = total / ((5 + length) / 6) ** strength
+    return np.where(total == -np.inf, -np.inf, ranked)  # also where the penalty is infinite
+
+
+def _descending(x):
+    """Indices that sort each row, the largest first; of equals the first first."""
+    return x.shape[1] - 1 - np.argsort(x[:, ::-1], axis=1, kind="stable")[:, ::-1]
 
 
 def _largest(x, count):
     """Indices of the `count` largest of each row, the largest first; of equals the first first."""
-    if count < x.shape[1]:
-        some = np.sort(np.argpartition(-x, count - 1, axis=1)[:, :count], axis=1)
-    else:
-        some = np.broadcast_to(np.arange(x.shape[1]), x.shape)
-    order = np.argsort(-np.take_along_axis(x, some, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(some, order, axis=1)
+    width, rows = x.shape[1], np.arange(len(x))[:, None]
+    if count == 1:
+        return x.argmax(axis=1)[:, None]
+    if width <= max(count, 50):  # sorting so few takes less time than choosing among them
+        return _descending(x)[:, :count]
+    some = np.argpartition(x, width - count, axis=1)[:, width - count :]
+    # Of those equal to the smallest of them any may be among them: take the first ones.
+    least = x[rows, some[:, :1]]
+    ties = np.flatnonzero(np.count_nonzero(x >= least, axis=1) > count)
+    if ties.size:
+        above, equal = x[ties] > least[ties], x[ties] == least[ties]
+        room = count - above.sum(axis=1, keepdims=True)
+        kept = above | equal & (equal.cumsum(axis=1) <= room)
+        some[ties] = np.nonzero(kept)[1].reshape(len(ties), count)
+    some.sort(axis=1)
+    return some[rows, _descending(x[rows, some])]

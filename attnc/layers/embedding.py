@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..gradients import Gradients
+from ..arrays import SUM_BLOCK, generator, integer, integer_array, quiet, sum_rows
+from ..gradients import Gradients, require_incoming
 from .base import Layer, positive
 
 
@@ -32,23 +33,19 @@ class Embedding(Layer):
     ValueError
         If a size is not a positive integer or padding_index is outside the vocabulary.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, or padding_index is not an integer.
     """
 
     def __init__(
         self, vocabulary_size, embedding_size, padding_index=None, *, rng=None, dtype="float32"
     ):
         super().__init__(dtype)
-        positive(self, vocabulary_size=vocabulary_size, embedding_size=embedding_size)
-        if padding_index is not None and not 0 <= padding_index < vocabulary_size:
-            raise self._error(
-                f"padding_index must lie in 0..{vocabulary_size - 1}, got {padding_index}"
-            )
-        self.vocabulary_size = vocabulary_size
-        self.embedding_size = embedding_size
-        self.padding_index = padding_index
-        shape = (vocabulary_size, embedding_size)
-        weight = np.random.default_rng(rng).normal(0, embedding_size**-0.5, shape)
+        shape = positive(self, vocabulary_size=vocabulary_size, embedding_size=embedding_size)
+        self.vocabulary_size, self.embedding_size = vocabulary_size, embedding_size = shape
+        self.padding_index = padding_index = token_index(
+            type(self).__name__, "padding_index", padding_index, vocabulary_size
+        )
+        weight = generator(type(self).__name__, rng).normal(0, embedding_size**-0.5, shape)
         if padding_index is not None:
             weight[padding_index] = 0
         self.add_parameter("weight", weight)
@@ -76,29 +73,63 @@ class Embedding(Layer):
         return self._vjp(tokens)[0]
 
     def _vjp(self, tokens, *, train=False):
-        tokens = np.asarray(tokens)
-        if tokens.dtype.kind not in "iu" and tokens.size:
-            raise self._error(
-                f"tokens must be integers, got {tokens.dtype} (use .astype(int))", TypeError
-            )
+        where = type(self).__name__
+        tokens = integer_array(where, "tokens", tokens)
+        check_tokens(where, "tokens", tokens, self.vocabulary_size)
         tokens = tokens.astype(np.intp)  # a copy: the pullback outlives the caller's
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocabulary_size:
-            raise self._error(
-                f"tokens must lie in 0..{self.vocabulary_size - 1}, "
-                f"got {tokens.min()}..{tokens.max()}"
-            )
         y = self._parameters["weight"].take(tokens, axis=0)
 
-        def pullback(dy):
+        @quiet
+        def pullback(dy=None):
+            require_incoming(where, dy=dy)
             dy = self._real("dy", dy, *y.shape).reshape(-1, self.embedding_size)
-            # Most tokens are there once or a few times: this is faster than np.add.at, and than
-            # sorting them for np.add.reduceat.
-            sums = {}
-            for token, row in zip(tokens.reshape(-1).tolist(), dy, strict=True):
-                sums[token] = sums[token] + row if token in sums else row
-            sums.pop(self.padding_index, None)
-            for token, row in sums.items():
-                self._gradients["weight"][token] += row
+            words, sums = _sum_by_token(tokens.reshape(-1), dy)
+            if self.padding_index is not None:
+                learned = words != self.padding_index
+                words, sums = words[learned], sums[learned]
+            self.add_gradient("weight", sums, rows=words)
             return Gradients({})  # tokens are integers: no gradient
 
         return y, pullback
+
+
+def token_index(where, name, value, vocabulary_size):
+    """`value` as an int that is a token of the vocabulary, or None."""
+    if value is None:
+        return None
+    index = integer(where, name, value)
+    if not 0 <= index < vocabulary_size:
+        raise ValueError(f"{where}: {name} must lie in 0..{vocabulary_size - 1}, got {index}")
+    return index
+
+
+def check_tokens(where, name, tokens, vocabulary_size):
+    """Raise unless all of an array of integers are tokens of the vocabulary."""
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocabulary_size:
+        raise ValueError(
+            f"{where}: {name} must lie in 0..{vocabulary_size - 1}, "
+            f"got {tokens.min()}..{tokens.max()}"
+        )
+
+
+def _sum_by_token(tokens, rows):
+    """The tokens that there are, each once, and the sum of the rows of each.
+
+    Most tokens are there a few times: in the order of their counts, the first rows of all are
+    taken, then the second ones are added to those that have two, and so on. A token that is there
+    often is summed on its own, in blocks. This is faster than np.add.at and np.add.reduceat.
+    """
+    order = np.argsort(tokens, kind="stable")
+    in_order = tokens[order]
+    starts = np.flatnonzero(np.diff(in_order, prepend=-1))
+    counts = np.diff(starts, append=len(tokens))
+    by_count = np.argsort(-counts, kind="stable")
+    starts, counts = starts[by_count], counts[by_count]
+    sums = rows.take(order[starts], axis=0)
+    often = np.count_nonzero(counts > SUM_BLOCK)
+    for k in range(often):
+        sums[k] = sum_rows(rows[order[starts[k] : starts[k] + counts[k]]])
+    for n in range(1, counts[often] if often < len(counts) else 0):
+        more = slice(often, np.count_nonzero(counts > n))
+        sums[more] += rows[order[starts[more] + n]]
+    return in_order[starts], sums

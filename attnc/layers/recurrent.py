@@ -1,11 +1,13 @@
 """RNN, GRU and LSTM over whole sequences, as layers: `attnc.functional` with parameters."""
 
 import inspect
+import types
 
 import numpy as np
 
+from ..arrays import flag, generator
 from ..functional.recurrent import CELLS as SORTS
-from ..functional.recurrent import PARAMETERS, recurrence_vjp
+from ..functional.recurrent import PARAMETERS, dropout_rate, recurrence_vjp
 from ..gradients import Gradients
 from .base import Layer, copy_arrays, glorot, orthogonal, positive
 
@@ -23,7 +25,7 @@ class Cell(Layer):
         super().__init__(dtype)
         self.input_size = input_size
         self.state_size = state_size
-        rng = np.random.default_rng(rng)
+        rng = generator(type(self).__name__, rng)
         gates = SORTS[self.kind].gates
         self.add_parameter("input_weight", glorot(rng, input_size, state_size, gates))
         self.add_parameter("state_weight", orthogonal(rng, state_size, gates))
@@ -88,8 +90,22 @@ _PARAMETERS = """\
     ValueError
         If a size is not a positive integer or dropout is out of range.
     TypeError
-        If dtype is neither float32 nor float64.
+        If dtype is neither float32 nor float64, bidirectional not a bool or dropout not a number.
 """
+
+
+def _method_of(cls, function):
+    """A copy of a method, under the name of this class."""
+    copy = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__, copy.__doc__ = function.__kwdefaults__, function.__doc__
+    copy.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
+    return copy
 
 
 class _Recurrent(Layer):
@@ -101,6 +117,10 @@ class _Recurrent(Layer):
         if cls.__doc__:  # None under python -OO
             doc, parameters = inspect.cleandoc(cls.__doc__), inspect.cleandoc(_PARAMETERS)
             cls.__doc__ = doc.replace("{parameters}", parameters)
+        if _Recurrent in cls.__bases__:
+            # Methods of its own, so that Python's errors (an unknown argument) name the class.
+            for name in ("__init__", "__call__", "_vjp", "load_torch_state_dict"):
+                setattr(cls, name, _method_of(cls, getattr(_Recurrent, name)))
 
     def __init__(
         self,
@@ -114,15 +134,14 @@ class _Recurrent(Layer):
         dtype="float32",
     ):
         super().__init__(dtype)
-        positive(self, input_size=input_size, state_size=state_size, layers=layers)
-        if not 0 <= dropout < 1:
-            raise self._error(f"dropout must lie in 0 <= dropout < 1, got {dropout}")
-        self.input_size = input_size
-        self.state_size = state_size
-        self.layers = layers
-        self.bidirectional = bool(bidirectional)
-        self.dropout = dropout
-        rng = np.random.default_rng(rng)
+        where = type(self).__name__
+        input_size, state_size, layers = positive(
+            self, input_size=input_size, state_size=state_size, layers=layers
+        )
+        self.input_size, self.state_size, self.layers = input_size, state_size, layers
+        self.bidirectional = flag(where, "bidirectional", bidirectional)
+        self.dropout = dropout_rate(where, dropout)
+        rng = generator(where, rng)
         directions = 1 + self.bidirectional
         self.cells = [
             self._cell(
@@ -167,7 +186,7 @@ class _Recurrent(Layer):
         Raises
         ------
         TypeError
-            If x or state is not real, or lengths are not integers.
+            If x or state is not real, lengths are not integers, or train is not a bool.
         ValueError
             If a shape does not fit or a length is outside 0..T.
         """
@@ -198,6 +217,7 @@ class _Recurrent(Layer):
         copy_arrays(f"{type(self).__name__}.load_torch_state_dict", parameters, state)
 
     def _vjp(self, x, state=None, lengths=None, *, train=False, rng=None):
+        train = flag(type(self).__name__, "train", train)
         parameters = [cell._parameters[name] for cell in self.cells for name in PARAMETERS]
         output, back = recurrence_vjp(
             self._cell.kind,
@@ -217,7 +237,7 @@ class _Recurrent(Layer):
             down = iter(gradients.parameters)
             for cell in self.cells:
                 for name in PARAMETERS:
-                    cell._gradients[name] += next(down)
+                    cell.add_gradient(name, next(down))
             optional = {} if state is None else {"state": gradients.state}
             return Gradients({"x": gradients.x}, optional)
 

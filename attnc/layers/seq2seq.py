@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from ..gradients import Gradients, result_type, vjp
+from ..arrays import flag, generator, integer_array, integer_lengths, number, quiet
+from ..functional.recurrent import dropout_rate
+from ..gradients import Gradients, require_incoming, result_type, vjp
 from ..losses import linear_cross_entropy
 from .base import Layer, positive
 from .decoder import AttentionDecoder
-from .decoding import Decoded, beam_search, greedy_decode, scheduled_inputs
-from .embedding import Embedding
+from .decoding import Decoded, beam_options, beam_search, greedy_decode, scheduled_inputs
+from .embedding import Embedding, check_tokens, token_index
 from .linear import Linear
 from .recurrent import GRU, LSTM, RNN
 
@@ -48,7 +50,8 @@ class Seq2Seq(Layer):
     dropout : float
         Between the layers of the encoder, in training.
     padding_index : int, optional
-        The token that fills up short sequences; its vectors are 0 and not learned.
+        The token that fills up short sequences; its vectors are 0 and not learned. It is in both
+        vocabularies. In a source without lengths it is padding: see `encode`.
     rng : None, int or numpy.random.Generator
         Initial weights.
     dtype : float32 or float64
@@ -61,6 +64,8 @@ class Seq2Seq(Layer):
     ------
     ValueError
         If a size does not fit, or options contradict each other.
+    TypeError
+        If an option is of the wrong kind.
 
     Examples
     --------
@@ -97,17 +102,35 @@ class Seq2Seq(Layer):
         dtype="float32",
     ):
         super().__init__(dtype)
-        positive(self, state_size=state_size)
+        where = type(self).__name__
+        source_vocabulary_size, target_vocabulary_size = positive(
+            self,
+            source_vocabulary_size=source_vocabulary_size,
+            target_vocabulary_size=target_vocabulary_size,
+        )
+        embedding_size, state_size, layers = positive(
+            self, embedding_size=embedding_size, state_size=state_size, layers=layers
+        )
+        bidirectional = flag(where, "bidirectional", bidirectional)
+        input_feeding = flag(where, "input_feeding", input_feeding)
+        coverage = flag(where, "coverage", coverage)
+        dropout = dropout_rate(where, dropout)
+        padding_index = token_index(
+            where, "padding_index", padding_index,
+            min(source_vocabulary_size, target_vocabulary_size),
+        )  # fmt: skip
+        if attention_size is not None:
+            (attention_size,) = positive(self, attention_size=attention_size)
         if bidirectional and state_size % 2:
             raise self._error(f"state_size must be even for both directions, got {state_size}")
-        rng = np.random.default_rng(rng)
+        rng = generator(where, rng)
         self.source_vocabulary_size = source_vocabulary_size
         self.target_vocabulary_size = target_vocabulary_size
         self.embedding_size, self.state_size = embedding_size, state_size
-        self.bidirectional, self.attention = bool(bidirectional), attention
+        self.bidirectional, self.attention = bidirectional, attention
         self.attention_size, self.cell, self.layers = attention_size, cell, layers
-        self.order, self.input_feeding = order, bool(input_feeding)
-        self.coverage, self.dropout = bool(coverage), dropout
+        self.order, self.input_feeding = order, input_feeding
+        self.coverage, self.dropout = coverage, dropout
         self.padding_index = padding_index
         shared = {"rng": rng, "dtype": dtype}
         self.source_embedding = Embedding(
@@ -145,6 +168,7 @@ class Seq2Seq(Layer):
 
     # ---- The encoder and the bridge --------------------------------------------------------------
 
+    @quiet
     def encode(self, source, source_lengths=None, *, train=False, rng=None):
         """Memory and first state of the decoder, for a batch of source sequences.
 
@@ -152,7 +176,10 @@ class Seq2Seq(Layer):
         ----------
         source : array_like of int, shape (B, Ts)
         source_lengths : int or array_like of int, shape (B,), optional
-            Valid tokens of each; the rest is padding and not read.
+            Valid tokens of each; the rest is padding and not read, whatever tokens it is of.
+            Where they are not given and there is a padding_index, a source ends after its last
+            token that is not padding; padding inside it is not attended to, and is a step of zeros
+            for the encoder. Lengths that are given count alone.
         train : bool
             Whether to apply the encoder's dropout.
         rng : None, int or numpy.random.Generator
@@ -164,14 +191,48 @@ class Seq2Seq(Layer):
             For the decoder.
         state : ndarray, shape (layers, B, state_size)
             For the LSTM a pair (h, c).
+
+        Raises
+        ------
+        TypeError
+            If source or source_lengths are not integers, or train is not a bool.
+        ValueError
+            If a shape does not fit, a token is not in the vocabulary or a length is outside 0..Ts.
         """
-        (memory, state, lengths), _ = self._encode(source, source_lengths, train, rng)
-        return self.decoder.prepare(memory, key_lengths=lengths), state
+        train = flag(type(self).__name__, "train", train)
+        (memory, state, masks), _ = self._encode(source, source_lengths, train, rng)
+        return self.decoder.prepare(memory, **masks), state
+
+    def _tokens(self, name, tokens):
+        """Tokens (B, T) as an array of integers."""
+        tokens = integer_array(type(self).__name__, name, tokens)
+        if tokens.ndim != 2:
+            axes = "(B, Ts)" if name == "source" else "(B, T)"
+            fix = f" (one sequence is {name}[None])" if tokens.ndim == 1 else ""
+            raise self._error(f"{name} must have shape {axes}, got {tokens.shape}{fix}")
+        return tokens
+
+    def _source(self, source, lengths):
+        """The source with tokens of the vocabulary in the place of padding, the lengths for the
+        encoder, and the mask (B, Ts) of what may be attended to; None where all is valid."""
+        where = type(self).__name__
+        source, mask = self._tokens("source", source), None
+        B, Ts = source.shape
+        if lengths is not None:
+            lengths = integer_lengths(where, "source_lengths", lengths, B, Ts)
+            valid = np.arange(Ts) < lengths[:, None]
+            source = np.where(valid, source, source.dtype.type(0))  # the encoder does not read it
+        elif self.padding_index is not None:
+            valid = source != self.padding_index
+            if not valid.all():
+                lengths = np.where(valid.any(axis=1), Ts - valid[:, ::-1].argmax(axis=1), 0)
+                mask = valid
+        check_tokens(where, "source", source, self.source_vocabulary_size)
+        return source, lengths, mask
 
     def _encode(self, source, lengths, train, rng):
+        source, lengths, mask = self._source(source, lengths)
         embedded, back_to_tokens = vjp(self.source_embedding, source)
-        if embedded.ndim != 3:
-            raise self._error(f"source must have shape (B, Ts), got {np.shape(source)}")
         (memory, final), back_to_embedded = vjp(
             self.encoder, embedded, lengths=lengths, train=train, rng=rng
         )
@@ -185,7 +246,9 @@ class Seq2Seq(Layer):
         first[0] = np.tanh(first[0])  # h lies in -1..1, the c of an LSTM anywhere
         fixed = self.attention == "none"
         if fixed:
-            memory, lengths = tops[0][:, None], None
+            memory, masks = tops[0][:, None], {}
+        else:
+            masks = {"key_lengths": lengths} if mask is None else {"key_mask": mask}
 
         def back(dmemory, dfirst):
             dfirst = list(dfirst) if isinstance(dfirst, tuple) else [dfirst]
@@ -203,7 +266,7 @@ class Seq2Seq(Layer):
             dfinal = tuple(dfinal) if isinstance(final, tuple) else dfinal[0]
             back_to_tokens(back_to_embedded(dmemory, dfinal).x)
 
-        return (memory, tuple(first) if len(first) > 1 else first[0], lengths), back
+        return (memory, tuple(first) if len(first) > 1 else first[0], masks), back
 
     # ---- Training --------------------------------------------------------------------------------
 
@@ -225,9 +288,12 @@ class Seq2Seq(Layer):
         ----------
         source : array_like of int, shape (B, Ts)
         target : array_like of int, shape (B, T)
-            The tokens before those to be predicted: the start token, then the first ones.
+            The tokens before those to be predicted: the start token, then the first ones. All of
+            them are read, so padding after the end must be of the vocabulary too; it changes
+            nothing of what comes before.
         source_lengths : int or array_like of int, shape (B,), optional
-            Valid tokens of each source; the rest is padding and not read.
+            Valid tokens of each source; the rest is padding and not read. Without them the tokens
+            that are padding_index are padding: see `encode`.
         labels : array_like of int, shape (B, T), optional
             The tokens to be predicted. Given, the loss is returned in place of the logits, which
             are then computed only where a label is not padding: `losses.linear_cross_entropy`.
@@ -244,8 +310,8 @@ class Seq2Seq(Layer):
         Returns
         -------
         logits : ndarray, shape (B, T, target_vocabulary_size)
-            Or with labels ``loss``, a float. Its pullback takes ``dloss``, 1 unless given, where
-            that of logits takes ``dlogits``.
+            Or with labels ``loss``, a float. Its pullback takes ``dloss``, 1 if called with
+            nothing, where that of logits takes ``dlogits``.
         weights : ndarray, shape (B, T, Ts)
             Attention weights; for the attention 'none' (B, T, 1).
 
@@ -265,6 +331,7 @@ class Seq2Seq(Layer):
             rng=rng,
         )[0]
 
+    @quiet
     def _vjp(
         self,
         source,
@@ -277,10 +344,25 @@ class Seq2Seq(Layer):
         train=False,
         rng=None,
     ):
+        where = type(self).__name__
+        train = flag(where, "train", train)
+        sampling = number(where, "sampling", sampling, "lie in 0..1", lambda p: 0 <= p <= 1)
+        label_smoothing = number(
+            where, "label_smoothing", label_smoothing, "lie in 0 <= label_smoothing < 1",
+            lambda e: 0 <= e < 1,
+        )  # fmt: skip
         if labels is None and label_smoothing:
             raise self._error("label_smoothing must go with labels=, got none")
-        rng = np.random.default_rng(rng) if sampling or train else None
-        (memory, state, lengths), back_to_source = self._encode(source, source_lengths, train, rng)
+        source, target = self._tokens("source", source), self._tokens("target", target)
+        if len(target) != len(source):
+            raise self._error(
+                f"target must have the batch of source, {len(source)}, got {target.shape}"
+            )
+        check_tokens(where, "target", target, self.target_vocabulary_size)
+        if labels is not None:
+            labels = self._labels(labels, target)
+        rng = generator(where, rng) if sampling or train else None
+        (memory, state, masks), back_to_source = self._encode(source, source_lengths, train, rng)
         if sampling:
             target = scheduled_inputs(
                 self.decoder,
@@ -291,12 +373,15 @@ class Seq2Seq(Layer):
                 state,
                 probability=sampling,
                 rng=rng,
-                key_lengths=lengths,
+                **masks,
             )
         words, back_to_target = vjp(self.target_embedding, target)
-        decoded, back_to_decoder = vjp(self.decoder, words, memory, state, key_lengths=lengths)
+        decoded, back_to_decoder = vjp(self.decoder, words, memory, state, **masks)
 
         def back_to_parameters(doutputs, dweights):
+            dweights = self._incoming("dweights", dweights, decoded.weights.shape)
+            if doutputs is None and self.attention == "none":
+                return Gradients({})  # its weights are constants
             gradients = back_to_decoder(doutputs, dweights)
             back_to_target(gradients.inputs)
             back_to_source(gradients.memory, gradients.state)
@@ -305,22 +390,42 @@ class Seq2Seq(Layer):
         if labels is not None:
             loss, back_to_outputs = self._loss(decoded.outputs, labels, label_smoothing)
 
-            def pullback(dloss=1.0, dweights=None):
+            @quiet
+            def pullback(dloss=None, dweights=None):
+                if dloss is not None:
+                    dloss = number(where, "dloss", dloss, "be a number", lambda d: True)
+                elif dweights is None:
+                    dloss = 1.0
                 return back_to_parameters(back_to_outputs(dloss), dweights)
 
             return Seq2SeqLoss(loss, decoded.weights), pullback
 
         logits, back_to_outputs = vjp(self.output, decoded.outputs)
 
+        @quiet
         def pullback(dlogits=None, dweights=None):
+            require_incoming(where, dlogits=dlogits, dweights=dweights)
+            dlogits = self._incoming("dlogits", dlogits, logits.shape)
             doutputs = None if dlogits is None else back_to_outputs(dlogits).x
             return back_to_parameters(doutputs, dweights)
 
         return Seq2SeqOutput(logits, decoded.weights), pullback
 
+    def _labels(self, labels, target):
+        """The labels, checked."""
+        where, padding = type(self).__name__, self.padding_index
+        labels = self._tokens("labels", labels)
+        if labels.shape != target.shape:
+            raise self._error(
+                f"labels must have the shape of target, {target.shape}, got {labels.shape}"
+            )
+        counted = labels if padding is None else labels[labels != padding]
+        check_tokens(where, "labels", counted, self.target_vocabulary_size)
+        return labels
+
     def _loss(self, outputs, labels, label_smoothing):
         """The loss, and the way back to outputs: output layer and loss in one."""
-        parameters, gradients = self.output.parameters, self.output.gradients
+        parameters = self.output.parameters
         loss, pullback = vjp(
             linear_cross_entropy,
             outputs,
@@ -335,14 +440,15 @@ class Seq2Seq(Layer):
             if dloss is None:
                 return None
             d = pullback(dloss)
-            gradients["weight"] += d.weight
-            gradients["bias"] += d.bias
+            self.output.add_gradient("weight", d.weight)
+            self.output.add_gradient("bias", d.bias)
             return d.x
 
         return loss, back
 
     # ---- Translation -----------------------------------------------------------------------------
 
+    @quiet
     def translate(
         self,
         source,
@@ -360,7 +466,7 @@ class Seq2Seq(Layer):
         Parameters
         ----------
         source, source_lengths
-            As in a call.
+            As in `encode`.
         start, end, max_length
             As in `greedy_decode`.
         beam_width, length_penalty
@@ -381,16 +487,20 @@ class Seq2Seq(Layer):
         TypeError, ValueError
             If an array has a wrong type or shape, or a number is out of range.
         """
+        alone = n_best is None  # no scores wanted
+        beam_width, n_best, length_penalty = beam_options(
+            "beam_search", beam_width, 1 if alone else n_best, length_penalty
+        )
         memory, state = self.encode(source, source_lengths)
         arguments = self.decoder, self.target_embedding, self.output, memory, state
         options = {"start": start, "end": end, "max_length": max_length}
-        if beam_width == 1 and n_best is None:
+        if alone and beam_width == 1:
             return greedy_decode(*arguments, **options)
         beams = beam_search(
             *arguments,
             **options,
             beam_width=beam_width,
-            n_best=1 if n_best is None else n_best,
+            n_best=n_best,
             length_penalty=length_penalty,
         )
-        return beams if n_best is not None else Decoded(beams.tokens[:, 0], beams.weights[:, 0])
+        return Decoded(beams.tokens[:, 0], beams.weights[:, 0]) if alone else beams
