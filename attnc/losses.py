@@ -3,6 +3,9 @@
 A loss is one number, so its pullback needs no argument: ``pullback()`` is ``pullback(1.0)``.
 """
 
+import copy
+import math
+
 import numpy as np
 
 from . import _core
@@ -16,7 +19,7 @@ from .arrays import (
     real_array,
     sum_rows,
 )
-from .gradients import Gradients, register_vjp
+from .registry import parted, register, together
 
 __all__ = ["linear_cross_entropy", "softmax_cross_entropy"]
 
@@ -76,12 +79,12 @@ def softmax_cross_entropy(logits, targets, *, ignore_index=None, label_smoothing
     array([[ 0.25,  0.25,  0.25, -0.75],
            [ 0.  ,  0.  ,  0.  ,  0.  ]])
     """
-    return _softmax_cross_entropy_vjp(
+    return _softmax_forward(
         logits, targets, ignore_index=ignore_index, label_smoothing=label_smoothing
     )[0]
 
 
-def _softmax_cross_entropy_vjp(logits, targets, *, ignore_index=None, label_smoothing=0.0):
+def _softmax_forward(logits, targets, *, ignore_index=None, label_smoothing=0.0):
     where = "softmax_cross_entropy"
     logits = real_array(where, "logits", logits)
     targets = integer_array(where, "targets", targets)
@@ -91,32 +94,32 @@ def _softmax_cross_entropy_vjp(logits, targets, *, ignore_index=None, label_smoo
             f"got logits {logits.shape} and targets {targets.shape}"
         )
     smoothing = _smoothing(where, label_smoothing)
-    shape, classes = logits.shape, logits.shape[-1]
-    counted = _counted(where, targets, classes, ignore_index)
-    dtype = computing_dtype([logits])
-    rows = contiguous(logits, dtype).reshape(targets.size, classes)
+    counted = _counted(where, targets, logits.shape[-1], ignore_index)
+    rows = contiguous(logits, computing_dtype([logits])).reshape(targets.size, logits.shape[-1])
     wanted = np.where(counted, targets.astype(np.int64), -1).reshape(-1)
-    count = max(np.count_nonzero(counted), 1)
-    losses, saved = _core.cross_entropy(rows, wanted, smoothing)
+    losses, stats = _core.cross_entropy(rows, wanted, smoothing)
+    loss = _mean(losses, rows, wanted, smoothing, _count(counted))
+    return loss, (logits, rows, wanted, stats), smoothing
 
-    def pullback(dloss=None):
-        dloss = _incoming(where, dloss)
-        if _leaves_range(dloss, dtype):
-            _, wide = _softmax_cross_entropy_vjp(
-                rows.astype(np.float64).reshape(shape),
-                targets,
-                ignore_index=ignore_index,
-                label_smoothing=smoothing,
-            )
-            return Gradients({"logits": like(wide(dloss).logits, logits)})
-        factor = (dloss if np.isfinite(dloss) else 1.0) / count
-        dlogits = _core.cross_entropy_backward(rows, wanted, smoothing, saved, factor, False)
-        if not np.isfinite(dloss):
-            with np.errstate(all="ignore"):
-                dlogits[wanted >= 0] *= dloss
-        return Gradients({"logits": like(dlogits.reshape(shape), logits)})
 
-    return _mean(losses, rows, wanted, smoothing, count), pullback
+def _softmax_backward(saved, smoothing, dloss):
+    logits, rows, wanted, stats = saved
+    dloss, counted = _incoming("softmax_cross_entropy", dloss), wanted >= 0
+    if _leaves_range(dloss, rows.dtype):
+        rows = rows.astype(np.float64)
+        stats = _core.cross_entropy(rows, wanted, smoothing)[1]
+    factor = (dloss if np.isfinite(dloss) else 1.0) / _count(counted)
+    dlogits = _core.cross_entropy_backward(rows, wanted, smoothing, stats, factor, False)
+    if not np.isfinite(dloss):
+        with np.errstate(all="ignore"):
+            dlogits[counted] *= dloss
+    with np.errstate(all="ignore"):
+        dlogits = dlogits.reshape(logits.shape).astype(computing_dtype([logits]), copy=False)
+    return (like(dlogits, logits),)
+
+
+def _count(counted):
+    return max(np.count_nonzero(counted), 1)
 
 
 def linear_cross_entropy(x, weight, targets, *, bias=None, ignore_index=None, label_smoothing=0.0):
@@ -168,66 +171,78 @@ def linear_cross_entropy(x, weight, targets, *, bias=None, ignore_index=None, la
     >>> dweight[0]
     array([ 0.25,  0.25,  0.25, -0.75])
     """
-    return _linear_cross_entropy(x, weight, targets, bias, ignore_index, label_smoothing, False)[0]
+    problem = _LinearProblem(x, weight, targets, bias, ignore_index, label_smoothing)
+    return problem.run()
 
 
-def _linear_cross_entropy_vjp(
-    x, weight, targets, *, bias=None, ignore_index=None, label_smoothing=0.0
-):
-    return _linear_cross_entropy(x, weight, targets, bias, ignore_index, label_smoothing, True)
+class _LinearProblem:
+    """The checked arguments of `linear_cross_entropy`: the rows of x and targets that count."""
 
+    def __init__(self, x, weight, targets, bias, ignore_index, label_smoothing):
+        where = "linear_cross_entropy"
+        arrays = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+        arrays = {name: real_array(where, name, array) for name, array in arrays.items()}
+        targets = integer_array(where, "targets", targets)
+        _check_linear(where, arrays, targets)
+        self.smoothing = _smoothing(where, label_smoothing)
+        self.given = list(arrays.values())
+        self.dtype = computing_dtype(self.given)
+        x, self.weight, *self.biases = (contiguous(a, self.dtype) for a in self.given)
+        counted = _counted(where, targets, self.weight.shape[1], ignore_index)
+        self.shape, self.places = x.shape, np.flatnonzero(counted)
+        self.rows = x.reshape(targets.size, len(weight))[self.places]
+        self.targets = targets.reshape(-1)[self.places].astype(np.int64)
 
-def _linear_cross_entropy(x, weight, targets, bias, ignore_index, label_smoothing, differentiate):
-    """The loss and, with `differentiate`, the pullback."""
-    where = "linear_cross_entropy"
-    arrays = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
-    arrays = {name: real_array(where, name, array) for name, array in arrays.items()}
-    targets = integer_array(where, "targets", targets)
-    _check_linear(where, arrays, targets)
-    smoothing = _smoothing(where, label_smoothing)
-    dtype = computing_dtype(arrays.values())
-    x, weight, *biases = (contiguous(array, dtype) for array in arrays.values())
-    counted = _counted(where, targets, weight.shape[1], ignore_index)
-    places = np.flatnonzero(counted)
-    count = max(places.size, 1)
-    rows = x.reshape(targets.size, len(weight))[places]
-    wanted = targets.reshape(-1)[places].astype(np.int64)
-
-    logits = _core.product(rows, weight)
-    with np.errstate(all="ignore"):
-        for bias in biases:
-            logits += bias
-    losses, saved = _core.cross_entropy(logits, wanted, smoothing)
-    loss = _mean(losses, logits, wanted, smoothing, count)
-    if not differentiate:
-        return loss, None
-    dlogits = _core.cross_entropy_backward(logits, wanted, smoothing, saved, 1 / count, True)
-
-    def pullback(dloss=None):
-        dloss = _incoming(where, dloss)
-        if _leaves_range(dloss, dtype):
-            wide = [array.astype(np.float64) for array in (x, weight, *biases)]
-            _, back = _linear_cross_entropy(
-                *wide[:2], targets, *(wide[2:] or [None]), ignore_index, smoothing, True
+    def run(self, differentiate=False):
+        """The loss; with `differentiate` the gradient of the logits stays."""
+        logits = _core.product(self.rows, self.weight)
+        with np.errstate(all="ignore"):
+            for bias in self.biases:
+                logits += bias
+        losses, stats = _core.cross_entropy(logits, self.targets, self.smoothing)
+        count = max(len(self.targets), 1)
+        loss = _mean(losses, logits, self.targets, self.smoothing, count)
+        if differentiate:
+            self.dlogits = _core.cross_entropy_backward(
+                logits, self.targets, self.smoothing, stats, 1 / count, True
             )
-            gradients = vars(back(dloss)).values()
-        else:
-            dx = np.zeros((targets.size, len(weight)), dtype)
-            parts = [_core.product(dlogits, weight.T), _core.product(rows.T, dlogits)]
-            parts += [sum_rows(dlogits) for _ in biases]
-            if dloss != 1 and places.size:  # else they are 0, also where dloss is not finite
-                with np.errstate(all="ignore"):
-                    for part in parts:
-                        part *= dtype.type(dloss)
-            dx[places] = parts[0]
-            gradients = [dx.reshape(x.shape), *parts[1:]]
-        named = {
-            name: like(gradient, array)
-            for (name, array), gradient in zip(arrays.items(), gradients, strict=True)
-        }
-        return Gradients({name: named.pop(name) for name in ("x", "weight")}, named)
+        return loss
 
-    return loss, pullback
+    def wide(self):
+        """The same in float64, run once more."""
+        other = copy.copy(self)
+        arrays = self.rows, self.weight, *self.biases
+        other.rows, other.weight, *other.biases = (a.astype(np.float64) for a in arrays)
+        other.run(differentiate=True)
+        return other
+
+    def backward(self, dloss):
+        """Gradients of x, the weight and the bias, or None where there is none."""
+        if _leaves_range(dloss, self.weight.dtype):
+            return self.wide().backward(dloss)
+        d = self.dlogits
+        parts = [_core.product(d, self.weight.T), _core.product(self.rows.T, d)]
+        parts += [sum_rows(d) for _ in self.biases]
+        if dloss != 1 and len(d):  # else they are 0, also where dloss is not finite
+            with np.errstate(all="ignore"):
+                for part in parts:
+                    part *= d.dtype.type(dloss)
+        dx = np.zeros((math.prod(self.shape[:-1]), self.shape[-1]), d.dtype)
+        dx[self.places] = parts[0]
+        parts[0] = dx.reshape(self.shape)
+        with np.errstate(all="ignore"):
+            parts = [part.astype(self.dtype, copy=False) for part in parts]
+        return (*map(like, parts, self.given), *(None,) * (3 - len(parts)))
+
+
+def _linear_forward(x, weight, targets, *, bias=None, ignore_index=None, label_smoothing=0.0):
+    problem = _LinearProblem(x, weight, targets, bias, ignore_index, label_smoothing)
+    return problem.run(differentiate=True), *parted(problem)
+
+
+def _linear_backward(saved, static, dloss):
+    dloss = _incoming("linear_cross_entropy", dloss)
+    return together(saved, static).backward(dloss)
 
 
 def _smoothing(where, label_smoothing):
@@ -309,5 +324,18 @@ def _counted(where, targets, classes, ignore_index):
     return counted
 
 
-register_vjp(softmax_cross_entropy, _softmax_cross_entropy_vjp)
-register_vjp(linear_cross_entropy, _linear_cross_entropy_vjp)
+register(
+    softmax_cross_entropy,
+    required=("logits",),
+    incoming=("dloss",),
+    forward=_softmax_forward,
+    backward=_softmax_backward,
+)
+register(
+    linear_cross_entropy,
+    required=("x", "weight"),
+    optional=("bias",),
+    incoming=("dloss",),
+    forward=_linear_forward,
+    backward=_linear_backward,
+)

@@ -8,11 +8,14 @@ its own way. A function of one's own takes part after `register`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Record", "record_of", "records", "register"]
+import numpy as np
+
+__all__ = ["Record", "parted", "record_of", "records", "register", "together"]
 
 
 @dataclass(frozen=True)
@@ -145,3 +148,74 @@ def records() -> tuple[Record, ...]:
     tuple of Record
     """
     return tuple(_records.values())
+
+
+# ---- what a pass keeps, as arrays and a rest -----------------------------------------------------
+
+
+class _Place(int):
+    """The index of the array that was here."""
+
+
+def parted(state: Any) -> tuple[tuple[Any, ...], Any]:
+    """The arrays within some state, each once, and the state with their places in it.
+
+    For functions whose forward pass keeps objects: their records save ``parted(state)``, and
+    backward begins with ``together(saved, static)``.
+
+    Parameters
+    ----------
+    state : object
+        Arrays, lists, tuples, dicts and objects of this package, within each other.
+
+    Returns
+    -------
+    saved : tuple of ndarray
+    static : object
+        A copy of the state without its arrays.
+    """
+    arrays: list[Any] = []
+
+    def place(array: Any) -> _Place:
+        arrays.append(array)
+        return _Place(len(arrays) - 1)
+
+    static = _replaced(state, np.ndarray, place, {})
+    return tuple(arrays), static
+
+
+def together(saved: tuple[Any, ...], static: Any) -> Any:
+    """The state that `parted` took apart, a copy of it with these arrays.
+
+    Parameters
+    ----------
+    saved : tuple of ndarray
+    static : object
+
+    Returns
+    -------
+    object
+    """
+    return _replaced(static, _Place, saved.__getitem__, {})
+
+
+def _replaced(x: Any, kind: type, replace: Callable[[Any], Any], done: dict[int, Any]) -> Any:
+    """A copy of x in which everything of this kind is replaced; the same thing, by one thing."""
+    if isinstance(x, kind):
+        if id(x) not in done:
+            done[id(x)] = replace(x), x  # x lives as long as its id is a key
+        return done[id(x)][0]
+    if type(x) is tuple:
+        return tuple([_replaced(item, kind, replace, done) for item in x])
+    if type(x) is list:
+        return [_replaced(item, kind, replace, done) for item in x]
+    if type(x) is dict:
+        return {key: _replaced(item, kind, replace, done) for key, item in x.items()}
+    if type(x).__module__.startswith("attnc.") and hasattr(x, "__dict__"):
+        if id(x) not in done:
+            twin = copy.copy(x)
+            done[id(x)] = twin, x
+            for name, item in vars(x).items():
+                vars(twin)[name] = _replaced(item, kind, replace, done)
+        return done[id(x)][0]
+    return x

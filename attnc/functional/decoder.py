@@ -23,7 +23,8 @@ from attnc.functional.decoder_run import (
     fitting,
 )
 from attnc.functional.recurrent import CELLS, PARAMETERS, nothing
-from attnc.gradients import Gradients, register_vjp, require_incoming
+from attnc.gradients import require_incoming
+from attnc.registry import parted, register, together
 
 __all__ = ["attention_decoder"]
 
@@ -138,14 +139,16 @@ def attention_decoder(
     >>> outputs.shape, weights.shape
     ((2, 3, 8), (2, 3, 5))
     """
-    return _decoder_vjp(
+    return _Call(
         inputs, memory, cells, state, cell=cell, attention=attention, order=order,
         input_feeding=input_feeding, query_weight=query_weight, key_weight=key_weight,
         score_vector=score_vector, weight=weight, scale=scale, coverage_weight=coverage_weight,
         readout_weight=readout_weight, key_mask=key_mask, key_lengths=key_lengths,
-    )[0]  # fmt: skip
+    ).output  # fmt: skip
 
 
+WHERE = "attention_decoder"
+REQUIRED = "inputs", "memory", "cells"
 NAMED = (
     "query_weight",
     "key_weight",
@@ -155,6 +158,7 @@ NAMED = (
     "coverage_weight",
     "readout_weight",
 )
+OPTIONAL = (*NAMED, "state")
 
 
 def check_choice(where, name, value, choices):
@@ -177,83 +181,92 @@ def allowed_keys(where, B, Tk, key_mask, key_lengths):
     return None if allowed.all() else allowed
 
 
-@quiet
-def _decoder_vjp(
-    inputs,
-    memory,
-    cells,
-    state=None,
-    *,
-    cell="gru",
-    attention="additive",
-    order="bahdanau",
-    input_feeding=False,
-    key_mask=None,
-    key_lengths=None,
-    **named,
-):
-    where = "attention_decoder"
-    unknown = set(named) - set(NAMED)
-    if unknown:
-        raise TypeError(f"{where}: there is no argument {', '.join(sorted(unknown))}")
-    check_choice(where, "cell", cell, CELLS)
-    check_choice(where, "attention", attention, (*SCORES, "none"))
-    check_choice(where, "order", order, ("bahdanau", "luong"))
-    input_feeding = flag(where, "input_feeding", input_feeding)
-    if input_feeding and order == "bahdanau":
-        raise ValueError(
-            f"{where}: input_feeding must be False for order='bahdanau', got True "
-            "(its context is fed to the cell already)"
-        )
-    try:
-        cells = list(cells)
-    except TypeError:  # not iterable
-        raise TypeError(
-            f"{where}: cells must be a sequence of arrays, got {type(cells).__name__}"
-        ) from None
-    given = {"inputs": inputs, "memory": memory}
-    given |= {f"cells[{k}]": array for k, array in enumerate(cells)}
-    given |= {name: array for name, array in named.items() if array is not None}
-    arrays = {name: real_array(where, name, array) for name, array in given.items()}
-    dtype = computing_dtype(arrays.values())
-    arrays = {name: contiguous(array, dtype) for name, array in arrays.items()}
-    decoder = _checked(where, arrays, len(cells), cell, attention, order, input_feeding)
-
-    B, Tk = len(arrays["inputs"]), arrays["memory"].shape[1]
-    allowed = allowed_keys(where, B, Tk, key_mask, key_lengths)
-    prepared = PreparedMemory(decoder, arrays["memory"], allowed)
-    run = Run(decoder, prepared, arrays["inputs"], decoder.read_state("state", state, B, Tk))
-    weights = run.weights
-
-    def incoming(name, array, output):
-        if array is None:
-            return None
-        array = fitting(where, name, real_array(where, name, array), output.shape)
-        return contiguous(array, dtype)
+class _Call:
+    """A call of `attention_decoder`: checked arguments, the run, and the way back."""
 
     @quiet
-    def pullback(doutputs=None, dweights=None, dstate=None):
+    def __init__(
+        self,
+        inputs,
+        memory,
+        cells,
+        state=None,
+        *,
+        cell="gru",
+        attention="additive",
+        order="bahdanau",
+        input_feeding=False,
+        key_mask=None,
+        key_lengths=None,
+        **named,
+    ):
+        where = WHERE
+        unknown = set(named) - set(NAMED)
+        if unknown:
+            raise TypeError(f"{where}: there is no argument {', '.join(sorted(unknown))}")
+        check_choice(where, "cell", cell, CELLS)
+        check_choice(where, "attention", attention, (*SCORES, "none"))
+        check_choice(where, "order", order, ("bahdanau", "luong"))
+        input_feeding = flag(where, "input_feeding", input_feeding)
+        if input_feeding and order == "bahdanau":
+            raise ValueError(
+                f"{where}: input_feeding must be False for order='bahdanau', got True "
+                "(its context is fed to the cell already)"
+            )
+        try:
+            cells = list(cells)
+        except TypeError:  # not iterable
+            raise TypeError(
+                f"{where}: cells must be a sequence of arrays, got {type(cells).__name__}"
+            ) from None
+        given = {"inputs": inputs, "memory": memory}
+        given |= {f"cells[{k}]": array for k, array in enumerate(cells)}
+        given |= {name: array for name, array in named.items() if array is not None}
+        arrays = {name: real_array(where, name, array) for name, array in given.items()}
+        dtype = computing_dtype(arrays.values())
+        arrays = {name: contiguous(array, dtype) for name, array in arrays.items()}
+        decoder = _checked(where, arrays, len(cells), cell, attention, order, input_feeding)
+
+        B, Tk = len(arrays["inputs"]), arrays["memory"].shape[1]
+        allowed = allowed_keys(where, B, Tk, key_mask, key_lengths)
+        prepared = PreparedMemory(decoder, arrays["memory"], allowed)
+        self.given = {"inputs": inputs, "memory": memory, "cells": cells, "state": state, **named}
+        self.decoder, self.sizes = decoder, (B, Tk)
+        self.run = Run(
+            decoder, prepared, arrays["inputs"], decoder.read_state("state", state, B, Tk)
+        )
+
+    @property
+    def output(self):
+        return DecoderOutput(self.run.outputs, self.run.weights, self.run.final)
+
+    def _incoming(self, name, array, shape):
+        if array is None:
+            return None
+        array = real_array(WHERE, name, array)
+        return contiguous(fitting(WHERE, name, array, shape), self.decoder.dtype)
+
+    @quiet
+    def backward(self, doutputs, dweights, dstate):
+        """Gradients in the order of the record: None of what was not given."""
+        decoder, given = self.decoder, self.given
         dstate = None if nothing(dstate) else dstate
-        require_incoming(where, doutputs=doutputs, dweights=dweights, dstate=dstate)
-        found = run.backward(
-            incoming("doutputs", doutputs, run.outputs),
-            incoming("dweights", dweights, weights),
-            decoder.read_state("dstate", dstate, B, Tk),
+        require_incoming(WHERE, doutputs=doutputs, dweights=dweights, dstate=dstate)
+        found = self.run.backward(
+            self._incoming("doutputs", doutputs, self.run.outputs.shape),
+            self._incoming("dweights", dweights, self.run.attend.weights.shape),
+            decoder.read_state("dstate", dstate, *self.sizes),
         )
         down = [array for arrays_of_cell in found["cells"] for array in arrays_of_cell]
-        required = {
-            "inputs": like(found["inputs"], inputs),
-            "memory": like(found["memory"], memory),
-            "cells": tuple(map(like, down, cells)),
-        }
-        optional = {
-            name: like(found[name], array) for name, array in named.items() if array is not None
-        }
-        if state is not None:
-            optional["state"] = decoder.state_gradients(state, found["state"])
-        return Gradients(required, optional)
-
-    return DecoderOutput(run.outputs, weights, run.final), pullback
+        found["cells"] = tuple(map(like, down, given["cells"]))
+        if given["state"] is not None:
+            found["state"] = decoder.state_gradients(given["state"], found["state"])
+        return tuple(
+            None if given.get(name) is None
+            else found[name] if name in ("cells", "state")
+            else like(found[name], given[name])
+            for name in (*REQUIRED, *OPTIONAL)
+        )  # fmt: skip
 
 
 def _checked(where, arrays, count, cell, attention, order, input_feeding):
@@ -331,4 +344,23 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding):
     )
 
 
-register_vjp(attention_decoder, _decoder_vjp)
+_Call.__init__.__wrapped__.__qualname__ = WHERE  # Python's errors name it
+
+
+def _forward(*arrays, **options):
+    call = _Call(*arrays, **options)
+    return call.output, *parted(call)
+
+
+def _backward(saved, static, doutputs, dweights, dstate):
+    return together(saved, static).backward(doutputs, dweights, dstate)
+
+
+register(
+    attention_decoder,
+    required=REQUIRED,
+    optional=OPTIONAL,
+    incoming=("doutputs", "dweights", "dstate"),
+    forward=_forward,
+    backward=_backward,
+)

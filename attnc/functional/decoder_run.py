@@ -17,12 +17,14 @@ import numpy as np
 from attnc import _core
 from attnc.arrays import contiguous, like, real_array, sum_rows
 from attnc.functional.attention import (
+    MECHANISMS,
     additive_attention,
     cosine_attention,
     dot_product_attention,
 )
 from attnc.functional.recurrent import CELLS, SUM_STEP, bias_gradient, described, joined
-from attnc.gradients import result_type, vjp
+from attnc.gradients import result_type
+from attnc.registry import record_of
 
 DecoderOutput = result_type("DecoderOutput", "outputs weights state")
 
@@ -376,17 +378,18 @@ class _Attending:
         if self.projected:
             self.queries = _product(self.source, self.arrays[self.score.query_weight])
         arrays, options = self._arguments()
-        (self.contexts_b, self.weights), self._back = vjp(self.score.function, *arrays, **options)
+        output, *self.kept = record_of(self.score.function).forward(*arrays, **options)
+        self.contexts_b, self.weights = output
 
     def finish(self, dcontexts, dweights):
         """Gradients from those of all contexts (T, B, M): of the key, the value, the parameters
         and, where no step waited for it, of the queries."""
         dcontexts = dcontexts.swapaxes(0, 1)
+        gradients = self._backward_of_all(
+            dcontexts, self.dweights if self.decoder.waits else dweights
+        )
         if not self.decoder.waits:
-            gradients = vars(self._back(dcontexts, dweights=dweights))
             self.dqueries = np.ascontiguousarray(gradients["query"].swapaxes(0, 1))
-        else:
-            gradients = self._backward_of_all(dcontexts, self.dweights)
         result = {"key": gradients["key"], "value": gradients["value"]}
         for name in (self.score.vector, "scale" if self.score.scale == "scale" else None):
             if name is not None:
@@ -402,19 +405,15 @@ class _Attending:
         return result
 
     def _backward_of_all(self, dcontexts, dweights):
-        function = self.score.function
-        arrays, options = self._arguments()
-        arguments = (*arrays, *(function.__kwdefaults__ | options).values())
-        backward = getattr(_core, function.__name__ + "_backward")
-        saved = self.contexts_b, self.stats, self.scores
-        gradients = backward(saved, dcontexts, dweights, None, *arguments)
-        names = ["query", "key", "value"]
-        names += (
-            ["score_vector", "query_weight", "key_weight", "score_bias"]
-            if self.score.vector
-            else ["scale"]
-        )
-        return dict(zip([*names, "bias"], gradients, strict=True))
+        """Gradients of the attention of all queries, by name."""
+        record = record_of(self.score.function)
+        if self.decoder.waits:  # the loop did what the forward pass would have done
+            kept = self.contexts_b, self.stats, self.scores
+            kept = MECHANISMS[self.score.function].saved(*self._arguments(), kept)
+        else:
+            kept = self.kept
+        gradients = record.backward(*kept, dcontexts, dweights, None)
+        return dict(zip((*record.required, *record.optional), gradients, strict=True))
 
 
 def _unit(x):

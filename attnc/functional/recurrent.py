@@ -32,7 +32,8 @@ from attnc.arrays import (
     real_array,
     sum_rows,
 )
-from attnc.gradients import Gradients, register_vjp, require_incoming, result_type
+from attnc.gradients import require_incoming, result_type
+from attnc.registry import parted, register, together
 
 __all__ = ["gru", "lstm", "rnn"]
 
@@ -189,52 +190,62 @@ def bias_gradient(parts, rows, steps):
     return sum_rows(parts if steps <= SUM_BLOCK else rows)
 
 
-def _layer(cell, packings, x, states, parameters):
-    """The directions of one layer. Outputs (B, T, directions * H), final states and a pullback.
+class _Layer:
+    """The directions of one layer over a batch: outputs (B, T, directions * H), and the way back.
 
-    states, and what is returned of them: for each array of the cell's state (directions, B, H).
+    states, and `final` and what backward returns of them: for each array of the cell's state
+    (directions, B, H).
     """
-    B, T = packings[0].shape
-    directions = [
-        _Direction(cell, packing, x, [s[d] for s in states], parameters[d])
-        for d, packing in enumerate(packings)
-    ]
-    H = states[0].shape[2]
-    outputs = _core.empty(x, (B, T, len(packings) * H))
-    if not packings[0].whole:
-        outputs.fill(0)
-    counts = packings[0].counts
-    _core.recurrent_forward(
-        cell.name, H, B, counts, tuple(d.forward_arrays(cell) for d in directions), outputs
-    )
 
-    def in_order(directions, arrays_of):
+    def __init__(self, cell, packings, x, states, parameters):
+        B, T = packings[0].shape
+        self.cell, self.x, self.shape = cell, x, states[0].shape
+        self.counts = packings[0].counts
+        self.directions = [
+            _Direction(cell, packing, x, [s[d] for s in states], parameters[d])
+            for d, packing in enumerate(packings)
+        ]
+        H = self.shape[2]
+        outputs = _core.empty(x, (B, T, len(packings) * H))
+        if not packings[0].whole:
+            outputs.fill(0)
+        arrays = tuple(d.forward_arrays(cell) for d in self.directions)
+        _core.recurrent_forward(cell.name, H, B, self.counts, arrays, outputs)
+        self.outputs = outputs
+
+    @property
+    def final(self):
+        """The state after each sequence's last valid step."""
+        return self._in_order(
+            self.directions, lambda d: [states[d.packing.last] for states in d.states]
+        )
+
+    def _in_order(self, directions, arrays_of):
         """(directions, B, H) of arrays in packed order."""
-        out = [np.empty_like(s) for s in states]
+        arrays = [arrays_of(direction) for direction in directions]
+        out = [np.empty(self.shape, self.x.dtype) for _ in arrays[0]]
         for d, direction in enumerate(directions):
-            for array, rows in zip(out, arrays_of(direction), strict=True):
+            for array, rows in zip(out, arrays[d], strict=True):
                 array[d, direction.packing.order] = rows
         return out
 
-    final = in_order(directions, lambda d: [s[d.packing.last] for s in d.states])
-
-    def pullback(doutputs, dfinal):
+    def backward(self, doutputs, dfinal):
+        """Gradients of x, of the initial states and of the parameters."""
         # Copies that share the arrays of the forward pass: pullbacks may run side by side.
-        own = [copy.copy(direction) for direction in directions]
+        own = [copy.copy(direction) for direction in self.directions]
         sweeps = tuple(
-            direction.backward_arrays(cell, [s[d] for s in dfinal])
+            direction.backward_arrays(self.cell, [s[d] for s in dfinal])
             for d, direction in enumerate(own)
         )
-        _core.recurrent_backward(cell.name, H, B, counts, sweeps, doutputs)
-        dx, dparameters = _core.empty(x, x.shape), []
+        _, B, H = self.shape
+        _core.recurrent_backward(self.cell.name, H, B, self.counts, sweeps, doutputs)
+        dx, dparameters = _core.empty(self.x, self.x.shape), []
         dx.fill(0)
         for direction in own:
             drows, down = direction.finish()
             direction.packing.add(drows, dx)
             dparameters.append(down)
-        return dx, in_order(own, lambda d: d.dstate), dparameters
-
-    return outputs, final, pullback
+        return dx, self._in_order(own, lambda d: d.dstate), dparameters
 
 
 # ---- the functions -------------------------------------------------------------------------------
@@ -355,51 +366,64 @@ def joined(arrays):
     return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
-@quiet
-def recurrence_vjp(
-    kind,
-    x,
-    parameters,
-    state=None,
-    lengths=None,
-    *,
-    bidirectional=False,
-    dropout=0.0,
-    rng=None,
-    where=None,
-    dtype=None,
-):
-    """Outputs with final state, and the pullback, of a stack of cells of one `kind`.
+class Recurrence:
+    """A stack of cells of one `kind` over a batch: output, and the way back.
 
     What `rnn`, `gru`, `lstm` and the layers share. `where` begins error texts; with `dtype` all is
     computed in it, whatever the arrays are.
     """
-    where = where or kind
-    parameters = _listed(where, parameters)
-    call = _Call(kind, x, parameters, state, lengths, bidirectional, dropout, where, dtype)
-    directions, dropout = call.directions, call.dropout
-    B, T = call.x.shape[:2]
-    packings = [Packing(B, T, call.lengths, reverse) for reverse in (False, True)[:directions]]
-    rng = generator(where, rng) if dropout else None
-    rows, final, tape = call.x, [], []
-    for layer in range(call.layers):
-        own = slice(layer * directions, (layer + 1) * directions)
-        factor = None
-        if layer and dropout:
-            rows, factor = _dropped(rng, rows, dropout)
-        rows, last, back = _layer(
-            call.cell, packings, rows, [s[own] for s in call.state], call.cells[own]
-        )
-        final.append(last)
-        tape.append((own, factor, back))
-    outputs = rows
-    final = [np.concatenate(arrays) for arrays in zip(*final, strict=True)]
 
     @quiet
-    def pullback(doutputs=None, dstate=None):
+    def __init__(
+        self,
+        kind,
+        x,
+        parameters,
+        state=None,
+        lengths=None,
+        *,
+        bidirectional=False,
+        dropout=0.0,
+        rng=None,
+        where=None,
+        dtype=None,
+    ):
+        where = where or kind
+        parameters = _listed(where, parameters)
+        call = _Call(kind, x, parameters, state, lengths, bidirectional, dropout, where, dtype)
+        self.where, self.call = where, call
+        self.given = x, parameters, state
+        directions, dropout = call.directions, call.dropout
+        B, T = call.x.shape[:2]
+        packings = [Packing(B, T, call.lengths, reverse) for reverse in (False, True)[:directions]]
+        rng = generator(where, rng) if dropout else None
+        rows, self.layers = call.x, []  # (cells, what dropout multiplied by, layer) of each
+        for layer in range(call.layers):
+            own = slice(layer * directions, (layer + 1) * directions)
+            factor = None
+            if layer and dropout:
+                rows, factor = _dropped(rng, rows, dropout)
+            states = [s[own] for s in call.state]
+            self.layers.append(
+                (own, factor, _Layer(call.cell, packings, rows, states, call.cells[own]))
+            )
+            rows = self.layers[-1][2].outputs
+
+    @property
+    def output(self):
+        layers = [layer for _, _, layer in self.layers]
+        final = zip(*(layer.final for layer in layers), strict=True)
+        return RecurrentOutput(layers[-1].outputs, joined(list(map(np.concatenate, final))))
+
+    @quiet
+    def backward(self, doutputs, dstate):
+        """Gradients of x, of the parameters, and of the state or None where none was given."""
+        call, (x, parameters, state) = self.call, self.given
         dstate = None if nothing(dstate) else dstate
-        require_incoming(where, doutputs=doutputs, dstate=dstate)
-        d = None if doutputs is None else call.real("doutputs", doutputs, outputs.shape)
+        require_incoming(self.where, doutputs=doutputs, dstate=dstate)
+        d = None
+        if doutputs is not None:
+            d = call.real("doutputs", doutputs, self.layers[-1][2].outputs.shape)
         dfinal = [
             np.zeros(call.shape, call.dtype) if array is None
             else call.real(label, array, call.shape)
@@ -407,21 +431,17 @@ def recurrence_vjp(
         ]  # fmt: skip
         dinitial = [np.empty_like(array) for array in dfinal]
         dparameters = []
-        for own, factor, back in reversed(tape):
-            d, dfirst, down = back(d, [array[own] for array in dfinal])
+        for own, factor, layer in reversed(self.layers):
+            d, dfirst, down = layer.backward(d, [array[own] for array in dfinal])
             for array, first in zip(dinitial, dfirst, strict=True):
                 array[own] = first
             dparameters[:0] = [array for cell in down for array in cell]
             if factor is not None:
                 d *= factor
-        required = {"x": like(d, x), "parameters": tuple(map(like, dparameters, parameters))}
-        optional = {}
         if state is not None:
             given = [array for _, array in call.parts("state", state)]
-            optional["state"] = joined(list(map(like, dinitial, given)))
-        return Gradients(required, optional)
-
-    return RecurrentOutput(outputs, joined(final)), pullback
+            state = joined(list(map(like, dinitial, given)))
+        return like(d, x), tuple(map(like, dparameters, parameters)), state
 
 
 def _listed(where, parameters):
@@ -509,9 +529,9 @@ def rnn(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout
     >>> outputs.shape, state.shape
     ((2, 5, 3), (1, 2, 3))
     """
-    return recurrence_vjp(
+    return Recurrence(
         "rnn", x, parameters, state, lengths, bidirectional=bidirectional, dropout=dropout, rng=rng
-    )[0]
+    ).output
 
 
 def gru(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None):
@@ -538,9 +558,9 @@ def gru(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout
     >>> (outputs, state), pullback = attnc.vjp(attnc.functional.gru, x, [W, U, b, b])
     >>> dx, (dW, dU, db, dc) = pullback(outputs)
     """
-    return recurrence_vjp(
+    return Recurrence(
         "gru", x, parameters, state, lengths, bidirectional=bidirectional, dropout=dropout, rng=rng
-    )[0]
+    ).output
 
 
 def lstm(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None):
@@ -567,26 +587,38 @@ def lstm(x, parameters, state=None, lengths=None, *, bidirectional=False, dropou
     >>> outputs.shape, h.shape, c.shape
     ((2, 5, 3), (1, 2, 3), (1, 2, 3))
     """
-    return recurrence_vjp(
+    return Recurrence(
         "lstm", x, parameters, state, lengths, bidirectional=bidirectional, dropout=dropout, rng=rng
-    )[0]
+    ).output
 
 
-def _rule(kind):
-    """What `attnc.vjp` calls for the function of this name, with its signature."""
+def _forward(kind):
+    """The forward pass of the record of this kind, with the signature of its function."""
 
-    def rule(
+    def forward(
         x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None
     ):
-        return recurrence_vjp(
+        recurrence = Recurrence(
             kind, x, parameters, state, lengths,
             bidirectional=bidirectional, dropout=dropout, rng=rng,
         )  # fmt: skip
+        return recurrence.output, *parted(recurrence)
 
-    rule.__qualname__ = kind  # Python's errors name it: an argument that is missing, or unknown
-    return rule
+    forward.__qualname__ = kind  # Python's errors name it: an argument that is missing, or unknown
+    return forward
+
+
+def _backward(saved, static, doutputs, dstate):
+    return together(saved, static).backward(doutputs, dstate)
 
 
 for _function in (rnn, gru, lstm):
     _documented(_function)
-    register_vjp(_function, _rule(_function.__name__))
+    register(
+        _function,
+        required=("x", "parameters"),
+        optional=("state",),
+        incoming=("doutputs", "dstate"),
+        forward=_forward(_function.__name__),
+        backward=_backward,
+    )

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arrays import flag, generator
 from ..functional.recurrent import CELLS as SORTS
-from ..functional.recurrent import PARAMETERS, dropout_rate, recurrence_vjp
+from ..functional.recurrent import PARAMETERS, Recurrence, dropout_rate
 from ..gradients import Gradients
 from .base import Layer, copy_arrays, glorot, orthogonal, positive
 
@@ -219,7 +219,7 @@ class _Recurrent(Layer):
     def _vjp(self, x, state=None, lengths=None, *, train=False, rng=None):
         train = flag(type(self).__name__, "train", train)
         parameters = [cell._parameters[name] for cell in self.cells for name in PARAMETERS]
-        output, back = recurrence_vjp(
+        recurrence = Recurrence(
             self._cell.kind,
             x,
             parameters,
@@ -233,15 +233,14 @@ class _Recurrent(Layer):
         )
 
         def pullback(doutputs=None, dstate=None):
-            gradients = back(doutputs, dstate)
-            down = iter(gradients.parameters)
+            dx, dparameters, dinitial = recurrence.backward(doutputs, dstate)
+            down = iter(dparameters)
             for cell in self.cells:
                 for name in PARAMETERS:
                     cell.add_gradient(name, next(down))
-            optional = {} if state is None else {"state": gradients.state}
-            return Gradients({"x": gradients.x}, optional)
+            return Gradients({"x": dx}, {} if state is None else {"state": dinitial})
 
-        return output, pullback
+        return recurrence.output, pullback
 
 
 class RNN(_Recurrent):
