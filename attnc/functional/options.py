@@ -94,13 +94,15 @@ def nearest(name: str, known: Any) -> str:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def takes_options(function: F) -> F:
+def takes_options(function: F, *, without: tuple[str, ...] = ()) -> F:
     """Write the options into the signature of a function that takes them as ``**options``.
 
     Parameters
     ----------
     function : function
         Changed in place.
+    without : tuple of str
+        Options that it does not take.
 
     Returns
     -------
@@ -111,6 +113,7 @@ def takes_options(function: F) -> F:
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
         for name, value in DEFAULTS.items()
+        if name not in without and name not in signature.parameters
     ]
     function.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
     return function

@@ -5,11 +5,14 @@ that the masks allow, and returns the weighted sum of the values. They differ in
 """
 
 import math
+from functools import partial
+from typing import Unpack
 
 import numpy as np
 
 from .. import functional
 from ..arrays import flag, generator, like, number, quiet
+from ..functional.options import DEFAULTS, AttentionOptions, nearest, takes_options
 from ..gradients import Gradients, require_incoming, vjp
 from .base import Layer, glorot, positive
 
@@ -25,6 +28,10 @@ def _finite(layer, name, value):
 
 def _for_function(layer, train, rng, options):
     """`options` as the functions take them: the bias in the layer's dtype, dropout in training."""
+    known = [name for name in DEFAULTS if name != "dropout"]  # that is an attribute of the layer
+    for name in options:
+        if name not in known:
+            raise layer._error(f"there is no argument {name!r}{nearest(name, known)}", TypeError)
     options = dict(options)
     if options.get("bias") is not None:
         options["bias"] = layer._real("bias", options["bias"], ..., "Tq", "Tk")
@@ -48,24 +55,16 @@ class _Attention(Layer):
         super().__init__(dtype)
         self.dropout = _probability(self, "dropout", dropout)
 
+    @partial(takes_options, without=("dropout",))
     def __call__(
         self,
         query,
         key,
         value=None,
         *,
-        mask=None,
-        key_mask=None,
-        key_lengths=None,
-        bias=None,
-        causal=False,
-        causal_offset=None,
-        window=None,
-        softcap=None,
-        return_weights=False,
-        return_lse=False,
         train=False,
         rng=None,
+        **options: Unpack[AttentionOptions],
     ):
         """Attend: compute, and remember nothing.
 
@@ -76,14 +75,14 @@ class _Attention(Layer):
         key : array_like, shape (..., Tk, Dk)
         value : array_like, shape (..., Tk, Dv), optional
             The keys themselves unless given: ``attention(state, memory)``.
-        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
-            As in `attnc.functional`; a mask is boolean and True where attending is allowed.
-        return_weights, return_lse : bool
-            Return a named tuple (context, weights, lse) of what was asked for.
         train : bool
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
+        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
+            As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        return_weights, return_lse : bool
+            Return a named tuple (context, weights, lse) of what was asked for.
 
         Returns
         -------
@@ -94,18 +93,6 @@ class _Attention(Layer):
         TypeError, ValueError
             As the function in `attnc.functional` does, naming the argument and the fix.
         """
-        options = {
-            "mask": mask,
-            "key_mask": key_mask,
-            "key_lengths": key_lengths,
-            "bias": bias,
-            "causal": causal,
-            "causal_offset": causal_offset,
-            "window": window,
-            "softcap": softcap,
-            "return_weights": return_weights,
-            "return_lse": return_lse,
-        }
         arrays, options = self._arguments(query, key, value, train, rng, options)
         return type(self)._function(*arrays, **options)
 
@@ -395,36 +382,28 @@ class SelfAttention(Layer):
         self.add_parameter("key_weight", glorot(rng, input_size, key_size))
         self.add_parameter("value_weight", glorot(rng, input_size, value_size))
 
+    @partial(takes_options, without=("dropout",))
     def __call__(
         self,
         x,
         *,
-        mask=None,
-        key_mask=None,
-        key_lengths=None,
-        bias=None,
-        causal=False,
-        causal_offset=None,
-        window=None,
-        softcap=None,
-        return_weights=False,
-        return_lse=False,
         train=False,
         rng=None,
+        **options: Unpack[AttentionOptions],
     ):
         """Attend: compute, and remember nothing.
 
         Parameters
         ----------
         x : array_like, shape (..., T, input_size)
-        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
-            As in `attnc.functional`; a mask is boolean and True where attending is allowed.
-        return_weights, return_lse : bool
-            Return a named tuple (context, weights, lse) of what was asked for.
         train : bool
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
+        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
+            As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        return_weights, return_lse : bool
+            Return a named tuple (context, weights, lse) of what was asked for.
 
         Returns
         -------
@@ -435,21 +414,7 @@ class SelfAttention(Layer):
         TypeError, ValueError
             As `attnc.dot_product_attention` does, naming the argument and the fix.
         """
-        return self._vjp(
-            x,
-            mask=mask,
-            key_mask=key_mask,
-            key_lengths=key_lengths,
-            bias=bias,
-            causal=causal,
-            causal_offset=causal_offset,
-            window=window,
-            softcap=softcap,
-            return_weights=return_weights,
-            return_lse=return_lse,
-            train=train,
-            rng=rng,
-        )[0]
+        return self._vjp(x, train=train, rng=rng, **options)[0]
 
     @quiet
     def _vjp(self, x, *, train=False, rng=None, bias=None, **options):
