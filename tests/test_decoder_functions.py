@@ -858,3 +858,33 @@ def test_what_is_refused_without_arrays(rng):
     for name, value in (("key_mask", masked), ("key_lengths", np.ma.array([1, 2]))):
         with pytest.raises(TypeError, match=f"attention_decoder: {name} must be a plain array"):
             function(inputs, memory, cells, **options, **{name: value})
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_cosine_of_a_memory_of_any_size(size, rng):
+    """Its squares are beyond the range; the cosines are those of the memory as it was."""
+    arrays, options = (
+        rng.standard_normal((2, 3, 4)),
+        {"attention": "cosine", "scale": np.array(3.0)},
+    )
+    memory = rng.standard_normal((2, 5, 8))
+    cells = [0.1 * rng.standard_normal(shape) for shape in [(12, 24), (8, 24), (24,), (24,)]]
+    cells[0][4:] = 0  # contexts of that size are not fed
+    state = rng.standard_normal((1, 2, 8))
+    expected = attention_decoder(arrays, memory, cells, state, **options).weights
+    assert np.ptp(expected) > 0.01
+    assert_agree(
+        attention_decoder(arrays, memory * size, cells, state, **options).weights, expected
+    )
+
+
+def test_nan_in_a_memory_reaches_who_attends_to_it(rng):
+    memory = rng.standard_normal((2, 5, 8))
+    memory[0, 2, 1] = np.nan
+    cells = [0.1 * rng.standard_normal(shape) for shape in [(12, 24), (8, 24), (24,), (24,)]]
+    arrays, options = (
+        rng.standard_normal((2, 3, 4)),
+        {"attention": "cosine", "scale": np.array(3.0)},
+    )
+    outputs, weights, _ = attention_decoder(arrays, memory, cells, rng.random((1, 2, 8)), **options)
+    assert np.isnan(weights[0]).all() and not np.isnan(weights[1]).any()

@@ -418,8 +418,11 @@ class _Attending:
 
 def _unit(x):
     """Rows of length 1, or 0 where they are 0."""
+    # Times a power of 2, which changes no digit, so that no square leaves the range of float64.
+    _, exponent = np.frexp(np.abs(x).max(axis=-1, keepdims=True, initial=0))
+    x = np.ldexp(x, -exponent)
     norm = np.sqrt(np.square(x, dtype=float).sum(axis=-1, keepdims=True))
-    return np.divide(x, norm, out=np.zeros_like(x), where=norm > 0, casting="same_kind")
+    return np.divide(x, norm, out=np.zeros_like(x), where=norm != 0, casting="same_kind")
 
 
 # ---- the cells -----------------------------------------------------------------------------------

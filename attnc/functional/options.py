@@ -115,5 +115,6 @@ def takes_options(function: F, *, without: tuple[str, ...] = ()) -> F:
         for name, value in DEFAULTS.items()
         if name not in without and name not in signature.parameters
     ]
-    function.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+    written = signature.replace(parameters=[*own, *shared])
+    function.__signature__ = written  # type: ignore[attr-defined]
     return function
