@@ -22,6 +22,7 @@ except ImportError as error:
     ) from error
 
 from attnc import data, functional, gradients, layers, losses, optim, plot, reference, registry
+from attnc.checking import check_gradients
 from attnc.functional.attention import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     *functional.attention.__all__,
     *layers.__all__,
+    "check_gradients",
     "data",
     "functional",
     "get_num_threads",
