@@ -3,7 +3,7 @@
 
 #include <stdatomic.h>
 
-/* One row of the table: the kernels of an instruction set, and whether this machine can run them. */
+/* A row of the table: the kernels of an instruction set, and whether this machine can run them. */
 typedef struct {
     const attnc_kernels *f32, *f64;
     int (*supported)(void);
