@@ -6,18 +6,21 @@
 #   make bench ARGS="--kinds decode"          arguments of python -m benchmarks
 #   make test PYTHON=python3.12               another Python, after `make clean`
 #   ATTNC_ISA=scalar make test                the suite on one instruction set
+#   ATTNC_NO_THREADS=1 make test              without threads, after `make clean`
 
 PYTHON = python3
 VENV = .venv
 ARGS =
 EXTRA =
 RUFF = ruff==0.17.5
+CLANG_FORMAT = clang-format==23.1.5
 
 comma = ,
 run = $(VENV)/bin/python
 pip = $(run) -m pip install --quiet --disable-pip-version-check
 python = $(notdir $(PYTHON))
 sources = $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.inc) setup.py pyproject.toml
+formatted = $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.inc tests/c/*.c benchmarks/*.c)
 
 help:
 	@echo 'make demo    train a translator (about a minute) and draw what it looked at'
@@ -25,9 +28,9 @@ help:
 	@echo 'make bench   compare the speed with that of PyTorch, JAX and NumPy'
 	@echo 'make asan    run the tests with AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make tsan    run kernels and thread pool, without Python, with ThreadSanitizer'
-	@echo 'make emulate run the kernels for another processor (CC, RUN), without Python'
+	@echo 'make emulate run the kernels for another machine (CC, RUN), without Python'
 	@echo 'make coverage  count the lines of C that the tests reach'
-	@echo 'make lint    check the style of the Python files'
+	@echo 'make lint    check the style of the Python and the C files'
 	@echo 'make clean   remove everything that these made'
 
 demo: $(VENV)/examples
@@ -67,7 +70,10 @@ asan: $(VENV)/test
 	    $(abspath $(run)) -m pytest -n auto $(unsuited) $(ARGS)
 
 harness = $(wildcard csrc/targets/*.c csrc/engine/*.c) tests/c/harness.c
-strict = -std=c11 -Wall -Wextra -Werror -ffp-contract=off -pthread
+strict = -std=c11 -Wall -Wextra -Werror -ffp-contract=off $(threads)
+emscripten = $(findstring emcc,$(CC))
+wasm = -sALLOW_MEMORY_GROWTH -sSINGLE_FILE
+threads = $(if $(ATTNC_NO_THREADS),-DATTNC_NO_THREADS,$(if $(emscripten),,-pthread))
 
 # Its shadow memory collides with random addresses on some kernels; not all containers allow to ask
 # for others.
@@ -77,9 +83,10 @@ tsan:
 	$$(setarch --addr-no-randomize echo setarch --addr-no-randomize 2>/dev/null) build/tsan
 
 # make emulate CC=aarch64-linux-gnu-gcc RUN="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+# make emulate CC=emcc RUN=node
 emulate:
 	mkdir -p build
-	$(CC) -O2 $(strict) $(harness) -o build/harness -lm
+	$(CC) -O2 $(strict) $(harness) -o build/harness -lm $(if $(emscripten),$(wasm))
 	$(RUN) build/harness
 
 # Branches are counted as the source has them: without copies of the functions that are always
@@ -96,6 +103,7 @@ coverage: $(VENV)/test
 lint: $(VENV)/lint
 	$(run) -m ruff check .
 	$(run) -m ruff format --check .
+	$(VENV)/bin/clang-format --dry-run -Werror $(formatted)
 
 clean:
 	rm -rf $(VENV) build dist demo-output *.egg-info attnc/*.so
@@ -117,8 +125,8 @@ $(VENV)/examples $(VENV)/test $(VENV)/bench: $(VENV)/%: $(VENV)/build
 	@touch $@
 
 $(VENV)/lint: Makefile | $(VENV)/made
-	@echo 'installing $(RUFF) ...'
-	$(pip) '$(RUFF)'
+	@echo 'installing $(RUFF), $(CLANG_FORMAT) ...'
+	$(pip) '$(RUFF)' '$(CLANG_FORMAT)'
 	@touch $@
 
 $(VENV)/made:

@@ -23,8 +23,13 @@ if limited:
 # -ffp-contract=off: multiply-adds are fused only where a kernel says so. Never -ffast-math: masks
 # are infinities, and linking with it would change the arithmetic of the whole process. -g0: debug
 # information, which Python's own flags ask for, would be seven eighths of the file.
-flags = ["-O3", "-g0", "-std=c11", "-fvisibility=hidden", "-ffp-contract=off", "-pthread"]
+flags = ["-O3", "-g0", "-std=c11", "-fvisibility=hidden", "-ffp-contract=off"]
 extra = os.environ.get("ATTNC_CFLAGS", "").split()  # e.g. -Werror, sanitizers, --coverage
+
+# Without threads (csrc/engine/pool.h), where a system has none.
+if os.environ.get("ATTNC_NO_THREADS"):
+    extra.append("-DATTNC_NO_THREADS")
+threads = [] if "-DATTNC_NO_THREADS" in extra else ["-pthread"]
 
 core = Extension(
     "attnc._core",
@@ -37,8 +42,8 @@ core = Extension(
     depends=sorted(glob("csrc/*.h") + glob("csrc/*/*.h") + glob("csrc/*/*.inc")),
     include_dirs=[numpy.get_include()],
     define_macros=macros,
-    extra_compile_args=flags + ["-Wall", "-Wextra"] + extra,
-    extra_link_args=["-pthread"] + extra,
+    extra_compile_args=flags + threads + ["-Wall", "-Wextra"] + extra,
+    extra_link_args=threads + extra,
     py_limited_api=limited,
 )
 

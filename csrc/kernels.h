@@ -156,8 +156,8 @@ typedef struct {
 
 /* Cosine: out = x / |x| row by row (0 where |x| = 0), norm its lengths; and back. */
 typedef struct {
-    void *out;  /* (rows, D) */
-    void *norm; /* (rows) */
+    void *out;       /* (rows, D) */
+    void *norm;      /* (rows) */
     attnc_view x;    /* backward: or none; read where the norm is no normal number */
     attnc_lead lead; /* of x itself */
     ptrdiff_t T, D;

@@ -5,13 +5,21 @@
  * second caller, or a nested one, runs its tasks itself instead of waiting, so nothing can
  * deadlock. Which thread runs a task never matters to its result (kernels.h).
  *
+ * With ATTNC_NO_THREADS the calling thread runs every task, and nothing here needs a library of
+ * threads. The number of threads can be set all the same, and changes nothing.
+ *
  * defines: attnc_parallel_for, attnc_threads_for, attnc_get_num_threads, attnc_set_num_threads,
- *          attnc_set_thread_limit, ATTNC_MAX_THREADS
+ *          attnc_set_thread_limit, ATTNC_MAX_THREADS, ATTNC_NO_THREADS where the system implies it
  */
 #ifndef ATTNC_POOL_H
 #define ATTNC_POOL_H
 
 #include "../kernels.h"
+
+/* WebAssembly has threads only where the whole program is built for them (emcc -pthread). */
+#if defined(__EMSCRIPTEN__) && !defined(__EMSCRIPTEN_PTHREADS__) && !defined(ATTNC_NO_THREADS)
+#define ATTNC_NO_THREADS
+#endif
 
 enum { ATTNC_MAX_THREADS = 256 };
 

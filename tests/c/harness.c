@@ -12,7 +12,6 @@
 #include "../../csrc/engine/steps.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -266,7 +265,11 @@ static void *one_caller(void *data)
     return NULL;
 }
 
-/* Several threads that call at once. */
+/* Several threads that call at once; one where there are no more. */
+#ifdef ATTNC_NO_THREADS
+static void run_callers(void *(*caller)(void *), void *args) { caller(args); }
+#else
+#include <pthread.h>
 static void run_callers(void *(*caller)(void *), void *args)
 {
     pthread_t callers[CALLERS];
@@ -276,6 +279,7 @@ static void run_callers(void *(*caller)(void *), void *args)
     for (int k = 0; k < CALLERS; k++)
         pthread_join(callers[k], NULL);
 }
+#endif
 
 static void check(const problem *p, int f32)
 {
