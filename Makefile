@@ -24,7 +24,8 @@ formatted = $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.inc tests/c/*.c b
 
 help:
 	@echo 'make demo    train a translator (about a minute) and draw what it looked at'
-	@echo 'make test    run the tests'
+	@echo 'make test    run the tests, on all processors unless ARGS says what to run'
+	@echo 'make notebooks  open the notebooks in JupyterLab'
 	@echo 'make bench   compare the speed with that of PyTorch, JAX and NumPy'
 	@echo 'make asan    run the tests with AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make tsan    run kernels and thread pool, without Python, with ThreadSanitizer'
@@ -38,7 +39,10 @@ demo: $(VENV)/examples
 
 test: $(VENV)/test
 	$(if $(EXTRA),$(pip) $(EXTRA))
-	$(run) -m pytest $(ARGS)
+	$(run) -m pytest $(or $(ARGS),-n auto)
+
+notebooks: $(VENV)/notebooks
+	$(run) -m jupyterlab examples/notebooks $(ARGS)
 
 bench: $(VENV)/bench
 	$(run) -m benchmarks $(ARGS)
@@ -119,7 +123,7 @@ $(VENV)/build: $(sources) | $(VENV)/made
 	@touch $@
 
 # What the extras name; attnc itself is there already.
-$(VENV)/examples $(VENV)/test $(VENV)/bench: $(VENV)/%: $(VENV)/build
+$(VENV)/examples $(VENV)/notebooks $(VENV)/test $(VENV)/bench: $(VENV)/%: $(VENV)/build
 	@echo 'installing what attnc[$*] needs ...'
 	$(pip) 'attnc[$*]'
 	@touch $@
@@ -155,5 +159,5 @@ printf '\043include <math.h>\n' | $$cc -fsyntax-only -x c - 2>/dev/null || \
 test -z "$$what" || echo "$$what: apt install" $$apt
 endef
 
-.PHONY: help demo test bench asan tsan emulate coverage lint clean
+.PHONY: help demo test notebooks bench asan tsan emulate coverage lint clean
 .DELETE_ON_ERROR:
