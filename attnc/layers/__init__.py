@@ -8,6 +8,7 @@ from .attention import (
     SelfAttention,
 )
 from .base import Layer
+from .compose import Dropout, Residual, Sequential
 from .decoder import AttentionDecoder
 from .decoding import beam_search, greedy_decode, scheduled_inputs
 from .embedding import Embedding
@@ -20,6 +21,7 @@ __all__ = [
     "AttentionDecoder",
     "CosineAttention",
     "DotProductAttention",
+    "Dropout",
     "Embedding",
     "GRU",
     "LSTM",
@@ -27,8 +29,10 @@ __all__ = [
     "Linear",
     "MultiplicativeAttention",
     "RNN",
+    "Residual",
     "SelfAttention",
     "Seq2Seq",
+    "Sequential",
     "beam_search",
     "greedy_decode",
     "scheduled_inputs",

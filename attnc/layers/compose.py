@@ -1,0 +1,260 @@
+"""Layers made of layers: one after the other, beside the identity; and dropout between them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from ..arrays import flag, generator, like, number, quiet
+from ..gradients import Gradients, require_incoming, vjp
+from .base import Layer
+
+
+def call_options(layer: Layer, train: bool, rng: Any) -> dict[str, Any]:
+    """What of `train` and `rng` a layer takes: `rng` is for those that drop something."""
+    taken = inspect.signature(layer._vjp).parameters
+    given = {"train": train, "rng": rng}
+    return {name: value for name, value in given.items() if name in taken}
+
+
+def _one_generator(where: str, train: bool, rng: Any) -> Any:
+    """The generator that all layers of a call draw from: no two of them drop the same places."""
+    return generator(where, rng) if flag(where, "train", train) else None
+
+
+def _array_of(where: str, layer: Layer, output: Any) -> np.ndarray:
+    if isinstance(output, np.ndarray):
+        return output
+    raise TypeError(
+        f"{where}: layers must return one array, got {type(output).__name__} from {layer!r} "
+        "(call it by itself, and go on with what you need of it)"
+    )
+
+
+class Sequential(Layer):
+    """Layers one after the other: ``f_n(... f_2(f_1(x)))``.
+
+    Parameters
+    ----------
+    *layers : Layer
+        Each takes one array and returns one.
+
+    Attributes
+    ----------
+    layers : list of Layer
+        Their parameters are called ``layers.0.weight`` and so on.
+
+    Raises
+    ------
+    TypeError
+        If one is no layer.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> model = attnc.Sequential(attnc.Linear(4, 8, rng=0), attnc.Dropout(0.1), attnc.Linear(8, 2))
+    >>> y, pullback = attnc.vjp(model, np.ones((3, 4)), train=True, rng=0)
+    >>> (dx,) = pullback(np.ones_like(y))  # and adds into model.gradients
+    >>> y.shape, dx.shape
+    ((3, 2), (3, 4))
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Sequential: layers must be layers, got {type(layer).__name__}")
+        super().__init__(layers[0].dtype if layers else "float32")
+        self.layers = list(layers)
+
+    def __call__(self, x, *, train=False, rng=None):
+        """The output of the last layer.
+
+        Parameters
+        ----------
+        x : array_like
+            What the first layer takes.
+        train : bool
+            Passed to every layer.
+        rng : None, int or numpy.random.Generator
+            For the dropout of all layers: one generator, from which each draws in turn.
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the layers do; if one returns more than an array.
+        """
+        return self._vjp(x, train=train, rng=rng)[0]
+
+    def _vjp(self, x, *, train=False, rng=None):
+        where = type(self).__name__
+        rng = _one_generator(where, train, rng)
+        y, back = x, []
+        for layer in self.layers:
+            y, pullback = vjp(layer, y, **call_options(layer, train, rng))
+            y = _array_of(where, layer, y)
+            back.append(pullback)
+        if not self.layers:
+            y = self._real("x", x, ...).copy()
+
+        def pullback(dy=None):
+            require_incoming(where, dy=dy)
+            for pullback in reversed(back):
+                found = tuple(pullback(dy))
+                dy = found[0] if found else None  # tokens have no gradient
+            return Gradients({} if dy is None else {"x": dy})
+
+        return y, pullback
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
+
+
+class Residual(Layer):
+    """A layer beside the identity: ``x + f(x)`` (He et al. 2016, "Deep residual learning").
+
+    Parameters
+    ----------
+    layer : Layer
+        Returns an array of the shape of its input.
+
+    Raises
+    ------
+    TypeError
+        If `layer` is no layer.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> layer = attnc.Residual(attnc.Linear(4, 4, rng=0))
+    >>> x = np.ones((2, 4), np.float32)
+    >>> np.allclose(layer(x), x + layer.layer(x))
+    True
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        if not isinstance(layer, Layer):
+            raise TypeError(f"Residual: layer must be a layer, got {type(layer).__name__}")
+        super().__init__(layer.dtype)
+        self.layer = layer
+
+    def __call__(self, x, *, train=False, rng=None):
+        """The sum of x and what the layer makes of it.
+
+        Parameters
+        ----------
+        x : array_like
+            What the layer takes.
+        train : bool
+            Passed to the layer.
+        rng : None, int or numpy.random.Generator
+            For its dropout.
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the layer does; if its output has not the shape of x.
+        """
+        return self._vjp(x, train=train, rng=rng)[0]
+
+    @quiet
+    def _vjp(self, x, *, train=False, rng=None):
+        where, given = type(self).__name__, x
+        x = self._real("x", x, ...)
+        y, back = vjp(self.layer, x, **call_options(self.layer, train, rng))
+        y = _array_of(where, self.layer, y)
+        if y.shape != x.shape:
+            raise self._error(f"layer must keep the shape of x, {x.shape}, got {y.shape}")
+
+        @quiet
+        def pullback(dy=None):
+            require_incoming(where, dy=dy)
+            dy = self._real("dy", dy, *x.shape)
+            return Gradients({"x": like(dy + back(dy).x, given)})
+
+        return x + y, pullback
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.layer!r})"
+
+
+class Dropout(Layer):
+    """Some numbers become 0 in training, the others are scaled up.
+
+    ``y = keep * x / (1 - rate)``, with ``keep`` 0 or 1: Srivastava et al. 2014, "Dropout: a simple
+    way to prevent neural networks from overfitting", in the form that changes nothing at test time.
+
+    Parameters
+    ----------
+    rate : float
+        Probability, in 0 <= rate < 1, of dropping a number when called with ``train=True``.
+    dtype : float32 or float64
+        The input is cast to it.
+
+    Raises
+    ------
+    ValueError
+        If rate is out of range.
+    TypeError
+        If rate is not a number, or dtype neither float32 nor float64.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> dropout = attnc.Dropout(0.5)
+    >>> dropout(np.ones(4, np.float32), train=True, rng=1)
+    array([0., 2., 2., 2.], dtype=float32)
+    """
+
+    def __init__(self, rate: float, *, dtype: Any = "float32") -> None:
+        super().__init__(dtype)
+        rule = "lie in 0 <= rate < 1"
+        self.rate = number(type(self).__name__, "rate", rate, rule, lambda p: 0 <= p < 1)
+
+    def __call__(self, x, *, train=False, rng=None):
+        """x, with some of its numbers dropped in training.
+
+        Parameters
+        ----------
+        x : array_like, any shape
+        train : bool
+            Whether to drop any.
+        rng : None, int or numpy.random.Generator
+            Which.
+
+        Returns
+        -------
+        ndarray, of the shape of x
+
+        Raises
+        ------
+        TypeError
+            If x is not real.
+        """
+        return self._vjp(x, train=train, rng=rng)[0]
+
+    @quiet
+    def _vjp(self, x, *, train=False, rng=None):
+        where, given = type(self).__name__, x
+        x = self._real("x", x, ...)
+        factor = x.dtype.type(1)
+        if flag(where, "train", train) and self.rate:
+            kept = generator(where, rng).random(x.shape, dtype=x.dtype) >= self.rate
+            factor = kept * x.dtype.type(1 / (1 - self.rate))
+
+        @quiet
+        def pullback(dy=None):
+            require_incoming(where, dy=dy)
+            return Gradients({"x": like(self._real("dy", dy, *x.shape) * factor, given)})
+
+        # A number that is dropped is not read: NaN there does not reach the output.
+        return np.where(factor == 0, x.dtype.type(0), x) * factor, pullback
