@@ -15,7 +15,9 @@ def made(kind):
     return {
         "sequential": lambda: attnc.Sequential(linear[0], attnc.Dropout(0.5, **F64), linear[1]),
         "residual": lambda: attnc.Residual(linear[0]),
-        "nested": lambda: attnc.Sequential(attnc.Residual(attnc.Sequential(*linear[:2])), linear[2]),
+        "nested": lambda: attnc.Sequential(
+            attnc.Residual(attnc.Sequential(*linear[:2])), linear[2]
+        ),
         "dropout": lambda: attnc.Dropout(0.4, **F64),
         "none": lambda: attnc.Sequential(),
     }[kind]()

@@ -850,3 +850,19 @@ def test_embedding_adds_up_tokens_of_every_count(rng):
     few = np.array(counts) <= 64
     np.testing.assert_array_equal(layer.gradients["weight"][few], one_by_one[few])
     np.testing.assert_allclose(layer.gradients["weight"], exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_padding_that_no_gradient_reaches_is_not_read(bad, rng):
+    layer, x = attnc.Linear(4, 3, rng=0, dtype="float64"), rng.standard_normal((2, 5, 4))
+    dy = rng.standard_normal((2, 5, 3))
+    dy[1, 3:] = 0
+
+    def gradients(x):
+        layer.zero_grad()
+        dx = attnc.vjp(layer, x)[1](dy).x
+        return dx, {name: g.copy() for name, g in layer.gradients.items()}
+
+    expected = gradients(x)
+    x[1, 3:, 0] = bad
+    assert_same(gradients(x)[1], expected[1])

@@ -88,9 +88,17 @@ class Linear(Layer):
         def pullback(dy=None):
             require_incoming(type(self).__name__, dy=dy)
             dy = self._real("dy", dy, *shape).reshape(-1, self.output_size)
-            self.add_gradient("weight", _core.product(rows.T, dy))
+            self.add_gradient("weight", _weight_gradient(rows, dy))
             if self.bias:
                 self.add_gradient("bias", sum_rows(dy))
             return Gradients({"x": like(_core.product(dy, p["weight"].T).reshape(x.shape), given)})
 
         return y.reshape(shape), pullback
+
+
+def _weight_gradient(x, dy):
+    """x^T dy; a row of x that no gradient reaches, as of padding, is not read."""
+    found = _core.product(x.T, dy)
+    if np.isfinite(found).all():
+        return found
+    return _core.product(np.where(dy.any(axis=1, keepdims=True), x, x.dtype.type(0)).T, dy)
