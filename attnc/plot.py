@@ -1,17 +1,20 @@
-"""Pictures of attention: the heat map of an alignment, and the loss curve of a training.
+"""Pictures of attention: heat maps of alignments, and the loss curve of a training.
 
 Needs matplotlib, which is imported when a function is called: ``pip install attnc[plot]``. The
 functions draw into an Axes and return it; showing or saving it is left to the caller, as in
 ``heat_map(weights).figure.savefig("weights.png")``.
 """
 
-import functools
+import math
 
 import numpy as np
 
-__all__ = ["heat_map", "loss_curve"]
+from attnc.arrays import flag, integer, plain_array, real_array
+
+__all__ = ["heat_map", "heat_maps", "loss_curve"]
 
 
+@np.errstate(all="ignore")  # of the caller: what matplotlib rounds is not his
 def heat_map(
     weights,
     queries=None,
@@ -22,6 +25,7 @@ def heat_map(
     xlabel="keys",
     ylabel="queries",
     colorbar=True,
+    annotate=False,
     **options,
 ):
     """Draw attention weights: a row for each query, a column for each key.
@@ -32,15 +36,22 @@ def heat_map(
     Parameters
     ----------
     weights : array_like, shape (Tq, Tk)
-        The weights of one sequence and one head, in 0..1.
+        The weights of one sequence and one head, in 0..1; any real dtype, or bool (a mask). What
+        is not finite, or beyond 1e300, is drawn in grey.
     queries, keys : sequence of Tq, of Tk, optional
-        What to write beside the rows and above the columns: anything with a ``str``.
+        What to write beside the rows and above the columns: anything with a ``str``. A string is
+        a sequence of characters. Without labels, rows and columns are numbered from 0.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; a new figure of fitting size unless given.
+        Where to draw; a new figure unless given, as large as its cells and labels need. In given
+        Axes labels and numbers are in smaller letters where there is less room; give their figure
+        ``layout="constrained"``, so that labels get what they need.
     title, xlabel, ylabel : str, optional
         Texts of the figure.
     colorbar : bool
         Draw the scale of the colours beside the map.
+    annotate : bool or str
+        Write the number into each cell; a string is its format, such as ``".1f"`` or
+        ``"{:.0%}"``, and True means ``".2f"``.
     **options
         For ``Axes.imshow``, such as ``cmap="viridis"``, or ``vmin=None, vmax=None`` for scores,
         which have no fixed range.
@@ -53,13 +64,22 @@ def heat_map(
     ------
     ImportError
         If matplotlib is not installed.
+    TypeError
+        If `weights` is not real (or is a masked array), or another argument is of a wrong kind.
     ValueError
         If `weights` has not two axes or is empty, or a label is missing or left over.
 
+    See Also
+    --------
+    heat_maps : Several heads or sentences in one figure.
+
     Notes
     -----
-    Characters that the default font lacks, such as Chinese ones, are drawn in an installed font
-    that has them. Where there is none, they are written as code points, and the figure says so.
+    All text is drawn as it is, a ``$`` does not begin mathematics. Characters that the default
+    font lacks, such as Chinese ones, are drawn in an installed font that has them, even one that
+    was installed since matplotlib last looked. Where there is none, and for characters that only
+    control, they are written as code points, and the figure says which package has a font.
+    A label of more than 100 characters is shortened.
 
     Examples
     --------
@@ -68,88 +88,140 @@ def heat_map(
     >>> context, weights = attnc.dot_product_attention(x, x, x, return_weights=True)
     >>> ax = heat_map(weights, queries="je suis ici".split(), keys="I am here".split())
     """
-    weights = np.asarray(weights)
-    if weights.ndim != 2:
-        index = ", ".join("0" * (weights.ndim - 2))
-        fix = f" (one sequence and head is weights[{index}])" if index else ""
-        raise ValueError(f"heat_map: weights must have shape (Tq, Tk), got {weights.shape}{fix}")
-    if weights.size == 0:
-        raise ValueError(f"heat_map: weights must not be empty, got shape {weights.shape}")
-    labels = {}
-    for name, given, count, before in (
-        ("queries", queries, weights.shape[0], ""),
-        ("keys", keys, weights.shape[1], ":, "),
-    ):
-        if given is None:
-            continue
-        labels[name] = [str(label) for label in given]
-        if len(labels[name]) != count:
-            fix = (
-                f" (without padding: weights[{before}:{len(labels[name])}])"
-                if len(labels[name]) < count
-                else ""
-            )
-            raise ValueError(
-                f"heat_map: {name} must be {count} labels, for weights of shape "
-                f"{weights.shape}, got {len(labels[name])}{fix}"
-            )
-    pyplot = _import_pyplot("heat_map")
+    weights = _matrix("heat_map", "weights", weights)
+    queries = _labels("heat_map", "queries", queries, weights.shape, 0)
+    keys = _labels("heat_map", "keys", keys, weights.shape, 1)
+    colorbar = flag("heat_map", "colorbar", colorbar)
+    template = _template("heat_map", annotate)
+    pictures = _import_pictures("heat_map")
+    if ax is not None and not hasattr(ax, "imshow"):
+        raise TypeError(f"heat_map: ax must be a matplotlib Axes, got {type(ax).__name__}")
+    write = pictures.Writer([title, xlabel, ylabel, *(queries or []), *(keys or [])])
+    names = {"title": title, "xlabel": xlabel, "ylabel": ylabel}
+    panel = pictures.Panel(weights, queries, keys, names, template, write, note=True)
+    options = pictures.image_options("heat_map", options, [weights])
     if ax is None:
-        height, width = (min(max(2.5, 1 + 0.3 * count), 16) for count in weights.shape)
-        ax = pyplot.figure(figsize=(width + 1, height), layout="constrained").subplots()
-    # float: float16 and bfloat16 are not drawn by every matplotlib
-    options = {"vmin": 0, "vmax": 1, "cmap": "Blues", "interpolation": "nearest"} | options
-    image = ax.imshow(weights.astype(float), **options)
-    if colorbar:
-        ax.figure.colorbar(image, ax=ax, shrink=0.8)
-    if title is not None:
-        ax.set_title(title, parse_math=False)
-    # Where rows are time, time starts at the top: so do the columns' labels.
-    ax.xaxis.set_label_position("top")
-    ax.xaxis.tick_top()
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    families, drawable = _fonts("".join(label for some in labels.values() for label in some))
-    for name, axis, pixels in (
-        ("queries", ax.yaxis, ax.bbox.height),
-        ("keys", ax.xaxis, ax.bbox.width),
-    ):
-        if name not in labels:
-            continue
-        shown = [
-            "".join(c if c in drawable else f"U+{ord(c):04X}" for c in label)
-            for label in labels[name]
-        ]
-        points = pixels / ax.figure.dpi * 72 / len(shown)  # of one row or column
-        axis.set_ticks(
-            range(len(shown)),
-            shown,
-            family=families,
-            parse_math=False,
-            fontsize=min(max(0.8 * points, 4), 11),
-        )
-    if max(map(len, labels.get("keys", [""])), default=0) > 2:
-        ax.tick_params(axis="x", rotation=90)
-    if any(c not in drawable for some in labels.values() for label in some for c in label):
-        ax.text(
-            0.5,
-            -0.01,
-            "U+...: no installed font has this character (Noto Sans CJK: Chinese)",
-            transform=ax.transAxes,
-            ha="center",
-            va="top",
-            fontsize=6,
-        )
-    return ax
+        pictures.draw_figure(np.array([[panel]]), options, colorbar)
+    else:
+        panel.draw_into(ax, options, colorbar)
+    return panel.ax
 
 
+@np.errstate(all="ignore")
+def heat_maps(
+    weights,
+    queries=None,
+    keys=None,
+    *,
+    titles=None,
+    columns=None,
+    title=None,
+    xlabel="keys",
+    ylabel="queries",
+    colorbar=True,
+    annotate=False,
+    **options,
+):
+    """Draw several maps of attention weights in one figure, such as the heads of a layer.
+
+    Cells are equally large in all maps, colours mean the same, and one bar explains them.
+
+    Parameters
+    ----------
+    weights : array_like, shape (N, Tq, Tk), or sequence of N array_like, shape (Tq, Tk)
+        The weights of N heads of one sequence, or of N sequences of different lengths; each as in
+        `heat_map`.
+    queries, keys : sequence, optional
+        What to write beside the rows and above the columns: labels as in `heat_map`, for every
+        map, or a sequence of N lists (tuples, arrays) of labels, one for each. None in such a
+        sequence is a map without labels.
+    titles : sequence of N str, optional
+        What to write above each map; "head 0", "head 1", ... unless given. Empty strings for none.
+    columns : int, optional
+        How many maps are side by side; up to four unless given.
+    title : str, optional
+        Above all maps.
+    xlabel, ylabel : str, optional
+        Names of the axes, written at the first row and column of maps.
+    colorbar : bool
+        Draw the scale of the colours beside the maps.
+    annotate : bool or str
+        Write the number into each cell, as in `heat_map`.
+    **options
+        For ``Axes.imshow``. With ``vmin=None, vmax=None`` the colours range over the numbers of
+        all maps.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (N,)
+        In the order of `weights`; the figure is that of each, ``axes[0].figure``.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError
+        If weights are not real (or masked arrays), or another argument is of a wrong kind.
+    ValueError
+        If weights are not N maps or empty, or a label or a title is missing or left over.
+
+    See Also
+    --------
+    heat_map : One map, also into given Axes.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> words = "I am here".split()
+    >>> x = np.random.default_rng(0).standard_normal((4, 3, 8))  # 4 heads
+    >>> context, weights = attnc.dot_product_attention(x, x, x, return_weights=True)
+    >>> axes = heat_maps(weights, words, words, title="self-attention")
+    >>> axes.shape, axes[3].get_title()
+    ((4,), 'head 3')
+    """
+    weights = _matrices("heat_maps", weights)
+    count = len(weights)
+    queries = _labels_of_each("queries", queries, weights, 0)
+    keys = _labels_of_each("keys", keys, weights, 1)
+    titles = _titles(titles, count)
+    if columns is None:
+        columns = math.ceil(count / math.ceil(count / 4))
+    columns = min(integer("heat_maps", "columns", columns, least=1), count)
+    colorbar = flag("heat_maps", "colorbar", colorbar)
+    template = _template("heat_maps", annotate)
+    pictures = _import_pictures("heat_maps")
+
+    every = [label for labels in (*queries, *keys) for label in labels or []]
+    write = pictures.Writer([title, xlabel, ylabel, *titles, *every])
+    options = pictures.image_options("heat_maps", options, weights)
+    panels = np.full((math.ceil(count / columns), columns), None)
+    for n in range(count):
+        row, column = divmod(n, columns)
+        names = {
+            "title": titles[n] or None,
+            "xlabel": None if row else xlabel,
+            "ylabel": None if column else ylabel,
+        }
+        panels[row, column] = pictures.Panel(
+            weights[n], queries[n], keys[n], names, template, write
+        )
+    above = None if title is None else write.lines(title)
+    pictures.draw_figure(panels, options, colorbar, above, write.note())
+    axes = np.full(count, None)
+    axes[:] = [panel.ax for panel in panels.flat if panel is not None]
+    return axes
+
+
+@np.errstate(all="ignore")
 def loss_curve(losses, validation=None, ax=None, *, title=None):
     """Draw the loss of every training step, smoothed, and that on validation data.
 
     Parameters
     ----------
     losses : array_like, shape (steps,)
-        The loss of each training step.
+        The loss of each training step. The smoothed curve is the mean of the last steps, a
+        fiftieth of all. Where a loss is not finite there is a gap: one step wide, and in the
+        means as wide as those that it takes part in.
     validation : sequence of (step, loss), optional
         The loss on validation data after so many steps.
     ax : matplotlib.axes.Axes, optional
@@ -160,106 +232,201 @@ def loss_curve(losses, validation=None, ax=None, *, title=None):
     Returns
     -------
     matplotlib.axes.Axes
-        The loss axis is logarithmic where every loss is positive.
+        The loss axis is logarithmic where every finite loss is positive.
 
     Raises
     ------
     ImportError
         If matplotlib is not installed.
+    TypeError
+        If `losses` or `validation` are not real, or masked arrays.
     ValueError
         If `losses` has not one axis or `validation` not two columns.
     """
-    losses = np.asarray(losses, dtype=float)
+    losses = real_array("loss_curve", "losses", losses).astype(float)
     if losses.ndim != 1:
         raise ValueError(f"loss_curve: losses must have shape (steps,), got {losses.shape}")
-    points = np.asarray([] if validation is None else validation, dtype=float)
+    points = [] if validation is None else validation
+    iterator = hasattr(points, "__next__")  # such as zip(steps, losses)
+    points = list(points) if iterator else points
+    points = real_array("loss_curve", "validation", points).astype(float)
     points = points.reshape(0, 2) if points.size == 0 else points
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(
             "loss_curve: validation must be pairs (step, loss), got an array of shape "
             f"{points.shape}"
         )
-    pyplot = _import_pyplot("loss_curve")
+    pictures = _import_pictures("loss_curve")
+    if ax is not None and not hasattr(ax, "plot"):
+        raise TypeError(f"loss_curve: ax must be a matplotlib Axes, got {type(ax).__name__}")
     if ax is None:
-        ax = pyplot.figure(figsize=(6, 3.5), layout="constrained").subplots()
+        ax = pictures.pyplot.figure(figsize=(6, 3.5), layout="constrained").subplots()
     steps = np.arange(1, len(losses) + 1)
+    means = pictures.drawable(_running_mean(losses, max(len(losses) // 50, 1)))
+    losses, points = pictures.drawable(losses), pictures.drawable(points)
     ax.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
-    # A running mean; the window shrinks at the start, where there are no steps before.
-    window = max(len(losses) // 50, 1)
-    sums = np.concatenate([[0], np.cumsum(losses)])
-    starts = np.maximum(steps - window, 0)
-    means = (sums[steps] - sums[starts]) / (steps - starts)
-    ax.plot(steps, means, color="tab:blue", label="training")
+    # A point between two gaps has no line to be seen by.
+    gap = np.concatenate([[True], ~np.isfinite(means), [True]])
+    alone = np.flatnonzero(gap[:-2] & ~gap[1:-1] & gap[2:])
+    style = {"marker": "o", "markersize": 3, "markevery": alone.tolist()} if len(alone) else {}
+    ax.plot(steps, means, color="tab:blue", label="training", **style)
     if len(points):
         ax.plot(*points.T, "o-", color="tab:orange", markersize=3, label="validation")
     drawn = np.concatenate([losses, points[:, 1]])
-    if drawn.size and np.all(drawn > 0):
+    drawn = drawn[np.isfinite(drawn)]
+    # Beyond this range the margins of a logarithmic axis overflow.
+    if drawn.size and 1e-100 < drawn.min() and drawn.max() < 1e100:
         ax.set_yscale("log")
+    ax.xaxis.set_major_locator(pictures.whole_numbers())
     ax.set_xlabel("step")
     ax.set_ylabel("loss")
-    ax.legend()
+    ax.legend(loc="upper right")  # looking for the best place takes long, and losses fall
     if title is not None:
-        ax.set_title(title, parse_math=False)
+        write = pictures.Writer([title])
+        ax.set_title(write.lines(title), **write.font)
     return ax
 
 
-def _import_pyplot(function):
+def _import_pictures(function):
     try:
-        from matplotlib import pyplot
+        import matplotlib  # noqa: F401, so that no other import error is taken for this one
     except ImportError as error:
         raise ImportError(f"{function}: needs matplotlib: pip install attnc[plot]") from error
-    return pyplot
+    from attnc import _pictures
+
+    return _pictures
 
 
-def _fonts(text):
-    """Find fonts for a text.
+# ---- Running means -------------------------------------------------------------------------------
 
-    Returns the families to draw it with (matplotlib takes each character from the first that has
-    it) and the set of its characters that one of them has.
+
+def _running_mean(values, window):
+    """The mean of each value and the window - 1 before it, of fewer at the start.
+
+    No sum is carried on past its window, so that a NaN or a huge value spoils no other: the
+    window is the end of one block of `window` values and the start of the next, and the sums from
+    each place to either end of its block are made once.
     """
-    from matplotlib import font_manager, rcParams
-
-    families = list(rcParams["font.family"])
-    drawable = set(text) & _characters(font_manager.findfont(font_manager.FontProperties()))
-    missing = set(text) - drawable
-    # The usual fonts first: among hundreds of installed ones an ornamental one may come earlier.
-    usual = (
-        "Noto Sans CJK",
-        "Noto Sans",
-        "Source Han Sans",
-        "WenQuanYi",
-        "Droid Sans",
-        "PingFang",
-        "Hiragino Sans",
-        "Microsoft YaHei",
-        "SimHei",
-        "Arial Unicode",
-    )
-    fonts = sorted(
-        (
-            font
-            for font in font_manager.fontManager.ttflist
-            if missing and font.style == "normal" and "Last Resort" not in font.name
-        ),
-        key=lambda font: (not font.name.startswith(usual), font.name, font.fname),
-    )
-    for font in fonts:
-        found = missing & _characters(font.fname)
-        if found:
-            families.append(font.name)
-            drawable |= found
-            missing -= found
-        if not missing:
-            break
-    return families, drawable
+    count = len(values)
+    # A sum of finite values may overflow where their mean does not.
+    power = math.ceil(math.log2(window))
+    blocks = np.zeros((-(-count // window), window))
+    blocks.ravel()[:count] = np.ldexp(values, -power)
+    to_here = np.cumsum(blocks, axis=1).ravel()[:count]
+    from_here = np.cumsum(blocks[:, ::-1], axis=1)[:, ::-1].ravel()
+    last = np.arange(count)
+    first = last - window + 1
+    both = (first > 0) & (first % window != 0)  # the others lie in one block
+    sums = to_here.copy()
+    sums[both] += from_here[first[both]]
+    return np.ldexp(sums / np.minimum(last + 1, window), power)
 
 
-@functools.lru_cache(maxsize=256)
-def _characters(path):
-    """Return the set of characters that a font file has."""
-    from matplotlib import font_manager
+# ---- Arguments -----------------------------------------------------------------------------------
 
+
+def _matrix(where, name, value):
+    """The weights of one map as floats of the machine; bool is a mask, and drawn as 0 and 1."""
+    array = plain_array(where, name, value)
+    if array.dtype != bool:
+        array = real_array(where, name, array)
+    if array.ndim != 2:
+        index = ", ".join("0" * (array.ndim - 2))
+        fix = f" (one sequence and head is {name}[{index}])" if index else ""
+        raise ValueError(f"{where}: {name} must have shape (Tq, Tk), got {array.shape}{fix}")
+    if array.size == 0:
+        raise ValueError(f"{where}: {name} must not be empty, got shape {array.shape}")
+    # float: float16 and bfloat16 are not drawn by every matplotlib
+    return array.astype(float)
+
+
+def _matrices(where, weights):
+    """The weights of several maps, a list."""
+    if hasattr(weights, "ndim") or not hasattr(weights, "__iter__"):
+        weights = plain_array(where, "weights", weights)
+        if weights.ndim != 3:
+            index = ", ".join("0" * (weights.ndim - 3))
+            fix = (
+                f" (the heads of one sequence are weights[{index}])"
+                if index
+                else " (for one map: heat_map)"
+                if weights.ndim == 2
+                else ""
+            )
+            raise ValueError(
+                f"{where}: weights must have shape (N, Tq, Tk) or be a sequence of arrays (Tq, Tk)"
+                f", got {weights.shape}{fix}"
+            )
+    weights = list(weights)
+    if not weights:
+        raise ValueError(f"{where}: weights must have at least one map, got none")
+    return [_matrix(where, f"weights[{n}]", each) for n, each in enumerate(weights)]
+
+
+def _labels(where, name, given, shape, axis):
+    """The labels of one axis of one map as strings, or None."""
+    if given is None:
+        return None
+    if not hasattr(given, "__iter__"):
+        raise TypeError(f"{where}: {name} must be a sequence of labels, got {given!r}")
+    labels = [str(label) for label in given]
+    count = shape[axis]
+    if len(labels) != count:
+        before = ":, " * axis
+        fix = f" (without padding: weights[{before}:{len(labels)}])" if len(labels) < count else ""
+        raise ValueError(
+            f"{where}: {name} must be {count} labels, for weights of shape {shape}, "
+            f"got {len(labels)}{fix}"
+        )
+    return labels
+
+
+def _labels_of_each(name, given, weights, axis):
+    """The labels of one axis of each map: given for all, or for each."""
+    if given is None or isinstance(given, str) or not hasattr(given, "__iter__"):
+        given = [given] * len(weights)
+        return [
+            _labels("heat_maps", name, labels, w.shape, axis)
+            for labels, w in zip(given, weights, strict=True)
+        ]
+    given = list(given)
+    lists = [each is None or isinstance(each, (list, tuple, np.ndarray)) for each in given]
+    if not (all(lists) and any(each is not None for each in given)):
+        return [_labels("heat_maps", name, given, w.shape, axis) for w in weights]
+    if len(given) != len(weights):
+        raise ValueError(
+            f"heat_maps: {name} must be one list of labels, or one for each of {len(weights)} "
+            f"maps, got {len(given)} lists"
+        )
+    return [
+        _labels("heat_maps", f"{name}[{n}]", labels, w.shape, axis)
+        for n, (labels, w) in enumerate(zip(given, weights, strict=True))
+    ]
+
+
+def _titles(titles, count):
+    if titles is None:
+        return [f"head {n}" for n in range(count)]
+    if isinstance(titles, str) or not hasattr(titles, "__iter__"):
+        raise TypeError(
+            f"heat_maps: titles must be a sequence of str, got {titles!r} (above all maps: title=)"
+        )
+    titles = ["" if each is None else str(each) for each in titles]
+    if len(titles) != count:
+        raise ValueError(f"heat_maps: titles must be {count}, one a map, got {len(titles)}")
+    return titles
+
+
+def _template(where, annotate):
+    """The format of numbers in cells for str.format, or None."""
+    if not isinstance(annotate, str):
+        return "{:.2f}" if flag(where, "annotate", annotate) else None
+    template = annotate if "{" in annotate else f"{{:{annotate}}}"
     try:
-        return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
-    except (OSError, RuntimeError):  # a file that is listed but broken or gone
-        return frozenset()
+        template.format(0.5)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{where}: annotate must be True, False or a format of numbers such as '.2f', "
+            f"got {annotate!r}"
+        ) from error
+    return template
