@@ -156,8 +156,8 @@ typedef struct {
 
 /* Cosine: out = x / |x| row by row (0 where |x| = 0), norm its lengths; and back. */
 typedef struct {
-    void *out;  /* (rows, D) */
-    void *norm; /* (rows) */
+    void *out;       /* (rows, D) */
+    void *norm;      /* (rows) */
     attnc_view x;    /* backward: or none; read where the norm is no normal number */
     attnc_lead lead; /* of x itself */
     ptrdiff_t T, D;
@@ -319,6 +319,9 @@ typedef struct {
     void (*map_expm1)(const void *x, void *y, ptrdiff_t n);
     void (*map_tanh)(const void *x, void *y, ptrdiff_t n);
 } attnc_kernels;
+
+/* a / b rounded up: how many pieces of size b hold a elements. */
+static inline ptrdiff_t attnc_divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 
 /* The element of a leading-axes operand that belongs to n, the C-order index into lead. */
 static inline ptrdiff_t attnc_lead_offset(const attnc_lead *lead, const ptrdiff_t *stride,
