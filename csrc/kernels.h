@@ -320,6 +320,9 @@ typedef struct {
     void (*map_tanh)(const void *x, void *y, ptrdiff_t n);
 } attnc_kernels;
 
+/* a / b rounded up: how many pieces of size b hold a elements. */
+static inline ptrdiff_t attnc_divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
 /* The element of a leading-axes operand that belongs to n, the C-order index into lead. */
 static inline ptrdiff_t attnc_lead_offset(const attnc_lead *lead, const ptrdiff_t *stride,
                                           ptrdiff_t n)
