@@ -85,7 +85,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
             raise ValueError(f"names of arrays must have no null character, got {name!r}")
     own = {name: arrays[name] for name in ("file", "allow_pickle") if name in arrays}
     with replacing(path) as file:
-        np.savez(file, **{name: arrays[name] for name in arrays if name not in own})  # type: ignore[arg-type]
+        others = {name: array for name, array in arrays.items() if name not in own}
+        np.savez(file, **others)  # type: ignore[arg-type]
         if own:  # names that np.savez takes for its own arguments
             with zipfile.ZipFile(file, "a") as archive:
                 for name, array in own.items():

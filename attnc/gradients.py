@@ -175,14 +175,15 @@ class _Signature:
         if pullback is None:
             return None
         kinds, record = inspect.Parameter, pullback._record
-        return inspect.Signature(
+        parameters = [
             kinds(
                 name,
                 kinds.POSITIONAL_OR_KEYWORD if k < record.positional else kinds.KEYWORD_ONLY,
                 default=None,
             )
             for k, name in enumerate(record.incoming)
-        )
+        ]
+        return inspect.Signature(parameters)
 
 
 class Pullback:
@@ -269,7 +270,7 @@ class Pullback:
 
 def _pullback_of(function, *kept):
     """A pullback that was pickled."""
-    return Pullback(record_of(function), *kept)
+    return Pullback(record_of(function), *kept)  # type: ignore[arg-type]
 
 
 def vjp(

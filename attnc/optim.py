@@ -57,13 +57,13 @@ def _entries(layers):
 _BLOCK = 131072
 
 
-def _blocks(*arrays):
+def _blocks(*given):
     """Rows of arrays of one shape, a block at a time, in the order in which the first lies.
 
     What is done to a block again and again finds it in the cache, where whole arrays would come
     from memory each time.
     """
-    first = arrays[0]
+    arrays, first = list(given), given[0]
     if first.size <= _BLOCK:
         if first.size:
             yield arrays
@@ -361,9 +361,10 @@ class Adam(_Optimizer):
         where, rule = type(self).__name__, "be a pair in 0 <= beta < 1"
         if not isinstance(self.betas, (tuple, list, np.ndarray)) or len(self.betas) != 2:
             raise ValueError(f"{where}: betas must {rule}, got {self.betas!r}")
-        self.betas = tuple(
+        beta1, beta2 = (
             number(where, "betas", beta, rule, lambda beta: 0 <= beta < 1) for beta in self.betas
         )
+        self.betas = beta1, beta2
         epsilon = number(where, "epsilon", self.epsilon, "be above 0", lambda e: 0 < e < math.inf)
         for dtype in {dtype for _, dtype in self._made_with.values()}:
             # A square that vanishes in v must be one that epsilon outweighs.

@@ -98,10 +98,10 @@ def _cpu_quota():
         pass
     try:
         with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
-            quota = float(file.read())
+            microseconds = float(file.read())
         with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
-            period = float(file.read())
-        return quota / period if quota > 0 and period > 0 else math.inf
+            of = float(file.read())
+        return microseconds / of if microseconds > 0 and of > 0 else math.inf
     except (OSError, ValueError):
         return math.inf
 

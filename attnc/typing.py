@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ Real: TypeAlias = npt.ArrayLike  # numbers: what numpy.asarray makes an array of
 Integers: TypeAlias = npt.ArrayLike
 Bools: TypeAlias = npt.NDArray[np.bool_] | Sequence[Any]  # refuses arrays of numbers
 State: TypeAlias = npt.ArrayLike | Sequence[npt.ArrayLike | None]  # an LSTM's is a pair (h, c)
-Seed: TypeAlias = None | int | np.integer[Any] | np.random.Generator
+# A string, because NumPy imports its random numbers only where they are used.
+Seed: TypeAlias = Union[None, int, np.integer[Any], "np.random.Generator"]
 DType: TypeAlias = npt.DTypeLike
 Path: TypeAlias = str | bytes | os.PathLike[Any]
 Shape: TypeAlias = tuple[int, ...]

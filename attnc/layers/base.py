@@ -154,7 +154,7 @@ class Layer:
 
     def _owners(self):
         """{dotted name: (layer that has it, name there)} of every parameter."""
-        owners = {}
+        owners: dict[str, tuple[Layer, str]] = {}
         self._add_owners(owners, "", ())
         return owners
 

@@ -97,9 +97,9 @@ class Sequential(Layer):
         rng = _one_generator(where, train, rng)
         y, back = x, []
         for layer in self.layers:
-            y, pullback = vjp(layer, y, **call_options(layer, train, rng))
+            y, one = vjp(layer, y, **call_options(layer, train, rng))
             y = _array_of(where, layer, y)
-            back.append(pullback)
+            back.append(one)
         if not self.layers:
             y = self._real("x", x, ...).copy()
 

@@ -202,9 +202,8 @@ def beam_search(
     total = np.tile(np.where(np.arange(K) == 0, 0.0, -np.inf), (B, 1))  # log P
     length = np.zeros((B, K), int)
     running = np.ones((B, K), bool)
-    steps: list[
-        tuple[Array, Array, Array]
-    ] = []  # of each step: tokens, weights, and which hypothesis they went on from
+    # Of each step: tokens, weights, and which hypothesis they went on from.
+    steps: list[tuple[Array, Array, Array]] = []
     while len(steps) < max_length and running.any():
         output, attended, state = decoder.step(beams.embed(token), memory, state)
         scores = beams.scores(output, end)

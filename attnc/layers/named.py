@@ -158,7 +158,7 @@ def fit_state(where, arrays, state):
 
 def write(arrays, values, where):
     """Write `values`, which fit, into `arrays`; names of one array must have one value."""
-    first = {}
+    first: dict[Any, str] = {}
     for name, value in values.items():
         other = first.setdefault(place(arrays[name]), name)
         if other != name and not np.array_equal(
@@ -202,7 +202,7 @@ def distinct(where, entries):
     Raises ValueError where that is not possible: arrays that overlap in part, or parameters that
     are one while their gradients are two.
     """
-    first = {}
+    first: dict[Any, tuple[str, Array, Array]] = {}
     for name, parameter, gradient in entries:
         other, p, g = first.setdefault(place(parameter), (name, parameter, gradient))
         if p is parameter and g is gradient:
@@ -238,7 +238,7 @@ def _refuse_overlaps(where, entries):
                 low += sum(step for step in steps if step < 0)
             if array.size:
                 spans.append((low, high, name, array))
-    reaching = []  # those that begin before, and may reach to here
+    reaching: list[Any] = []  # those that begin before, and may reach to here
     for span in sorted(spans, key=lambda span: span[0]):
         reaching = [other for other in reaching if other[1] > span[0]]
         for _, _, name, array in reaching:

@@ -14,7 +14,8 @@ from ..functional.recurrent import CELLS as SORTS
 from ..functional.recurrent import PARAMETERS, Recurrence, RecurrentOutput, dropout_rate
 from ..gradients import Gradients
 from ..typing import DType, Integers, Real, Seed, State
-from .base import Layer, copy_arrays, glorot, orthogonal, positive
+from .base import Layer, glorot, orthogonal, positive
+from .named import copy_arrays
 
 
 class Cell(Layer):

@@ -287,10 +287,10 @@ class Seq2Seq(Layer):
             if fixed:
                 dtops[0] = dtops[0] + dmemory[:, 0]
                 dmemory = None
-            dfinal = [np.zeros_like(array) for array in arrays]
-            for array, dtop in zip(dfinal, dtops, strict=True):
+            darrays = [np.zeros_like(array) for array in arrays]
+            for array, dtop in zip(darrays, dtops, strict=True):
                 array[-directions:] = np.split(dtop, directions, axis=-1)
-            dfinal = tuple(dfinal) if isinstance(final, tuple) else dfinal[0]
+            dfinal = tuple(darrays) if isinstance(final, tuple) else darrays[0]
             back_to_tokens(back_to_embedded(dmemory, dfinal).x)
 
         return (memory, tuple(first) if len(first) > 1 else first[0], masks), back
@@ -455,7 +455,7 @@ class Seq2Seq(Layer):
 
         logits, back_to_outputs = vjp(self.output, decoded.outputs)
 
-        @quiet
+        @quiet  # type: ignore[no-redef]
         def pullback(dlogits=None, dweights=None):
             require_incoming(where, dlogits=dlogits, dweights=dweights)
             dlogits = self._incoming("dlogits", dlogits, logits.shape)
