@@ -14,6 +14,7 @@ ARGS =
 EXTRA =
 RUFF = ruff==0.17.5
 CLANG_FORMAT = clang-format==23.1.5
+MYPY = mypy==2.4.1
 
 comma = ,
 run = $(VENV)/bin/python
@@ -31,7 +32,7 @@ help:
 	@echo 'make tsan    run kernels and thread pool, without Python, with ThreadSanitizer'
 	@echo 'make emulate run the kernels for another machine (CC, RUN), without Python'
 	@echo 'make coverage  count the lines of C that the tests reach'
-	@echo 'make lint    check the style of the Python and the C files'
+	@echo 'make lint    check the style of the Python and the C files, and the types'
 	@echo 'make clean   remove everything that these made'
 
 demo: $(VENV)/examples
@@ -64,7 +65,7 @@ library = $$($${CC:-gcc} -print-file-name=$(1).so)
 unsuited = --ignore=tests/test_translate.py --ignore=tests/test_why_attention.py \
     --ignore=tests/test_notebooks.py \
     --ignore=tests/test_benchmarks.py --ignore=tests/test_packaging.py \
-    --ignore=tests/test_torch.py --ignore=tests/test_source.py
+    --ignore=tests/test_torch.py --ignore=tests/test_source.py --ignore=tests/test_typing.py
 
 asan: $(VENV)/test
 	$(call copy,asan,-O1 -g -fno-omit-frame-pointer -fsanitize=address$(comma)undefined \
@@ -108,6 +109,8 @@ lint: $(VENV)/lint
 	$(run) -m ruff check .
 	$(run) -m ruff format --check .
 	$(VENV)/bin/clang-format --dry-run -Werror $(formatted)
+	$(run) -m mypy
+	$(run) -m mypy.stubtest --mypy-config-file pyproject.toml attnc._core
 
 clean:
 	rm -rf $(VENV) build dist demo-output *.egg-info attnc/*.so
@@ -128,9 +131,10 @@ $(VENV)/examples $(VENV)/notebooks $(VENV)/test $(VENV)/bench: $(VENV)/%: $(VENV
 	$(pip) 'attnc[$*]'
 	@touch $@
 
-$(VENV)/lint: Makefile | $(VENV)/made
-	@echo 'installing $(RUFF), $(CLANG_FORMAT) ...'
-	$(pip) '$(RUFF)' '$(CLANG_FORMAT)'
+# The stub is held against the module as it is built.
+$(VENV)/lint: Makefile $(VENV)/build
+	@echo 'installing $(RUFF), $(CLANG_FORMAT), $(MYPY) ...'
+	$(pip) '$(RUFF)' '$(CLANG_FORMAT)' '$(MYPY)'
 	@touch $@
 
 $(VENV)/made:

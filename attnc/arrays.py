@@ -4,12 +4,18 @@ lose something in silence.
 The functions in C have the same checks in csrc/python/args.c.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 import numbers
 import operator
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+
+from attnc.typing import Array, DType, Function, Real, Shape
 
 __all__ = [
     "boolean_mask",
@@ -40,7 +46,7 @@ FOREIGN = {
 # ---- arrays --------------------------------------------------------------------------------------
 
 
-def plain_array(where, name, value):
+def plain_array(where: str, name: str, value: Any) -> Array:
     """`value` as an array of whatever dtype.
 
     Parameters
@@ -73,7 +79,7 @@ def plain_array(where, name, value):
         ) from error
 
 
-def _refuse(where, name, value):
+def _refuse(where: str, name: str, value: Any) -> None:
     """Raise for what np.asarray would convert with a loss."""
     if isinstance(value, (list, tuple)):
         if set(map(type, value)) <= {int, float, bool}:  # as most are: seen at once
@@ -94,7 +100,7 @@ def _refuse(where, name, value):
         )
 
 
-def _refuse_bools(where, name, value):
+def _refuse_bools(where: str, name: str, value: Any) -> None:
     """Raise for bools among the numbers of a list, which np.asarray makes 0 and 1."""
     if isinstance(value, (list, tuple)):
         if set(map(type, value)) <= {int, float}:
@@ -105,7 +111,7 @@ def _refuse_bools(where, name, value):
         raise TypeError(f"{where}: {name} must be numbers, got bools among them")
 
 
-def real_array(where, name, value):
+def real_array(where: str, name: str, value: Any) -> Array:
     """`value` as an array of real numbers.
 
     Parameters
@@ -133,7 +139,7 @@ def real_array(where, name, value):
     return array
 
 
-def integer_array(where, name, value):
+def integer_array(where: str, name: str, value: Any) -> Array:
     """`value` as an array of integers, of whatever integer dtype; an empty list will do.
 
     Parameters
@@ -161,7 +167,7 @@ def integer_array(where, name, value):
     raise TypeError(f"{where}: {name} must be integers, got {array.dtype} (use .astype(int))")
 
 
-def boolean_mask(where, name, value, shape, owner):
+def boolean_mask(where: str, name: str, value: Any, shape: Shape, owner: str) -> Array:
     """`value` as a boolean array of this shape, in which axes of size 1 broadcast.
 
     Parameters
@@ -196,7 +202,7 @@ def boolean_mask(where, name, value, shape, owner):
     return mask.astype(bool, copy=False)
 
 
-def computing_dtype(arrays):
+def computing_dtype(arrays: Iterable[Array]) -> np.dtype[Any]:
     """The type in which arrays are computed together.
 
     float64 where any array is of it, or of integers; float32 for all narrower floats.
@@ -213,7 +219,7 @@ def computing_dtype(arrays):
     return np.dtype(np.float64 if wide else np.float32)
 
 
-def contiguous(array, dtype):
+def contiguous(array: Real, dtype: DType) -> Array:
     """The array as C takes it: of this type, in C order, aligned; a copy only where it is not.
 
     Parameters
@@ -235,7 +241,7 @@ def contiguous(array, dtype):
     return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED", "ENSUREARRAY"))
 
 
-def like(gradient, argument):
+def like(gradient: Array, argument: Any) -> Array:
     """The gradient in the dtype of its argument, where that is a float (else as computed).
 
     Parameters
@@ -259,7 +265,7 @@ SUM_BLOCK = 64  # rows added one by one: of 16, 32, 64 the fastest, and exact to
 WIDE = 1024  # numbers in a row that NumPy adds at full speed
 
 
-def sum_rows(x):
+def sum_rows(x: Array) -> Array:
     """The sum over the first axis, in the dtype of the array.
 
     Rows are added in blocks, then the sums of blocks likewise. One by one, as ``x.sum(axis=0)``
@@ -290,7 +296,7 @@ def sum_rows(x):
         return x.sum(axis=0)
 
 
-def integer_lengths(where, name, lengths, batch, time):
+def integer_lengths(where: str, name: str, lengths: Any, batch: int, time: int) -> Array:
     """`lengths` as integers of shape (batch,), each in 0..time.
 
     Parameters
@@ -326,7 +332,7 @@ def integer_lengths(where, name, lengths, batch, time):
 # ---- floating-point errors -----------------------------------------------------------------------
 
 
-def quiet(function):
+def quiet(function: Function) -> Function:
     """Let `function` compute with infinities, NaN and underflow whatever `numpy.errstate` says.
 
     They are results here, never errors: the functions in C report none either.
@@ -341,17 +347,19 @@ def quiet(function):
     """
 
     @functools.wraps(function)
-    def run(*args, **kwargs):
+    def run(*args: Any, **kwargs: Any) -> Any:
         with np.errstate(all="ignore"):
             return function(*args, **kwargs)
 
-    return run
+    return run  # type: ignore[return-value]
 
 
 # ---- single numbers ------------------------------------------------------------------------------
 
 
-def integer(where, name, value, least=None, most=None):
+def integer(
+    where: str, name: str, value: Any, least: int | None = None, most: int | None = None
+) -> int:
     """`value` as an int.
 
     Parameters
@@ -389,7 +397,7 @@ def integer(where, name, value, least=None, most=None):
     return result
 
 
-def number(where, name, value, rule, fits):
+def number(where: str, name: str, value: Any, rule: str, fits: Callable[[float], bool]) -> float:
     """`value` as a float.
 
     Parameters
@@ -430,7 +438,7 @@ def number(where, name, value, rule, fits):
     return result
 
 
-def flag(where, name, value):
+def flag(where: str, name: str, value: Any) -> bool:
     """`value` as a bool.
 
     Parameters
@@ -453,7 +461,7 @@ def flag(where, name, value):
     return bool(value)
 
 
-def generator(where, rng):
+def generator(where: str, rng: Any) -> np.random.Generator:
     """The random generator that an argument ``rng=`` stands for.
 
     Parameters

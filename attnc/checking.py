@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,13 @@ __all__ = ["check_gradients"]
 
 
 @quiet
-def check_gradients(f, pullback, *arrays, entries=200, **options):
+def check_gradients(
+    f: Callable[..., Any],
+    pullback: Callable[..., Any] | None,
+    *arrays: Any,
+    entries: int = 200,
+    **options: Any,
+) -> float:
     """Hold the gradients of a function or layer against central differences, in float64.
 
     First one random direction through all entries of each array, ``(L(x + h t) - L(x - h t)) / 2h =
@@ -74,7 +82,7 @@ def check_gradients(f, pullback, *arrays, entries=200, **options):
             f"check_gradients: f must be of dtype float64, got a layer of {f.dtype} "
             "(differences of float32 show little)"
         )
-    arrays = [_in_float64(f"arrays[{k}]", array) for k, array in enumerate(arrays)]
+    arrays = tuple([_in_float64(f"arrays[{k}]", array) for k, array in enumerate(arrays)])
     output = f(*arrays, **options)
     if pullback is None:
         output, pullback = vjp(f, *arrays, **options)

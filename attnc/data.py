@@ -13,19 +13,22 @@ A file of tab-separated sentence pairs becomes arrays in four steps::
 into words is left to the caller. NumPy only.
 """
 
+from __future__ import annotations
+
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 import numpy as np
 
 from attnc.arrays import flag, generator, integer, integer_array, number, plain_array, real_array
+from attnc.typing import Array, DType, Integers, Path, Real, Seed
 
 __all__ = ["Vocabulary", "batches", "pad", "read_pairs"]
 
 
-def read_pairs(path):
+def read_pairs(path: Path) -> list[tuple[str, str]]:
     """Read sentence pairs from a tab-separated text file.
 
     One pair a line, ``source TAB target``; further columns are ignored. This is the layout of the
@@ -141,9 +144,9 @@ class Vocabulary:
     padding, start, end, unknown = range(4)
     _first = 4
 
-    def __init__(self, words):
+    def __init__(self, words: Iterable[str]) -> None:
         self._words = []
-        self._numbers = {}
+        self._numbers: dict[str, int] = {}
         for word in _strings("Vocabulary", "words", _ordered("Vocabulary", "words", words)):
             word = str(word)  # a plain str, also from an array's np.str_
             if word in self._numbers:
@@ -152,11 +155,13 @@ class Vocabulary:
             self._words.append(word)
 
     @property
-    def words(self):
+    def words(self) -> list[str]:
         return list(self._words)
 
     @classmethod
-    def build(cls, sequences, *, min_count=1, max_words=None):
+    def build(
+        cls, sequences: Iterable[Iterable[str]], *, min_count: int = 1, max_words: int | None = None
+    ) -> Vocabulary:
         """Make the vocabulary of some text, the most frequent words first.
 
         Parameters
@@ -185,7 +190,7 @@ class Vocabulary:
         min_count = integer(where, "min_count", min_count, least=0)
         if max_words is not None:
             max_words = integer(where, "max_words", max_words, least=0)
-        counts = Counter()
+        counts: Counter[str] = Counter()
         for sequence in _iterable(where, "sequences", sequences, "sequences of words"):
             sequence = _iterable(where, "a sequence", sequence, "a list of strings")
             counts.update(_strings(where, "words", sequence))
@@ -195,7 +200,7 @@ class Vocabulary:
         )
         return cls(words[:max_words])
 
-    def encode(self, words, *, start=False, end=False):
+    def encode(self, words: Iterable[str], *, start: bool = False, end: bool = False) -> Array:
         """Turn words into numbers.
 
         Parameters
@@ -221,7 +226,7 @@ class Vocabulary:
         numbers = [self.start] * start + numbers + [self.end] * end
         return np.array(numbers, dtype=np.intp)
 
-    def decode(self, numbers):
+    def decode(self, numbers: Integers | Iterable[int]) -> list[str]:
         """Turn numbers into words, up to the first ``end``.
 
         Parameters
@@ -261,19 +266,19 @@ class Vocabulary:
                 words.append(self._words[i - self._first])
         return words
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Count the numbers, the four fixed ones included: the size of an embedding."""
         return self._first + len(self._words)
 
-    def __contains__(self, word):
+    def __contains__(self, word: object) -> bool:
         return word in self._numbers
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return self._words == other._words if isinstance(other, Vocabulary) else NotImplemented
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shown = ", ".join(map(repr, self._words[:3])) + ", ..." * (len(self._words) > 3)
         return f"Vocabulary([{shown}])"
 
@@ -323,7 +328,9 @@ def _short(value):
     return reprlib.repr(value)
 
 
-def pad(sequences, *, padding=0, dtype=None):
+def pad(
+    sequences: Iterable[Real], *, padding: float = 0, dtype: DType | None = None
+) -> tuple[Array, Array]:
     """Put sequences of different lengths into one array.
 
     Parameters
@@ -477,7 +484,9 @@ def _converted(name, array, dtype):
     return converted
 
 
-def batches(lengths, size, *, shuffle=True, rng=None):
+def batches(
+    lengths: Integers | Iterable[int], size: int, *, shuffle: bool = True, rng: Seed = None
+) -> Iterator[Array]:
     """Cut a data set into batches of sequences of like length, so that little is padding.
 
     Parameters

@@ -1,18 +1,24 @@
 """Files of arrays: written whole or not at all, read with errors that name the file."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import secrets
 import stat
 import zipfile
+from collections.abc import Iterator, Mapping
+from typing import IO
 
 import numpy as np
+
+from attnc.typing import Array, Path
 
 __all__ = ["read_arrays", "replacing", "write_arrays"]
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new binary file that takes the place of `path` when the block has ended without an error.
 
     It is written beside it under a name of its own, so that writers at the same time do not mix,
@@ -59,7 +65,7 @@ def replacing(path):
         raise
 
 
-def write_arrays(path, arrays):
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays by name to an ``.npz`` file without pickles.
 
     Parameters
@@ -79,7 +85,8 @@ def write_arrays(path, arrays):
             raise ValueError(f"names of arrays must have no null character, got {name!r}")
     own = {name: arrays[name] for name in ("file", "allow_pickle") if name in arrays}
     with replacing(path) as file:
-        np.savez(file, **{name: array for name, array in arrays.items() if name not in own})
+        others = {name: array for name, array in arrays.items() if name not in own}
+        np.savez(file, **others)  # type: ignore[arg-type]
         if own:  # names that np.savez takes for its own arguments
             with zipfile.ZipFile(file, "a") as archive:
                 for name, array in own.items():
@@ -87,7 +94,7 @@ def write_arrays(path, arrays):
                         np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def read_arrays(where, path):
+def read_arrays(where: str, path: Path) -> dict[str, Array]:
     """Read the arrays of an ``.npz`` file.
 
     Parameters

@@ -11,15 +11,29 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import namedtuple
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
 
-from attnc.registry import record_of, records
+from attnc.registry import Record, record_of, records
 
-__all__ = ["Gradients", "Pullback", "register_vjp", "require_incoming", "result_type", "vjp"]
+__all__ = [
+    "Gradients",
+    "Pullback",
+    "register_vjp",
+    "require_incoming",
+    "result_type",
+    "shows_shapes",
+    "vjp",
+]
 
-_rules = {}  # function -> rule(*arrays, **options) returning (output, pullback): `register_vjp`
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Rule = Callable[..., tuple[Any, Callable[..., Any]]]  # from arguments to output and pullback
+_rules: dict[Callable[..., Any], _Rule] = {}  # by function: `register_vjp`
 
 
-class Gradients(tuple):
+class Gradients(tuple[Any, ...]):
     """The gradients that a pullback returns.
 
     Iterating gives the gradients of the required arrays in the order of the function's signature,
@@ -34,24 +48,24 @@ class Gradients(tuple):
         Gradients of the arrays that were passed by option.
     """
 
-    def __new__(cls, required, optional=None):
+    def __new__(cls, required: dict[str, Any], optional: dict[str, Any] | None = None) -> Gradients:
         return _gradients(required.values(), required | (optional or {}))
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         # Only reached when there is no such gradient.
         raise AttributeError(
             f"no gradient of {name!r}: it was not passed as a real array; "
             f"there are {', '.join(self.__dict__)}"
         )
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         return getattr(self, key) if isinstance(key, str) else super().__getitem__(key)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shown = ", ".join(f"{name}: {_describe(g)}" for name, g in self.__dict__.items())
         return f"Gradients({shown})"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         names = list(self.__dict__)
         split = len(self)
         values = self.__dict__
@@ -61,7 +75,7 @@ class Gradients(tuple):
         )
 
 
-def _gradients(required, by_name):
+def _gradients(required: Iterable[Any], by_name: dict[str, Any]) -> Gradients:
     """The quick way to a `Gradients`: the required ones, and all by name in a dict to keep."""
     self = tuple.__new__(Gradients, required)
     self.__dict__ = by_name
@@ -76,7 +90,7 @@ def _describe(value):
     return f"{value.dtype} {value.shape}"
 
 
-def result_type(name, fields):
+def result_type(name: str, fields: str) -> Any:
     """A named tuple whose repr shows shapes, not numbers.
 
     Parameters
@@ -89,17 +103,35 @@ def result_type(name, fields):
     -------
     type
     """
-    base = namedtuple(name, fields)
-
-    def __repr__(self):
-        shown = ", ".join(f"{field}={_describe(getattr(self, field))}" for field in self._fields)
-        return f"{name}({shown})"
-
     module = sys._getframe(1).f_globals["__name__"]  # as namedtuple does: for pickle
-    return type(name, (base,), {"__slots__": (), "__repr__": __repr__, "__module__": module})
+    return shows_shapes(namedtuple(name, fields, module=module))
 
 
-def require_incoming(where, **incoming):
+def shows_shapes(kind: type[T]) -> type[T]:
+    """Let the repr of a named tuple show shapes, not numbers.
+
+    A class with its fields' types, of `typing.NamedTuple`, tells checkers what is in it;
+    `result_type` makes one without.
+
+    Parameters
+    ----------
+    kind : type
+        Changed in place.
+
+    Returns
+    -------
+    type
+    """
+
+    def __repr__(self: Any) -> str:
+        shown = ", ".join(f"{field}={_describe(getattr(self, field))}" for field in self._fields)
+        return f"{type(self).__name__}({shown})"
+
+    kind.__repr__ = __repr__  # type: ignore[method-assign]
+    return kind
+
+
+def require_incoming(where: str, **incoming: Any) -> None:
     """Refuse a pullback that is called with nothing: its gradients would be zero in silence.
 
     Parameters
@@ -121,7 +153,7 @@ def require_incoming(where, **incoming):
         )
 
 
-def register_vjp(function, rule):
+def register_vjp(function: Callable[..., Any], rule: _Rule) -> None:
     """Teach `vjp` a function by one rule.
 
     `attnc.registry.register` does more: what a record says reaches the bridges too.
@@ -143,14 +175,15 @@ class _Signature:
         if pullback is None:
             return None
         kinds, record = inspect.Parameter, pullback._record
-        return inspect.Signature(
+        parameters = [
             kinds(
                 name,
                 kinds.POSITIONAL_OR_KEYWORD if k < record.positional else kinds.KEYWORD_ONLY,
                 default=None,
             )
             for k, name in enumerate(record.incoming)
-        )
+        ]
+        return inspect.Signature(parameters)
 
 
 class Pullback:
@@ -171,10 +204,10 @@ class Pullback:
 
     __slots__ = ("_record", "_saved", "_static", "_scalar")
 
-    def __init__(self, record, saved, static, scalar):
+    def __init__(self, record: Record, saved: tuple[Any, ...], static: Any, scalar: bool) -> None:
         self._record, self._saved, self._static, self._scalar = record, saved, static, scalar
 
-    def __call__(self, *given, **named):
+    def __call__(self, *given: Any, **named: Any) -> Gradients:
         """The gradients of the inputs.
 
         Parameters
@@ -228,19 +261,21 @@ class Pullback:
 
     __signature__ = _Signature()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _pullback_of, (self._record.function, self._saved, self._static, self._scalar)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<pullback of {self._record.name}{self.__signature__}>"
 
 
 def _pullback_of(function, *kept):
     """A pullback that was pickled."""
-    return Pullback(record_of(function), *kept)
+    return Pullback(record_of(function), *kept)  # type: ignore[arg-type]
 
 
-def vjp(f, /, *arrays, **options):
+def vjp(
+    f: Callable[P, T], /, *arrays: P.args, **options: P.kwargs
+) -> tuple[T, Callable[..., Gradients]]:
     """Run ``f`` and return its output with the pullback of gradients.
 
     Parameters
@@ -281,6 +316,7 @@ def vjp(f, /, *arrays, **options):
         output, saved, static = record.forward(*arrays, **options)
         first = output[0] if type(output) is tuple or hasattr(output, "_fields") else output
         return output, Pullback(record, saved, static, getattr(first, "ndim", 1) == 0)
+    rule: _Rule | None
     try:
         rule = _rules[f]
     except (KeyError, TypeError):  # TypeError: not hashable

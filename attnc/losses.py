@@ -3,6 +3,8 @@
 A loss is one number, so its pullback needs no argument: ``pullback()`` is ``pullback(1.0)``.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 
@@ -20,11 +22,18 @@ from .arrays import (
     sum_rows,
 )
 from .registry import parted, register, together
+from .typing import Integers, Real
 
 __all__ = ["linear_cross_entropy", "softmax_cross_entropy"]
 
 
-def softmax_cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
+def softmax_cross_entropy(
+    logits: Real,
+    targets: Integers,
+    *,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> float:
     """Mean over the targets of ``-log softmax(logits)[target]``, in nats.
 
     Computed without an array of probabilities: what is kept for the gradient are two numbers a
@@ -122,7 +131,15 @@ def _count(counted):
     return max(np.count_nonzero(counted), 1)
 
 
-def linear_cross_entropy(x, weight, targets, *, bias=None, ignore_index=None, label_smoothing=0.0):
+def linear_cross_entropy(
+    x: Real,
+    weight: Real,
+    targets: Integers,
+    *,
+    bias: Real | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> float:
     """The `softmax_cross_entropy` of logits ``x @ weight + bias``: output layer and loss in one.
 
     There are logits only of the targets that count, and their gradient takes their place: with

@@ -4,14 +4,19 @@ A parameter that is there twice, under two names or in two layers, is changed on
 gradient. Pullbacks of other threads should have ended before a step or `clip_gradients`.
 """
 
+from __future__ import annotations
+
 import math
 import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from .arrays import integer, number, quiet
 from .layers.base import ADDING, Layer
 from .layers.named import WrongKind, distinct, fit_state, in_memory_order, write
+from .typing import Array, Real
 
 __all__ = ["Adam", "SGD", "clip_gradients"]
 
@@ -52,13 +57,13 @@ def _entries(layers):
 _BLOCK = 131072
 
 
-def _blocks(*arrays):
+def _blocks(*given):
     """Rows of arrays of one shape, a block at a time, in the order in which the first lies.
 
     What is done to a block again and again finds it in the cache, where whole arrays would come
     from memory each time.
     """
-    first = arrays[0]
+    arrays, first = list(given), given[0]
     if first.size <= _BLOCK:
         if first.size:
             yield arrays
@@ -111,9 +116,12 @@ class _Optimizer:
     the copies of its layers.
     """
 
-    _kept = ()
+    _kept: tuple[str, ...] = ()
+    _limit: Callable[[float], float]
+    _factors: Callable[[], Any]
+    _update: Callable[..., None]
 
-    def __init__(self, layers, learning_rate):
+    def __init__(self, layers: Layer | Iterable[Layer], learning_rate: float) -> None:
         where = type(self).__name__
         self._layers = _several(where, layers)
         self.learning_rate = learning_rate
@@ -155,7 +163,7 @@ class _Optimizer:
         )
 
     @quiet
-    def step(self):
+    def step(self) -> None:
         """Change every parameter by its gradient.
 
         Raises
@@ -190,14 +198,14 @@ class _Optimizer:
                     scratch = np.empty_like(block[0])
                 self._update(factors, scratch, *block)
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         """Set every gradient to zero."""
         pairs = self._pairs().values()
         with ADDING:
             for _, gradient in pairs:
                 gradient.fill(0)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Array]:
         """Copies of all that the optimiser remembers, as arrays by name.
 
         A parameter with several names is there under the first.
@@ -211,7 +219,7 @@ class _Optimizer:
             **{name: array.copy() for name, array in self._state.items()},
         }
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Real]) -> None:
         """Continue from `state`, what `state_dict` returned.
 
         Raises
@@ -225,9 +233,8 @@ class _Optimizer:
         where = f"{type(self).__name__}.load_state_dict"
         values = fit_state(where, {"steps": np.array(self.steps), **self._state}, state)
         del values["steps"]  # cut to an integer
-        steps = np.asarray(state["steps"])
         try:
-            steps = integer(where, "steps", steps[()], 0)
+            steps = integer(where, "steps", np.asarray(state["steps"])[()], 0)
         except (TypeError, ValueError) as error:
             raise WrongKind(str(error)) from None
         self._check_state(where, values)
@@ -273,7 +280,9 @@ class SGD(_Optimizer):
     array([[3.]], dtype=float32)
     """
 
-    def __init__(self, layers, learning_rate, momentum=0.0):
+    def __init__(
+        self, layers: Layer | Iterable[Layer], learning_rate: float, momentum: float = 0.0
+    ) -> None:
         self.momentum = momentum
         self._check_momentum()
         self._kept = ("velocity",) if self.momentum else ()
@@ -336,7 +345,13 @@ class Adam(_Optimizer):
 
     _kept = ("m", "v")
 
-    def __init__(self, layers, learning_rate=0.001, betas=(0.9, 0.999), epsilon=1e-8):
+    def __init__(
+        self,
+        layers: Layer | Iterable[Layer],
+        learning_rate: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+    ) -> None:
         self.betas = betas
         self.epsilon = epsilon
         super().__init__(layers, learning_rate)
@@ -346,9 +361,10 @@ class Adam(_Optimizer):
         where, rule = type(self).__name__, "be a pair in 0 <= beta < 1"
         if not isinstance(self.betas, (tuple, list, np.ndarray)) or len(self.betas) != 2:
             raise ValueError(f"{where}: betas must {rule}, got {self.betas!r}")
-        self.betas = tuple(
+        beta1, beta2 = (
             number(where, "betas", beta, rule, lambda beta: 0 <= beta < 1) for beta in self.betas
         )
+        self.betas = beta1, beta2
         epsilon = number(where, "epsilon", self.epsilon, "be above 0", lambda e: 0 < e < math.inf)
         for dtype in {dtype for _, dtype in self._made_with.values()}:
             # A square that vanishes in v must be one that epsilon outweighs.
@@ -400,7 +416,7 @@ def _one_minus_power(beta, steps):
 
 
 @quiet
-def clip_gradients(layers, max_norm):
+def clip_gradients(layers: Layer | Iterable[Layer], max_norm: float) -> float:
     """Scale all gradients so that their common norm is at most `max_norm`.
 
     Pascanu, Mikolov and Bengio (2013), "On the difficulty of training recurrent neural networks",

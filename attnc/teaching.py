@@ -4,14 +4,19 @@ The functions of `attnc.functional` are fused: scores and weights never exist as
 do, computed by the formulas of `attnc.reference`, to be looked at.
 """
 
+from __future__ import annotations
+
 import copy
 import html
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from attnc import functional, reference
 from attnc.arrays import real_array
 from attnc.gradients import require_incoming
+from attnc.typing import Array, DType, Real
 
 __all__ = ["stages"]
 
@@ -24,7 +29,7 @@ _SCORE = {
 }
 
 
-def stages(function, *arrays, **options):
+def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Stages:
     """Run an attention function unfused and keep every stage of it.
 
     Parameters
@@ -110,6 +115,9 @@ def _unknown(function):
 class _Table:
     """Arrays by name, each with a formula, that print as a table."""
 
+    _title: str
+    _formulas: dict[str, str]
+
     def __init__(self, title, entries):
         set_attribute = super().__setattr__
         set_attribute("_title", title)
@@ -125,7 +133,7 @@ class _Table:
             yield name, formula, getattr(self, name)
 
     @np.errstate(all="ignore")
-    def __repr__(self):
+    def __repr__(self) -> str:
         rows = list(self._rows())
         name_width = max(len(name) for name, _, _ in rows)
         shape_width = max(len(str(array.shape)) for _, _, array in rows)
@@ -140,7 +148,7 @@ class _Table:
         return "\n".join(lines)
 
     @np.errstate(all="ignore")
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th style='text-align:left;vertical-align:top'>{name}</th>"
             f"<td style='text-align:left;vertical-align:top'><code>{html.escape(formula)}</code>"
@@ -170,7 +178,19 @@ class Stages(_Table):
         ``(..., Tq, Dv)``.
     """
 
-    def __init__(self, name, arrays, options, dtype):
+    scores: Array
+    capped: Array
+    masked: Array
+    weights: Array
+    context: Array
+    _name: str
+    _pullback: Any
+    _cap: float | None
+    _call: tuple[Any, ...]
+
+    def __init__(
+        self, name: str, arrays: tuple[Any, ...], options: dict[str, Any], dtype: DType
+    ) -> None:
         _, pullback = reference.vjp(getattr(reference, name), *arrays, **options, dtype=dtype)
         cap = options.get("softcap")
         bias = options.get("bias") is not None
@@ -195,7 +215,13 @@ class Stages(_Table):
     def __reduce__(self):
         return Stages, self._call
 
-    def gradients(self, dcontext=None, *, dweights=None, dlse=None):
+    def gradients(
+        self,
+        dcontext: Real | None = None,
+        *,
+        dweights: Real | None = None,
+        dlse: Real | None = None,
+    ) -> Any:
         """The gradient at every stage and of every argument.
 
         Parameters
@@ -227,7 +253,7 @@ class Stages(_Table):
             "dweights": self.weights.shape,
             "dlse": self.weights.shape[:-1],
         }
-        given = {"dcontext": dcontext, "dweights": dweights, "dlse": dlse}
+        given: dict[str, Any] = {"dcontext": dcontext, "dweights": dweights, "dlse": dlse}
         for name, gradient in given.items():
             if gradient is None:
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from typing import Self
 
 from attnc import _core
 from attnc.arrays import integer
@@ -12,7 +13,7 @@ from attnc.arrays import integer
 __all__ = ["get_num_threads", "set_num_threads"]
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """The number of threads that a call of this thread may use.
 
     Returns
@@ -27,7 +28,7 @@ def get_num_threads():
 
 # The numbers that calls have set, the default of the process last. A call stays in the list for as
 # long as it, or an earlier one, may still turn out to open a block.
-_calls = []
+_calls: list[list[int]] = []
 _lock = threading.RLock()  # a collection of garbage may come in between and call __del__
 _inside = threading.local()  # limits: what each block that this thread is in found there
 
@@ -57,14 +58,14 @@ class set_num_threads:  # a function to its users; the class is what makes `with
     1
     """
 
-    def __init__(self, n):
+    def __init__(self, n: int) -> None:
         n = integer("set_num_threads", "n", n, 1, _core.MAX_THREADS)
         self._call = [n]  # a list, to be told from the same number of another call
         with _lock:
             _calls.append(self._call)
             _core.set_num_threads(n)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         with _lock:  # it was no plain call: the default is what it would be without it
             _calls[:] = [call for call in _calls if call is not self._call]
             _core.set_num_threads(*_calls[-1])
@@ -72,10 +73,10 @@ class set_num_threads:  # a function to its users; the class is what makes `with
         _inside.limits = [*getattr(_inside, "limits", ()), before]
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         _core.set_thread_limit(_inside.limits.pop())
 
-    def __del__(self):
+    def __del__(self) -> None:
         # Nobody can make a block of it any more: what was set before it does not come back.
         with _lock:
             for index, call in enumerate(_calls):
@@ -83,7 +84,7 @@ class set_num_threads:  # a function to its users; the class is what makes `with
                     del _calls[:index]
                     break
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"set_num_threads({self._call[0]})"
 
 
@@ -97,10 +98,10 @@ def _cpu_quota():
         pass
     try:
         with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
-            quota = float(file.read())
+            microseconds = float(file.read())
         with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
-            period = float(file.read())
-        return quota / period if quota > 0 and period > 0 else math.inf
+            of = float(file.read())
+        return microseconds / of if microseconds > 0 and of > 0 else math.inf
     except (OSError, ValueError):
         return math.inf
 

@@ -22,16 +22,24 @@ What follows the score is the same for all::
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from operator import itemgetter
-from typing import Unpack
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 
 from attnc import _core
 from attnc.arrays import like, real_array
-from attnc.functional.options import DEFAULTS, AttentionOptions, complete, takes_options
-from attnc.gradients import result_type
+from attnc.functional.options import (
+    DEFAULTS,
+    AttentionOptions,
+    MasksAndDropout,
+    complete,
+    takes_options,
+)
+from attnc.gradients import shows_shapes
 from attnc.registry import record_of, register
+from attnc.typing import Array, Function, Real
 
 __all__ = [
     "additive_attention",
@@ -45,9 +53,29 @@ __all__ = [
 # ---- results ----
 
 
-WeightsResult = result_type("WeightsResult", "context weights")
-LseResult = result_type("LseResult", "context lse")
-FullResult = result_type("FullResult", "context weights lse")
+@shows_shapes
+class WeightsResult(NamedTuple):
+    """With `return_weights`."""
+
+    context: Array
+    weights: Array
+
+
+@shows_shapes
+class LseResult(NamedTuple):
+    """With `return_lse`."""
+
+    context: Array
+    lse: Array
+
+
+@shows_shapes
+class FullResult(NamedTuple):
+    """With both."""
+
+    context: Array
+    weights: Array
+    lse: Array
 
 
 def _named(outputs, return_weights):
@@ -132,7 +160,7 @@ of threads.
 }
 
 
-def _documented(function):
+def _documented(function: Function) -> Function:
     """The function with the options in its signature, and what is common in its docstring."""
     takes_options(function)
     if function.__doc__:  # there is none under python -OO
@@ -146,15 +174,33 @@ def _documented(function):
 # ---- the functions ----
 
 
+@overload
+def dot_product_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    *,
+    scale: Real | None = ...,
+    **options: Unpack[MasksAndDropout],
+) -> Array: ...
+@overload
+def dot_product_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    *,
+    scale: Real | None = ...,
+    **options: Unpack[AttentionOptions],
+) -> Any: ...
 @_documented
 def dot_product_attention(
-    query,
-    key,
-    value,
+    query: Real,
+    key: Real,
+    value: Real,
     *,
-    scale=None,
+    scale: Real | None = None,
     **options: Unpack[AttentionOptions],
-):
+) -> Any:
     """Attention by the dot product: ``softmax(scale * query @ key.T) @ value``.
 
     Parameters
@@ -187,14 +233,30 @@ def dot_product_attention(
     return _run("dot_product_attention", (query, key, value, scale), options)
 
 
+@overload
+def multiplicative_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    weight: Real,
+    **options: Unpack[MasksAndDropout],
+) -> Array: ...
+@overload
+def multiplicative_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    weight: Real,
+    **options: Unpack[AttentionOptions],
+) -> Any: ...
 @_documented
 def multiplicative_attention(
-    query,
-    key,
-    value,
-    weight,
+    query: Real,
+    key: Real,
+    value: Real,
+    weight: Real,
     **options: Unpack[AttentionOptions],
-):
+) -> Any:
     """Attention with a bilinear score: ``softmax(query @ weight @ key.T) @ value``.
 
     Parameters
@@ -226,18 +288,42 @@ def multiplicative_attention(
     return _run("multiplicative_attention", (query, key, value, weight), options)
 
 
+@overload
+def additive_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    score_vector: Real,
+    *,
+    query_weight: Real | None = ...,
+    key_weight: Real | None = ...,
+    score_bias: Real | None = ...,
+    **options: Unpack[MasksAndDropout],
+) -> Array: ...
+@overload
+def additive_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    score_vector: Real,
+    *,
+    query_weight: Real | None = ...,
+    key_weight: Real | None = ...,
+    score_bias: Real | None = ...,
+    **options: Unpack[AttentionOptions],
+) -> Any: ...
 @_documented
 def additive_attention(
-    query,
-    key,
-    value,
-    score_vector,
+    query: Real,
+    key: Real,
+    value: Real,
+    score_vector: Real,
     *,
-    query_weight=None,
-    key_weight=None,
-    score_bias=None,
+    query_weight: Real | None = None,
+    key_weight: Real | None = None,
+    score_bias: Real | None = None,
     **options: Unpack[AttentionOptions],
-):
+) -> Any:
     """Attention with a score from a small network: ``v . tanh(q Wq + k Wk + b)``.
 
     Parameters
@@ -276,15 +362,33 @@ def additive_attention(
     return _run("additive_attention", arrays, options)
 
 
+@overload
+def cosine_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    *,
+    scale: Real = ...,
+    **options: Unpack[MasksAndDropout],
+) -> Array: ...
+@overload
+def cosine_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    *,
+    scale: Real = ...,
+    **options: Unpack[AttentionOptions],
+) -> Any: ...
 @_documented
 def cosine_attention(
-    query,
-    key,
-    value,
+    query: Real,
+    key: Real,
+    value: Real,
     *,
-    scale=1.0,
+    scale: Real = 1.0,
     **options: Unpack[AttentionOptions],
-):
+) -> Any:
     """Attention by the angle between query and key: ``scale * cos(q, k)``.
 
     Parameters
@@ -315,12 +419,24 @@ def cosine_attention(
     return _run("cosine_attention", (query, key, value, scale), options)
 
 
+@overload
+def attend(
+    scores: Real,
+    value: Real,
+    **options: Unpack[MasksAndDropout],
+) -> Array: ...
+@overload
+def attend(
+    scores: Real,
+    value: Real,
+    **options: Unpack[AttentionOptions],
+) -> Any: ...
 @_documented
 def attend(
-    scores,
-    value,
+    scores: Real,
+    value: Real,
     **options: Unpack[AttentionOptions],
-):
+) -> Any:
     """Attention with scores of your own: ``softmax(scores) @ value``.
 
     Parameters
@@ -458,7 +574,17 @@ MECHANISMS = {
 # ---- attention over keys that are not in one place ----
 
 
-def merge_attention(contexts, lses, *, return_lse=False):
+@overload
+def merge_attention(
+    contexts: Sequence[Real], lses: Sequence[Real], *, return_lse: Literal[False] = ...
+) -> Array: ...
+@overload
+def merge_attention(
+    contexts: Sequence[Real], lses: Sequence[Real], *, return_lse: Literal[True]
+) -> LseResult: ...
+def merge_attention(
+    contexts: Sequence[Real], lses: Sequence[Real], *, return_lse: bool = False
+) -> Array | LseResult:
     """Put attention over disjoint sets of keys together: as over all of them at once.
 
     Parameters

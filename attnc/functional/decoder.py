@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from attnc.arrays import (
@@ -25,30 +27,31 @@ from attnc.functional.decoder_run import (
 from attnc.functional.recurrent import CELLS, PARAMETERS, nothing
 from attnc.gradients import require_incoming
 from attnc.registry import parted, register, together
+from attnc.typing import Bools, Integers, Real, State
 
 __all__ = ["attention_decoder"]
 
 
 def attention_decoder(
-    inputs,
-    memory,
-    cells,
-    state=None,
+    inputs: Real,
+    memory: Real,
+    cells: Sequence[Sequence[Real]],
+    state: State | None = None,
     *,
-    cell="gru",
-    attention="additive",
-    order="bahdanau",
-    input_feeding=False,
-    query_weight=None,
-    key_weight=None,
-    score_vector=None,
-    weight=None,
-    scale=None,
-    coverage_weight=None,
-    readout_weight=None,
-    key_mask=None,
-    key_lengths=None,
-):
+    cell: str = "gru",
+    attention: str = "additive",
+    order: str = "bahdanau",
+    input_feeding: bool = False,
+    query_weight: Real | None = None,
+    key_weight: Real | None = None,
+    score_vector: Real | None = None,
+    weight: Real | None = None,
+    scale: Real | None = None,
+    coverage_weight: Real | None = None,
+    readout_weight: Real | None = None,
+    key_mask: Bools | None = None,
+    key_lengths: Integers | None = None,
+) -> DecoderOutput:
     """Recurrent decoder that attends to a memory at every step, over whole sequences of inputs.
 
     With s_t the state h of the top layer, y_t the input of step t and c_t the context attended from
@@ -344,7 +347,8 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding):
     )
 
 
-_Call.__init__.__wrapped__.__qualname__ = WHERE  # Python's errors name it
+# Python's errors name it.
+_Call.__init__.__wrapped__.__qualname__ = WHERE  # type: ignore[attr-defined]
 
 
 def _forward(*arrays, **options):

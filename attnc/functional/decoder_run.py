@@ -11,6 +11,7 @@ Arrays of the loop are time-major: (T, B, size), or as one matrix (T * B, size).
 from __future__ import annotations
 
 import copy
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,10 +24,18 @@ from attnc.functional.attention import (
     dot_product_attention,
 )
 from attnc.functional.recurrent import CELLS, SUM_STEP, bias_gradient, described, joined
-from attnc.gradients import result_type
+from attnc.gradients import shows_shapes
 from attnc.registry import record_of
+from attnc.typing import Array
 
-DecoderOutput = result_type("DecoderOutput", "outputs weights state")
+
+@shows_shapes
+class DecoderOutput(NamedTuple):
+    """What a decoder returns."""
+
+    outputs: Array
+    weights: Array
+    state: Any  # an array, or a tuple of them
 
 
 class Score:
@@ -231,7 +240,7 @@ class PreparedMemory:
             other.decoder, other.owner = copy.deepcopy(self.decoder, memo), owner
         return other
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"PreparedMemory(value={self.value.dtype} {self.value.shape})"
 
 

@@ -8,28 +8,43 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
-import numpy as np
-import numpy.typing as npt
+from attnc.typing import Bools, Function, Integers, Real, Seed
 
 __all__ = ["complete", "nearest", "takes_options"]
 
 
-class AttentionOptions(TypedDict, total=False):
-    """Options by keyword, of every attention function and layer."""
+class Masks(TypedDict, total=False):
+    """Options by keyword that layers take as functions do. Without more, an array is returned."""
 
-    mask: npt.NDArray[np.bool_] | None
-    key_mask: npt.NDArray[np.bool_] | None
-    key_lengths: npt.ArrayLike | None
-    bias: npt.ArrayLike | None
+    mask: Bools | None
+    key_mask: Bools | None
+    key_lengths: Integers | None
+    bias: Real | None
     causal: bool
-    causal_offset: npt.ArrayLike | None
+    causal_offset: Integers | None
     window: tuple[int | None, int | None] | None
     softcap: float | None
+
+
+class LayerOptions(Masks, total=False):
+    """Options by keyword, of every attention layer."""
+
+    return_weights: bool
+    return_lse: bool
+
+
+class MasksAndDropout(Masks, total=False):
+    """Options by keyword of a function that returns an array alone."""
+
     dropout: float
-    rng: None | int | np.random.Generator
+    rng: Seed
+
+
+class AttentionOptions(MasksAndDropout, total=False):
+    """Options by keyword, of every attention function."""
+
     return_weights: bool
     return_lse: bool
 
@@ -91,10 +106,7 @@ def nearest(name: str, known: Any) -> str:
     return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def takes_options(function: F, *, without: tuple[str, ...] = ()) -> F:
+def takes_options(function: Function, *, without: tuple[str, ...] = ()) -> Function:
     """Write the options into the signature of a function that takes them as ``**options``.
 
     Parameters

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import copy
 from collections import namedtuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,12 +34,20 @@ from attnc.arrays import (
     real_array,
     sum_rows,
 )
-from attnc.gradients import require_incoming, result_type
+from attnc.gradients import require_incoming, shows_shapes
 from attnc.registry import parted, register, together
+from attnc.typing import Array, Integers, Real, Seed, State
 
 __all__ = ["gru", "lstm", "rnn"]
 
-RecurrentOutput = result_type("RecurrentOutput", "outputs state")
+
+@shows_shapes
+class RecurrentOutput(NamedTuple):
+    """What a recurrent network returns."""
+
+    outputs: Array
+    state: Any  # an array; of an LSTM a pair (h, c)
+
 
 # One sort of cell: gates side by side, and the arrays of its state.
 Cell = namedtuple("Cell", "name gates state")
@@ -513,7 +523,16 @@ def _documented(function):
         function.__doc__ = function.__doc__.replace("    {parameters}\n", text)
 
 
-def rnn(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None):
+def rnn(
+    x: Real,
+    parameters: Sequence[Real],
+    state: State | None = None,
+    lengths: Integers | None = None,
+    *,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    rng: Seed = None,
+) -> RecurrentOutput:
     """Simple recurrent network over whole sequences.
 
     ``h_t = tanh(x_t W + b + h_(t-1) U + c)``: Elman 1990, "Finding structure in time"; the same
@@ -534,7 +553,16 @@ def rnn(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout
     ).output
 
 
-def gru(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None):
+def gru(
+    x: Real,
+    parameters: Sequence[Real],
+    state: State | None = None,
+    lengths: Integers | None = None,
+    *,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    rng: Seed = None,
+) -> RecurrentOutput:
     """Gated recurrent units over whole sequences.
 
     ::
@@ -563,7 +591,16 @@ def gru(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout
     ).output
 
 
-def lstm(x, parameters, state=None, lengths=None, *, bidirectional=False, dropout=0.0, rng=None):
+def lstm(
+    x: Real,
+    parameters: Sequence[Real],
+    state: State | None = None,
+    lengths: Integers | None = None,
+    *,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    rng: Seed = None,
+) -> RecurrentOutput:
     """Long short-term memory over whole sequences.
 
     ::

@@ -4,16 +4,20 @@ Each layer scores a query against keys, turns the scores into weights by a softm
 that the masks allow, and returns the weighted sum of the values. They differ in the score alone.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Unpack
+from typing import Any, ClassVar, Unpack, overload
 
 import numpy as np
 
 from .. import functional
 from ..arrays import flag, generator, like, number, quiet
-from ..functional.options import DEFAULTS, AttentionOptions, nearest, takes_options
+from ..functional.options import DEFAULTS, LayerOptions, Masks, nearest, takes_options
 from ..gradients import Gradients, require_incoming, vjp
+from ..typing import Array, DType, Real, Seed
 from .base import Layer, glorot, positive
 
 
@@ -47,25 +51,49 @@ class _Attention(Layer):
     follow the three arrays (`_positional`) and which go by keyword (`_keywords`).
     """
 
-    _positional = ()
-    _keywords = ()
-    query_size = key_size = None  # None: not fixed by the parameters
+    _function: ClassVar[Callable[..., Any]]
+    _positional: ClassVar[tuple[str, ...]] = ()
+    _keywords: ClassVar[tuple[str, ...]] = ()
+    query_size: int | None = None  # None: not fixed by the parameters
+    key_size: int | None = None
 
-    def __init__(self, dropout, dtype):
+    def __init__(self, dropout: float, dtype: DType) -> None:
         super().__init__(dtype)
         self.dropout = _probability(self, "dropout", dropout)
 
+    @overload
+    def __call__(
+        self,
+        query: Real,
+        key: Real,
+        value: Real | None = ...,
+        *,
+        train: bool = ...,
+        rng: Seed = ...,
+        **options: Unpack[Masks],
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self,
+        query: Real,
+        key: Real,
+        value: Real | None = ...,
+        *,
+        train: bool = ...,
+        rng: Seed = ...,
+        **options: Unpack[LayerOptions],
+    ) -> Any: ...
     @partial(takes_options, without=("dropout",))
     def __call__(
         self,
-        query,
-        key,
-        value=None,
+        query: Real,
+        key: Real,
+        value: Real | None = None,
         *,
-        train=False,
-        rng=None,
-        **options: Unpack[AttentionOptions],
-    ):
+        train: bool = False,
+        rng: Seed = None,
+        **options: Unpack[LayerOptions],
+    ) -> Any:
         """Attend: compute, and remember nothing.
 
         Parameters
@@ -163,7 +191,9 @@ class DotProductAttention(_Attention):
 
     _function = staticmethod(functional.dot_product_attention)
 
-    def __init__(self, scale=None, *, dropout=0.0, dtype="float32"):
+    def __init__(
+        self, scale: float | None = None, *, dropout: float = 0.0, dtype: DType = "float32"
+    ) -> None:
         super().__init__(dropout, dtype)
         self.scale = None if scale is None else _finite(self, "scale", scale)
 
@@ -205,7 +235,15 @@ class MultiplicativeAttention(_Attention):
     _function = staticmethod(functional.multiplicative_attention)
     _positional = ("weight",)
 
-    def __init__(self, query_size, key_size, *, dropout=0.0, rng=None, dtype="float32"):
+    def __init__(
+        self,
+        query_size: int,
+        key_size: int,
+        *,
+        dropout: float = 0.0,
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__(dropout, dtype)
         sizes = positive(self, query_size=query_size, key_size=key_size)
         self.query_size, self.key_size = sizes
@@ -264,15 +302,15 @@ class AdditiveAttention(_Attention):
 
     def __init__(
         self,
-        query_size,
-        key_size,
-        hidden_size,
+        query_size: int,
+        key_size: int,
+        hidden_size: int,
         *,
-        score_bias=False,
-        dropout=0.0,
-        rng=None,
-        dtype="float32",
-    ):
+        score_bias: bool = False,
+        dropout: float = 0.0,
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__(dropout, dtype)
         query_size, key_size, hidden_size = positive(
             self, query_size=query_size, key_size=key_size, hidden_size=hidden_size
@@ -319,7 +357,9 @@ class CosineAttention(_Attention):
     _function = staticmethod(functional.cosine_attention)
     _keywords = ("scale",)
 
-    def __init__(self, scale=10.0, *, dropout=0.0, dtype="float32"):
+    def __init__(
+        self, scale: float = 10.0, *, dropout: float = 0.0, dtype: DType = "float32"
+    ) -> None:
         super().__init__(dropout, dtype)
         self.scale = _finite(self, "scale", scale)
         self.add_parameter("scale", self.scale)
@@ -367,8 +407,15 @@ class SelfAttention(Layer):
     """
 
     def __init__(
-        self, input_size, key_size=None, value_size=None, *, dropout=0.0, rng=None, dtype="float32"
-    ):
+        self,
+        input_size: int,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        *,
+        dropout: float = 0.0,
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__(dtype)
         key_size = input_size if key_size is None else key_size
         value_size = key_size if value_size is None else value_size
@@ -382,15 +429,33 @@ class SelfAttention(Layer):
         self.add_parameter("key_weight", glorot(rng, input_size, key_size))
         self.add_parameter("value_weight", glorot(rng, input_size, value_size))
 
+    @overload
+    def __call__(
+        self,
+        x: Real,
+        *,
+        train: bool = ...,
+        rng: Seed = ...,
+        **options: Unpack[Masks],
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self,
+        x: Real,
+        *,
+        train: bool = ...,
+        rng: Seed = ...,
+        **options: Unpack[LayerOptions],
+    ) -> Any: ...
     @partial(takes_options, without=("dropout",))
     def __call__(
         self,
-        x,
+        x: Real,
         *,
-        train=False,
-        rng=None,
-        **options: Unpack[AttentionOptions],
-    ):
+        train: bool = False,
+        rng: Seed = None,
+        **options: Unpack[LayerOptions],
+    ) -> Any:
         """Attend: compute, and remember nothing.
 
         Parameters

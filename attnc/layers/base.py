@@ -4,16 +4,21 @@ A layer computes; it keeps no state between calls. What a backward pass needs li
 that `attnc.vjp` returns, so that a forward pass for validation disturbs no training.
 """
 
+from __future__ import annotations
+
 import contextlib
 import inspect
 import os
 import reprlib
 import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import numpy as np
 
 from ..arrays import contiguous, flag, integer, integer_array, real_array
 from ..files import read_arrays, write_arrays
+from ..typing import Array, DType, Integers, Path, Real, Shape
 from .named import Arrays, cast, copy_arrays
 
 # The lock of all gradients. One for the process, not one a layer: tied layers share their arrays,
@@ -62,7 +67,7 @@ class Layer:
     ...         return x * factor, pullback
     """
 
-    def __init__(self, dtype="float32"):
+    def __init__(self, dtype: DType = "float32") -> None:
         got = dtype
         if dtype is not None:  # which NumPy takes for float64
             with contextlib.suppress(TypeError):
@@ -70,11 +75,11 @@ class Layer:
         if got not in (np.float32, np.float64):
             raise TypeError(f"{type(self).__name__}: dtype must be float32 or float64, got {got}")
         self.dtype = got
-        self._parameters = {}
-        self._gradients = {}
-        self._tied = set()  # names of own parameters that others share
+        self._parameters: dict[str, Array] = {}
+        self._gradients: dict[str, Array] = {}
+        self._tied: set[str] = set()  # names of own parameters that others share
 
-    def add_parameter(self, name, value):
+    def add_parameter(self, name: str, value: Real) -> None:
         """Add the parameter `name`, `value` in the layer's dtype, and its gradient, zero."""
         where = f"{type(self).__name__}.add_parameter"
         if not isinstance(name, str) or not name or "." in name:
@@ -85,7 +90,7 @@ class Layer:
         self._parameters[name] = value
         self._gradients[name] = np.zeros_like(value)
 
-    def tie(self, name, other, other_name, *, transpose=False):
+    def tie(self, name: str, other: Layer, other_name: str, *, transpose: bool = False) -> None:
         """Make the parameter `name` one with a parameter of another layer: one array, one gradient.
 
         This layer takes the values of the other. So an output layer gets the table of an embedding
@@ -149,7 +154,7 @@ class Layer:
 
     def _owners(self):
         """{dotted name: (layer that has it, name there)} of every parameter."""
-        owners = {}
+        owners: dict[str, tuple[Layer, str]] = {}
         self._add_owners(owners, "", ())
         return owners
 
@@ -168,18 +173,18 @@ class Layer:
                         layer._add_owners(owners, f"{name}.", above)
 
     @property
-    def parameters(self):
+    def parameters(self) -> Arrays:
         """dict of str to ndarray: the parameters; those of layers inside have dotted names."""
         owners = self._owners().items()
         return Arrays("parameters", {name: layer._parameters[own] for name, (layer, own) in owners})
 
     @property
-    def gradients(self):
+    def gradients(self) -> Arrays:
         """dict of str to ndarray: the gradients that pullbacks have added up since `zero_grad`."""
         owners = self._owners().items()
         return Arrays("gradients", {name: layer._gradients[own] for name, (layer, own) in owners})
 
-    def add_gradient(self, name, d, rows=None):
+    def add_gradient(self, name: str, d: Real, rows: Integers | None = None) -> None:
         """Add `d` to the gradient of the parameter `name`: the one safe way from a pullback.
 
         Pullbacks may run in several threads: every addition is whole, and none is lost, also where
@@ -237,7 +242,7 @@ class Layer:
             else:
                 np.add.at(gradient, rows, d)
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         """Set every gradient to zero.
 
         What a pullback adds at the same time in another thread may come before or after: wait for
@@ -248,7 +253,7 @@ class Layer:
             for gradient in gradients:
                 gradient.fill(0)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters by name.
 
         Returns
@@ -257,7 +262,7 @@ class Layer:
         """
         return {name: array.copy() for name, array in self.parameters.items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Real]) -> None:
         """Set every parameter from `state`, casting to the layer's dtype.
 
         Parameters
@@ -273,7 +278,7 @@ class Layer:
         """
         copy_arrays(f"{type(self).__name__}.load_state_dict", self.parameters, state)
 
-    def save(self, path):
+    def save(self, path: Path) -> None:
         """Write the parameters to `path`, an ``.npz`` file without pickles.
 
         The file appears whole or not at all: an error or interrupt leaves an earlier one as it was,
@@ -281,7 +286,7 @@ class Layer:
         """
         write_arrays(path, self.parameters)
 
-    def load(self, path):
+    def load(self, path: Path) -> Self:
         """Set the parameters from `path`, a file that `save` wrote, and return the layer.
 
         Raises
@@ -297,7 +302,7 @@ class Layer:
 
     # ---- Python's own protocols ------------------------------------------------------------------
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """For copies and pickle, where views would become arrays of their own."""
         views = {
             kind: {name: _owner_of(array) for name, array in getattr(self, kind).items()}
@@ -305,13 +310,13 @@ class Layer:
         }
         return {**vars(self), **views, "_tied": set(self._tied)}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         for kind in ("_parameters", "_gradients"):
             for name, (array, transposed) in getattr(self, kind).items():
                 getattr(self, kind)[name] = array.T if transposed else array
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name in vars(self).get("_parameters", ()):
             raise AttributeError(
                 f"{type(self).__name__}: {name} must be set by layer.parameters[{name!r}] = ..., "
@@ -319,7 +324,7 @@ class Layer:
             )
         super().__setattr__(name, value)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         # Only reached when there is no such attribute.
         where = type(self).__name__
         if name in ("_parameters", "_gradients", "_tied", "dtype"):
@@ -331,7 +336,7 @@ class Layer:
         raise AttributeError(f"{where!r} object has no attribute {name!r}{fix}")
 
     @reprlib.recursive_repr("...")
-    def __repr__(self):
+    def __repr__(self) -> str:
         """The constructor call that makes a layer like this one (with fresh parameters)."""
         arguments = []
         for name, parameter in inspect.signature(type(self)).parameters.items():
@@ -345,7 +350,7 @@ class Layer:
                 arguments.append(f"{name}={shown}")
         return f"{type(self).__name__}({', '.join(arguments)})"
 
-    def _argument(self, name):
+    def _argument(self, name: str) -> Any:
         """The attribute that keeps a constructor argument; ... where it was forgotten."""
         try:
             return getattr(self, name)
@@ -354,24 +359,24 @@ class Layer:
 
     # ---- Calls -----------------------------------------------------------------------------------
 
-    def __call__(self, *inputs, **options):
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
         """The output alone. Computes and remembers nothing; for gradients use `attnc.vjp`."""
         return self._vjp(*inputs, **options)[0]
 
-    def _vjp(self, *inputs, **options):
+    def _vjp(self, *inputs: Any, **options: Any) -> tuple[Any, Callable[..., Any]]:
         """Output and pullback, for `attnc.vjp`."""
         raise NotImplementedError(f"{type(self).__name__}: _vjp is not written")
 
-    def _error(self, text, kind=ValueError):
+    def _error(self, text: str, kind: type[Exception] = ValueError) -> Exception:
         return kind(f"{type(self).__name__}: {text}")
 
-    def _real(self, name, value, *shape):
+    def _real(self, name: str, value: Any, *shape: Any) -> Array:
         """`value` as an array of the layer's dtype and `shape` (ints match, strings are free)."""
         array = real_array(type(self).__name__, name, value)
         self._check_shape(name, array.shape, shape)
         return contiguous(array, self.dtype)
 
-    def _check_shape(self, name, got, shape):
+    def _check_shape(self, name: str, got: Shape, shape: tuple[Any, ...]) -> None:
         tail = shape[1:] if shape[0] is Ellipsis else shape
         fits = len(got) >= len(tail) if shape[0] is Ellipsis else len(got) == len(tail)
         if fits and all(
@@ -383,7 +388,7 @@ class Layer:
         fix = f" (one sequence is {name}[None])" if len(got) == len(shape) - 1 > 0 else ""
         raise self._error(f"{name} must have shape ({wanted}), got {got}{fix}")
 
-    def _incoming(self, name, value, shape):
+    def _incoming(self, name: str, value: Any, shape: Shape) -> Array | None:
         """An incoming gradient in the layer's dtype; None stands for zeros and stays None."""
         return None if value is None else self._real(name, value, *shape)
 
@@ -426,7 +431,7 @@ def _same(value, default):
         return False
 
 
-def positive(layer, **sizes):
+def positive(layer: Layer, **sizes: Any) -> list[int]:
     """The sizes as ints, each checked to be an integer of at least 1."""
     where, checked = type(layer).__name__, []
     for name, size in sizes.items():
@@ -437,7 +442,7 @@ def positive(layer, **sizes):
     return checked
 
 
-def glorot(rng, rows, columns, blocks=1):
+def glorot(rng: np.random.Generator, rows: int, columns: int, blocks: int = 1) -> Array:
     """Uniform weights (rows, blocks * columns) after Glorot and Bengio (2010), eq. 16.
 
     `blocks` is the number of separate matrices side by side, such as the gates of a cell.
@@ -447,7 +452,7 @@ def glorot(rng, rows, columns, blocks=1):
     return rng.uniform(-bound, bound, (rows, blocks * columns))
 
 
-def orthogonal(rng, size, blocks=1):
+def orthogonal(rng: np.random.Generator, size: int, blocks: int = 1) -> Array:
     """`blocks` random orthogonal matrices side by side (Saxe et al. 2014): they keep lengths."""
     matrices = []
     for _ in range(blocks):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arrays import flag, generator, like, number, quiet
 from ..gradients import Gradients, require_incoming, vjp
+from ..typing import Array, Real, Seed
 from .base import Layer
 
 
@@ -68,7 +69,7 @@ class Sequential(Layer):
         super().__init__(layers[0].dtype if layers else "float32")
         self.layers = list(layers)
 
-    def __call__(self, x, *, train=False, rng=None):
+    def __call__(self, x: Real, *, train: bool = False, rng: Seed = None) -> Any:
         """The output of the last layer.
 
         Parameters
@@ -96,9 +97,9 @@ class Sequential(Layer):
         rng = _one_generator(where, train, rng)
         y, back = x, []
         for layer in self.layers:
-            y, pullback = vjp(layer, y, **call_options(layer, train, rng))
+            y, one = vjp(layer, y, **call_options(layer, train, rng))
             y = _array_of(where, layer, y)
-            back.append(pullback)
+            back.append(one)
         if not self.layers:
             y = self._real("x", x, ...).copy()
 
@@ -111,7 +112,7 @@ class Sequential(Layer):
 
         return y, pullback
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
 
 
@@ -143,7 +144,7 @@ class Residual(Layer):
         super().__init__(layer.dtype)
         self.layer = layer
 
-    def __call__(self, x, *, train=False, rng=None):
+    def __call__(self, x: Real, *, train: bool = False, rng: Seed = None) -> Any:
         """The sum of x and what the layer makes of it.
 
         Parameters
@@ -183,7 +184,7 @@ class Residual(Layer):
 
         return x + y, pullback
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({self.layer!r})"
 
 
@@ -220,7 +221,7 @@ class Dropout(Layer):
         rule = "lie in 0 <= rate < 1"
         self.rate = number(type(self).__name__, "rate", rate, rule, lambda p: 0 <= p < 1)
 
-    def __call__(self, x, *, train=False, rng=None):
+    def __call__(self, x: Real, *, train: bool = False, rng: Seed = None) -> Array:
         """x, with some of its numbers dropped in training.
 
         Parameters

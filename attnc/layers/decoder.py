@@ -1,5 +1,9 @@
 """AttentionDecoder: a recurrent decoder that attends to a memory at every step."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from ..arrays import flag, generator, integer, integer_array, like, plain_array, quiet, sum_rows
@@ -15,6 +19,7 @@ from ..functional.decoder_run import (
 from ..functional.recurrent import CELLS as SORTS
 from ..functional.recurrent import PARAMETERS, nothing
 from ..gradients import Gradients, require_incoming
+from ..typing import Bools, DType, Integers, Real, Seed, State
 from .attention import (
     AdditiveAttention,
     CosineAttention,
@@ -109,21 +114,21 @@ class AttentionDecoder(Layer):
 
     def __init__(
         self,
-        input_size,
-        state_size,
-        memory_size,
+        input_size: int,
+        state_size: int,
+        memory_size: int,
         *,
-        attention="additive",
-        attention_size=None,
-        cell="gru",
-        layers=1,
-        order="bahdanau",
-        input_feeding=False,
-        coverage=False,
-        summary="every_step",
-        rng=None,
-        dtype="float32",
-    ):
+        attention: str = "additive",
+        attention_size: int | None = None,
+        cell: str = "gru",
+        layers: int = 1,
+        order: str = "bahdanau",
+        input_feeding: bool = False,
+        coverage: bool = False,
+        summary: str = "every_step",
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__(dtype)
         where = type(self).__name__
         state_size, memory_size, layers = positive(
@@ -182,7 +187,7 @@ class AttentionDecoder(Layer):
         sizes = [input_size + fed_size] + [state_size] * (layers - 1)
         self.cells = [CELLS[cell](size, state_size, rng=rng, dtype=dtype) for size in sizes]
         if attention == "additive":
-            self.score = AdditiveAttention(
+            self.score: Layer = AdditiveAttention(
                 state_size, memory_size, attention_size or state_size, rng=rng, dtype=dtype
             )
         elif attention == "multiplicative":
@@ -206,7 +211,16 @@ class AttentionDecoder(Layer):
 
     # ---- Calls -----------------------------------------------------------------------------------
 
-    def __call__(self, inputs, memory, state=None, *, key_mask=None, key_lengths=None, train=False):
+    def __call__(
+        self,
+        inputs: Real,
+        memory: Real | PreparedMemory,
+        state: State | None = None,
+        *,
+        key_mask: Bools | None = None,
+        key_lengths: Integers | None = None,
+        train: bool = False,
+    ) -> DecoderOutput:
         """Run over whole sequences of inputs (teacher forcing): compute, and remember nothing.
 
         Parameters
@@ -242,7 +256,16 @@ class AttentionDecoder(Layer):
         """
         return self._run("inputs", inputs, self.prepare(memory, key_mask, key_lengths), state)[0]
 
-    def step(self, input, memory, state=None, *, key_mask=None, key_lengths=None, train=False):
+    def step(
+        self,
+        input: Real,
+        memory: Real | PreparedMemory,
+        state: State | None = None,
+        *,
+        key_mask: Bools | None = None,
+        key_lengths: Integers | None = None,
+        train: bool = False,
+    ) -> DecoderOutput:
         """One step, for decoding: ``output, weights, state = decoder.step(input, memory, state)``.
 
         Parameters
@@ -266,7 +289,7 @@ class AttentionDecoder(Layer):
         outputs, weights, state = self._run("input", input, memory, state)[0]
         return DecoderOutput(outputs[:, 0], weights[:, 0], state)
 
-    def reorder(self, state, indices):
+    def reorder(self, state: State, indices: Integers) -> Any:
         """The state of some sequences of a batch, in this order: what a search goes on with.
 
         Parameters
@@ -313,7 +336,12 @@ class AttentionDecoder(Layer):
         return arrays[0] if alone else tuple(arrays)
 
     @quiet
-    def prepare(self, memory, key_mask=None, key_lengths=None):
+    def prepare(
+        self,
+        memory: Real | PreparedMemory,
+        key_mask: Bools | None = None,
+        key_lengths: Integers | None = None,
+    ) -> PreparedMemory:
         """Check, mask and project a memory once, for many calls of `step`.
 
         Parameters
@@ -354,7 +382,8 @@ class AttentionDecoder(Layer):
                 )
             return memory
         memory = self._real("memory", memory, "B", "Tk", self.memory_size)
-        allowed = allowed_keys(type(self).__name__, *memory.shape[:2], key_mask, key_lengths)
+        B, Tk, _ = memory.shape
+        allowed = allowed_keys(type(self).__name__, B, Tk, key_mask, key_lengths)
         return PreparedMemory(self._decoder(), memory, allowed, owner=self)
 
     def _named(self):

@@ -1,29 +1,51 @@
 """Decoding with an `AttentionDecoder`, a batch at a time: greedy, by beam search; and inputs for
 training that the decoder chose itself."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from ..arrays import generator, integer, integer_array, number, real_array
+from ..functional.decoder_run import PreparedMemory
 from ..functional.recurrent import joined, nothing
-from ..gradients import result_type
+from ..gradients import shows_shapes
+from ..typing import Array, Bools, Integers, Real, Seed, State
+from .decoder import AttentionDecoder
 
-Decoded = result_type("Decoded", "tokens weights")
-Beams = result_type("Beams", "tokens weights scores")
+
+@shows_shapes
+class Decoded(NamedTuple):
+    """The tokens of one hypothesis a sequence."""
+
+    tokens: Array
+    weights: Array
+
+
+@shows_shapes
+class Beams(NamedTuple):
+    """Hypotheses, the best first."""
+
+    tokens: Array
+    weights: Array
+    scores: Array
 
 
 def greedy_decode(
-    decoder,
-    embedding,
-    readout,
-    memory,
-    state=None,
+    decoder: AttentionDecoder,
+    embedding: Callable[[Array], Array],
+    readout: Callable[[Array], Array],
+    memory: Real | PreparedMemory,
+    state: State | None = None,
     *,
-    start,
-    end,
-    max_length,
-    key_mask=None,
-    key_lengths=None,
-):
+    start: int,
+    end: int,
+    max_length: int,
+    key_mask: Bools | None = None,
+    key_lengths: Integers | None = None,
+) -> Decoded:
     """Decode a batch, taking the most probable token at every step.
 
     Of tokens with equal scores the first is taken. A score of +inf is certain, one of -inf
@@ -77,7 +99,8 @@ def greedy_decode(
     B, Tk = memory.value.shape[:2]
     batch, token = np.arange(B), np.full(B, start)
     running = np.ones(B, bool)
-    tokens, weights = [], []
+    tokens: list[Array] = []
+    weights: list[Array] = []
     while len(tokens) < max_length and running.any():
         output, attended, state = decoder.step(steps.embed(token), memory, state)
         scores = steps.scores(output, end)
@@ -96,21 +119,21 @@ def greedy_decode(
 
 
 def beam_search(
-    decoder,
-    embedding,
-    readout,
-    memory,
-    state=None,
+    decoder: AttentionDecoder,
+    embedding: Callable[[Array], Array],
+    readout: Callable[[Array], Array],
+    memory: Real | PreparedMemory,
+    state: State | None = None,
     *,
-    start,
-    end,
-    max_length,
-    beam_width=5,
-    n_best=1,
-    length_penalty=0.6,
-    key_mask=None,
-    key_lengths=None,
-):
+    start: int,
+    end: int,
+    max_length: int,
+    beam_width: int = 5,
+    n_best: int = 1,
+    length_penalty: float = 0.6,
+    key_mask: Bools | None = None,
+    key_lengths: Integers | None = None,
+) -> Beams:
     """Decode a batch, keeping the most probable beginnings of each sequence at every step.
 
     A hypothesis Y of n tokens is ranked by ``log P(Y) / ((5 + n) / 6) ** length_penalty``; without
@@ -179,7 +202,8 @@ def beam_search(
     total = np.tile(np.where(np.arange(K) == 0, 0.0, -np.inf), (B, 1))  # log P
     length = np.zeros((B, K), int)
     running = np.ones((B, K), bool)
-    steps = []  # of each step: tokens, weights, and which hypothesis they went on from
+    # Of each step: tokens, weights, and which hypothesis they went on from.
+    steps: list[tuple[Array, Array, Array]] = []
     while len(steps) < max_length and running.any():
         output, attended, state = decoder.step(beams.embed(token), memory, state)
         scores = beams.scores(output, end)
@@ -220,18 +244,18 @@ def beam_search(
 
 
 def scheduled_inputs(
-    decoder,
-    embedding,
-    readout,
-    tokens,
-    memory,
-    state=None,
+    decoder: AttentionDecoder,
+    embedding: Callable[[Array], Array],
+    readout: Callable[[Array], Array],
+    tokens: Integers,
+    memory: Real | PreparedMemory,
+    state: State | None = None,
     *,
-    probability,
-    rng=None,
-    key_mask=None,
-    key_lengths=None,
-):
+    probability: float,
+    rng: Seed = None,
+    key_mask: Bools | None = None,
+    key_lengths: Integers | None = None,
+) -> Array:
     """Inputs for training, some of which the decoder has chosen itself: scheduled sampling.
 
     Each token but the first is replaced, with the given probability, by the one that the decoder

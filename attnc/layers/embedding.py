@@ -1,9 +1,14 @@
 """Embedding: a learned vector for each token."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from ..arrays import SUM_BLOCK, generator, integer, integer_array, quiet, sum_rows
 from ..gradients import Gradients, require_incoming
+from ..typing import Array, DType, Integers, Seed
 from .base import Layer, positive
 
 
@@ -37,8 +42,14 @@ class Embedding(Layer):
     """
 
     def __init__(
-        self, vocabulary_size, embedding_size, padding_index=None, *, rng=None, dtype="float32"
-    ):
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        padding_index: int | None = None,
+        *,
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__(dtype)
         shape = positive(self, vocabulary_size=vocabulary_size, embedding_size=embedding_size)
         self.vocabulary_size, self.embedding_size = vocabulary_size, embedding_size = shape
@@ -50,7 +61,7 @@ class Embedding(Layer):
             weight[padding_index] = 0
         self.add_parameter("weight", weight)
 
-    def __call__(self, tokens, *, train=False):
+    def __call__(self, tokens: Integers, *, train: bool = False) -> Array:
         """Look the tokens up.
 
         Parameters
@@ -93,7 +104,7 @@ class Embedding(Layer):
         return y, pullback
 
 
-def token_index(where, name, value, vocabulary_size):
+def token_index(where: str, name: str, value: Any, vocabulary_size: int) -> int | None:
     """`value` as an int that is a token of the vocabulary, or None."""
     if value is None:
         return None
@@ -103,7 +114,7 @@ def token_index(where, name, value, vocabulary_size):
     return index
 
 
-def check_tokens(where, name, tokens, vocabulary_size):
+def check_tokens(where: str, name: str, tokens: Array, vocabulary_size: int) -> None:
     """Raise unless all of an array of integers are tokens of the vocabulary."""
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocabulary_size:
         raise ValueError(

@@ -1,10 +1,13 @@
 """Linear: the affine map."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from .. import _core
 from ..arrays import flag, generator, like, quiet, sum_rows
 from ..gradients import Gradients, require_incoming
+from ..typing import Array, DType, Real, Seed
 from .base import Layer, glorot, positive
 
 
@@ -44,7 +47,15 @@ class Linear(Layer):
     >>> (dx,) = pullback(np.ones_like(y))  # and adds into layer.gradients
     """
 
-    def __init__(self, input_size, output_size, bias=True, *, rng=None, dtype="float32"):
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        bias: bool = True,
+        *,
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__(dtype)
         sizes = positive(self, input_size=input_size, output_size=output_size)
         self.input_size, self.output_size = sizes
@@ -53,7 +64,7 @@ class Linear(Layer):
         if self.bias:
             self.add_parameter("bias", np.zeros(output_size))
 
-    def __call__(self, x, *, train=False):
+    def __call__(self, x: Real, *, train: bool = False) -> Array:
         """Map the last axis.
 
         Parameters

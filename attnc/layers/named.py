@@ -4,14 +4,18 @@ Every write checks and converts all values first, so that a refused one changes 
 stand for one array, where layers are tied: `distinct` finds each once.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 
 from ..arrays import real_array
+from ..typing import Array, DType, Real
 
 
-class Arrays(dict):
+class Arrays(dict[str, Array]):
     """Arrays by name. Writing an entry writes *into* its array.
 
     The arrays are shared by a layer, the layers around it and the optimiser; writing in place means
@@ -25,31 +29,28 @@ class Arrays(dict):
     __hash__ = None
     fromkeys = dict.fromkeys  # a plain dict
 
-    def __init__(self, where, arrays):
+    def __init__(self, where: str, arrays: Mapping[str, Array]) -> None:
         super().__init__(arrays)
         self._where = where
 
-    def __setitem__(self, name, value):
+    def __setitem__(self, name: str, value: Real) -> None:
         if value is not self._at(name):  # after `arrays[name] += d` it is
             self.update({name: value})
 
-    def update(self, *values, **named):
+    def update(self, *values: Any, **named: Any) -> None:
         """Write each of `values`, a mapping or pairs, and of `named` into the array of its name."""
-        values = dict(*values, **named)
+        given = dict(*values, **named)
         write(
             self,
-            {
-                name: _fit(self._where, name, value, self._at(name))
-                for name, value in values.items()
-            },
+            {name: _fit(self._where, name, value, self._at(name)) for name, value in given.items()},
             self._where,
         )
 
-    def __ior__(self, values):
+    def __ior__(self, values: Any) -> Self:  # type: ignore[misc, override]
         self.update(values)
         return self
 
-    def setdefault(self, name, default=None):
+    def setdefault(self, name: str, default: Any = None) -> Array:
         """The array `name`, which is there: `default` is never needed."""
         return self._at(name)
 
@@ -65,27 +66,27 @@ class Arrays(dict):
 
     __delitem__ = pop = popitem = clear = _refuse_removal
 
-    def copy(self):
+    def copy(self) -> Arrays:
         """The same arrays under the same names."""
         return type(self)(self._where, self)
 
     __copy__ = copy
 
-    def __reduce__(self):  # of copy.deepcopy and pickle
+    def __reduce__(self) -> tuple[Any, ...]:  # of copy.deepcopy and pickle
         return type(self), (self._where, dict(self))
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
         return self.keys() == other.keys() and all(
             np.array_equal(array, other[name]) for name, array in self.items()
         )
 
-    def __ne__(self, other):
+    def __ne__(self, other: object) -> bool:
         equal = self.__eq__(other)
         return equal if equal is NotImplemented else not equal
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         entries = ", ".join(f"{name} {array.shape}" for name, array in self.items())
         return f"<{entries}>" if entries else "<none>"
 
@@ -97,7 +98,7 @@ class WrongKind(TypeError, ValueError):
     """A value of a wrong kind in a state: like every fault of a state a ValueError too."""
 
 
-def cast(where, name, value, dtype):
+def cast(where: str, name: str, value: Any, dtype: DType) -> Array:
     """`value` as a new array of this dtype; rounded, but never from a number to infinity."""
     value = real_array(where, name, value)
     with np.errstate(all="ignore"):
@@ -157,7 +158,7 @@ def fit_state(where, arrays, state):
 
 def write(arrays, values, where):
     """Write `values`, which fit, into `arrays`; names of one array must have one value."""
-    first = {}
+    first: dict[Any, str] = {}
     for name, value in values.items():
         other = first.setdefault(place(arrays[name]), name)
         if other != name and not np.array_equal(
@@ -201,7 +202,7 @@ def distinct(where, entries):
     Raises ValueError where that is not possible: arrays that overlap in part, or parameters that
     are one while their gradients are two.
     """
-    first = {}
+    first: dict[Any, tuple[str, Array, Array]] = {}
     for name, parameter, gradient in entries:
         other, p, g = first.setdefault(place(parameter), (name, parameter, gradient))
         if p is parameter and g is gradient:
@@ -237,7 +238,7 @@ def _refuse_overlaps(where, entries):
                 low += sum(step for step in steps if step < 0)
             if array.size:
                 spans.append((low, high, name, array))
-    reaching = []  # those that begin before, and may reach to here
+    reaching: list[Any] = []  # those that begin before, and may reach to here
     for span in sorted(spans, key=lambda span: span[0]):
         reaching = [other for other in reaching if other[1] > span[0]]
         for _, _, name, array in reaching:

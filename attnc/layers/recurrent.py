@@ -1,15 +1,21 @@
 """RNN, GRU and LSTM over whole sequences, as layers: `attnc.functional` with parameters."""
 
+from __future__ import annotations
+
 import inspect
 import types
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from ..arrays import flag, generator
 from ..functional.recurrent import CELLS as SORTS
-from ..functional.recurrent import PARAMETERS, Recurrence, dropout_rate
+from ..functional.recurrent import PARAMETERS, Recurrence, RecurrentOutput, dropout_rate
 from ..gradients import Gradients
-from .base import Layer, copy_arrays, glorot, orthogonal, positive
+from ..typing import DType, Integers, Real, Seed, State
+from .base import Layer, glorot, orthogonal, positive
+from .named import copy_arrays
 
 
 class Cell(Layer):
@@ -19,7 +25,7 @@ class Cell(Layer):
     (G*H,)`` with G gates side by side in the order of `torch.nn`.
     """
 
-    kind = None
+    kind: ClassVar[str]
 
     def __init__(self, input_size, state_size, *, rng=None, dtype="float32"):
         super().__init__(dtype)
@@ -103,6 +109,7 @@ def _method_of(cls, function):
         function.__defaults__,
         function.__closure__,
     )
+    copy.__annotations__ = function.__annotations__
     copy.__kwdefaults__, copy.__doc__ = function.__kwdefaults__, function.__doc__
     copy.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
     return copy
@@ -111,7 +118,7 @@ def _method_of(cls, function):
 class _Recurrent(Layer):
     """What RNN, GRU and LSTM share: everything but the cell."""
 
-    _cell = None
+    _cell: ClassVar[type[Cell]]
 
     def __init_subclass__(cls):
         if cls.__doc__:  # None under python -OO
@@ -124,15 +131,15 @@ class _Recurrent(Layer):
 
     def __init__(
         self,
-        input_size,
-        state_size,
-        layers=1,
-        bidirectional=False,
+        input_size: int,
+        state_size: int,
+        layers: int = 1,
+        bidirectional: bool = False,
         *,
-        dropout=0.0,
-        rng=None,
-        dtype="float32",
-    ):
+        dropout: float = 0.0,
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__(dtype)
         where = type(self).__name__
         input_size, state_size, layers = positive(
@@ -155,11 +162,19 @@ class _Recurrent(Layer):
         ]
 
     @property
-    def output_size(self):
+    def output_size(self) -> int:
         """int: size of a step of the outputs, state_size times the number of directions."""
         return self.state_size * (1 + self.bidirectional)
 
-    def __call__(self, x, state=None, lengths=None, *, train=False, rng=None):
+    def __call__(
+        self,
+        x: Real,
+        state: State | None = None,
+        lengths: Integers | None = None,
+        *,
+        train: bool = False,
+        rng: Seed = None,
+    ) -> RecurrentOutput:
         """Run over whole sequences: compute, and remember nothing.
 
         Parameters
@@ -192,7 +207,7 @@ class _Recurrent(Layer):
         """
         return self._vjp(x, state, lengths, train=train, rng=rng)[0]
 
-    def load_torch_state_dict(self, state):
+    def load_torch_state_dict(self, state: Mapping[str, Real]) -> None:
         """Set every parameter from those of the layer of the same name in `torch.nn`.
 
         Parameters

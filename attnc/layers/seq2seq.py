@@ -1,20 +1,40 @@
 """Seq2Seq: encoder, bridge, attention decoder and output layer as one layer."""
 
+from __future__ import annotations
+
+from typing import Any, NamedTuple, overload
+
 import numpy as np
 
 from ..arrays import flag, generator, integer_array, integer_lengths, number, quiet
+from ..functional.decoder_run import PreparedMemory
 from ..functional.recurrent import dropout_rate
-from ..gradients import Gradients, require_incoming, result_type, vjp
+from ..gradients import Gradients, require_incoming, shows_shapes, vjp
 from ..losses import linear_cross_entropy
+from ..typing import Array, DType, Integers, Seed
 from .base import Layer, positive
 from .decoder import AttentionDecoder
-from .decoding import Decoded, beam_options, beam_search, greedy_decode, scheduled_inputs
+from .decoding import Beams, Decoded, beam_options, beam_search, greedy_decode, scheduled_inputs
 from .embedding import Embedding, check_tokens, token_index
 from .linear import Linear
 from .recurrent import GRU, LSTM, RNN
 
-Seq2SeqOutput = result_type("Seq2SeqOutput", "logits weights")
-Seq2SeqLoss = result_type("Seq2SeqLoss", "loss weights")
+
+@shows_shapes
+class Seq2SeqOutput(NamedTuple):
+    """Without labels."""
+
+    logits: Array
+    weights: Array
+
+
+@shows_shapes
+class Seq2SeqLoss(NamedTuple):
+    """With labels."""
+
+    loss: float
+    weights: Array
+
 
 ENCODERS = {"gru": GRU, "lstm": LSTM, "rnn": RNN}
 
@@ -83,24 +103,24 @@ class Seq2Seq(Layer):
 
     def __init__(
         self,
-        source_vocabulary_size,
-        target_vocabulary_size,
-        embedding_size,
-        state_size,
+        source_vocabulary_size: int,
+        target_vocabulary_size: int,
+        embedding_size: int,
+        state_size: int,
         *,
-        bidirectional=True,
-        attention="additive",
-        attention_size=None,
-        cell="gru",
-        layers=1,
-        order="bahdanau",
-        input_feeding=False,
-        coverage=False,
-        dropout=0.0,
-        padding_index=None,
-        rng=None,
-        dtype="float32",
-    ):
+        bidirectional: bool = True,
+        attention: str = "additive",
+        attention_size: int | None = None,
+        cell: str = "gru",
+        layers: int = 1,
+        order: str = "bahdanau",
+        input_feeding: bool = False,
+        coverage: bool = False,
+        dropout: float = 0.0,
+        padding_index: int | None = None,
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
         super().__init__(dtype)
         where = type(self).__name__
         source_vocabulary_size, target_vocabulary_size = positive(
@@ -132,7 +152,7 @@ class Seq2Seq(Layer):
         self.order, self.input_feeding = order, input_feeding
         self.coverage, self.dropout = coverage, dropout
         self.padding_index = padding_index
-        shared = {"rng": rng, "dtype": dtype}
+        shared: dict[str, Any] = {"rng": rng, "dtype": dtype}
         self.source_embedding = Embedding(
             source_vocabulary_size, embedding_size, padding_index=padding_index, **shared
         )
@@ -169,7 +189,14 @@ class Seq2Seq(Layer):
     # ---- The encoder and the bridge --------------------------------------------------------------
 
     @quiet
-    def encode(self, source, source_lengths=None, *, train=False, rng=None):
+    def encode(
+        self,
+        source: Integers,
+        source_lengths: Integers | None = None,
+        *,
+        train: bool = False,
+        rng: Seed = None,
+    ) -> tuple[PreparedMemory, Any]:
         """Memory and first state of the decoder, for a batch of source sequences.
 
         Parameters
@@ -260,28 +287,54 @@ class Seq2Seq(Layer):
             if fixed:
                 dtops[0] = dtops[0] + dmemory[:, 0]
                 dmemory = None
-            dfinal = [np.zeros_like(array) for array in arrays]
-            for array, dtop in zip(dfinal, dtops, strict=True):
+            darrays = [np.zeros_like(array) for array in arrays]
+            for array, dtop in zip(darrays, dtops, strict=True):
                 array[-directions:] = np.split(dtop, directions, axis=-1)
-            dfinal = tuple(dfinal) if isinstance(final, tuple) else dfinal[0]
+            dfinal = tuple(darrays) if isinstance(final, tuple) else darrays[0]
             back_to_tokens(back_to_embedded(dmemory, dfinal).x)
 
         return (memory, tuple(first) if len(first) > 1 else first[0], masks), back
 
     # ---- Training --------------------------------------------------------------------------------
 
+    @overload
     def __call__(
         self,
-        source,
-        target,
-        source_lengths=None,
+        source: Integers,
+        target: Integers,
+        source_lengths: Integers | None = ...,
         *,
-        labels=None,
-        label_smoothing=0.0,
-        sampling=0.0,
-        train=False,
-        rng=None,
-    ):
+        labels: None = ...,
+        label_smoothing: float = ...,
+        sampling: float = ...,
+        train: bool = ...,
+        rng: Seed = ...,
+    ) -> Seq2SeqOutput: ...
+    @overload
+    def __call__(
+        self,
+        source: Integers,
+        target: Integers,
+        source_lengths: Integers | None = ...,
+        *,
+        labels: Integers,
+        label_smoothing: float = ...,
+        sampling: float = ...,
+        train: bool = ...,
+        rng: Seed = ...,
+    ) -> Seq2SeqLoss: ...
+    def __call__(
+        self,
+        source: Integers,
+        target: Integers,
+        source_lengths: Integers | None = None,
+        *,
+        labels: Integers | None = None,
+        label_smoothing: float = 0.0,
+        sampling: float = 0.0,
+        train: bool = False,
+        rng: Seed = None,
+    ) -> Seq2SeqOutput | Seq2SeqLoss:
         """Logits of the token that follows each target token: compute, and remember nothing.
 
         Parameters
@@ -402,7 +455,7 @@ class Seq2Seq(Layer):
 
         logits, back_to_outputs = vjp(self.output, decoded.outputs)
 
-        @quiet
+        @quiet  # type: ignore[no-redef]
         def pullback(dlogits=None, dweights=None):
             require_incoming(where, dlogits=dlogits, dweights=dweights)
             dlogits = self._incoming("dlogits", dlogits, logits.shape)
@@ -448,19 +501,45 @@ class Seq2Seq(Layer):
 
     # ---- Translation -----------------------------------------------------------------------------
 
+    @overload
+    def translate(
+        self,
+        source: Integers,
+        source_lengths: Integers | None = ...,
+        *,
+        start: int,
+        end: int,
+        max_length: int,
+        beam_width: int = ...,
+        n_best: None = ...,
+        length_penalty: float = ...,
+    ) -> Decoded: ...
+    @overload
+    def translate(
+        self,
+        source: Integers,
+        source_lengths: Integers | None = ...,
+        *,
+        start: int,
+        end: int,
+        max_length: int,
+        beam_width: int = ...,
+        n_best: int,
+        length_penalty: float = ...,
+    ) -> Beams: ...
     @quiet
     def translate(
         self,
-        source,
-        source_lengths=None,
+        source: Integers,
+        source_lengths: Integers | None = None,
         *,
-        start,
-        end,
-        max_length,
-        beam_width=1,
-        n_best=None,
-        length_penalty=0.6,
-    ):
+        start: int,
+        end: int,
+        max_length: int,
+        beam_width: int = 1,
+        n_best: int | None = None,
+        length_penalty: float = 0.6,
+    ) -> Decoded | Beams:
         """Target sequences for a batch of sources.
 
         Parameters
@@ -493,7 +572,7 @@ class Seq2Seq(Layer):
         )
         memory, state = self.encode(source, source_lengths)
         arguments = self.decoder, self.target_embedding, self.output, memory, state
-        options = {"start": start, "end": end, "max_length": max_length}
+        options: dict[str, Any] = {"start": start, "end": end, "max_length": max_length}
         if alone and beam_width == 1:
             return greedy_decode(*arguments, **options)
         beams = beam_search(

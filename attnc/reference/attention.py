@@ -34,11 +34,17 @@ What is masked is not read: a NaN behind a mask adds nothing to any output or gr
 may attend to nothing has context 0, weights 0, lse -inf, and adds nothing to any gradient.
 """
 
+from __future__ import annotations
+
 import collections
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+
+from attnc.typing import Array, Function, Real
 
 __all__ = [
     "additive_attention",
@@ -245,22 +251,24 @@ def philox4x32(counter, key):
 # ---- The mechanisms ------------------------------------------------------------------------------
 
 
-def _mechanism(with_pullback):
+def _mechanism(with_pullback: Function) -> Function:
     """Make the public function: it returns the output alone and shows all options in signature."""
 
     @functools.wraps(with_pullback)
-    def function(*arrays, **options):
+    def function(*arrays: Any, **options: Any) -> Any:
         return with_pullback(*arrays, **options)[0]
 
     *own, dtype, _ = inspect.signature(with_pullback).parameters.values()  # ..., dtype, **common
     core = inspect.signature(_attention).parameters.values()
     common = [option for option in core if option.kind is option.KEYWORD_ONLY]
-    function.__signature__ = inspect.Signature([*own, *common, dtype])
-    function.with_pullback = np.errstate(all="ignore")(with_pullback)
-    return function
+    shown = inspect.Signature([*own, *common, dtype])
+    function.__signature__ = shown  # type: ignore[attr-defined]
+    quiet = np.errstate(all="ignore")(with_pullback)
+    function.with_pullback = quiet  # type: ignore[attr-defined]
+    return function  # type: ignore[return-value]
 
 
-def vjp(function, *arrays, **options):
+def vjp(function: Callable[..., Any], *arrays: Any, **options: Any) -> tuple[Any, Any]:
     """Run a function of this module; return its output and its pullback (vector-Jacobian product).
 
     `pullback(dcontext=None, *, dweights=None, dlse=None)` returns the gradients of the required
@@ -283,11 +291,19 @@ def vjp(function, *arrays, **options):
     -------
     (output, pullback)
     """
-    return function.with_pullback(*arrays, **options)
+    return function.with_pullback(*arrays, **options)  # type: ignore[attr-defined]
 
 
 @_mechanism
-def dot_product_attention(query, key, value, *, scale=None, dtype=np.float64, **common):
+def dot_product_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    *,
+    scale: Real | None = None,
+    dtype: Any = np.float64,
+    **common: Any,
+) -> Any:
     """Dot-product attention.
 
         s_ij = scale * q_i . k_j        c_i = sum_j softmax_j(s_ij) v_j
@@ -325,7 +341,9 @@ def dot_product_attention(query, key, value, *, scale=None, dtype=np.float64, **
 
 
 @_mechanism
-def multiplicative_attention(query, key, value, weight, *, dtype=np.float64, **common):
+def multiplicative_attention(
+    query: Real, key: Real, value: Real, weight: Real, *, dtype: Any = np.float64, **common: Any
+) -> Any:
     """Multiplicative attention.
 
         s_ij = q_i W k_j        c_i = sum_j softmax_j(s_ij) v_j
@@ -361,9 +379,17 @@ def multiplicative_attention(query, key, value, weight, *, dtype=np.float64, **c
 
 @_mechanism
 def additive_attention(
-    query, key, value, score_vector, *, query_weight=None, key_weight=None, score_bias=None,
-    dtype=np.float64, **common,
-):  # fmt: skip
+    query: Real,
+    key: Real,
+    value: Real,
+    score_vector: Real,
+    *,
+    query_weight: Real | None = None,
+    key_weight: Real | None = None,
+    score_bias: Real | None = None,
+    dtype: Any = np.float64,
+    **common: Any,
+) -> Any:
     """Additive attention.
 
         s_ij = v . tanh(q_i Wq + k_j Wk + b)        c_i = sum_j softmax_j(s_ij) v_j
@@ -418,7 +444,15 @@ def additive_attention(
 
 
 @_mechanism
-def cosine_attention(query, key, value, *, scale=1.0, dtype=np.float64, **common):
+def cosine_attention(
+    query: Real,
+    key: Real,
+    value: Real,
+    *,
+    scale: Real = 1.0,
+    dtype: Any = np.float64,
+    **common: Any,
+) -> Any:
     """Cosine attention.
 
         s_ij = scale * q_i . k_j / (|q_i| |k_j|)        c_i = sum_j softmax_j(s_ij) v_j
@@ -461,7 +495,7 @@ def cosine_attention(query, key, value, *, scale=1.0, dtype=np.float64, **common
 
 
 @_mechanism
-def attend(scores, value, *, dtype=np.float64, **common):
+def attend(scores: Real, value: Real, *, dtype: Any = np.float64, **common: Any) -> Any:
     """Attention over the caller's own scores.
 
         c_i = sum_j softmax_j(s_ij) v_j
@@ -484,7 +518,7 @@ def attend(scores, value, *, dtype=np.float64, **common):
     return _attention(scores, score_gradients, {"scores": scores, "value": value}, {}, **common)
 
 
-def _arrays(dtype, *arrays):
+def _arrays(dtype: Any, *arrays: Real) -> list[Array]:
     return [np.asarray(array, dtype) for array in arrays]
 
 

@@ -10,7 +10,11 @@ Shapes: x (B, T, E), a state (B, H), parameters W (E, G * H), U (H, G * H), b an
 gates side by side, in the order of torch.nn.
 """
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +25,7 @@ from attnc.reference.attention import (
     dot_product_attention,
     vjp,
 )
+from attnc.typing import Bools, Function, Integers, Real
 
 __all__ = ["attention_decoder", "gru", "lstm", "rnn"]
 
@@ -113,15 +118,15 @@ def lstm_step(x, state, parameters):
 STEPS = {"rnn": (rnn_step, 1), "gru": (gru_step, 1), "lstm": (lstm_step, 2)}  # arrays of the state
 
 
-def _function(with_pullback):
+def _function(with_pullback: Function) -> Function:
     """The public function, which returns the output alone; `vjp` finds the pullback."""
 
     @functools.wraps(with_pullback)
-    def function(*arrays, **options):
+    def function(*arrays: Any, **options: Any) -> Any:
         return with_pullback(*arrays, **options)[0]
 
-    function.with_pullback = with_pullback
-    return function
+    function.with_pullback = with_pullback  # type: ignore[attr-defined]
+    return function  # type: ignore[return-value]
 
 
 # ---- Sequences -----------------------------------------------------------------------------------
@@ -209,7 +214,14 @@ def _recurrent(kind, x, parameters, state=None, lengths=None, *, bidirectional=F
 
 
 @_function
-def rnn(x, parameters, state=None, lengths=None, *, bidirectional=False):
+def rnn(
+    x: Real,
+    parameters: Sequence[Real],
+    state: Any = None,
+    lengths: Integers | None = None,
+    *,
+    bidirectional: bool = False,
+) -> Any:
     """Simple recurrent network: `rnn_step` over whole sequences.
 
     Parameters
@@ -229,7 +241,14 @@ def rnn(x, parameters, state=None, lengths=None, *, bidirectional=False):
 
 
 @_function
-def gru(x, parameters, state=None, lengths=None, *, bidirectional=False):
+def gru(
+    x: Real,
+    parameters: Sequence[Real],
+    state: Any = None,
+    lengths: Integers | None = None,
+    *,
+    bidirectional: bool = False,
+) -> Any:
     """Gated recurrent units: `gru_step` over whole sequences.
 
     Parameters
@@ -249,7 +268,14 @@ def gru(x, parameters, state=None, lengths=None, *, bidirectional=False):
 
 
 @_function
-def lstm(x, parameters, state=None, lengths=None, *, bidirectional=False):
+def lstm(
+    x: Real,
+    parameters: Sequence[Real],
+    state: Any = None,
+    lengths: Integers | None = None,
+    *,
+    bidirectional: bool = False,
+) -> Any:
     """Long short-term memory: `lstm_step` over whole sequences.
 
     Parameters
@@ -283,9 +309,19 @@ def _score(attention, named):
 
 @_function
 def attention_decoder(
-    inputs, memory, cells, state=None, *, cell="gru", attention="additive", order="bahdanau",
-    input_feeding=False, key_mask=None, key_lengths=None, **named,
-):  # fmt: skip
+    inputs: Real,
+    memory: Real,
+    cells: Sequence[Sequence[Real]],
+    state: Any = None,
+    *,
+    cell: str = "gru",
+    attention: str = "additive",
+    order: str = "bahdanau",
+    input_feeding: bool = False,
+    key_mask: Bools | None = None,
+    key_lengths: Integers | None = None,
+    **named: Any,
+) -> Any:
     """Recurrent decoder that attends to a memory.
 
     bahdanau    c_t = attention(s_(t-1))    s_t = cell([y_t; c_t], s_(t-1))    output s_t

@@ -1,0 +1,118 @@
+"""What users write, for a type checker: `tests/test_typing.py` runs it, and nothing runs this.
+
+Every line is accepted as it is. Where a comment says that an error is ignored, there must be one.
+"""
+
+from typing import Any, assert_type
+
+import numpy as np
+import numpy.typing as npt
+
+import attnc
+from attnc.data import Vocabulary, batches, pad
+from attnc.gradients import Gradients
+
+Array = npt.NDArray[Any]
+
+# ---- functions -----------------------------------------------------------------------------------
+
+rng = np.random.default_rng(0)
+x = rng.standard_normal((2, 5, 8)).astype(np.float32)
+mask = np.tril(np.ones((2, 5, 5), bool))
+
+context = attnc.dot_product_attention(x, x, x, causal=True, key_lengths=[5, 3])
+assert_type(context, Array)
+assert_type(attnc.attend([[0.0, 1.0]], [[1.0], [2.0]], mask=[[True, False]]), Array)
+assert_type(attnc.cosine_attention(x, x, x, scale=2, dropout=0.1, rng=rng, window=(3, None)), Array)
+context, weights = attnc.multiplicative_attention(
+    x, x, x, np.eye(8), mask=mask, return_weights=True
+)
+parts = [attnc.dot_product_attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(3),)]
+assert_type(attnc.merge_attention([p.context for p in parts], [p.lse for p in parts]), Array)
+
+attnc.dot_product_attention(x, x, x, casual=True)  # type: ignore[call-overload]
+attnc.dot_product_attention(x, x)  # type: ignore[call-overload]
+attnc.attend(x, x, mask=np.ones((5, 8)))  # type: ignore[arg-type]
+attnc.set_num_threads("2")  # type: ignore[arg-type]
+
+# ---- gradients -----------------------------------------------------------------------------------
+
+context, pullback = attnc.vjp(attnc.dot_product_attention, x, x, x, bias=np.zeros((2, 5, 5)))
+assert_type(context, Array)
+gradients = pullback(np.ones_like(context))
+assert_type(gradients, Gradients)
+dquery, dkey, dvalue = gradients
+dbias = gradients.bias + gradients["bias"]
+
+loss, pullback = attnc.vjp(attnc.losses.softmax_cross_entropy, x, np.zeros((2, 5), int))
+assert_type(loss, float)
+(dlogits,) = pullback()
+
+attnc.vjp(attnc.functional.gru, x, [x, x, x, x], length=[5, 3])  # type: ignore[call-arg]
+
+# ---- layers --------------------------------------------------------------------------------------
+
+attention = attnc.AdditiveAttention(8, 8, hidden_size=4, rng=0)
+assert_type(attention(x, x), Array)
+context, pullback = attnc.vjp(attention, x, x, key_lengths=[5, 3], train=True)
+dstate, dmemory = pullback(context)
+attention.parameters["score_vector"] *= 0.5
+attention.load_state_dict(attention.state_dict())
+
+encoder = attnc.GRU(8, 4, bidirectional=True)
+(memory, state), pullback = attnc.vjp(encoder, x, lengths=[5, 3])
+assert_type(memory, Array)
+outputs, (h, c) = attnc.LSTM(8, 4)(x, (np.zeros((1, 2, 4)), np.zeros((1, 2, 4))))
+decoder = attnc.AttentionDecoder(8, 4, 8, attention="dot", dtype=np.float64)
+result = decoder(x, decoder.prepare(memory, key_lengths=[5, 3]), state)
+assert_type(result.weights, Array)
+embedding, readout = attnc.Embedding(9, 8), attnc.Linear(4, 9)
+tokens, weights = attnc.greedy_decode(
+    decoder, embedding, readout, memory, start=1, end=2, max_length=7
+)
+model = attnc.Sequential(attnc.Linear(8, 4), attnc.Dropout(0.1), attnc.Residual(attnc.Linear(4, 4)))
+
+translator = attnc.Seq2Seq(9, 9, 8, 4)
+assert_type(translator(tokens, tokens).logits, Array)
+(loss, weights), pullback = attnc.vjp(translator, tokens, tokens, labels=tokens, train=True)
+assert_type(loss, float)
+assert_type(translator.translate(tokens, start=1, end=2, max_length=7, n_best=3).scores, Array)
+
+attnc.Linear(8)  # type: ignore[call-arg]
+attnc.GRU(8, 4, dropuot=0.1)  # type: ignore[call-arg]
+attention(x, x, dropout=0.1)  # type: ignore[call-overload]
+
+
+class Scale(attnc.Layer):
+    """A layer of one's own, as the docstring of `Layer` has it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__("float32")
+        self.size = size
+        self.add_parameter("factor", np.ones(size))
+
+    def __call__(self, x: npt.ArrayLike) -> Array:
+        return np.asarray(x) * self.parameters["factor"]
+
+
+assert_type(attnc.vjp(Scale(8), x)[0], Array)
+
+# ---- training ------------------------------------------------------------------------------------
+
+optimizer = attnc.optim.Adam([encoder, decoder], learning_rate=1e-3, betas=(0.9, 0.98))
+assert_type(attnc.optim.clip_gradients(model, 1.0), float)
+optimizer.step()
+attnc.optim.SGD(encoder.parameters, 0.1)  # type: ignore[arg-type]
+
+vocabulary = Vocabulary.build([text.split() for text in ("to be", "or not to be")])
+numbers = [vocabulary.encode(["to", "be"], end=True)]
+for rows in batches([len(n) for n in numbers], 64, rng=0):
+    array, lengths = pad([numbers[row] for row in rows], dtype=np.int32)
+    assert_type(vocabulary.decode(array[0]), list[str])
+
+with attnc.set_num_threads(2):
+    assert_type(attnc.get_num_threads(), int)
+stages = attnc.stages(attnc.dot_product_attention, x, x, x, causal=True)
+assert_type(stages.weights, Array)
+dscores = stages.gradients(context).scores
+assert_type(attnc.check_gradients(attnc.attend, None, np.eye(3), np.eye(3)), float)
