@@ -29,7 +29,7 @@ enum { ATTNC_SUM_ROWS = 64 };
 typedef struct {
     int ndim;
     ptrdiff_t count; /* product of shape */
-    ptrdiff_t shape[ATTNC_MAX_LEAD];
+    const ptrdiff_t *shape;
 } attnc_lead;
 
 /* An operand: strides in elements, 0 where the operand broadcasts. data == NULL: not given.
@@ -37,7 +37,7 @@ typedef struct {
 typedef struct {
     void *data;
     ptrdiff_t row, col;
-    ptrdiff_t lead[ATTNC_MAX_LEAD];
+    const ptrdiff_t *lead; /* a stride for each leading axis */
 } attnc_view;
 
 /* How the score of a pair comes about. */
@@ -156,8 +156,8 @@ typedef struct {
 
 /* Cosine: out = x / |x| row by row (0 where |x| = 0), norm its lengths; and back. */
 typedef struct {
-    void *out;  /* (rows, D) */
-    void *norm; /* (rows) */
+    void *out;       /* (rows, D) */
+    void *norm;      /* (rows) */
     attnc_view x;    /* backward: or none; read where the norm is no normal number */
     attnc_lead lead; /* of x itself */
     ptrdiff_t T, D;
