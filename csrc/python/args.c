@@ -442,7 +442,7 @@ static int rows_are_readable(PyArrayObject *array)
     if (ndim > 0 && PyArray_DIM(array, ndim - 1) > 1 && PyArray_STRIDE(array, ndim - 1) != size)
         return 0;
     for (int d = 0; d < ndim - 1; d++)
-        if (PyArray_STRIDE(array, d) % size != 0)
+        if (PyArray_STRIDE(array, d) & (size - 1)) /* of 4 or 8 bytes */
             return 0;
     return 1;
 }
@@ -927,6 +927,12 @@ ptrdiff_t attnc_features(const attnc_argument *argument)
     return PyArray_DIM(argument->array, PyArray_NDIM(argument->array) - 1);
 }
 
+/* A stride of bytes in elements of 1, 4 or 8 bytes. By a constant the processor need not divide. */
+static ptrdiff_t in_items(npy_intp bytes, npy_intp item)
+{
+    return item == 4 ? bytes / 4 : item == 8 ? bytes / 8 : bytes;
+}
+
 int attnc_operand_of(attnc_call *c, PyArrayObject *array, attnc_operand *operand)
 {
     const int ndim = PyArray_NDIM(array);
@@ -937,7 +943,7 @@ int attnc_operand_of(attnc_call *c, PyArrayObject *array, attnc_operand *operand
         return -1;
     }
     for (int d = 0; d < ndim; d++)
-        stride[d] = PyArray_STRIDE(array, d) / item;
+        stride[d] = in_items(PyArray_STRIDE(array, d), item);
     *operand = (attnc_operand){PyArray_DATA(array), PyArray_DIMS(array), stride};
     return 0;
 }

@@ -300,10 +300,12 @@ static const char *const result_names[RESULTS] = {
     [OUT_DSCALE] = "dscale",
 };
 
-/* size: elements; data is NULL where there are none. */
+/* Memory of the caller's. size: elements; data is NULL where there are none. */
 typedef struct {
     void *data[RESULTS];
     ptrdiff_t size[RESULTS];
+    attnc_outputs out;
+    attnc_gradients gradients;
 } results;
 
 /* Full of NaN: what a call does not write, it is caught by. */
@@ -329,14 +331,13 @@ static void *add_saved(results *r, const inputs *i, int index, ptrdiff_t columns
     return columns < 0 ? NULL : add_to_results(r, i, index, i->in.lead.count * i->in.Tq * columns);
 }
 
-/* Forward and backward into memory of the caller's. only: of all gradients this one alone is wanted;
- * -1: all. */
-static results run_wanted(const inputs *i, const attnc_executor *executor, int only)
+/* only: of all gradients this one alone is wanted; -1: all. */
+static results new_results(const inputs *i, int only)
 {
     const ptrdiff_t rows = i->in.lead.count * i->in.Tq;
     const attnc_saves saves = attnc_what_is_saved(&i->in);
     results r = {0};
-    const attnc_outputs out = {
+    r.out = (attnc_outputs){
         .context = add_to_results(&r, i, OUT_CONTEXT, rows * DV),
         .weights = add_to_results(&r, i, OUT_WEIGHTS, rows * i->in.Tk),
         .lse = add_to_results(&r, i, OUT_LSE, rows),
@@ -345,7 +346,7 @@ static results run_wanted(const inputs *i, const attnc_executor *executor, int o
         .saved_scores = add_saved(&r, i, OUT_SAVED_SCORES, saves.scores),
     };
     const int dscale = i->in.mechanism == &attnc_cosine && (only < 0 || only == OUT_DSCALE);
-    const attnc_gradients gradients = {
+    r.gradients = (attnc_gradients){
         .query = add_gradient(&r, i, only, QUERY, 4),
         .key = add_gradient(&r, i, only, KEY, 4),
         .value = add_gradient(&r, i, only, VALUE, 4),
@@ -358,19 +359,27 @@ static results run_wanted(const inputs *i, const attnc_executor *executor, int o
         .key_weight = add_gradient(&r, i, only, KEY_WEIGHT, 2),
         .score_bias = add_gradient(&r, i, only, SCORE_BIAS, 1),
     };
-    attnc_incoming incoming = i->incoming;
-    incoming.saved_context = out.saved_context;
-    incoming.saved_stats = out.saved_stats;
-    incoming.saved_scores = out.saved_scores;
-    if (attnc_attention_forward(&i->in, &out, executor) < 0 ||
-        attnc_attention_backward(&i->in, &incoming, &gradients, executor) < 0)
-        exit(2);
     return r;
 }
 
-static results run_attention(const inputs *i, const attnc_executor *executor)
+/* Forward and backward; -1 for want of memory. */
+static int run_passes(const inputs *i, const attnc_executor *executor, const results *r)
 {
-    return run_wanted(i, executor, -1);
+    attnc_incoming incoming = i->incoming;
+    incoming.saved_context = r->out.saved_context;
+    incoming.saved_stats = r->out.saved_stats;
+    incoming.saved_scores = r->out.saved_scores;
+    return attnc_attention_forward(&i->in, &r->out, executor) < 0
+               ? -1
+               : attnc_attention_backward(&i->in, &incoming, &r->gradients, executor);
+}
+
+static results run_attention(const inputs *i, const attnc_executor *executor, int only)
+{
+    results r = new_results(i, only);
+    if (run_passes(i, executor, &r) < 0)
+        exit(2);
+    return r;
 }
 
 static void free_results(results *r)
@@ -483,7 +492,7 @@ static void expect_each_alone(const char *isa, const problem *p, const inputs *i
     for (int k = OUT_GRADIENTS; k < RESULTS; k++) {
         if (!expected->data[k])
             continue;
-        results r = run_wanted(i, NULL, k);
+        results r = run_attention(i, NULL, k);
         expect_same(isa, p, i, &r, expected);
         free_results(&r);
     }
@@ -508,7 +517,7 @@ static void *one_caller(void *data)
         {.threads = THREADS, .parallel_for = own_parallel_for, .context = &calls},
         {.threads = THREADS, .parallel_for = eager_parallel_for, .context = &calls},
     };
-    results r = run_attention(args->i, &executors[me->number]);
+    results r = run_attention(args->i, &executors[me->number], -1);
     expect_same(args->isa, args->p, args->i, &r, args->expected);
     if ((calls > 0) != (executors[me->number].parallel_for != NULL))
         fail(args->isa, args->i, args->p, "a caller", "was not asked for its threads");
@@ -518,24 +527,72 @@ static void *one_caller(void *data)
     return NULL;
 }
 
+/* Whichever allocation fails, the call says so and keeps none of the others. */
+static void expect_failures(const char *isa, const problem *p, const inputs *i,
+                            const results *expected)
+{
+    results r = new_results(i, -1);
+    const long blocks = attnc_allocation_count();
+    int status = -1;
+    for (long n = 1; status < 0; n++) {
+        attnc_fail_allocation(n);
+        status = run_passes(i, NULL, &r);
+        if (attnc_allocation_count() != blocks)
+            fail(isa, i, p, "a failed call", "keeps memory");
+        if (status == 0 && n < 3) /* each pass takes scratch at least */
+            fail(isa, i, p, "a failed allocation", "was not noticed");
+    }
+    attnc_fail_allocation(0);
+    expect_same(isa, p, i, &r, expected);
+    free_results(&r);
+}
+
 static void check(const problem *p, int f32)
 {
     const attnc_executor one = {.threads = 1};
     inputs *i = new_inputs(p, f32);
     attnc_isa_select(0);
-    results scalar = run_attention(i, &one);
+    results scalar = run_attention(i, &one, -1);
     for (int isa = 0; isa < attnc_isa_count(); isa++) {
         attnc_isa_select(isa);
-        results alone = run_attention(i, &one);
+        results alone = run_attention(i, &one, -1);
         expect_close(attnc_isa_name(isa), p, i, &alone, &scalar);
         const attention_args args = {p, i, &alone, attnc_isa_name(isa)};
         attnc_set_num_threads(THREADS);
         run_callers(one_caller, &args);
         expect_each_alone(attnc_isa_name(isa), p, i, &alone);
+        expect_failures(attnc_isa_name(isa), p, i, &alone);
         free_results(&alone);
     }
     free_results(&scalar);
     free_inputs(i);
+}
+
+/* ---- the arena ---- */
+
+/* Pieces of many sizes: all are there at once, aligned, and none is part of another. */
+static void check_arena(void)
+{
+    enum { PIECES = 100 };
+    _Alignas(64) char first[256];
+    attnc_arena arena = attnc_arena_in(first, sizeof first);
+    unsigned char *pieces[PIECES];
+    int wrong = attnc_take(&arena, SIZE_MAX / 2, 3) || attnc_take(&arena, SIZE_MAX - 8, 1);
+    for (int k = 0; k < PIECES; k++) {
+        pieces[k] = attnc_take(&arena, (size_t)k, 2);
+        if (!pieces[k])
+            exit(2);
+        wrong |= (uintptr_t)pieces[k] % 64 != 0;
+        memset(pieces[k], k, (size_t)(2 * k));
+    }
+    for (int k = 0; k < PIECES; k++)
+        for (int b = 0; b < 2 * k; b++)
+            wrong |= pieces[k][b] != k;
+    attnc_give_back(&arena);
+    if (wrong) {
+        atomic_fetch_add(&failures, 1);
+        fprintf(stderr, "the arena: pieces overlap, or are not aligned\n");
+    }
 }
 
 /* ---- recurrent layers, cross-entropy, products ---- */
@@ -817,6 +874,7 @@ static void check_step(const step_problem *p, int f32)
 
 int main(void)
 {
+    check_arena();
     for (int f32 = 0; f32 < 2; f32++) {
         for (int k = 0; k < PROBLEMS; k++)
             check(&problems[k], f32);
