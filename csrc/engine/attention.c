@@ -12,40 +12,45 @@ static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 
 /* ---- views ---- */
 
-/* Strides over lead, 0 where the array broadcasts; then the strides of the array's own axes as they
- * are, and whether it has one element along them. */
-static int strides_of(attnc_pass *p, const attnc_operand *x, int axes, attnc_view *view,
-                      ptrdiff_t *own, int *single)
+/* The array's strides over lead, 0 where it broadcasts, or NULL for want of memory. Where the
+ * caller's are just that, they serve. axes: the array's own, behind the leading ones. */
+static const ptrdiff_t *lead_strides(attnc_pass *p, const attnc_operand *x, int axes)
 {
     const int ndim = p->in->lead.ndim;
+    int d = 0;
+    while (x->stride && d < ndim && (x->shape[d] != 1 || x->stride[d] == 0))
+        d++;
+    if (x->stride && d == ndim)
+        return x->stride;
     ptrdiff_t *lead = attnc_take(&p->team.arena, (size_t)ndim, sizeof *lead), step = 1;
-    if (!lead)
-        return -1;
-    for (int d = ndim + axes - 1; d >= 0; d--) {
-        const ptrdiff_t stride = x->stride ? x->stride[d] : step;
-        step *= x->shape[d];
-        if (d >= ndim) {
-            own[d - ndim] = stride;
-            single[d - ndim] = x->shape[d] == 1;
-        }
-        else
-            lead[d] = x->shape[d] == 1 ? 0 : stride;
-    }
-    /* What a view's data point to is written to nowhere. */
-    view->data = (void *)(uintptr_t)x->data;
-    view->lead = lead;
-    return 0;
+    for (d = ndim + axes - 1; lead && d >= 0; step *= x->shape[d--])
+        if (d < ndim)
+            lead[d] = x->shape[d] == 1 ? 0 : x->stride ? x->stride[d] : step;
+    return lead;
+}
+
+/* The stride of one of the array's own axes: the first behind the leading ones is 0. */
+static ptrdiff_t own_stride(const attnc_pass *p, const attnc_operand *x, int axis, int axes)
+{
+    const int d = p->in->lead.ndim + axis;
+    if (x->stride)
+        return x->stride[d];
+    return axis + 1 < axes ? x->shape[d + 1] : 1;
+}
+
+/* What data points to is only read, though views serve for other things too. */
+static attnc_view view_with(const attnc_operand *x, const ptrdiff_t *lead)
+{
+    return (attnc_view){.data = (void *)(uintptr_t)x->data, .lead = lead};
 }
 
 int attnc_pass_view(attnc_pass *p, const attnc_operand *x, attnc_view *view)
 {
-    ptrdiff_t own[2];
-    int single[2];
-    if (strides_of(p, x, 2, view, own, single) < 0)
-        return -1;
-    view->row = own[0];
+    const ptrdiff_t *lead = lead_strides(p, x, 2);
+    *view = view_with(x, lead);
+    view->row = own_stride(p, x, 0, 2);
     view->col = 1;
-    return 0;
+    return lead ? 0 : -1;
 }
 
 int attnc_pass_view_of_block(attnc_pass *p, const attnc_operand *like, void *block, ptrdiff_t rows,
@@ -60,21 +65,21 @@ int attnc_pass_view_of_block(attnc_pass *p, const attnc_operand *like, void *blo
     return attnc_pass_view(p, &(attnc_operand){.data = block, .shape = shape}, view);
 }
 
-/* Where not given, the view stays empty. axes: of time, which broadcast like the leading ones. */
+/* A mask, bias, length or offset: its own axes broadcast like the leading ones. Where it is not
+ * given, the view stays empty. */
 static int view_of_mask(attnc_pass *p, const attnc_operand *x, int with_query, int with_key,
                         attnc_view *view)
 {
-    ptrdiff_t own[2];
-    int single[2];
+    const int ndim = p->in->lead.ndim, axes = with_query + with_key;
     if (!x->data)
         return 0;
-    if (strides_of(p, x, with_query + with_key, view, own, single) < 0)
-        return -1;
-    if (with_query)
-        view->row = single[0] ? 0 : own[0];
-    if (with_key)
-        view->col = single[with_query] ? 0 : own[with_query];
-    return 0;
+    const ptrdiff_t *lead = lead_strides(p, x, axes);
+    *view = view_with(x, lead);
+    if (with_query && x->shape[ndim] != 1)
+        view->row = own_stride(p, x, 0, axes);
+    if (with_key && x->shape[ndim + with_query] != 1)
+        view->col = own_stride(p, x, with_query, axes);
+    return lead ? 0 : -1;
 }
 
 attnc_lead attnc_pass_own_lead(const attnc_pass *p, const attnc_operand *x)
@@ -181,7 +186,8 @@ static int plan_forward(attnc_pass *p)
     attnc_attention *a = &p->a;
     const attnc_kernels *k = p->team.k;
     /* Packing the keys pays over many queries, but every thread wants some tasks. */
-    ptrdiff_t blocks = divide_up(a->Tq, k->query_block), share = 8;
+    const ptrdiff_t blocks = divide_up(a->Tq, k->query_block);
+    ptrdiff_t share = blocks > 1 ? 8 : 1;
     while (share > 1 && a->lead.count * divide_up(blocks, share) < 4 * attnc_get_num_threads())
         share /= 2;
     a->query_chunk = share * k->query_block;

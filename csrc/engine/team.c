@@ -52,7 +52,7 @@ int attnc_team_run(attnc_team *t, attnc_kernel_fn kernel, const void *args, ptrd
     const size_t stride = (scratch + 63) / 64 * 64;
     if (tasks == 0)
         return 0;
-    int threads = attnc_threads_for(tasks, work);
+    int threads = tasks > 1 ? attnc_threads_for(tasks, work) : 1;
     if (e->parallel_for)
         threads = attnc_get_num_threads() < tasks ? attnc_get_num_threads() : (int)tasks;
     if (!has_scratch(t, stride, threads))

@@ -38,25 +38,11 @@ int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...
     return -1;
 }
 
-/* All arguments that may be real arrays. */
-enum { ARGUMENTS = 11 };
-typedef struct {
-    attnc_argument *of[ARGUMENTS];
-} argument_list;
-
-static argument_list arguments_of(attnc_call *c)
-{
-    return (argument_list){{&c->scores, &c->query, &c->key, &c->value, &c->scale, &c->bias,
-                            &c->weight, &c->score_vector, &c->query_weight, &c->key_weight,
-                            &c->score_bias}};
-}
-
 void attnc_call_clear(attnc_call *c)
 {
-    const argument_list list = arguments_of(c);
-    for (int k = 0; k < ARGUMENTS; k++) {
-        Py_CLEAR(list.of[k]->array);
-        Py_CLEAR(list.of[k]->dtype);
+    for (int k = 0; k < ATTNC_ARGUMENTS; k++) {
+        Py_CLEAR(c->arguments[k].array);
+        Py_CLEAR(c->arguments[k].dtype);
     }
     Py_CLEAR(c->mask);
     Py_CLEAR(c->key_mask);
@@ -88,11 +74,10 @@ static PyObject *shape_of(PyArrayObject *array)
 /* "query (2, 3, 4), key (2, 5, 4) ..." of all arrays given. */
 static PyObject *all_shapes(attnc_call *c)
 {
-    const argument_list list = arguments_of(c);
     PyObject *text = PyUnicode_FromString("");
     const char *separator = "";
-    for (int k = 0; text && k < ARGUMENTS; k++) {
-        const attnc_argument *one = list.of[k];
+    for (int k = 0; text && k < ATTNC_ARGUMENTS; k++) {
+        const attnc_argument *one = &c->arguments[k];
         if (!one->array || one == &c->scale || one == &c->bias)
             continue;
         PyObject *shape = shape_of(one->array);
@@ -547,16 +532,16 @@ static int check_constants(const attnc_call *c)
 
 int attnc_convert(attnc_call *c)
 {
-    const argument_list list = arguments_of(c);
-    PyArray_Descr *dtypes[ARGUMENTS];
+    PyArray_Descr *dtypes[ATTNC_ARGUMENTS];
     int count = 0, floats = 1, doubles = 1;
-    for (int k = 0; k < ARGUMENTS; k++) {
-        if (!list.of[k]->array)
+    for (int k = 0; k < ATTNC_ARGUMENTS; k++) {
+        if (!c->arguments[k].array)
             continue;
-        int type = list.of[k]->dtype ? list.of[k]->dtype->type_num : -1;
+        PyArray_Descr *dtype = c->arguments[k].dtype;
+        const int type = dtype ? dtype->type_num : -1;
         floats = floats && type == NPY_FLOAT;
         doubles = doubles && type == NPY_DOUBLE;
-        dtypes[count++] = list.of[k]->dtype;
+        dtypes[count++] = dtype;
     }
     if (floats)
         c->in.f32 = 1;
@@ -571,8 +556,8 @@ int attnc_convert(attnc_call *c)
             return -1;
         c->in.f32 = c->output->type_num != NPY_DOUBLE;
     }
-    for (int k = 0; k < ARGUMENTS; k++)
-        if (convert_argument(c, list.of[k]) < 0)
+    for (int k = 0; k < ATTNC_ARGUMENTS; k++)
+        if (convert_argument(c, &c->arguments[k]) < 0)
             return -1;
     if (c->scale.array)
         c->in.scale = c->in.f32 ? *(float *)PyArray_DATA(c->scale.array)
@@ -937,14 +922,16 @@ int attnc_operand_of(attnc_call *c, PyArrayObject *array, attnc_operand *operand
 {
     const int ndim = PyArray_NDIM(array);
     const npy_intp item = PyArray_ITEMSIZE(array);
+    const npy_intp *shape = PyArray_DIMS(array), *bytes = PyArray_STRIDES(array);
     ptrdiff_t *stride = attnc_take(&c->arena, (size_t)ndim, sizeof *stride);
     if (!stride) {
         PyErr_NoMemory();
         return -1;
     }
+    /* A leading axis of size 1 may have any stride; with 0 the engine need not change it. */
     for (int d = 0; d < ndim; d++)
-        stride[d] = in_items(PyArray_STRIDE(array, d), item);
-    *operand = (attnc_operand){PyArray_DATA(array), PyArray_DIMS(array), stride};
+        stride[d] = d < c->in.lead.ndim && shape[d] == 1 ? 0 : in_items(bytes[d], item);
+    *operand = (attnc_operand){PyArray_DATA(array), shape, stride};
     return 0;
 }
 

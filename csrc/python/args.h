@@ -18,6 +18,8 @@
 
 #include "../engine/attention.h"
 
+#include <stddef.h>
+
 /* slot = value, a new reference, which may be NULL; the old one is dropped. */
 #define ATTNC_REPLACE(slot, value)                                                                 \
     do {                                                                                           \
@@ -33,12 +35,19 @@ typedef struct {
     PyArray_Descr *dtype; /* of its gradient; NULL: the computing dtype */
 } attnc_argument;
 
+enum { ATTNC_ARGUMENTS = 11 }; /* that may be real arrays */
+
 /* One call from Python, from parsing to result; run.c begins and ends it. */
 typedef struct {
     const char *function;
     PyArray_Descr *output; /* dtype of the results; NULL: the computing dtype */
-    attnc_argument query, key, value, scores, scale, bias;
-    attnc_argument weight, score_vector, query_weight, key_weight, score_bias;
+    union {
+        struct { /* in the order in which messages list them */
+            attnc_argument scores, query, key, value, scale, bias;
+            attnc_argument weight, score_vector, query_weight, key_weight, score_bias;
+        };
+        attnc_argument arguments[ATTNC_ARGUMENTS]; /* the same */
+    };
     PyArrayObject *mask, *key_mask, *key_lengths, *causal_offset; /* converted */
     int return_weights, return_lse;
     attnc_inputs in;   /* the same as the engine reads it; f32: the computing dtype is float */
@@ -47,6 +56,9 @@ typedef struct {
     /* made by run.c, or the incoming gradients */
     PyArrayObject *context, *weights, *lse, *saved_context, *stats, *saved_scores;
 } attnc_call;
+_Static_assert(offsetof(attnc_call, score_bias) ==
+                   offsetof(attnc_call, arguments[ATTNC_ARGUMENTS - 1]),
+               "arguments names them all");
 
 /* Drops all that the call holds. */
 void attnc_call_clear(attnc_call *c);

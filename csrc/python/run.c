@@ -19,24 +19,24 @@ static void call_begin(attnc_call *c, const attnc_function *f, void *first)
 /* Tells the engine of the arguments; args.c has told it of the options. */
 static int fill_operands(attnc_call *c)
 {
-    attnc_inputs *in = &c->in;
-    const struct {
-        const attnc_argument *argument;
-        attnc_operand *operand;
-    } pairs[] = {{&c->query, &in->query},
-                 {&c->key, &in->key},
-                 {&c->value, &in->value},
-                 {&c->scores, &in->scores},
-                 {&c->bias, &in->bias},
-                 {&c->weight, &in->weight},
-                 {&c->score_vector, &in->score_vector},
-                 {&c->query_weight, &in->query_weight},
-                 {&c->key_weight, &in->key_weight},
-                 {&c->score_bias, &in->score_bias}};
-    for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++)
-        if (pairs[k].argument->array &&
-            attnc_operand_of(c, pairs[k].argument->array, pairs[k].operand) < 0)
+#define ATTNC_OPERAND(NAME)                                                                        \
+    {                                                                                              \
+        offsetof(attnc_call, NAME), offsetof(attnc_inputs, NAME)                                   \
+    }
+    static const struct {
+        size_t argument, operand;
+    } pairs[] = {ATTNC_OPERAND(query),        ATTNC_OPERAND(key),
+                 ATTNC_OPERAND(value),        ATTNC_OPERAND(scores),
+                 ATTNC_OPERAND(bias),         ATTNC_OPERAND(weight),
+                 ATTNC_OPERAND(score_vector), ATTNC_OPERAND(query_weight),
+                 ATTNC_OPERAND(key_weight),   ATTNC_OPERAND(score_bias)};
+#undef ATTNC_OPERAND
+    for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++) {
+        const attnc_argument *argument = (void *)((char *)c + pairs[k].argument);
+        attnc_operand *operand = (void *)((char *)&c->in + pairs[k].operand);
+        if (argument->array && attnc_operand_of(c, argument->array, operand) < 0)
             return -1;
+    }
     return 0;
 }
 

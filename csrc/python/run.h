@@ -9,8 +9,6 @@
 
 #include "args.h"
 
-#include <stddef.h>
-
 /* A gradient that a backward call returns: of which argument, and what the engine calls it. */
 typedef struct {
     size_t argument, gradient; /* places in attnc_call and attnc_gradients */
