@@ -29,7 +29,7 @@ enum { ATTNC_SUM_ROWS = 64 };
 typedef struct {
     int ndim;
     ptrdiff_t count; /* product of shape */
-    ptrdiff_t shape[ATTNC_MAX_LEAD];
+    const ptrdiff_t *shape;
 } attnc_lead;
 
 /* An operand: strides in elements, 0 where the operand broadcasts. data == NULL: not given.
@@ -37,7 +37,7 @@ typedef struct {
 typedef struct {
     void *data;
     ptrdiff_t row, col;
-    ptrdiff_t lead[ATTNC_MAX_LEAD];
+    const ptrdiff_t *lead; /* a stride for each leading axis */
 } attnc_view;
 
 /* How the score of a pair comes about. */

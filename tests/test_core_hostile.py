@@ -449,7 +449,7 @@ LARGE = {
     "additive": lambda rng: run_decoder("additive", "luong", rng, (8, 20, 30, 30, 40)),
     "bahdanau": lambda rng: run_decoder("additive", "bahdanau", rng, (8, 20, 30, 30, 40)),
     "cosine": lambda rng: run_decoder("cosine", "luong", rng, (8, 20, 30, 30, 40)),
-    "loss": lambda rng: run_loss(rng, 300, 300),
+    "loss": lambda rng: run_loss(rng, 10000, 30),
     "product": lambda rng: _core.product(*rng.standard_normal((2, 200, 200))),
     "panels": lambda rng: _core.panels(rng.standard_normal((200, 200)), 2)[8:-8],
     "key forms": lambda rng: _core.key_forms(rng.standard_normal((5, 50, 80)) / 5),

@@ -12,8 +12,9 @@ from checks import EVERYTHING, assert_same, evaluate, incoming, python
 import attnc
 from attnc import _core
 
-# Results of more than 64 KiB, which come through the allocator that can be made to fail.
-LARGE = {"Tq": 150, "Tk": 260, "D": 24, "Dv": 120, "leads": ((1,), (2,), (2,))}
+# Results of more than 64 KiB, which come through the allocator that can be made to fail, and blocks
+# between kernels that are too large for the stack.
+LARGE = {"Tq": 600, "Tk": 260, "D": 40, "Dv": 120, "leads": ((1,), (2,), (2,))}
 
 
 @pytest.fixture

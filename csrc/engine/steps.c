@@ -246,11 +246,10 @@ static void run_normalize(const attnc_loop *l, const team *team, const attnc_ope
 {
     attnc_normalize n = {.out = at_step(l, &o->out, t),
                          .norm = (char *)o->norm + t * l->batch * (ptrdiff_t)l->item,
-                         .lead = {1, l->batch, {l->batch}},
+                         .lead = {1, l->batch, &l->batch},
                          .T = 1,
                          .D = o->N,
-                         .x = {.data = at_step(l, &o->x, t), .row = 0, .col = 1}};
-    n.x.lead[0] = o->x.row;
+                         .x = {.data = at_step(l, &o->x, t), .col = 1, .lead = &o->x.row}};
     if (o->kind == ATTNC_NORMALIZE_BACK) {
         n.dout = n.x.data;
         n.x.data = NULL;

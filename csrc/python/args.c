@@ -1,14 +1,12 @@
 /* args: see args.h. */
 #include "args.h"
 
-#include "../engine/dispatch.h"
-
 #include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
 
-static int computing_type(const attnc_call *c) { return c->f32 ? NPY_FLOAT : NPY_DOUBLE; }
+static int computing_type(const attnc_call *c) { return c->in.f32 ? NPY_FLOAT : NPY_DOUBLE; }
 
 ptrdiff_t attnc_stride(const PyArrayObject *array, int axis, int *whole)
 {
@@ -40,22 +38,11 @@ int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...
     return -1;
 }
 
-static attnc_operand *const *operands_of(attnc_call *c, attnc_operand *list[12])
-{
-    attnc_operand *all[] = {&c->scores,       &c->query,      &c->key,        &c->value,
-                            &c->scale,        &c->bias,       &c->weight,     &c->score_vector,
-                            &c->query_weight, &c->key_weight, &c->score_bias, NULL};
-    memcpy(list, all, sizeof all);
-    return list;
-}
-
 void attnc_call_clear(attnc_call *c)
 {
-    attnc_operand *list[12];
-    operands_of(c, list);
-    for (int k = 0; list[k]; k++) {
-        Py_CLEAR(list[k]->array);
-        Py_CLEAR(list[k]->dtype);
+    for (int k = 0; k < ATTNC_ARGUMENTS; k++) {
+        Py_CLEAR(c->arguments[k].array);
+        Py_CLEAR(c->arguments[k].dtype);
     }
     Py_CLEAR(c->mask);
     Py_CLEAR(c->key_mask);
@@ -68,6 +55,7 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->saved_context);
     Py_CLEAR(c->stats);
     Py_CLEAR(c->saved_scores);
+    attnc_give_back(&c->arena);
 }
 
 /* ---- reading arrays ---- */
@@ -86,16 +74,15 @@ static PyObject *shape_of(PyArrayObject *array)
 /* "query (2, 3, 4), key (2, 5, 4) ..." of all arrays given. */
 static PyObject *all_shapes(attnc_call *c)
 {
-    attnc_operand *list[12];
-    operands_of(c, list);
     PyObject *text = PyUnicode_FromString("");
     const char *separator = "";
-    for (int k = 0; text && list[k]; k++) {
-        if (!list[k]->array || list[k] == &c->scale || list[k] == &c->bias)
+    for (int k = 0; text && k < ATTNC_ARGUMENTS; k++) {
+        const attnc_argument *one = &c->arguments[k];
+        if (!one->array || one == &c->scale || one == &c->bias)
             continue;
-        PyObject *shape = shape_of(list[k]->array);
+        PyObject *shape = shape_of(one->array);
         PyObject *longer =
-            shape ? PyUnicode_FromFormat("%U%s%s %R", text, separator, list[k]->name, shape) : NULL;
+            shape ? PyUnicode_FromFormat("%U%s%s %R", text, separator, one->name, shape) : NULL;
         Py_XDECREF(shape);
         ATTNC_REPLACE(text, longer);
         separator = ", ";
@@ -238,13 +225,13 @@ static int is_real(PyArray_Descr *dtype, int *is_float)
     return *is_float = PyTypeNum_ISUSERDEF(type) && is_bfloat16(dtype);
 }
 
-int attnc_read(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object)
+int attnc_read(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object)
 {
-    operand->name = name;
-    operand->array = as_array(c, name, object);
-    if (!operand->array)
+    argument->name = name;
+    argument->array = as_array(c, name, object);
+    if (!argument->array)
         return -1;
-    PyArray_Descr *dtype = PyArray_DESCR(operand->array);
+    PyArray_Descr *dtype = PyArray_DESCR(argument->array);
     int is_float;
     if (!is_real(dtype, &is_float))
         return attnc_fail(
@@ -254,17 +241,17 @@ int attnc_read(attnc_call *c, attnc_operand *operand, const char *name, PyObject
             name, dtype);
     if (is_float) {
         /* the gradient's dtype: native byte order */
-        if (PyArray_ISNOTSWAPPED(operand->array))
-            operand->dtype = (PyArray_Descr *)Py_NewRef((PyObject *)dtype);
-        else if (!(operand->dtype = PyArray_DescrNewByteorder(dtype, NPY_NATIVE)))
+        if (PyArray_ISNOTSWAPPED(argument->array))
+            argument->dtype = (PyArray_Descr *)Py_NewRef((PyObject *)dtype);
+        else if (!(argument->dtype = PyArray_DescrNewByteorder(dtype, NPY_NATIVE)))
             return -1;
     }
     return 0;
 }
 
-int attnc_read_optional(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object)
+int attnc_read_optional(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object)
 {
-    return object == Py_None ? 0 : attnc_read(c, operand, name, object);
+    return object == Py_None ? 0 : attnc_read(c, argument, name, object);
 }
 
 int attnc_read_sequences(attnc_call *c, PyObject *const *args)
@@ -335,15 +322,15 @@ int attnc_read_scale(attnc_call *c, PyObject *object, int default_is_rsqrt)
 {
     const char *rule = default_is_rsqrt ? "scale must be None, a real number or a 0-d array"
                                         : "scale must be a real number or a 0-d array";
-    c->scale_value = 1;
+    c->in.scale = 1;
     if (object == Py_None && default_is_rsqrt) {
-        c->scale_value = NAN; /* until D is known */
+        c->in.scale = NAN; /* until D is known */
         return 0;
     }
     if (!PyArray_Check(object)) {
-        if (read_number(c, rule, object, &c->scale_value) < 0)
+        if (read_number(c, rule, object, &c->in.scale) < 0)
             return -1;
-        return isfinite(c->scale_value) ? 0 : fail_got(c, PyExc_ValueError, rule, object);
+        return isfinite(c->in.scale) ? 0 : fail_got(c, PyExc_ValueError, rule, object);
     }
     if (PyArray_NDIM((PyArrayObject *)object) == 0)
         return attnc_read(c, &c->scale, "scale", object);
@@ -360,14 +347,14 @@ static int read_window(attnc_call *c, PyObject *window)
 {
     static const char rule[] =
         "window must be None or a pair (left, right) of integers >= 0 or None (open)";
-    c->a.left = c->a.right = -1;
+    c->in.left = c->in.right = -1;
     if (window == Py_None)
         return 0;
     if (!PyTuple_Check(window) && !PyList_Check(window))
         return fail_got(c, PyExc_TypeError, rule, window);
     if (PySequence_Size(window) != 2)
         return fail_got(c, PyExc_ValueError, rule, window);
-    ptrdiff_t *sides[] = {&c->a.left, &c->a.right};
+    ptrdiff_t *sides[] = {&c->in.left, &c->in.right};
     for (int k = 0; k < 2; k++) {
         PyObject *side = PySequence_GetItem(window, k);
         if (!side)
@@ -382,14 +369,14 @@ static int read_window(attnc_call *c, PyObject *window)
         if (!none && *sides[k] < 0)
             return fail_got(c, PyExc_ValueError, rule, window);
     }
-    c->a.window = 1; /* even if open on both sides */
+    c->in.window = 1; /* even if open on both sides */
     return 0;
 }
 
 int attnc_read_options(attnc_call *c, PyObject *const *options)
 {
     if (attnc_read_optional(c, &c->bias, "bias", options[OPTION_BIAS]) < 0 ||
-        read_flag(c, "causal must be True or False", options[OPTION_CAUSAL], &c->a.causal) < 0 ||
+        read_flag(c, "causal must be True or False", options[OPTION_CAUSAL], &c->in.causal) < 0 ||
         read_flag(c, "return_weights must be True or False", options[OPTION_RETURN_WEIGHTS],
                   &c->return_weights) < 0 ||
         read_flag(c, "return_lse must be True or False", options[OPTION_RETURN_LSE],
@@ -399,17 +386,17 @@ int attnc_read_options(attnc_call *c, PyObject *const *options)
     PyObject *softcap = options[OPTION_SOFTCAP], *dropout = options[OPTION_DROPOUT];
     if (softcap != Py_None) {
         static const char rule[] = "softcap must be None or a number > 0";
-        if (read_number(c, rule, softcap, &c->a.softcap) < 0)
+        if (read_number(c, rule, softcap, &c->in.softcap) < 0)
             return -1;
-        if (!(c->a.softcap > 0 && isfinite(c->a.softcap)))
+        if (!(c->in.softcap > 0 && isfinite(c->in.softcap)))
             return fail_got(c, PyExc_ValueError, rule, softcap);
     }
     static const char rule[] = "dropout must be a number with 0 <= dropout < 1";
-    if (read_number(c, rule, dropout, &c->a.dropout) < 0)
+    if (read_number(c, rule, dropout, &c->in.dropout) < 0)
         return -1;
-    if (!(c->a.dropout >= 0 && c->a.dropout < 1))
+    if (!(c->in.dropout >= 0 && c->in.dropout < 1))
         return fail_got(c, PyExc_ValueError, rule, dropout);
-    if (c->a.dropout == 0)
+    if (c->in.dropout == 0)
         return 0;
     /* attnc.functional turns None and Generators into the 64-bit key */
     static const char rng_rule[] =
@@ -417,8 +404,8 @@ int attnc_read_options(attnc_call *c, PyObject *const *options)
     PyObject *rng = options[OPTION_RNG];
     if (!is_integer(rng))
         return fail_got(c, PyExc_TypeError, rng_rule, rng);
-    c->a.dropout_key = PyLong_AsUnsignedLongLong(rng);
-    if (c->a.dropout_key == (uint64_t)-1 && PyErr_Occurred()) {
+    c->in.dropout_key = PyLong_AsUnsignedLongLong(rng);
+    if (c->in.dropout_key == (uint64_t)-1 && PyErr_Occurred()) {
         PyErr_Clear();
         return fail_got(c, PyExc_ValueError, rng_rule, rng);
     }
@@ -440,7 +427,7 @@ static int rows_are_readable(PyArrayObject *array)
     if (ndim > 0 && PyArray_DIM(array, ndim - 1) > 1 && PyArray_STRIDE(array, ndim - 1) != size)
         return 0;
     for (int d = 0; d < ndim - 1; d++)
-        if (PyArray_STRIDE(array, d) % size != 0)
+        if (PyArray_STRIDE(array, d) & (size - 1)) /* of 4 or 8 bytes */
             return 0;
     return 1;
 }
@@ -481,33 +468,33 @@ static PyObject *converted_despite_underflow(PyArrayObject *array, int type)
     return result;
 }
 
-static int convert_operand(attnc_call *c, attnc_operand *operand)
+static int make_contiguous(attnc_argument *argument)
+{
+    if (PyArray_IS_C_CONTIGUOUS(argument->array))
+        return 0;
+    PyObject *copy = PyArray_NewCopy(argument->array, NPY_CORDER);
+    if (!copy)
+        return -1;
+    ATTNC_REPLACE(argument->array, (PyArrayObject *)copy);
+    return 0;
+}
+
+static int convert_argument(attnc_call *c, attnc_argument *argument)
 {
     int type = computing_type(c);
-    if (!operand->array)
+    if (!argument->array)
         return 0;
-    if (!is_native(operand->array, type)) {
-        PyObject *native = converted(operand->array, type);
+    if (!is_native(argument->array, type)) {
+        PyObject *native = converted(argument->array, type);
         if (!native && PyErr_ExceptionMatches(PyExc_FloatingPointError)) {
             PyErr_Clear();
-            native = converted_despite_underflow(operand->array, type);
+            native = converted_despite_underflow(argument->array, type);
         }
         if (!native)
             return -1;
-        ATTNC_REPLACE(operand->array, (PyArrayObject *)native);
+        ATTNC_REPLACE(argument->array, (PyArrayObject *)native);
     }
-    return rows_are_readable(operand->array) ? 0 : attnc_make_contiguous(operand);
-}
-
-int attnc_make_contiguous(attnc_operand *operand)
-{
-    if (PyArray_IS_C_CONTIGUOUS(operand->array))
-        return 0;
-    PyObject *copy = PyArray_NewCopy(operand->array, NPY_CORDER);
-    if (!copy)
-        return -1;
-    ATTNC_REPLACE(operand->array, (PyArrayObject *)copy);
-    return 0;
+    return rows_are_readable(argument->array) ? 0 : make_contiguous(argument);
 }
 
 /* A constant must be a number of the computing dtype that leaves room for what the kernels multiply
@@ -522,8 +509,8 @@ static int check_range(const attnc_call *c, const char *name, double value, cons
         attnc_fail(c, PyExc_ValueError,
                    "%s must be 0 or of a magnitude in %s to be computed in %s, "
                    "got %R%s",
-                   name, range, c->f32 ? "float32" : "float64", got,
-                   c->f32 && isfinite(value) ? "; float64 arrays allow more" : "");
+                   name, range, c->in.f32 ? "float32" : "float64", got,
+                   c->in.f32 && isfinite(value) ? "; float64 arrays allow more" : "");
     Py_XDECREF(got);
     return -1;
 }
@@ -531,33 +518,33 @@ static int check_range(const attnc_call *c, const char *name, double value, cons
 static int check_constants(const attnc_call *c)
 {
     /* The scale multiplies the query before the key does, the cap's inverse the scores. */
-    const double scale = c->scale.array || isnan(c->scale_value) ? 1 : c->scale_value;
-    if (c->f32)
+    const double scale = c->scale.array || isnan(c->in.scale) ? 1 : c->in.scale;
+    if (c->in.f32)
         return check_range(c, "scale", scale, "1e-30..1e30", 1e-30, 1e30) < 0
                    ? -1
-                   : check_range(c, "softcap", c->a.softcap, "1.2e-38..8.5e37", FLT_MIN,
+                   : check_range(c, "softcap", c->in.softcap, "1.2e-38..8.5e37", FLT_MIN,
                                  1 / (double)FLT_MIN);
     return check_range(c, "scale", scale, "1e-300..1e300", 1e-300, 1e300) < 0
                ? -1
-               : check_range(c, "softcap", c->a.softcap, "2.3e-308..4.4e307", DBL_MIN, 1 / DBL_MIN);
+               : check_range(c, "softcap", c->in.softcap, "2.3e-308..4.4e307", DBL_MIN,
+                             1 / DBL_MIN);
 }
 
 int attnc_convert(attnc_call *c)
 {
-    attnc_operand *list[12];
-    operands_of(c, list);
-    PyArray_Descr *dtypes[11];
+    PyArray_Descr *dtypes[ATTNC_ARGUMENTS];
     int count = 0, floats = 1, doubles = 1;
-    for (int k = 0; list[k]; k++) {
-        if (!list[k]->array)
+    for (int k = 0; k < ATTNC_ARGUMENTS; k++) {
+        if (!c->arguments[k].array)
             continue;
-        int type = list[k]->dtype ? list[k]->dtype->type_num : -1;
+        PyArray_Descr *dtype = c->arguments[k].dtype;
+        const int type = dtype ? dtype->type_num : -1;
         floats = floats && type == NPY_FLOAT;
         doubles = doubles && type == NPY_DOUBLE;
-        dtypes[count++] = list[k]->dtype;
+        dtypes[count++] = dtype;
     }
     if (floats)
-        c->f32 = 1;
+        c->in.f32 = 1;
     else if (!doubles) {
         PyArray_Descr *wide = PyArray_DescrFromType(NPY_DOUBLE);
         for (int k = 0; k < count; k++)
@@ -567,65 +554,67 @@ int attnc_convert(attnc_call *c)
         Py_DECREF(wide);
         if (!c->output)
             return -1;
-        c->f32 = c->output->type_num != NPY_DOUBLE;
+        c->in.f32 = c->output->type_num != NPY_DOUBLE;
     }
-    for (int k = 0; list[k]; k++)
-        if (convert_operand(c, list[k]) < 0)
+    for (int k = 0; k < ATTNC_ARGUMENTS; k++)
+        if (convert_argument(c, &c->arguments[k]) < 0)
             return -1;
     if (c->scale.array)
-        c->scale_value = c->f32 ? *(float *)PyArray_DATA(c->scale.array)
+        c->in.scale = c->in.f32 ? *(float *)PyArray_DATA(c->scale.array)
                                 : *(double *)PyArray_DATA(c->scale.array);
-    if (check_constants(c) < 0)
-        return -1;
-    c->kernels = attnc_kernels_for(c->f32);
-    return 0;
+    return check_constants(c);
 }
 
 /* ---- shapes ---- */
 
 /* lead = the broadcast of the leading axes of the n arrays. */
-static int broadcast_lead(attnc_call *c, const attnc_operand *const *operands, int n)
+static int broadcast_lead(attnc_call *c, const attnc_argument *const *arguments, int n)
 {
-    attnc_lead *lead = &c->a.lead;
-    lead->ndim = PyArray_NDIM(operands[0]->array) - 2;
-    for (int d = 0; d < lead->ndim; d++) {
-        lead->shape[d] = 1;
+    attnc_lead *lead = &c->in.lead;
+    const int ndim = PyArray_NDIM(arguments[0]->array) - 2;
+    ptrdiff_t *shape = attnc_take(&c->arena, (size_t)ndim, sizeof *shape);
+    if (!shape) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *lead = (attnc_lead){ndim, 1, shape};
+    for (int d = 0; d < ndim; d++) {
+        shape[d] = 1;
         for (int k = 0; k < n; k++) {
-            npy_intp size = PyArray_DIM(operands[k]->array, d);
-            if (size != 1 && lead->shape[d] != 1 && size != lead->shape[d])
+            npy_intp size = PyArray_DIM(arguments[k]->array, d);
+            if (size != 1 && shape[d] != 1 && size != shape[d])
                 return fail_shapes(
                     c,
                     "%s must have the leading axes (batch, heads) of the other arrays, "
                     "equal or 1 in axis %d",
-                    operands[k]->name, d);
+                    arguments[k]->name, d);
             if (size != 1)
-                lead->shape[d] = size;
+                shape[d] = size;
         }
     }
-    lead->count = 1;
     int empty = 0;
-    for (int d = 0; d < lead->ndim; d++)
-        empty |= lead->shape[d] == 0;
-    for (int d = 0; d < lead->ndim && !empty; d++)
-        if (__builtin_mul_overflow(lead->count, lead->shape[d], &lead->count))
+    for (int d = 0; d < ndim; d++)
+        empty |= shape[d] == 0;
+    for (int d = 0; d < ndim && !empty; d++)
+        if (__builtin_mul_overflow(lead->count, shape[d], &lead->count))
             return fail_shapes(c, "query must leave the broadcast leading axes countable");
     if (empty)
         lead->count = 0;
     return 0;
 }
 
-static int check_rank(attnc_call *c, const attnc_operand *operand, const attnc_operand *other)
+static int check_rank(attnc_call *c, const attnc_argument *argument, const attnc_argument *other)
 {
-    int ndim = PyArray_NDIM(operand->array), rank = PyArray_NDIM(other->array);
+    int ndim = PyArray_NDIM(argument->array), rank = PyArray_NDIM(other->array);
     if (ndim < 2)
         return fail_shapes(c,
                            ndim == 1
                                ? "%s must have at least 2 axes (time, feature); for one vector "
                                  "write %s[None, :]"
                                : "%s must have at least 2 axes (time, feature)",
-                           operand->name, operand->name);
+                           argument->name, argument->name);
     if (rank >= 2 && ndim != rank) {
-        const attnc_operand *shorter = ndim < rank ? operand : other;
+        const attnc_argument *shorter = ndim < rank ? argument : other;
         const int one_step =
             PyArray_NDIM(shorter->array) == 2 && (ndim == 3 || rank == 3) && shorter == &c->query;
         return fail_shapes(c,
@@ -634,50 +623,50 @@ static int check_rank(attnc_call *c, const attnc_operand *operand, const attnc_o
                                  "%s[:, None, :]"
                                : "%s must have as many axes as %s; give %s axes of size 1 where "
                                  "it broadcasts",
-                           operand->name, other->name, shorter->name);
+                           argument->name, other->name, shorter->name);
     }
     return 0;
 }
 
 int attnc_check_sequences(attnc_call *c, int same_features)
 {
-    const attnc_operand *three[] = {&c->query, &c->key, &c->value};
+    const attnc_argument *three[] = {&c->query, &c->key, &c->value};
     if (check_rank(c, &c->query, &c->key) < 0 || check_rank(c, &c->key, &c->query) < 0 ||
         check_rank(c, &c->value, &c->key) < 0)
         return -1;
     int last = PyArray_NDIM(c->query.array) - 1;
-    c->a.Tq = PyArray_DIM(c->query.array, last - 1);
-    c->a.Tk = PyArray_DIM(c->key.array, last - 1);
-    c->a.D = PyArray_DIM(c->key.array, last);
-    c->a.Dv = PyArray_DIM(c->value.array, last);
-    if (same_features && PyArray_DIM(c->query.array, last) != c->a.D)
+    c->in.Tq = PyArray_DIM(c->query.array, last - 1);
+    c->in.Tk = PyArray_DIM(c->key.array, last - 1);
+    c->in.D = PyArray_DIM(c->key.array, last);
+    c->in.Dv = PyArray_DIM(c->value.array, last);
+    if (same_features && PyArray_DIM(c->query.array, last) != c->in.D)
         return fail_shapes(c, "key must have the feature size of query in its last axis, %zd",
                            (Py_ssize_t)PyArray_DIM(c->query.array, last));
-    if (PyArray_DIM(c->value.array, last - 1) != c->a.Tk)
+    if (PyArray_DIM(c->value.array, last - 1) != c->in.Tk)
         return fail_shapes(c, "value must have the length of key in its time axis, %zd",
-                           (Py_ssize_t)c->a.Tk);
+                           (Py_ssize_t)c->in.Tk);
     return broadcast_lead(c, three, 3);
 }
 
 int attnc_check_given_scores(attnc_call *c)
 {
-    const attnc_operand *two[] = {&c->scores, &c->value};
+    const attnc_argument *two[] = {&c->scores, &c->value};
     if (check_rank(c, &c->scores, &c->value) < 0 || check_rank(c, &c->value, &c->scores) < 0)
         return -1;
     int last = PyArray_NDIM(c->scores.array) - 1;
-    c->a.Tq = PyArray_DIM(c->scores.array, last - 1);
-    c->a.Tk = PyArray_DIM(c->scores.array, last);
-    c->a.Dv = PyArray_DIM(c->value.array, last);
-    if (PyArray_DIM(c->value.array, last - 1) != c->a.Tk)
+    c->in.Tq = PyArray_DIM(c->scores.array, last - 1);
+    c->in.Tk = PyArray_DIM(c->scores.array, last);
+    c->in.Dv = PyArray_DIM(c->value.array, last);
+    if (PyArray_DIM(c->value.array, last - 1) != c->in.Tk)
         return fail_shapes(c, "value must have one row for each column of scores, %zd",
-                           (Py_ssize_t)c->a.Tk);
+                           (Py_ssize_t)c->in.Tk);
     return broadcast_lead(c, two, 2);
 }
 
-int attnc_check_parameter(attnc_call *c, const attnc_operand *operand, npy_intp m, npy_intp n,
+int attnc_check_parameter(attnc_call *c, const attnc_argument *argument, npy_intp m, npy_intp n,
                           const char *rule)
 {
-    PyArrayObject *array = operand->array;
+    PyArrayObject *array = argument->array;
     if (!array)
         return 0;
     if (n < 0
@@ -685,29 +674,29 @@ int attnc_check_parameter(attnc_call *c, const attnc_operand *operand, npy_intp 
             : PyArray_NDIM(array) == 2 && PyArray_DIM(array, 0) == m && PyArray_DIM(array, 1) == n)
         return 0;
     if (n < 0)
-        return fail_shapes(c, "%s must have shape (%zd,): %s", operand->name, (Py_ssize_t)m, rule);
-    return fail_shapes(c, "%s must have shape (%zd, %zd): %s", operand->name, (Py_ssize_t)m,
+        return fail_shapes(c, "%s must have shape (%zd,): %s", argument->name, (Py_ssize_t)m, rule);
+    return fail_shapes(c, "%s must have shape (%zd, %zd): %s", argument->name, (Py_ssize_t)m,
                        (Py_ssize_t)n, rule);
 }
 
-int attnc_check_vector(attnc_call *c, const attnc_operand *operand)
+int attnc_check_vector(attnc_call *c, const attnc_argument *argument)
 {
-    if (PyArray_NDIM(operand->array) == 1)
+    if (PyArray_NDIM(argument->array) == 1)
         return 0;
-    return fail_shapes(c, "%s must have one axis", operand->name);
+    return fail_shapes(c, "%s must have one axis", argument->name);
 }
 
-int attnc_check_projected(attnc_call *c, const attnc_operand *operand, npy_intp H,
+int attnc_check_projected(attnc_call *c, const attnc_argument *argument, npy_intp H,
                           const char *weight)
 {
-    PyArrayObject *array = operand->array;
+    PyArrayObject *array = argument->array;
     if (PyArray_DIM(array, PyArray_NDIM(array) - 1) == H)
         return 0;
     return fail_shapes(
         c,
         "%s must have the size of score_vector, %zd, in its last axis, because no %s is "
         "given to project it",
-        operand->name, (Py_ssize_t)H, weight);
+        argument->name, (Py_ssize_t)H, weight);
 }
 
 /* ---- masks and bias: full rank, axes of size 1 broadcast ---- */
@@ -721,13 +710,13 @@ typedef struct {
 
 static full_shape full_shape_of(const attnc_call *c, const char *name, int with_query, int with_key)
 {
-    full_shape full = {.name = name, .ndim = c->a.lead.ndim};
+    full_shape full = {.name = name, .ndim = c->in.lead.ndim};
     for (int d = 0; d < full.ndim; d++)
-        full.shape[d] = c->a.lead.shape[d];
+        full.shape[d] = c->in.lead.shape[d];
     if (with_query)
-        full.shape[full.ndim++] = c->a.Tq;
+        full.shape[full.ndim++] = c->in.Tq;
     if (with_key)
-        full.shape[full.ndim++] = c->a.Tk;
+        full.shape[full.ndim++] = c->in.Tk;
     full.axes = with_query ? "(..., Tq, Tk)" : with_key ? "(..., Tk)" : "(...,)";
     return full;
 }
@@ -807,25 +796,8 @@ static int check_full_shape(const attnc_call *c, const full_shape *full, PyArray
     return -1;
 }
 
-/* Strides of a full-rank array over lead, 0 where it broadcasts; the row and column axes if any. */
-static void view_of_array(const attnc_call *c, PyArrayObject *array, npy_intp item, int with_query,
-                          int with_key, attnc_view *view)
-{
-    int d = 0;
-    view->data = PyArray_DATA(array);
-    for (; d < c->a.lead.ndim; d++)
-        view->lead[d] = PyArray_DIM(array, d) == 1 ? 0 : PyArray_STRIDE(array, d) / item;
-    view->row = view->col = 0;
-    if (with_query) {
-        view->row = PyArray_DIM(array, d) == 1 ? 0 : PyArray_STRIDE(array, d) / item;
-        d++;
-    }
-    if (with_key)
-        view->col = PyArray_DIM(array, d) == 1 ? 0 : PyArray_STRIDE(array, d) / item;
-}
-
 static int read_bool_mask(attnc_call *c, const char *name, PyObject *object, int with_query,
-                          PyArrayObject **kept, attnc_view *view)
+                          PyArrayObject **kept, attnc_operand *operand)
 {
     if (object == Py_None)
         return 0;
@@ -841,13 +813,12 @@ static int read_bool_mask(attnc_call *c, const char *name, PyObject *object, int
     full_shape full = full_shape_of(c, name, with_query, 1);
     if (check_full_shape(c, &full, array) < 0)
         return -1;
-    view_of_array(c, array, 1, with_query, 1, view);
-    return 0;
+    return attnc_operand_of(c, array, operand);
 }
 
 /* Lengths or offsets: an integer, or an integer array over the leading axes. */
 static int read_integers(attnc_call *c, const char *name, PyObject *object, ptrdiff_t *number,
-                         int *given, PyArrayObject **kept, attnc_view *view)
+                         int *given, PyArrayObject **kept, attnc_operand *operand)
 {
     *given = object != Py_None;
     if (!*given)
@@ -884,43 +855,42 @@ static int read_integers(attnc_call *c, const char *name, PyObject *object, ptrd
     if (!copy)
         return -1;
     ATTNC_REPLACE(*kept, (PyArrayObject *)copy);
-    view_of_array(c, *kept, 8, 0, 0, view);
-    return 0;
+    return attnc_operand_of(c, *kept, operand);
 }
 
 static int check_lengths(attnc_call *c, const int64_t *lengths, npy_intp count)
 {
     for (npy_intp k = 0; k < count; k++)
-        if (lengths[k] < 0 || lengths[k] > c->a.Tk)
+        if (lengths[k] < 0 || lengths[k] > c->in.Tk)
             return attnc_fail(c, PyExc_ValueError,
                               "key_lengths must lie in 0..%zd, the number of keys, got %lld",
-                              (Py_ssize_t)c->a.Tk, (long long)lengths[k]);
+                              (Py_ssize_t)c->in.Tk, (long long)lengths[k]);
     return 0;
 }
 
 int attnc_read_masks(attnc_call *c, PyObject *const *options)
 {
-    attnc_attention *a = &c->a;
+    attnc_inputs *in = &c->in;
     int given;
-    ptrdiff_t length = a->Tk;
-    if (read_bool_mask(c, "mask", options[OPTION_MASK], 1, &c->mask, &a->mask) < 0 ||
-        read_bool_mask(c, "key_mask", options[OPTION_KEY_MASK], 0, &c->key_mask, &a->key_mask) <
+    ptrdiff_t length = in->Tk;
+    if (read_bool_mask(c, "mask", options[OPTION_MASK], 1, &c->mask, &in->mask) < 0 ||
+        read_bool_mask(c, "key_mask", options[OPTION_KEY_MASK], 0, &c->key_mask, &in->key_mask) <
             0 ||
         read_integers(c, "key_lengths", options[OPTION_KEY_LENGTHS], &length, &given,
-                      &c->key_lengths, &a->lengths) < 0)
+                      &c->key_lengths, &in->lengths) < 0)
         return -1;
-    a->length = length;
+    in->length = length;
     int64_t one = length;
     if (c->key_lengths
             ? check_lengths(c, PyArray_DATA(c->key_lengths), PyArray_SIZE(c->key_lengths)) < 0
             : check_lengths(c, &one, 1) < 0)
         return -1;
 
-    a->causal_offset = a->Tk - a->Tq;
-    if (read_integers(c, "causal_offset", options[OPTION_CAUSAL_OFFSET], &a->causal_offset, &given,
-                      &c->causal_offset, &a->offset) < 0)
+    in->causal_offset = in->Tk - in->Tq;
+    if (read_integers(c, "causal_offset", options[OPTION_CAUSAL_OFFSET], &in->causal_offset, &given,
+                      &c->causal_offset, &in->offset) < 0)
         return -1;
-    if (given && !a->causal && !a->window)
+    if (given && !in->causal && !in->window)
         return attnc_fail(c, PyExc_ValueError,
                           "causal_offset must go with causal=True or window=, got neither");
     if (c->causal_offset) { /* cut like a single one; it is our copy */
@@ -932,39 +902,37 @@ int attnc_read_masks(attnc_call *c, PyObject *const *options)
     if (!c->bias.array)
         return 0;
     full_shape full = full_shape_of(c, "bias", 1, 1);
-    if (check_full_shape(c, &full, c->bias.array) < 0)
+    return check_full_shape(c, &full, c->bias.array);
+}
+
+/* ---- arrays for the engine ---- */
+
+ptrdiff_t attnc_features(const attnc_argument *argument)
+{
+    return PyArray_DIM(argument->array, PyArray_NDIM(argument->array) - 1);
+}
+
+/* A stride of bytes in elements of 1, 4 or 8 bytes. By a constant the processor need not divide. */
+static ptrdiff_t in_items(npy_intp bytes, npy_intp item)
+{
+    return item == 4 ? bytes / 4 : item == 8 ? bytes / 8 : bytes;
+}
+
+int attnc_operand_of(attnc_call *c, PyArrayObject *array, attnc_operand *operand)
+{
+    const int ndim = PyArray_NDIM(array);
+    const npy_intp item = PyArray_ITEMSIZE(array);
+    const npy_intp *shape = PyArray_DIMS(array), *bytes = PyArray_STRIDES(array);
+    ptrdiff_t *stride = attnc_take(&c->arena, (size_t)ndim, sizeof *stride);
+    if (!stride) {
+        PyErr_NoMemory();
         return -1;
-    view_of_array(c, c->bias.array, PyArray_ITEMSIZE(c->bias.array), 1, 1, &a->bias);
-    if (a->bias.col) /* with one column only, its stride means nothing */
-        a->bias.col = 1;
-    return 0;
-}
-
-/* ---- views ---- */
-
-void attnc_view_of(const attnc_call *c, const attnc_operand *operand, attnc_view *view)
-{
-    PyArrayObject *array = operand->array;
-    npy_intp item = PyArray_ITEMSIZE(array);
-    view->data = PyArray_DATA(array);
-    for (int d = 0; d < c->a.lead.ndim; d++)
-        view->lead[d] = PyArray_DIM(array, d) == 1 ? 0 : PyArray_STRIDE(array, d) / item;
-    view->row = PyArray_STRIDE(array, c->a.lead.ndim) / item;
-    view->col = 1;
-}
-
-void attnc_view_of_block(const attnc_call *c, const attnc_operand *like, void *block,
-                         ptrdiff_t rows, ptrdiff_t columns, attnc_view *view)
-{
-    ptrdiff_t stride = rows * columns;
-    view->data = block;
-    for (int d = c->a.lead.ndim - 1; d >= 0; d--) {
-        npy_intp size = PyArray_DIM(like->array, d);
-        view->lead[d] = size == 1 ? 0 : stride;
-        stride *= size;
     }
-    view->row = columns;
-    view->col = 1;
+    /* A leading axis of size 1 may have any stride; with 0 the engine need not change it. */
+    for (int d = 0; d < ndim; d++)
+        stride[d] = d < c->in.lead.ndim && shape[d] == 1 ? 0 : in_items(bytes[d], item);
+    *operand = (attnc_operand){PyArray_DATA(array), shape, stride};
+    return 0;
 }
 
 int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const char *output,
@@ -972,19 +940,19 @@ int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const
 {
     if (object == Py_None)
         return 0;
-    attnc_operand operand = {0};
-    if (attnc_read(c, &operand, name, object) < 0)
+    attnc_argument argument = {0};
+    if (attnc_read(c, &argument, name, object) < 0)
         goto fail;
-    if (!operand.dtype) {
+    if (!argument.dtype) {
         attnc_fail(c, PyExc_TypeError, "%s must have a float dtype, got dtype %S", name,
-                   PyArray_DESCR(operand.array));
+                   PyArray_DESCR(argument.array));
         goto fail;
     }
-    int right = PyArray_NDIM(operand.array) == ndim;
+    int right = PyArray_NDIM(argument.array) == ndim;
     for (int d = 0; d < ndim && right; d++)
-        right = PyArray_DIM(operand.array, d) == shape[d];
+        right = PyArray_DIM(argument.array, d) == shape[d];
     if (!right) {
-        PyObject *want = tuple_of(shape, ndim), *got = shape_of(operand.array);
+        PyObject *want = tuple_of(shape, ndim), *got = shape_of(argument.array);
         if (want && got)
             attnc_fail(c, PyExc_ValueError, "%s must have the shape of %s, %R, got %R", name,
                        output, want, got);
@@ -992,13 +960,13 @@ int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const
         Py_XDECREF(got);
         goto fail;
     }
-    if (convert_operand(c, &operand) < 0)
+    if (convert_argument(c, &argument) < 0)
         goto fail;
-    Py_XDECREF((PyObject *)operand.dtype);
-    *array = operand.array;
+    Py_XDECREF((PyObject *)argument.dtype);
+    *array = argument.array;
     return 0;
 fail:
-    Py_XDECREF((PyObject *)operand.dtype);
-    Py_XDECREF((PyObject *)operand.array);
+    Py_XDECREF((PyObject *)argument.dtype);
+    Py_XDECREF((PyObject *)argument.array);
     return -1;
 }

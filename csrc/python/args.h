@@ -1,8 +1,8 @@
 /* args: from Python objects to kernel arguments. Every check of a type, dtype, shape or value is
  * here, and every error text: "<function>: <argument> must <rule>, got <value>".
  *
- * defines: attnc_operand, attnc_call, attnc_read_*, attnc_check_*, attnc_view_of, attnc_stride,
- *          attnc_fail
+ * defines: attnc_argument, attnc_call, attnc_call_*, attnc_read_*, attnc_check_*, attnc_convert,
+ *          attnc_features, attnc_operand_of, attnc_stride, attnc_fail
  */
 #ifndef ATTNC_ARGS_H
 #define ATTNC_ARGS_H
@@ -16,7 +16,9 @@
 #endif
 #include <numpy/arrayobject.h>
 
-#include "../kernels.h"
+#include "../engine/attention.h"
+
+#include <stddef.h>
 
 /* slot = value, a new reference, which may be NULL; the old one is dropped. */
 #define ATTNC_REPLACE(slot, value)                                                                 \
@@ -31,30 +33,34 @@ typedef struct {
     const char *name;
     PyArrayObject *array; /* after conversion: the computing dtype, last axis contiguous */
     PyArray_Descr *dtype; /* of its gradient; NULL: the computing dtype */
-} attnc_operand;
+} attnc_argument;
 
-enum { ATTNC_MAX_OWNED = 24 };
+enum { ATTNC_ARGUMENTS = 11 }; /* that may be real arrays */
 
-/* One call from Python, from parsing to result. Zeroed at the start; run.c frees it. */
+/* One call from Python, from parsing to result; run.c begins and ends it. */
 typedef struct {
     const char *function;
-    int f32;               /* the computing dtype is float, else double */
     PyArray_Descr *output; /* dtype of the results; NULL: the computing dtype */
-    attnc_operand query, key, value, scores, scale, bias;
-    attnc_operand weight, score_vector, query_weight, key_weight, score_bias;
-    double scale_value;
+    union {
+        struct { /* in the order in which messages list them */
+            attnc_argument scores, query, key, value, scale, bias;
+            attnc_argument weight, score_vector, query_weight, key_weight, score_bias;
+        };
+        attnc_argument arguments[ATTNC_ARGUMENTS]; /* the same */
+    };
     PyArrayObject *mask, *key_mask, *key_lengths, *causal_offset; /* converted */
     int return_weights, return_lse;
-    attnc_attention a;
-    attnc_normalize unit_query, unit_key; /* cosine */
-    const attnc_kernels *kernels;
+    attnc_inputs in;   /* the same as the engine reads it; f32: the computing dtype is float */
+    attnc_arena arena; /* of what `in` points to: shapes and strides in elements */
 
-    /* made by run.c */
+    /* made by run.c, or the incoming gradients */
     PyArrayObject *context, *weights, *lse, *saved_context, *stats, *saved_scores;
-    void *owned[ATTNC_MAX_OWNED]; /* blocks that run.c releases */
-    int owned_count;
 } attnc_call;
+_Static_assert(offsetof(attnc_call, score_bias) ==
+                   offsetof(attnc_call, arguments[ATTNC_ARGUMENTS - 1]),
+               "arguments names them all");
 
+/* Drops all that the call holds. */
 void attnc_call_clear(attnc_call *c);
 
 /* How many arguments a function of the private module got. -1 on error. */
@@ -64,9 +70,10 @@ int attnc_check_count(const char *function, Py_ssize_t count, Py_ssize_t expecte
 int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...);
 
 /* Reads a real array: kind and dtype are checked, nothing is converted yet. -1 on error. */
-int attnc_read(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object);
+int attnc_read(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object);
 /* The same, but None means not given. */
-int attnc_read_optional(attnc_call *c, attnc_operand *operand, const char *name, PyObject *object);
+int attnc_read_optional(attnc_call *c, attnc_argument *argument, const char *name,
+                        PyObject *object);
 /* query, key and value, the first arguments of most functions. */
 enum { SEQUENCES = 3 };
 int attnc_read_sequences(attnc_call *c, PyObject *const *args);
@@ -96,28 +103,25 @@ int attnc_read_masks(attnc_call *c, PyObject *const *options);
 
 /* Chooses the computing dtype by np.result_type over all operands and converts them. */
 int attnc_convert(attnc_call *c);
-/* Converts further, to a C-contiguous array: for operands that are multiplied as one matrix. */
-int attnc_make_contiguous(attnc_operand *operand);
-
-/* Ranks, time axes and leading axes of query, key and value (or scores and value); sets a.lead, Tq,
- * Tk, D, Dv. same_features: query and key have the same last axis. */
+/* Ranks, time axes and leading axes of query, key and value (or scores and value); sets in.lead,
+ * Tq, Tk, D, Dv. same_features: query and key have the same last axis. */
 int attnc_check_sequences(attnc_call *c, int same_features);
 int attnc_check_given_scores(attnc_call *c);
 /* A parameter must have exactly this shape; n is -1 for a vector. Rule: shown in the message. */
-int attnc_check_parameter(attnc_call *c, const attnc_operand *operand, npy_intp m, npy_intp n,
+int attnc_check_parameter(attnc_call *c, const attnc_argument *argument, npy_intp m, npy_intp n,
                           const char *rule);
 
 /* score_vector has one axis. */
-int attnc_check_vector(attnc_call *c, const attnc_operand *operand);
-/* An operand whose weight was not given is already projected: it has H features. */
-int attnc_check_projected(attnc_call *c, const attnc_operand *operand, npy_intp H,
+int attnc_check_vector(attnc_call *c, const attnc_argument *argument);
+/* An argument whose weight was not given is already projected: it has H features. */
+int attnc_check_projected(attnc_call *c, const attnc_argument *argument, npy_intp H,
                           const char *weight);
 
-/* The operand as the kernels see it, broadcast over lead. */
-void attnc_view_of(const attnc_call *c, const attnc_operand *operand, attnc_view *view);
-/* The same for a block of own leading shape x rows x columns that the call made itself. */
-void attnc_view_of_block(const attnc_call *c, const attnc_operand *like, void *block,
-                         ptrdiff_t rows, ptrdiff_t columns, attnc_view *view);
+/* The size of an argument's last axis. */
+ptrdiff_t attnc_features(const attnc_argument *argument);
+
+/* An array as the engine reads it; -1 with MemoryError. */
+int attnc_operand_of(attnc_call *c, PyArrayObject *array, attnc_operand *operand);
 
 /* The stride of an axis in elements; 1 where no second element is read. *whole becomes 0 where it
  * is no whole number of them. */

@@ -17,12 +17,12 @@
     static PyObject *NAME##_fwd(PyObject *module, PyObject *const *args, Py_ssize_t count)         \
     {                                                                                              \
         (void)module;                                                                              \
-        return attnc_forward(&attnc_##NAME, args, count);                                          \
+        return attnc_forward(&attnc_##NAME##_function, args, count);                               \
     }                                                                                              \
     static PyObject *NAME##_bwd(PyObject *module, PyObject *const *args, Py_ssize_t count)         \
     {                                                                                              \
         (void)module;                                                                              \
-        return attnc_backward(&attnc_##NAME, args, count);                                         \
+        return attnc_backward(&attnc_##NAME##_function, args, count);                              \
     }
 ATTNC_METHODS(dot_product)
 ATTNC_METHODS(multiplicative)

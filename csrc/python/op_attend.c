@@ -13,22 +13,9 @@ static int read_args(attnc_call *c, PyObject *const *args)
     return attnc_read_masks(c, options);
 }
 
-static int prepare(attnc_call *c)
-{
-    c->a.score = ATTNC_GIVEN;
-    attnc_view_of(c, &c->scores, &c->a.scores);
-    attnc_view_of(c, &c->value, &c->a.value);
-    return 0;
-}
+static const attnc_gradient gradients[] = {ATTNC_GRADIENT(scores), ATTNC_GRADIENT(value),
+                                           ATTNC_GRADIENT(bias)};
 
-/* (dscores, dvalue, dbias) */
-static int backward(attnc_call *c, attnc_gradients *g)
-{
-    attnc_gradient_targets to = {0};
-    to.scores = attnc_want(c, g, &c->scores);
-    to.value = attnc_want(c, g, &c->value);
-    to.bias = attnc_want(c, g, &c->bias);
-    return attnc_run_backward(c, g, &to);
-}
-
-const attnc_mechanism attnc_attend = {"attend", ARRAYS, read_args, prepare, backward};
+const attnc_function attnc_attend_function = {"attend",  &attnc_given_scores,
+                                              ARRAYS,    read_args,
+                                              gradients, sizeof gradients / sizeof *gradients};

@@ -13,30 +13,17 @@ static int read_args(attnc_call *c, PyObject *const *args)
         attnc_check_sequences(c, 1) < 0)
         return -1;
     if (args[SCALE] == Py_None)
-        c->scale_value = c->a.D > 0 ? 1 / sqrt((double)c->a.D) : 1;
+        c->in.scale = c->in.D > 0 ? 1 / sqrt((double)c->in.D) : 1;
     return attnc_read_masks(c, options);
 }
 
-static int prepare(attnc_call *c)
-{
-    c->a.score = ATTNC_DOT;
-    attnc_view_of(c, &c->query, &c->a.query);
-    attnc_view_of(c, &c->key, &c->a.key);
-    attnc_view_of(c, &c->value, &c->a.value);
-    return 0;
-}
+static const attnc_gradient gradients[] = {ATTNC_GRADIENT(query), ATTNC_GRADIENT(key),
+                                           ATTNC_GRADIENT(value), ATTNC_GRADIENT(scale),
+                                           ATTNC_GRADIENT(bias)};
 
-/* (dquery, dkey, dvalue, dscale, dbias) */
-static int backward(attnc_call *c, attnc_gradients *g)
-{
-    attnc_gradient_targets to = {0};
-    to.query = attnc_want(c, g, &c->query);
-    to.key = attnc_want(c, g, &c->key);
-    to.value = attnc_want(c, g, &c->value);
-    to.scale = attnc_want(c, g, &c->scale);
-    to.bias = attnc_want(c, g, &c->bias);
-    return attnc_run_backward(c, g, &to);
-}
-
-const attnc_mechanism attnc_dot_product = {"dot_product_attention", ARRAYS, read_args, prepare,
-                                           backward};
+const attnc_function attnc_dot_product_function = {"dot_product_attention",
+                                                   &attnc_dot_product,
+                                                   ARRAYS,
+                                                   read_args,
+                                                   gradients,
+                                                   sizeof gradients / sizeof *gradients};

@@ -4,7 +4,8 @@
 #include "ops.h"
 
 #include "arrays.h"
-#include "../engine/dispatch.h"
+#include "../engine/calls.h"
+#include "../engine/work.h"
 
 /* A matrix as the kernels see it; -1 unless its strides are whole elements. */
 static int read_matrix(PyObject *object, int type, PyArrayObject **matrix, ptrdiff_t *row,
@@ -19,6 +20,17 @@ static int read_matrix(PyObject *object, int type, PyArrayObject **matrix, ptrdi
     *row = attnc_stride(array, 0, &whole);
     *col = attnc_stride(array, 1, &whole);
     return whole ? 0 : -1;
+}
+
+static int run_product(int f32, const attnc_product *p)
+{
+    int status;
+    if (attnc_product_work(p) < ATTNC_GIL_MIN_WORK)
+        return attnc_call_product(f32, p, NULL);
+    Py_BEGIN_ALLOW_THREADS
+    status = attnc_call_product(f32, p, NULL);
+    Py_END_ALLOW_THREADS
+    return status;
 }
 
 /* product(a, b): a new array a @ b. */
@@ -45,10 +57,10 @@ PyObject *attnc_matrix_product(PyObject *module, PyObject *const *args, Py_ssize
     p.M = shape[0];
     p.N = p.out_row = shape[1];
     p.K = PyArray_DIM(a, 1);
-    const attnc_call call = {.kernels = attnc_kernels_for(type == NPY_FLOAT)};
-    if (attnc_run_product(&call, &p) < 0)
-        Py_CLEAR(out);
-    return (PyObject *)out;
+    if (run_product(type == NPY_FLOAT, &p) == 0)
+        return (PyObject *)out;
+    Py_DECREF((PyObject *)out);
+    return PyErr_NoMemory();
 }
 
 /* empty(like, shape): a new array of the same float type, of any content. As numpy.empty, but on

@@ -546,15 +546,14 @@ static void read_cell_backward(reader *r, attnc_operation *o)
     next_adds(r, o, s->H, 2);
 }
 
-/* An array (B, n, features) as attention sees it. */
-static attnc_view next_view(reader *r, ptrdiff_t n, ptrdiff_t *features)
+/* An array (B, n, features) as attention sees it; lead is where its stride is kept. */
+static attnc_view next_view(reader *r, ptrdiff_t n, ptrdiff_t *features, ptrdiff_t *lead)
 {
     PyObject *object = next_item(r);
     const attnc_series s = series_of(r, object, r->B, n, features);
     r->e.failed |= object != Py_None && s.steps != r->B;
-    attnc_view view = {.data = s.data, .row = s.row, .col = 1};
-    view.lead[0] = s.step;
-    return view;
+    *lead = s.step;
+    return (attnc_view){.data = s.data, .row = s.row, .col = 1, .lead = lead};
 }
 
 /* score, Tk, query, key, value, score_vector, forms, scale, key_mask, context, weights, stats,
@@ -565,13 +564,14 @@ static void read_attend(reader *r, attnc_operation *o)
     attnc_attention *a = &o->attention;
     PyObject *score = next_item(r);
     a->score = score == Py_True ? ATTNC_ADDITIVE : ATTNC_DOT;
-    a->lead = (attnc_lead){1, r->B, {r->B}};
+    o->lead.batch = r->B;
+    a->lead = (attnc_lead){1, r->B, &o->lead.batch};
     a->Tq = r->T;
     a->Tk = a->length = next_size(r);
     a->D = a->Dv = -1;
-    a->query = next_view(r, r->T, &a->D);
-    a->key = next_view(r, a->Tk, &a->D);
-    a->value = next_view(r, a->Tk, &a->Dv);
+    a->query = next_view(r, r->T, &a->D, &o->lead.query);
+    a->key = next_view(r, a->Tk, &a->D, &o->lead.key);
+    a->value = next_view(r, a->Tk, &a->Dv, &o->lead.value);
     if (r->e.failed || !a->query.data || !a->key.data || !a->value.data) {
         r->e.failed = 1;
         return;
@@ -586,7 +586,8 @@ static void read_attend(reader *r, attnc_operation *o)
     a->scale = next_number(r);
     a->key_mask.data = data_of(&r->e, next_item(r), NPY_BOOL, r->B, a->Tk);
     a->key_mask.col = 1;
-    a->key_mask.lead[0] = a->Tk;
+    a->key_mask.lead = &o->lead.key_mask;
+    o->lead.key_mask = a->Tk;
     a->left = a->right = -1;
     a->query_chunk = a->key_splits = a->segments = 1;
     a->one_by_one = 1;
@@ -600,8 +601,11 @@ static void read_attend(reader *r, attnc_operation *o)
     o->attend.coverage_weight = next_number(r);
     if (o->attend.coverage) {
         r->e.failed |= !o->attend.coverage_bias;
-        a->bias = (attnc_view){.data = o->attend.coverage_bias, .row = a->Tk, .col = 1};
-        a->bias.lead[0] = r->T * a->Tk;
+        o->lead.coverage_bias = r->T * a->Tk;
+        a->bias = (attnc_view){.data = o->attend.coverage_bias,
+                               .row = a->Tk,
+                               .col = 1,
+                               .lead = &o->lead.coverage_bias};
     }
 }
 
@@ -612,8 +616,8 @@ static void read_attend_back(reader *r, attnc_operation *o)
     read_attend(r, o);
     if (r->e.failed)
         return;
-    a->dcontext = next_view(r, r->T, &a->Dv);
-    a->dweights = next_view(r, r->T, &a->Tk);
+    a->dcontext = next_view(r, r->T, &a->Dv, &o->lead.dcontext);
+    a->dweights = next_view(r, r->T, &a->Tk, &o->lead.dweights);
     const ptrdiff_t rows = r->B * r->T;
     o->attend.dquery = needed(r, next_written(r, rows, a->D));
     o->attend.dweights_total = next_written(r, rows, a->Tk);

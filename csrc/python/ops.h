@@ -1,14 +1,14 @@
-/* ops: the mechanisms, one op_NAME.c each, and the projection that two of them share.
+/* ops: the functions of the module, in op_NAME.c: a row for each attention function, which run.c
+ * goes by, and the others as Python calls them.
  *
- * defines: attnc_dot_product, attnc_multiplicative, attnc_additive, attnc_cosine, attnc_attend,
- *          attnc_project, attnc_project_backward, attnc_rows, attnc_features
+ * defines: attnc_NAME_function, attnc_empty, attnc_matrix_product, attnc_cross_entropy_*,
+ *          attnc_additive_key_forms, attnc_recurrent_*
  */
 #ifndef ATTNC_OPS_H
 #define ATTNC_OPS_H
 
 #include "run.h"
 
-/* What does not go by the row of functions of attnc_mechanism, as Python calls it. */
 PyObject *attnc_empty(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_matrix_product(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
@@ -19,22 +19,7 @@ PyObject *attnc_recurrent_loop(PyObject *module, PyObject *const *args, Py_ssize
 PyObject *attnc_recurrent_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_recurrent_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-extern const attnc_mechanism attnc_dot_product, attnc_multiplicative, attnc_additive, attnc_cosine,
-    attnc_attend;
-
-/* x W for all rows of an operand: a block (rows, N), or NULL with an error. */
-void *attnc_project(attnc_call *c, attnc_operand *operand, attnc_operand *weight);
-
-/* From the gradient of x W: dx = dprojected W^T, dweight = x^T dprojected. A row that no gradient
- * reaches is not read. */
-int attnc_project_backward(attnc_call *c, const attnc_operand *operand, const attnc_operand *weight,
-                           const void *dprojected, void *dx, void *dweight);
-
-/* out (N) = the sum of the rows of x (rows, N) */
-int attnc_sum_rows(attnc_call *c, const void *x, ptrdiff_t rows, ptrdiff_t N, void *out);
-
-/* Rows and features of an operand as one matrix. */
-ptrdiff_t attnc_rows(const attnc_operand *operand);
-ptrdiff_t attnc_features(const attnc_operand *operand);
+extern const attnc_function attnc_dot_product_function, attnc_multiplicative_function,
+    attnc_additive_function, attnc_cosine_function, attnc_attend_function;
 
 #endif

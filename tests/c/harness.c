@@ -1,45 +1,31 @@
-/* harness: the kernels, the loops over time and the pool without Python.
+/* harness: the engine and its kernels without Python.
  *
  * Every mechanism runs forward and backward with each instruction set, alone and by several threads
- * at once; so do recurrent layers, the softmax cross-entropy and the matrix product. Threads must
- * change no bit; the instruction sets must agree with the scalar one. For ThreadSanitizer (`make
+ * at once, on the pool and on threads of the caller's own; so do recurrent layers, the softmax
+ * cross-entropy and the matrix product. Threads must change no bit; the instruction sets must agree
+ * with the scalar one. For ThreadSanitizer (`make
  * tsan`), and for machines that are emulated (`make emulate`).
  */
 #define _POSIX_C_SOURCE 200809L
+#include "../../csrc/engine/attention.h"
+#include "../../csrc/engine/calls.h"
 #include "../../csrc/engine/dispatch.h"
 #include "../../csrc/engine/pool.h"
 #include "../../csrc/engine/scratch.h"
 #include "../../csrc/engine/steps.h"
 
 #include <math.h>
+#ifndef ATTNC_NO_THREADS
+#include <pthread.h>
+#endif
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { N = 3, D = 32, DV = 19, MOST_TQ = 100, MOST_TK = 700, CALLERS = 4, THREADS = 3 };
+enum { CALLERS = 4, THREADS = 3 };
 
-static uint64_t random_state = 1;
-static double uniform(void) /* -1 .. 1 */
-{
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(random_state >> 11) / (double)(1ull << 52) - 1;
-}
-
-/* ---- a call: arrays of float or double by the same names ---- */
-
-enum { QUERY, KEY, VALUE, SCORES, BIAS, VECTOR, DCONTEXT, INPUTS };
-enum { CONTEXT, WEIGHTS, LSE, DQUERY, DKEY, DVALUE, DVECTOR, DSCORES, DBIAS, OUTPUTS };
-static const char *const output_names[] = {"context", "weights", "lse",     "dquery", "dkey",
-                                           "dvalue",  "dvector", "dscores", "dbias"};
-
-typedef struct {
-    int f32;
-    attnc_attention a;
-    void *inputs[INPUTS], *outputs[OUTPUTS], *stats, *copy, *delta, *parts;
-    unsigned char *mask;
-    ptrdiff_t sizes[OUTPUTS]; /* elements */
-} call;
+static atomic_int failures;
 
 static void *new_block(size_t bytes)
 {
@@ -49,253 +35,572 @@ static void *new_block(size_t bytes)
     return memset(block, 0, bytes);
 }
 
-static void *new_input(int f32, ptrdiff_t count)
+static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
+/* The function on each of `count` items, each on a thread of its own; one after the other where
+ * there are no threads. */
+static void on_threads(void *(*function)(void *), void *items, size_t size, int count)
 {
-    void *block = new_block((size_t)count * (f32 ? 4 : 8));
-    for (ptrdiff_t k = 0; k < count; k++)
-        if (f32)
-            ((float *)block)[k] = (float)uniform();
-        else
-            ((double *)block)[k] = uniform();
-    return block;
+#ifdef ATTNC_NO_THREADS
+    for (int k = 0; k < count; k++)
+        function((char *)items + (size_t)k * size);
+#else
+    pthread_t threads[CALLERS];
+    for (int k = 0; k < count; k++)
+        if (pthread_create(&threads[k], NULL, function, (char *)items + (size_t)k * size) != 0)
+            exit(2);
+    for (int k = 0; k < count; k++)
+        pthread_join(threads[k], NULL);
+#endif
 }
 
-static attnc_view view(void *data, ptrdiff_t rows, ptrdiff_t columns)
+/* Several threads that call at once; each gets its number. */
+typedef struct {
+    void *(*function)(void *);
+    const void *args;
+    int number;
+} caller;
+
+static void run_callers(void *(*function)(void *), const void *args)
 {
-    return (attnc_view){.data = data, .row = columns, .col = 1, .lead = {rows * columns}};
+    caller callers[CALLERS];
+    for (int k = 0; k < CALLERS; k++)
+        callers[k] = (caller){function, args, k};
+    on_threads(function, callers, sizeof *callers, CALLERS);
 }
 
+/* ---- attention: the problems ---- */
+
+enum { BATCH = 2, HEADS = 2, D = 32, DQ = 21, DV = 19 };
+
+/* Leading axes are (BATCH, HEADS). */
 typedef struct {
     const char *name;
-    attnc_score score;
+    const attnc_mechanism *mechanism;
     ptrdiff_t Tq, Tk;
-    int causal, masked, biased;
+    int weights;      /* additive: query and key have to be projected */
+    int one_key_head; /* key and value are the same for all heads */
+    int gaps;         /* query, key and value have other numbers between their rows */
+    int masks;        /* mask, key_mask, lengths and an offset for each element of the batch */
+    int bias;         /* 1: for each pair; 2: (1, HEADS, 1, Tk) */
+    int causal, window;
     double softcap, dropout;
 } problem;
 
 static const problem problems[] = {
-    {"dot", ATTNC_DOT, 100, 300, 0, 0, 0, 0, 0},
-    {"dot, whole rows", ATTNC_DOT, 70, 150, 0, 0, 0, 0, 0},
-    {"dot, causal", ATTNC_DOT, 100, 100, 1, 0, 0, 0, 0},
-    {"dot, everything", ATTNC_DOT, 100, 300, 1, 1, 1, 2, 0.3},
-    {"dot, few queries", ATTNC_DOT, 2, 700, 0, 1, 0, 0, 0},
-    {"additive", ATTNC_ADDITIVE, 60, 300, 0, 0, 0, 0, 0},
-    {"additive, everything", ATTNC_ADDITIVE, 60, 70, 1, 1, 1, 2, 0.3},
-    {"additive, few queries", ATTNC_ADDITIVE, 1, 700, 0, 0, 0, 0, 0},
-    {"given", ATTNC_GIVEN, 100, 300, 0, 1, 0, 0, 0},
+    {.name = "dot", .mechanism = &attnc_dot_product, .Tq = 100, .Tk = 300},
+    {.name = "dot, whole rows", .mechanism = &attnc_dot_product, .Tq = 70, .Tk = 150},
+    {.name = "dot, causal", .mechanism = &attnc_dot_product, .Tq = 100, .Tk = 100, .causal = 1},
+    {.name = "dot, everything",
+     .mechanism = &attnc_dot_product,
+     .Tq = 100,
+     .Tk = 300,
+     .one_key_head = 1,
+     .gaps = 1,
+     .masks = 1,
+     .bias = 1,
+     .causal = 1,
+     .window = 1,
+     .softcap = 2,
+     .dropout = 0.3},
+    {.name = "dot, few queries", .mechanism = &attnc_dot_product, .Tq = 2, .Tk = 700, .masks = 1},
+    {.name = "dot, many segments", .mechanism = &attnc_dot_product, .Tq = 9, .Tk = 1100, .bias = 2},
+    {.name = "multiplicative", .mechanism = &attnc_multiplicative, .Tq = 60, .Tk = 210, .gaps = 1},
+    {.name = "additive", .mechanism = &attnc_additive, .Tq = 60, .Tk = 300},
+    {.name = "additive, everything",
+     .mechanism = &attnc_additive,
+     .Tq = 60,
+     .Tk = 70,
+     .weights = 1,
+     .one_key_head = 1,
+     .masks = 1,
+     .bias = 2,
+     .causal = 1,
+     .softcap = 2,
+     .dropout = 0.3},
+    {.name = "additive, saved scores",
+     .mechanism = &attnc_additive,
+     .Tq = 50,
+     .Tk = 30,
+     .weights = 1,
+     .gaps = 1},
+    {.name = "additive, few queries", .mechanism = &attnc_additive, .Tq = 1, .Tk = 700},
+    {.name = "cosine", .mechanism = &attnc_cosine, .Tq = 65, .Tk = 130, .one_key_head = 1},
+    {.name = "given scores", .mechanism = &attnc_given_scores, .Tq = 100, .Tk = 300, .masks = 1},
+    {.name = "no keys", .mechanism = &attnc_dot_product, .Tq = 5, .Tk = 0},
 };
 enum { PROBLEMS = sizeof problems / sizeof *problems };
 
-static call new_call(const problem *p, int f32)
-{
-    const size_t size = f32 ? 4 : 8;
-    const ptrdiff_t pairs = N * p->Tq * p->Tk, rows = N * p->Tq;
-    call c = {.f32 = f32};
-    const ptrdiff_t input_sizes[] = {rows * D, N * p->Tk * D, N * p->Tk * DV, pairs, pairs,
-                                     D,        rows * DV};
-    random_state = 1;
-    for (int k = 0; k < INPUTS; k++)
-        c.inputs[k] = new_input(f32, input_sizes[k]);
-    c.mask = new_block((size_t)pairs);
-    for (ptrdiff_t k = 0; k < pairs; k++)
-        c.mask[k] = uniform() > -0.5;
-    const ptrdiff_t output_sizes[] = {rows * DV,      pairs,     rows,  8 * rows * D, N * p->Tk * D,
-                                      N * p->Tk * DV, 8 * N * D, pairs, pairs};
-    for (int k = 0; k < OUTPUTS; k++) {
-        c.sizes[k] = output_sizes[k];
-        c.outputs[k] = new_block((size_t)output_sizes[k] * size);
-    }
-    c.stats = new_block((size_t)(2 * rows) * size);
-    c.copy = new_block((size_t)(rows * DV) * size);
-    c.delta = new_block((size_t)rows * size);
-    c.parts = new_block((size_t)(8 * rows * (DV + 64)) * size);
+/* ---- attention: what goes in ---- */
 
-    attnc_attention *a = &c.a;
-    *a = (attnc_attention){.score = p->score,
-                           .lead = {.ndim = 1, .count = N, .shape = {N}},
+enum {
+    QUERY,
+    KEY,
+    VALUE,
+    SCORES,
+    WEIGHT,
+    SCORE_VECTOR,
+    QUERY_WEIGHT,
+    KEY_WEIGHT,
+    SCORE_BIAS,
+    MASK,
+    KEY_MASK,
+    LENGTHS,
+    OFFSET,
+    BIAS,
+    D_CONTEXT,
+    D_WEIGHTS,
+    D_LSE,
+    INPUTS
+};
+enum { MOST_AXES = 4 };
+
+/* The arrays of one problem; several callers read them. */
+typedef struct {
+    attnc_inputs in;
+    attnc_incoming incoming;
+    void *data[INPUTS];
+    ptrdiff_t lead[2], shape[INPUTS][MOST_AXES], stride[INPUTS][MOST_AXES];
+} inputs;
+
+static uint64_t random_state = 1;
+static double uniform(void) /* -1 .. 1 */
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(random_state >> 11) / (double)(1ull << 52) - 1;
+}
+
+typedef enum { REAL, BYTE, INTEGER } element_kind;
+
+static void put(const inputs *i, void *data, element_kind kind, ptrdiff_t k, double x)
+{
+    if (kind == BYTE)
+        ((unsigned char *)data)[k] = x > -0.5;
+    else if (kind == INTEGER)
+        ((int64_t *)data)[k] = (int64_t)fabs(x * (double)i->in.Tk);
+    else if (i->in.f32)
+        ((float *)data)[k] = (float)x;
+    else
+        ((double *)data)[k] = x;
+}
+
+/* Random numbers of that shape, `gap` more of them behind every row; the last axis is a row. */
+static attnc_operand add_input(inputs *i, int index, element_kind kind, int ndim,
+                               const ptrdiff_t *shape, ptrdiff_t gap)
+{
+    const size_t size = kind == BYTE ? 1 : kind == REAL && i->in.f32 ? 4 : 8;
+    ptrdiff_t count = 1;
+    for (int d = ndim - 1; d >= 0; d--) {
+        i->shape[index][d] = shape[d];
+        i->stride[index][d] = count;
+        count *= shape[d] + (d == ndim - 1 ? gap : 0);
+    }
+    i->data[index] = new_block((size_t)count * size);
+    for (ptrdiff_t k = 0; k < count; k++)
+        put(i, i->data[index], kind, k, uniform());
+    return (attnc_operand){i->data[index], i->shape[index], gap ? i->stride[index] : NULL};
+}
+
+static void add_scores(inputs *i, const problem *p)
+{
+    attnc_inputs *in = &i->in;
+    const ptrdiff_t Dq = p->mechanism == &attnc_multiplicative || p->weights ? DQ : D;
+    const ptrdiff_t Dk = p->weights ? DQ : D, gap = p->gaps ? 5 : 0, heads = p->one_key_head;
+    const ptrdiff_t key_heads = heads ? 1 : HEADS;
+    in->value = add_input(i, VALUE, REAL, 4, (ptrdiff_t[]){BATCH, key_heads, p->Tk, DV}, gap);
+    if (p->mechanism == &attnc_given_scores) {
+        in->scores = add_input(i, SCORES, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, gap);
+        return;
+    }
+    in->D = D;
+    in->query = add_input(i, QUERY, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, Dq}, gap);
+    in->key = add_input(i, KEY, REAL, 4, (ptrdiff_t[]){BATCH, key_heads, p->Tk, Dk}, gap);
+    if (p->mechanism == &attnc_multiplicative)
+        in->weight = add_input(i, WEIGHT, REAL, 2, (ptrdiff_t[]){DQ, D}, gap);
+    if (p->mechanism == &attnc_additive)
+        in->score_vector = add_input(i, SCORE_VECTOR, REAL, 1, (ptrdiff_t[]){D}, 0);
+    if (p->weights) {
+        in->query_weight = add_input(i, QUERY_WEIGHT, REAL, 2, (ptrdiff_t[]){DQ, D}, 0);
+        in->key_weight = add_input(i, KEY_WEIGHT, REAL, 2, (ptrdiff_t[]){DQ, D}, 0);
+        in->score_bias = add_input(i, SCORE_BIAS, REAL, 1, (ptrdiff_t[]){D}, 0);
+    }
+}
+
+static void add_masks(inputs *i, const problem *p)
+{
+    attnc_inputs *in = &i->in;
+    if (p->masks) {
+        in->mask = add_input(i, MASK, BYTE, 4, (ptrdiff_t[]){BATCH, 1, p->Tq, p->Tk}, 3);
+        in->key_mask = add_input(i, KEY_MASK, BYTE, 3, (ptrdiff_t[]){1, HEADS, p->Tk}, 0);
+        in->lengths = add_input(i, LENGTHS, INTEGER, 2, (ptrdiff_t[]){BATCH, 1}, 0);
+        in->offset = add_input(i, OFFSET, INTEGER, 2, (ptrdiff_t[]){BATCH, 1}, 0);
+    }
+    if (p->bias == 1)
+        in->bias = add_input(i, BIAS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, 0);
+    if (p->bias == 2)
+        in->bias = add_input(i, BIAS, REAL, 4, (ptrdiff_t[]){1, HEADS, 1, p->Tk}, 0);
+}
+
+static inputs *new_inputs(const problem *p, int f32)
+{
+    inputs *i = new_block(sizeof *i);
+    i->lead[0] = BATCH, i->lead[1] = HEADS;
+    i->in = (attnc_inputs){.mechanism = p->mechanism,
+                           .f32 = f32,
+                           .lead = {2, BATCH * HEADS, i->lead},
                            .Tq = p->Tq,
                            .Tk = p->Tk,
-                           .D = p->score == ATTNC_GIVEN ? 0 : D,
                            .Dv = DV,
-                           .context = c.outputs[CONTEXT],
-                           .weights = c.outputs[WEIGHTS],
-                           .lse = c.outputs[LSE],
-                           .stats = c.stats,
-                           .context_copy = c.copy,
-                           .parts = c.parts,
-                           .query = view(c.inputs[QUERY], p->Tq, D),
-                           .key = view(c.inputs[KEY], p->Tk, D),
-                           .value = view(c.inputs[VALUE], p->Tk, DV),
-                           .scores = view(c.inputs[SCORES], p->Tq, p->Tk),
-                           .dcontext = view(c.inputs[DCONTEXT], p->Tq, DV),
-                           .score_vector = c.inputs[VECTOR],
                            .scale = 1 / sqrt(D),
                            .length = p->Tk,
-                           .causal = p->causal,
                            .causal_offset = p->Tk - p->Tq,
-                           .left = -1,
+                           .causal = p->causal,
+                           .window = p->window,
+                           .left = 150,
                            .right = -1,
                            .softcap = p->softcap,
                            .dropout = p->dropout,
-                           .dropout_key = 12345,
-                           .saved_context = c.copy,
-                           .saved_stats = c.stats,
-                           .delta = c.delta,
-                           .dquery_parts = c.outputs[DQUERY],
-                           .dkey = c.outputs[DKEY],
-                           .dvalue = c.outputs[DVALUE],
-                           .dscore_vector_parts = c.outputs[DVECTOR],
-                           .dscores = c.outputs[DSCORES],
-                           .dbias = c.outputs[DBIAS]};
-    if (p->masked)
-        a->mask = view(c.mask, p->Tq, p->Tk);
-    if (p->biased)
-        a->bias = view(c.inputs[BIAS], p->Tq, p->Tk);
-    return c;
+                           .dropout_key = 12345};
+    random_state = 1;
+    add_scores(i, p);
+    add_masks(i, p);
+    i->incoming.context =
+        add_input(i, D_CONTEXT, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, DV}, p->gaps);
+    if (p->gaps) {
+        i->incoming.weights =
+            add_input(i, D_WEIGHTS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, 0);
+        i->incoming.lse = add_input(i, D_LSE, REAL, 3, (ptrdiff_t[]){BATCH, HEADS, p->Tq}, 0);
+    }
+    return i;
 }
 
-static void free_call(call *c)
+static void free_inputs(inputs *i)
 {
     for (int k = 0; k < INPUTS; k++)
-        attnc_release(c->inputs[k]);
-    for (int k = 0; k < OUTPUTS; k++)
-        attnc_release(c->outputs[k]);
-    void *others[] = {c->mask, c->stats, c->copy, c->delta, c->parts};
-    for (int k = 0; k < 5; k++)
-        attnc_release(others[k]);
+        attnc_release(i->data[k]);
+    attnc_release(i);
 }
 
-static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+/* ---- attention: what comes out ---- */
 
-/* Forward and backward, as csrc/python/run.c does. */
-static void run(call *c, int threads)
+enum {
+    OUT_CONTEXT,
+    OUT_WEIGHTS,
+    OUT_LSE,
+    OUT_SAVED_CONTEXT,
+    OUT_SAVED_STATS,
+    OUT_SAVED_SCORES,
+    OUT_GRADIENTS, /* from here on: the gradient of input k, then of the scale */
+    OUT_DSCALE = OUT_GRADIENTS + INPUTS,
+    RESULTS
+};
+static const char *const result_names[RESULTS] = {
+    [OUT_CONTEXT] = "context",
+    [OUT_WEIGHTS] = "weights",
+    [OUT_LSE] = "lse",
+    [OUT_SAVED_CONTEXT] = "saved context",
+    [OUT_SAVED_STATS] = "saved stats",
+    [OUT_SAVED_SCORES] = "saved scores",
+    [OUT_GRADIENTS + QUERY] = "dquery",
+    [OUT_GRADIENTS + KEY] = "dkey",
+    [OUT_GRADIENTS + VALUE] = "dvalue",
+    [OUT_GRADIENTS + SCORES] = "dscores",
+    [OUT_GRADIENTS + WEIGHT] = "dweight",
+    [OUT_GRADIENTS + SCORE_VECTOR] = "dscore_vector",
+    [OUT_GRADIENTS + QUERY_WEIGHT] = "dquery_weight",
+    [OUT_GRADIENTS + KEY_WEIGHT] = "dkey_weight",
+    [OUT_GRADIENTS + SCORE_BIAS] = "dscore_bias",
+    [OUT_GRADIENTS + BIAS] = "dbias",
+    [OUT_DSCALE] = "dscale",
+};
+
+/* Memory of the caller's. size: elements; data is NULL where there are none. */
+typedef struct {
+    void *data[RESULTS];
+    ptrdiff_t size[RESULTS];
+    attnc_outputs out;
+    attnc_gradients gradients;
+} results;
+
+/* Full of NaN: what a call does not write, it is caught by. */
+static void *add_to_results(results *r, const inputs *i, int index, ptrdiff_t size)
 {
-    const attnc_kernels *k = attnc_kernels_for(c->f32);
-    attnc_attention *a = &c->a;
-    a->query_chunk = k->query_block;
-    a->key_splits = a->Tq <= k->few_queries ? k->segments(a->Tk) : 1;
-    a->segments = k->segments(a->Tk);
-    const size_t forward = (k->attention_scratch(a, 0) + 63) / 64 * 64;
-    const size_t backward = (k->attention_scratch(a, 1) + 63) / 64 * 64;
-    char *scratch = new_block((size_t)threads * (forward > backward ? forward : backward));
-    const ptrdiff_t chunks = N * divide_up(a->Tq, a->query_chunk);
-    attnc_parallel_for(k->attention_fwd, a, chunks * a->key_splits, threads, scratch, forward);
-    if (a->key_splits > 1)
-        attnc_parallel_for(k->attention_merge, a, N, threads, scratch, forward);
-    if (!k->whole_rows(a->Tk))
-        attnc_parallel_for(k->attention_delta, a, N * divide_up(a->Tq, k->bwd_query_block), threads,
-                           scratch, backward);
-    attnc_parallel_for(k->attention_bwd, a, N * a->segments, threads, scratch, backward);
-    attnc_release(scratch);
+    const size_t bytes = (size_t)size * (i->in.f32 ? 4 : 8);
+    r->size[index] = size;
+    return r->data[index] = memset(new_block(bytes), 0xff, bytes);
 }
 
-/* ---- comparisons ---- */
+static void *add_gradient(results *r, const inputs *i, int only, int input, int ndim)
+{
+    ptrdiff_t size = 1;
+    if (!i->data[input] || (only >= 0 && only != OUT_GRADIENTS + input))
+        return NULL;
+    for (int d = 0; d < ndim; d++)
+        size *= i->shape[input][d];
+    return add_to_results(r, i, OUT_GRADIENTS + input, size);
+}
 
-static atomic_int failures;
+static void *add_saved(results *r, const inputs *i, int index, ptrdiff_t columns)
+{
+    return columns < 0 ? NULL : add_to_results(r, i, index, i->in.lead.count * i->in.Tq * columns);
+}
 
-static void fail(const char *isa, const call *c, const problem *p, int output, const char *what)
+/* only: of all gradients this one alone is wanted; -1: all. */
+static results new_results(const inputs *i, int only)
+{
+    const ptrdiff_t rows = i->in.lead.count * i->in.Tq;
+    const attnc_saves saves = attnc_what_is_saved(&i->in);
+    results r = {0};
+    r.out = (attnc_outputs){
+        .context = add_to_results(&r, i, OUT_CONTEXT, rows * DV),
+        .weights = add_to_results(&r, i, OUT_WEIGHTS, rows * i->in.Tk),
+        .lse = add_to_results(&r, i, OUT_LSE, rows),
+        .saved_context = add_saved(&r, i, OUT_SAVED_CONTEXT, saves.context),
+        .saved_stats = add_saved(&r, i, OUT_SAVED_STATS, saves.stats),
+        .saved_scores = add_saved(&r, i, OUT_SAVED_SCORES, saves.scores),
+    };
+    const int dscale = i->in.mechanism == &attnc_cosine && (only < 0 || only == OUT_DSCALE);
+    r.gradients = (attnc_gradients){
+        .query = add_gradient(&r, i, only, QUERY, 4),
+        .key = add_gradient(&r, i, only, KEY, 4),
+        .value = add_gradient(&r, i, only, VALUE, 4),
+        .scores = add_gradient(&r, i, only, SCORES, 4),
+        .bias = add_gradient(&r, i, only, BIAS, 4),
+        .scale = dscale ? add_to_results(&r, i, OUT_DSCALE, 1) : NULL,
+        .weight = add_gradient(&r, i, only, WEIGHT, 2),
+        .score_vector = add_gradient(&r, i, only, SCORE_VECTOR, 1),
+        .query_weight = add_gradient(&r, i, only, QUERY_WEIGHT, 2),
+        .key_weight = add_gradient(&r, i, only, KEY_WEIGHT, 2),
+        .score_bias = add_gradient(&r, i, only, SCORE_BIAS, 1),
+    };
+    return r;
+}
+
+/* Forward and backward; -1 for want of memory. */
+static int run_passes(const inputs *i, const attnc_executor *executor, const results *r)
+{
+    attnc_incoming incoming = i->incoming;
+    incoming.saved_context = r->out.saved_context;
+    incoming.saved_stats = r->out.saved_stats;
+    incoming.saved_scores = r->out.saved_scores;
+    return attnc_attention_forward(&i->in, &r->out, executor) < 0
+               ? -1
+               : attnc_attention_backward(&i->in, &incoming, &r->gradients, executor);
+}
+
+static results run_attention(const inputs *i, const attnc_executor *executor, int only)
+{
+    results r = new_results(i, only);
+    if (run_passes(i, executor, &r) < 0)
+        exit(2);
+    return r;
+}
+
+static void free_results(results *r)
+{
+    for (int k = 0; k < RESULTS; k++)
+        attnc_release(r->data[k]);
+}
+
+/* ---- attention: a caller's own threads ---- */
+
+typedef struct {
+    attnc_kernel_fn kernel;
+    const void *args;
+    ptrdiff_t tasks;
+    atomic_ptrdiff_t next;
+} own_job;
+
+typedef struct {
+    own_job *job;
+    char *scratch;
+} own_thread;
+
+static void *run_own_thread(void *data)
+{
+    const own_thread *me = data;
+    ptrdiff_t task;
+    while ((task = atomic_fetch_add(&me->job->next, 1)) < me->job->tasks)
+        me->job->kernel(me->job->args, task, task + 1, me->scratch);
+    return NULL;
+}
+
+/* New threads for every kernel, however little work it is; context counts the calls. */
+static void own_parallel_for(void *context, attnc_kernel_fn kernel, const void *args,
+                             ptrdiff_t tasks, double work, int threads, char *scratch,
+                             size_t stride)
+{
+    own_job job = {kernel, args, tasks, 0};
+    own_thread all[THREADS];
+    (void)work;
+    if (threads > THREADS || threads > tasks)
+        exit(2);
+    for (int t = 0; t < threads; t++)
+        all[t] = (own_thread){&job, scratch + (size_t)t * stride};
+    on_threads(run_own_thread, all, sizeof *all, threads);
+    ++*(int *)context;
+}
+
+/* The pool, also where the work alone would not make it worth it. */
+static void eager_parallel_for(void *context, attnc_kernel_fn kernel, const void *args,
+                               ptrdiff_t tasks, double work, int threads, char *scratch,
+                               size_t stride)
+{
+    (void)work;
+    attnc_parallel_for(kernel, args, tasks, threads, scratch, stride);
+    ++*(int *)context;
+}
+
+/* ---- attention: comparisons ---- */
+
+static void fail(const char *isa, const inputs *i, const problem *p, const char *result,
+                 const char *what)
 {
     atomic_fetch_add(&failures, 1);
-    fprintf(stderr, "%s, %s, %s: %s %s\n", isa, c->f32 ? "float" : "double", p->name,
-            output_names[output], what);
+    fprintf(stderr, "%s, %s, %s: %s %s\n", isa, i->in.f32 ? "float" : "double", p->name, result,
+            what);
 }
 
-static double element(const call *c, int output, ptrdiff_t k)
+static double element(const inputs *i, const results *r, int result, ptrdiff_t k)
 {
-    return c->f32 ? ((const float *)c->outputs[output])[k]
-                  : ((const double *)c->outputs[output])[k];
+    return i->in.f32 ? ((const float *)r->data[result])[k] : ((const double *)r->data[result])[k];
 }
 
-static void expect_same(const char *isa, const problem *p, const call *got, const call *expected)
+static void expect_same(const char *isa, const problem *p, const inputs *i, const results *got,
+                        const results *expected)
 {
-    for (int o = 0; o < OUTPUTS; o++)
-        if (memcmp(got->outputs[o], expected->outputs[o],
-                   (size_t)got->sizes[o] * (got->f32 ? 4 : 8)) != 0)
-            fail(isa, got, p, o, "has other bits with threads");
+    const size_t size = i->in.f32 ? 4 : 8;
+    for (int k = 0; k < RESULTS; k++)
+        if (got->data[k] &&
+            memcmp(got->data[k], expected->data[k], (size_t)got->size[k] * size) != 0)
+            fail(isa, i, p, result_names[k], "has other bits");
 }
 
-static void expect_close(const char *isa, const problem *p, const call *got, const call *expected)
+static void expect_close(const char *isa, const problem *p, const inputs *i, const results *got,
+                         const results *expected)
 {
-    for (int o = 0; o < OUTPUTS; o++) {
+    for (int r = 0; r < RESULTS; r++) {
         double error = 0, top = 1;
-        for (ptrdiff_t k = 0; k < got->sizes[o]; k++) {
-            const double x = element(got, o, k), y = element(expected, o, k);
+        for (ptrdiff_t k = 0; k < got->size[r]; k++) {
+            const double x = element(i, got, r, k), y = element(i, expected, r, k);
             if (isfinite(y) && fabs(y) > top)
                 top = fabs(y);
             if (x != y && !(fabs(x - y) <= error)) /* so that a NaN stays */
                 error = fabs(x - y);
         }
-        if (!(error <= (got->f32 ? 2e-5 : 2e-13) * top))
-            fail(isa, got, p, o, "is not that of the scalar kernels");
+        if (!(error <= (i->in.f32 ? 2e-5 : 2e-13) * top))
+            fail(isa, i, p, result_names[r], "is not that of the scalar kernels");
+    }
+}
+
+/* A gradient has the same bits whether the others are wanted or not. */
+static void expect_each_alone(const char *isa, const problem *p, const inputs *i,
+                              const results *expected)
+{
+    for (int k = OUT_GRADIENTS; k < RESULTS; k++) {
+        if (!expected->data[k])
+            continue;
+        results r = run_attention(i, NULL, k);
+        expect_same(isa, p, i, &r, expected);
+        free_results(&r);
     }
 }
 
 typedef struct {
     const problem *p;
-    const call *expected;
+    const inputs *i;
+    const results *expected;
     const char *isa;
-} caller_args;
+} attention_args;
 
+/* Each caller has its own results and its own way to spread the work. */
 static void *one_caller(void *data)
 {
-    const caller_args *args = data;
-    call c = *args->expected;
-    const size_t size = c.f32 ? 4 : 8;
-    /* its own outputs, the inputs of the others */
-    void **mine[] = {&c.stats, &c.copy, &c.delta, &c.parts};
-    const ptrdiff_t rows = N * c.a.Tq;
-    const ptrdiff_t counts[] = {2 * rows, rows * DV, rows, 8 * rows * (DV + 64)};
-    for (int k = 0; k < 4; k++)
-        *mine[k] = new_block((size_t)counts[k] * size);
-    for (int k = 0; k < OUTPUTS; k++)
-        c.outputs[k] = new_block((size_t)c.sizes[k] * size);
-    attnc_attention *a = &c.a;
-    a->context = c.outputs[CONTEXT], a->weights = c.outputs[WEIGHTS], a->lse = c.outputs[LSE];
-    a->dquery_parts = c.outputs[DQUERY], a->dkey = c.outputs[DKEY];
-    a->dvalue = c.outputs[DVALUE], a->dscore_vector_parts = c.outputs[DVECTOR];
-    a->dscores = c.outputs[DSCORES], a->dbias = c.outputs[DBIAS];
-    a->stats = c.stats, a->saved_stats = c.stats, a->context_copy = c.copy;
-    a->saved_context = c.copy, a->delta = c.delta, a->parts = c.parts;
-    run(&c, THREADS);
-    expect_same(args->isa, args->p, &c, args->expected);
-    for (int k = 0; k < OUTPUTS; k++)
-        attnc_release(c.outputs[k]);
-    for (int k = 0; k < 4; k++)
-        attnc_release(*mine[k]);
+    const caller *me = data;
+    const attention_args *args = me->args;
+    int calls = 0;
+    const attnc_executor executors[CALLERS] = {
+        {0}, /* the pool, as the work goes */
+        {.threads = 2},
+        {.threads = THREADS, .parallel_for = own_parallel_for, .context = &calls},
+        {.threads = THREADS, .parallel_for = eager_parallel_for, .context = &calls},
+    };
+    results r = run_attention(args->i, &executors[me->number], -1);
+    expect_same(args->isa, args->p, args->i, &r, args->expected);
+    if ((calls > 0) != (executors[me->number].parallel_for != NULL))
+        fail(args->isa, args->i, args->p, "a caller", "was not asked for its threads");
+    if (attnc_set_thread_limit(0) != 0)
+        fail(args->isa, args->i, args->p, "a cap", "outlives its call");
+    free_results(&r);
     return NULL;
 }
 
-/* Several threads that call at once; one where there are no more. */
-#ifdef ATTNC_NO_THREADS
-static void run_callers(void *(*caller)(void *), void *args) { caller(args); }
-#else
-#include <pthread.h>
-static void run_callers(void *(*caller)(void *), void *args)
+/* Whichever allocation fails, the call says so and keeps none of the others. */
+static void expect_failures(const char *isa, const problem *p, const inputs *i,
+                            const results *expected)
 {
-    pthread_t callers[CALLERS];
-    for (int k = 0; k < CALLERS; k++)
-        if (pthread_create(&callers[k], NULL, caller, args) != 0)
-            exit(2);
-    for (int k = 0; k < CALLERS; k++)
-        pthread_join(callers[k], NULL);
+    results r = new_results(i, -1);
+    const long blocks = attnc_allocation_count();
+    int status = -1;
+    for (long n = 1; status < 0; n++) {
+        attnc_fail_allocation(n);
+        status = run_passes(i, NULL, &r);
+        if (attnc_allocation_count() != blocks)
+            fail(isa, i, p, "a failed call", "keeps memory");
+        if (status == 0 && n < 3) /* each pass takes scratch at least */
+            fail(isa, i, p, "a failed allocation", "was not noticed");
+    }
+    attnc_fail_allocation(0);
+    expect_same(isa, p, i, &r, expected);
+    free_results(&r);
 }
-#endif
 
 static void check(const problem *p, int f32)
 {
-    call scalar = new_call(p, f32);
+    const attnc_executor one = {.threads = 1};
+    inputs *i = new_inputs(p, f32);
     attnc_isa_select(0);
-    run(&scalar, 1);
+    results scalar = run_attention(i, &one, -1);
     for (int isa = 0; isa < attnc_isa_count(); isa++) {
         attnc_isa_select(isa);
-        call alone = new_call(p, f32);
-        run(&alone, 1);
-        expect_close(attnc_isa_name(isa), p, &alone, &scalar);
-        caller_args args = {p, &alone, attnc_isa_name(isa)};
+        results alone = run_attention(i, &one, -1);
+        expect_close(attnc_isa_name(isa), p, i, &alone, &scalar);
+        const attention_args args = {p, i, &alone, attnc_isa_name(isa)};
+        attnc_set_num_threads(THREADS);
         run_callers(one_caller, &args);
-        free_call(&alone);
+        expect_each_alone(attnc_isa_name(isa), p, i, &alone);
+        expect_failures(attnc_isa_name(isa), p, i, &alone);
+        free_results(&alone);
     }
-    free_call(&scalar);
+    free_results(&scalar);
+    free_inputs(i);
+}
+
+/* ---- the arena ---- */
+
+/* Pieces of many sizes: all are there at once, aligned, and none is part of another. */
+static void check_arena(void)
+{
+    enum { PIECES = 100 };
+    _Alignas(64) char first[256];
+    attnc_arena arena = attnc_arena_in(first, sizeof first);
+    unsigned char *pieces[PIECES];
+    int wrong = attnc_take(&arena, SIZE_MAX / 2, 3) || attnc_take(&arena, SIZE_MAX - 8, 1);
+    for (int k = 0; k < PIECES; k++) {
+        pieces[k] = attnc_take(&arena, (size_t)k, 2);
+        if (!pieces[k])
+            exit(2);
+        wrong |= (uintptr_t)pieces[k] % 64 != 0;
+        memset(pieces[k], k, (size_t)(2 * k));
+    }
+    for (int k = 0; k < PIECES; k++)
+        for (int b = 0; b < 2 * k; b++)
+            wrong |= pieces[k][b] != k;
+    attnc_give_back(&arena);
+    if (wrong) {
+        atomic_fetch_add(&failures, 1);
+        fprintf(stderr, "the arena: pieces overlap, or are not aligned\n");
+    }
 }
 
 /* ---- recurrent layers, cross-entropy, products ---- */
@@ -434,10 +739,9 @@ static void run_layer(const step_problem *p, arrays *all)
         exit(2);
 }
 
-/* As csrc/python/run.c does. */
+/* Forward and backward. */
 static void run_loss(const step_problem *p, arrays *all)
 {
-    const attnc_kernels *k = attnc_kernels_for(all->f32);
     attnc_cross_entropy c = {.rows = p->a, .classes = p->b, .smoothing = 0.1, .factor = 0.5};
     int64_t *targets = add_array(all, c.rows, 0, NULL);
     for (ptrdiff_t r = 0; r < c.rows; r++)
@@ -447,15 +751,16 @@ static void run_loss(const step_problem *p, arrays *all)
     c.losses = add_array(all, c.rows, 0, "losses");
     c.stats = add_result(all, 2 * c.rows, "stats");
     c.dlogits = add_result(all, c.rows * c.classes, "dlogits");
-    const ptrdiff_t tasks = divide_up(c.rows, ATTNC_LOSS_ROWS);
-    attnc_parallel_for(k->cross_entropy_fwd, &c, tasks, attnc_get_num_threads(), NULL, 0);
-    attnc_parallel_for(k->cross_entropy_bwd, &c, tasks, attnc_get_num_threads(), NULL, 0);
+    int calls = 0;
+    const attnc_executor eager = {.parallel_for = eager_parallel_for, .context = &calls};
+    if (attnc_call_cross_entropy(all->f32, &c, 0, &eager) < 0 ||
+        attnc_call_cross_entropy(all->f32, &c, 1, &eager) < 0)
+        exit(2);
 }
 
 /* a b, (b^T a^T)^T of the same arrays, and the two with skip_zero_rows. */
 static void run_product(const step_problem *p, arrays *all)
 {
-    const attnc_kernels *k = attnc_kernels_for(all->f32);
     const ptrdiff_t M = p->a, K = p->b, columns = p->c;
     const void *a = add_numbers(all, M * K, 1, NULL), *b = add_numbers(all, K * columns, 1, NULL);
     attnc_product products[] = {
@@ -483,12 +788,10 @@ static void run_product(const step_problem *p, arrays *all)
         product.skip_zero_rows = i / 2;
         product.out_row = product.N;
         product.out = add_result(all, M * columns, i % 2 ? "transposed product" : "product");
-        const int threads = attnc_get_num_threads();
-        const size_t stride = (k->product_scratch(&product) + 63) / 64 * 64;
-        char *scratch = new_block((size_t)threads * stride);
-        attnc_parallel_for(k->product, &product, k->product_tasks(&product), threads, scratch,
-                           stride);
-        attnc_release(scratch);
+        int calls = 0;
+        const attnc_executor eager = {.parallel_for = eager_parallel_for, .context = &calls};
+        if (attnc_call_product(all->f32, &product, &eager) < 0)
+            exit(2);
     }
 }
 
@@ -529,7 +832,7 @@ typedef struct {
 
 static void *one_step_caller(void *data)
 {
-    const step_caller_args *args = data;
+    const step_caller_args *args = ((const caller *)data)->args;
     arrays all = {.f32 = args->expected->f32};
     args->p->run(args->p, &all);
     for (int k = 0; k < all.count; k++)
@@ -579,6 +882,7 @@ static void check_step(const step_problem *p, int f32)
 
 int main(void)
 {
+    check_arena();
     for (int f32 = 0; f32 < 2; f32++) {
         for (int k = 0; k < PROBLEMS; k++)
             check(&problems[k], f32);

@@ -1,0 +1,260 @@
+/* attention: see attention.h. Here are the entry points, how operands become views of the kernels,
+ * and the forward pass; gradients.c has the backward one. */
+#include "pass.h"
+
+#include "dispatch.h"
+#include "pool.h"
+#include "work.h"
+
+#include <stdint.h>
+
+static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
+/* ---- views ---- */
+
+/* The array's strides over lead, 0 where it broadcasts, or NULL for want of memory. Where the
+ * caller's are just that, they serve. axes: the array's own, behind the leading ones. */
+static const ptrdiff_t *lead_strides(attnc_pass *p, const attnc_operand *x, int axes)
+{
+    const int ndim = p->in->lead.ndim;
+    int d = 0;
+    while (x->stride && d < ndim && (x->shape[d] != 1 || x->stride[d] == 0))
+        d++;
+    if (x->stride && d == ndim)
+        return x->stride;
+    ptrdiff_t *lead = attnc_take(&p->team.arena, (size_t)ndim, sizeof *lead), step = 1;
+    for (d = ndim + axes - 1; lead && d >= 0; step *= x->shape[d--])
+        if (d < ndim)
+            lead[d] = x->shape[d] == 1 ? 0 : x->stride ? x->stride[d] : step;
+    return lead;
+}
+
+/* The stride of one of the array's own axes: the first behind the leading ones is 0. */
+static ptrdiff_t own_stride(const attnc_pass *p, const attnc_operand *x, int axis, int axes)
+{
+    const int d = p->in->lead.ndim + axis;
+    if (x->stride)
+        return x->stride[d];
+    return axis + 1 < axes ? x->shape[d + 1] : 1;
+}
+
+/* What data points to is only read, though views serve for other things too. */
+static attnc_view view_with(const attnc_operand *x, const ptrdiff_t *lead)
+{
+    return (attnc_view){.data = (void *)(uintptr_t)x->data, .lead = lead};
+}
+
+int attnc_pass_view(attnc_pass *p, const attnc_operand *x, attnc_view *view)
+{
+    const ptrdiff_t *lead = lead_strides(p, x, 2);
+    *view = view_with(x, lead);
+    view->row = own_stride(p, x, 0, 2);
+    view->col = 1;
+    return lead ? 0 : -1;
+}
+
+int attnc_pass_view_of_block(attnc_pass *p, const attnc_operand *like, void *block, ptrdiff_t rows,
+                             ptrdiff_t columns, attnc_view *view)
+{
+    ptrdiff_t shape[ATTNC_MAX_LEAD + 2];
+    const int ndim = p->in->lead.ndim;
+    for (int d = 0; d < ndim; d++)
+        shape[d] = like->shape[d];
+    shape[ndim] = rows;
+    shape[ndim + 1] = columns;
+    return attnc_pass_view(p, &(attnc_operand){.data = block, .shape = shape}, view);
+}
+
+/* A mask, bias, length or offset: its own axes broadcast like the leading ones. Where it is not
+ * given, the view stays empty. */
+static int view_of_mask(attnc_pass *p, const attnc_operand *x, int with_query, int with_key,
+                        attnc_view *view)
+{
+    const int ndim = p->in->lead.ndim, axes = with_query + with_key;
+    if (!x->data)
+        return 0;
+    const ptrdiff_t *lead = lead_strides(p, x, axes);
+    *view = view_with(x, lead);
+    if (with_query && x->shape[ndim] != 1)
+        view->row = own_stride(p, x, 0, axes);
+    if (with_key && x->shape[ndim + with_query] != 1)
+        view->col = own_stride(p, x, with_query, axes);
+    return lead ? 0 : -1;
+}
+
+attnc_lead attnc_pass_own_lead(const attnc_pass *p, const attnc_operand *x)
+{
+    attnc_lead own = {p->in->lead.ndim, 1, x->shape};
+    for (int d = 0; d < own.ndim; d++)
+        own.count *= x->shape[d];
+    return own;
+}
+
+ptrdiff_t attnc_pass_rows(const attnc_pass *p, const attnc_operand *x)
+{
+    return attnc_pass_own_lead(p, x).count * x->shape[p->in->lead.ndim];
+}
+
+ptrdiff_t attnc_pass_features(const attnc_pass *p, const attnc_operand *x)
+{
+    return x->shape[p->in->lead.ndim + 1];
+}
+
+/* ---- a pass ---- */
+
+enum { FIRST_BYTES = 4096 }; /* of a small call: views, masks and projections of a few rows */
+
+/* Begins the team and fills what forward and backward have in common. The team has to end, also
+ * after a failure. */
+static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *executor, void *first)
+{
+    attnc_attention *a = &p->a;
+    p->in = in;
+    attnc_team_begin(&p->team, in->f32, executor, attnc_arena_in(first, FIRST_BYTES));
+    *a = (attnc_attention){.score = in->mechanism->score,
+                           .lead = in->lead,
+                           .Tq = in->Tq,
+                           .Tk = in->Tk,
+                           .D = in->D,
+                           .Dv = in->Dv,
+                           .scale = in->scale,
+                           .length = in->length,
+                           .causal_offset = in->causal_offset,
+                           .causal = in->causal,
+                           .window = in->window,
+                           .left = in->window ? in->left : -1,
+                           .right = in->window ? in->right : -1,
+                           .softcap = in->softcap,
+                           .dropout = in->dropout,
+                           .dropout_key = in->dropout_key};
+    if (in->mechanism->prepare(p) < 0 || attnc_pass_view(p, &in->value, &a->value) < 0 ||
+        view_of_mask(p, &in->mask, 1, 1, &a->mask) < 0 ||
+        view_of_mask(p, &in->key_mask, 0, 1, &a->key_mask) < 0 ||
+        view_of_mask(p, &in->lengths, 0, 0, &a->lengths) < 0 ||
+        view_of_mask(p, &in->offset, 0, 0, &a->offset) < 0 ||
+        view_of_mask(p, &in->bias, 1, 1, &a->bias) < 0)
+        return -1;
+    if (a->bias.col) /* with one column only, its stride means nothing */
+        a->bias.col = 1;
+    return 0;
+}
+
+attnc_saves attnc_what_is_saved(const attnc_inputs *in)
+{
+    /* Additive scores are the dear ones. Where they take no more memory than the query does,
+     * backward reads them instead of computing them again. */
+    const int scores = in->mechanism->score == ATTNC_ADDITIVE && in->Tk <= in->D;
+    const int context = !attnc_kernels_for(in->f32)->whole_rows(in->Tk);
+    return (attnc_saves){context ? in->Dv : -1, 2, scores ? in->Tk : -1};
+}
+
+/* Time of one pass over all pairs. */
+static double pass_work(const attnc_inputs *in)
+{
+    const int few = in->Tq <= attnc_kernels_for(in->f32)->few_queries;
+    const double pairs = (double)in->lead.count * (double)in->Tq * (double)in->Tk;
+    return attnc_pair_work(in->causal && !few ? pairs / 2 : pairs, in->D, in->Dv,
+                           in->mechanism->score == ATTNC_ADDITIVE, few);
+}
+
+double attnc_pass_work(const attnc_pass *p) { return pass_work(p->in); }
+
+double attnc_attention_work(const attnc_inputs *in, int backward)
+{
+    const attnc_operand *weights[] = {&in->weight, &in->query_weight, &in->key_weight};
+    const ptrdiff_t rows[] = {in->Tq, in->Tq, in->Tk};
+    double work = pass_work(in) * (backward ? ATTNC_BACKWARD_PASSES : 1);
+    for (int k = 0; k < 3; k++)
+        if (weights[k]->data) /* backward: the projection again, and two gradients */
+            work += (double)in->lead.count * (double)rows[k] * (double)weights[k]->shape[0] *
+                    (double)weights[k]->shape[1] * (backward ? 3 : 1);
+    return work;
+}
+
+/* ---- forward ---- */
+
+static int is_nothing_to_write(const attnc_inputs *in, const attnc_outputs *out)
+{
+    if (in->lead.count == 0 || in->Tq == 0)
+        return 1;
+    return in->Dv == 0 && !out->lse && !out->weights && !out->saved_stats && !out->saved_scores;
+}
+
+/* How the work is cut into tasks, and the memory of what is put together in the end. */
+static int plan_forward(attnc_pass *p)
+{
+    attnc_attention *a = &p->a;
+    const attnc_kernels *k = p->team.k;
+    /* Packing the keys pays over many queries, but every thread wants some tasks. */
+    const ptrdiff_t blocks = divide_up(a->Tq, k->query_block);
+    ptrdiff_t share = blocks > 1 ? 8 : 1;
+    while (share > 1 && a->lead.count * divide_up(blocks, share) < 4 * attnc_get_num_threads())
+        share /= 2;
+    a->query_chunk = share * k->query_block;
+    a->key_splits = a->Tq <= k->few_queries ? k->segments(a->Tk) : 1;
+    if (a->key_splits == 1)
+        return 0;
+    const ptrdiff_t row = divide_up(a->Dv, k->lanes) * k->lanes + 2 * k->lanes;
+    a->parts = attnc_team_block(&p->team, a->lead.count, a->key_splits * a->Tq, row);
+    return a->parts ? 0 : -1;
+}
+
+static int run_forward(attnc_pass *p)
+{
+    const attnc_attention *a = &p->a;
+    const attnc_kernels *k = p->team.k;
+    const ptrdiff_t tasks = a->lead.count * divide_up(a->Tq, a->query_chunk) * a->key_splits;
+    const size_t scratch = k->attention_scratch(a, 0);
+    if (attnc_team_run(&p->team, k->attention_fwd, a, tasks, attnc_pass_work(p), scratch) < 0)
+        return -1;
+    if (a->key_splits == 1)
+        return 0;
+    return attnc_team_run(&p->team, k->attention_merge, a, a->lead.count,
+                          (double)a->lead.count * (double)(a->key_splits * a->Tq * a->Dv), scratch);
+}
+
+int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
+                            const attnc_executor *executor)
+{
+    _Alignas(64) char first[FIRST_BYTES];
+    attnc_pass p;
+    if (is_nothing_to_write(in, out))
+        return 0; /* even if there are 2^40 elements of it */
+    int status = begin(&p, in, executor, first);
+    p.a.context = out->context;
+    p.a.weights = out->weights;
+    p.a.lse = out->lse;
+    p.a.context_copy = out->saved_context; /* a copy: the caller may write to the context it gets */
+    p.a.stats = out->saved_stats;
+    p.a.scores_copy = out->saved_scores;
+    if (status == 0)
+        status = plan_forward(&p) < 0 ? -1 : run_forward(&p);
+    attnc_team_end(&p.team);
+    return status;
+}
+
+/* ---- backward ---- */
+
+static int view_of_incoming(attnc_pass *p, const attnc_operand *x, attnc_view *view)
+{
+    return x->data ? attnc_pass_view(p, x, view) : 0;
+}
+
+int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incoming,
+                             const attnc_gradients *gradients, const attnc_executor *executor)
+{
+    _Alignas(64) char first[FIRST_BYTES];
+    attnc_pass p;
+    int status = begin(&p, in, executor, first);
+    p.a.saved_context = incoming->saved_context;
+    p.a.saved_stats = incoming->saved_stats;
+    p.a.saved_scores = incoming->saved_scores;
+    if (status == 0 && (view_of_incoming(&p, &incoming->context, &p.a.dcontext) < 0 ||
+                        view_of_incoming(&p, &incoming->weights, &p.a.dweights) < 0 ||
+                        view_of_mask(&p, &incoming->lse, 1, 0, &p.a.dlse) < 0))
+        status = -1;
+    if (status == 0)
+        status = in->mechanism->backward(&p, gradients);
+    attnc_team_end(&p.team);
+    return status;
+}

@@ -1,0 +1,114 @@
+/* attention: attention over the caller's memory, forward and backward, with every score and every
+ * option. Nothing here knows Python: it is what the module of NumPy and any other face stand on.
+ *
+ *     s_ij    = softcap(score(q_i, k_j)) + bias_ij        -inf where a mask excludes the pair
+ *     weights = softmax over j of s_ij                    lse_i = log sum_j exp(s_ij)
+ *     context = dropout(weights) value
+ *
+ * The caller describes its arrays (attnc_inputs), says where results go (attnc_outputs,
+ * attnc_gradients) and who works (attnc_executor, team.h). A call plans and runs: it decides how to
+ * cut the work, takes memory for what lies between kernels, hands them to the threads, and gives
+ * the memory back. It fails for want of memory only, by -1; what the results hold then means
+ * nothing.
+ *
+ * Nobody checks here: shapes fit and lengths lie in 0..Tk, or memory beside the arrays is read.
+ *
+ * defines: attnc_operand, attnc_mechanism, attnc_dot_product, attnc_multiplicative, attnc_additive,
+ *          attnc_cosine, attnc_given_scores, attnc_inputs, attnc_saves, attnc_outputs,
+ *          attnc_incoming, attnc_gradients, attnc_what_is_saved, attnc_attention_work,
+ *          attnc_attention_forward, attnc_attention_backward
+ */
+#ifndef ATTNC_ATTENTION_H
+#define ATTNC_ATTENTION_H
+
+#include "../kernels.h"
+#include "team.h"
+
+/* An array of the caller's, with all of its axes. Where the call has larger leading axes, or more
+ * queries or keys than a mask or bias has, axes of size 1 broadcast. */
+typedef struct {
+    const void *data;        /* NULL: not given */
+    const ptrdiff_t *shape;  /* leading axes, as many as the call has, then its own */
+    const ptrdiff_t *stride; /* in elements; NULL: C-contiguous */
+} attnc_operand;
+
+/* How a score comes about. */
+typedef struct attnc_mechanism attnc_mechanism;
+extern const attnc_mechanism attnc_dot_product;    /* scale * q_i . k_j */
+extern const attnc_mechanism attnc_multiplicative; /* q_i W k_j */
+extern const attnc_mechanism attnc_additive;       /* v . tanh(q_i Wq + k_j Wk + b) */
+extern const attnc_mechanism attnc_cosine;         /* scale * q_i . k_j / (|q_i| |k_j|) */
+extern const attnc_mechanism attnc_given_scores;   /* the caller's own */
+
+/* What attention is computed from. All zero is: nothing given, every option off; but length and
+ * causal_offset, and scale where there is one, have to be set. */
+typedef struct {
+    const attnc_mechanism *mechanism;
+    int f32;         /* real arrays hold float, else double */
+    attnc_lead lead; /* leading axes after broadcasting */
+    ptrdiff_t Tq, Tk, Dv;
+    ptrdiff_t D; /* size of the rows that are compared: of key; additive: of score_vector */
+
+    /* Real arrays whose last axis is contiguous. */
+    attnc_operand query, key, value; /* (..., Tq, Dq), (..., Tk, Dk), (..., Tk, Dv) */
+    attnc_operand scores;            /* (..., Tq, Tk): given scores, which need no query and key */
+    double scale;                    /* dot product, cosine */
+    attnc_operand weight;            /* (Dq, Dk): multiplicative */
+    attnc_operand score_vector;      /* (D): additive */
+    attnc_operand query_weight, key_weight, score_bias; /* (Dq, D), (Dk, D), (D): additive, or not
+                                                           given */
+
+    /* Which pairs are allowed, and what is added to their score. */
+    attnc_operand mask;     /* bytes (..., Tq, Tk), any strides */
+    attnc_operand key_mask; /* bytes (..., Tk), any stride */
+    attnc_operand lengths;  /* int64 (...) of keys */
+    attnc_operand offset;   /* int64 (...), for causal and window: query i is at i + offset */
+    attnc_operand bias;     /* real (..., Tq, Tk), last axis contiguous or 1 */
+    ptrdiff_t length, causal_offset; /* where lengths, offset are not given: Tk, Tk - Tq say */
+    int causal, window;
+    ptrdiff_t left, right; /* of the window; -1: open */
+
+    double softcap, dropout; /* 0: none */
+    uint64_t dropout_key;
+} attnc_inputs;
+
+/* Which arrays backward needs of forward beside its outputs: how many columns they have. */
+typedef struct {
+    ptrdiff_t context, stats, scores; /* (lead, Tq, columns) each; -1: none */
+} attnc_saves;
+attnc_saves attnc_what_is_saved(const attnc_inputs *in);
+
+/* Where forward writes: C-contiguous arrays, overwritten; NULL: not wanted. */
+typedef struct {
+    void *context;                                    /* (lead, Tq, Dv), always */
+    void *weights;                                    /* (lead, Tq, Tk) */
+    void *lse;                                        /* (lead, Tq) */
+    void *saved_context, *saved_stats, *saved_scores; /* as attnc_what_is_saved says; the first is
+                                                         what context gets */
+} attnc_outputs;
+
+/* What backward starts from: gradients of the outputs, where there are any, and what was saved. */
+typedef struct {
+    attnc_operand context, weights, lse; /* of their output's whole shape; the last axis of the
+                                            first two is contiguous */
+    const void *saved_context, *saved_stats, *saved_scores; /* NULL: it was not to be saved */
+} attnc_incoming;
+
+/* Where backward writes: C-contiguous arrays of their argument's own shape, overwritten; NULL: not
+ * wanted. */
+typedef struct {
+    void *query, *key, *value, *scores, *bias, *scale;
+    void *weight, *score_vector, *query_weight, *key_weight, *score_bias;
+    int zeroed; /* scores and bias hold zeros already: memory from calloc */
+} attnc_gradients;
+
+/* How much work a call is, in multiply-adds (work.h). */
+double attnc_attention_work(const attnc_inputs *in, int backward);
+
+/* executor may be NULL. 0, or -1 for want of memory. */
+int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
+                            const attnc_executor *executor);
+int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incoming,
+                             const attnc_gradients *gradients, const attnc_executor *executor);
+
+#endif

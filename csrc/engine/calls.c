@@ -1,0 +1,25 @@
+/* calls: see calls.h. */
+#include "calls.h"
+
+#include "work.h"
+
+int attnc_call_product(int f32, const attnc_product *p, const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const int status = attnc_team_product(&team, p);
+    attnc_team_end(&team);
+    return status;
+}
+
+int attnc_call_cross_entropy(int f32, const attnc_cross_entropy *c, int backward,
+                             const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const int status = attnc_team_run(
+        &team, backward ? team.k->cross_entropy_bwd : team.k->cross_entropy_fwd, c,
+        (c->rows + ATTNC_LOSS_ROWS - 1) / ATTNC_LOSS_ROWS, attnc_cross_entropy_work(c), 0);
+    attnc_team_end(&team);
+    return status;
+}

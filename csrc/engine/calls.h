@@ -1,0 +1,15 @@
+/* calls: what is one kernel, over the threads: the matrix product and the softmax cross-entropy.
+ *
+ * defines: attnc_call_product, attnc_call_cross_entropy
+ */
+#ifndef ATTNC_CALLS_H
+#define ATTNC_CALLS_H
+
+#include "team.h"
+
+/* f32: arrays hold float, else double. executor may be NULL. 0, or -1 for want of memory. */
+int attnc_call_product(int f32, const attnc_product *p, const attnc_executor *executor);
+int attnc_call_cross_entropy(int f32, const attnc_cross_entropy *c, int backward,
+                             const attnc_executor *executor);
+
+#endif

@@ -1,0 +1,288 @@
+/* gradients: the backward pass of attention between what prepare made of query and key and what
+ * comes in (pass.h): the kernels, and the sums over what they leave in parts. */
+#include "pass.h"
+
+#include "work.h"
+
+#include <string.h>
+
+static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
+/* ---- sums over the axes along which an argument was broadcast ---- */
+
+/* Which elements of lead an operand's own leading element stands for: first[u] + group[0..]. */
+typedef struct {
+    attnc_lead own;
+    ptrdiff_t group_count, *first, *group;
+} own_map;
+
+/* Every sum over the axes in `axes`, in C order: out[k] = sum of coordinate * stride. */
+static void enumerate(const attnc_lead *lead, const ptrdiff_t *axes, ptrdiff_t count,
+                      ptrdiff_t *out)
+{
+    for (ptrdiff_t k = 0; k < count; k++) {
+        ptrdiff_t rest = k, stride = 1, offset = 0;
+        for (int d = lead->ndim - 1; d >= 0; d--) {
+            offset += rest % axes[d] * stride;
+            rest /= axes[d];
+            stride *= lead->shape[d];
+        }
+        out[k] = offset;
+    }
+}
+
+static int map_own(attnc_pass *p, const attnc_operand *x, own_map *map)
+{
+    const attnc_lead *lead = &p->in->lead;
+    ptrdiff_t others[ATTNC_MAX_LEAD];
+    map->own = attnc_pass_own_lead(p, x);
+    map->group_count = 1;
+    for (int d = 0; d < lead->ndim; d++) {
+        others[d] = x->shape[d] == 1 ? lead->shape[d] : 1;
+        map->group_count *= others[d];
+    }
+    map->first = attnc_take(&p->team.arena, (size_t)map->own.count, sizeof *map->first);
+    map->group = attnc_take(&p->team.arena, (size_t)map->group_count, sizeof *map->group);
+    if (!map->first || !map->group)
+        return -1;
+    enumerate(lead, x->shape, map->own.count, map->first);
+    enumerate(lead, others, map->group_count, map->group);
+    return 0;
+}
+
+static int run_sum(attnc_pass *p, attnc_sum s, const own_map *map)
+{
+    s.U = map->own.count;
+    s.own_first = map->first;
+    s.group = map->group;
+    s.group_count = map->group_count;
+    return attnc_team_run(&p->team, p->team.k->sum, &s, s.U * divide_up(s.rows, ATTNC_SUM_ROWS),
+                          attnc_sum_work(&s), 0);
+}
+
+/* ---- keys and values: whole rows for each element of lead ---- */
+
+/* The gradient of key or value, (own lead, Tk, N). The kernels write to it where the argument has
+ * all of lead, else to a block (lead, Tk, N) that is summed. */
+typedef struct {
+    own_map map;
+    void *target, *whole;
+    ptrdiff_t N;
+} key_rows;
+
+static int plan_key_rows(attnc_pass *p, const attnc_operand *x, ptrdiff_t N, void *target,
+                         key_rows *rows)
+{
+    rows->target = target;
+    rows->N = N;
+    if (map_own(p, x, &rows->map) < 0)
+        return -1;
+    rows->whole = target && rows->map.group_count == 1
+                      ? target
+                      : attnc_team_block(&p->team, p->in->lead.count, p->in->Tk, N);
+    return rows->whole ? 0 : -1;
+}
+
+static int sum_key_rows(attnc_pass *p, const key_rows *rows)
+{
+    if (!rows->target || rows->whole == rows->target)
+        return 0;
+    return run_sum(p,
+                   (attnc_sum){.out = rows->target,
+                               .parts = rows->whole,
+                               .rows = p->in->Tk,
+                               .N = rows->N,
+                               .ld = rows->N,
+                               .segments = 1,
+                               .factor = 1},
+                   &rows->map);
+}
+
+/* ---- bias and given scores: an element for each pair ---- */
+
+/* The gradient of bias or scores. direct: the kernels' main pass writes to it, because nothing
+ * broadcasts; else it has a pass of its own. */
+typedef struct {
+    own_map map;
+    const attnc_operand *x;
+    void *target, *direct;
+} pair_rows;
+
+static int plan_pairs(attnc_pass *p, const attnc_operand *x, void *target, int zeroed,
+                      pair_rows *pairs)
+{
+    const int ndim = p->in->lead.ndim;
+    *pairs = (pair_rows){.x = x, .target = target};
+    if (!target)
+        return 0;
+    if (map_own(p, x, &pairs->map) < 0)
+        return -1;
+    const ptrdiff_t Tq = x->shape[ndim], Tk = x->shape[ndim + 1];
+    if (!zeroed) /* kernels skip the tiles that are not allowed */
+        memset(target, 0, (size_t)(pairs->map.own.count * Tq * Tk) * p->team.item);
+    if (pairs->map.group_count == 1 && Tq == p->in->Tq && Tk == p->in->Tk)
+        pairs->direct = target;
+    return 0;
+}
+
+static int run_pairs(attnc_pass *p, const pair_rows *pairs, int of_scores)
+{
+    if (!pairs->target || pairs->direct)
+        return 0;
+    const int ndim = p->in->lead.ndim;
+    attnc_attention a = p->a;
+    a.dbroadcast = pairs->target;
+    a.own_count = pairs->map.own.count;
+    a.own_first = pairs->map.first;
+    a.group = pairs->map.group;
+    a.group_count = pairs->map.group_count;
+    a.own_Tq = pairs->x->shape[ndim];
+    a.own_Tk = pairs->x->shape[ndim + 1];
+    a.of_scores = of_scores;
+    return attnc_team_run(&p->team, p->team.k->attention_dbias, &a,
+                          a.own_count * divide_up(a.own_Tq, p->team.k->bwd_query_block),
+                          ATTNC_DBIAS_PASSES * attnc_pass_work(p),
+                          p->team.k->attention_scratch(&a, 1));
+}
+
+/* ---- queries: parts for each segment of the keys ---- */
+
+static int plan_query(attnc_pass *p, const attnc_gradients *to, own_map *map)
+{
+    attnc_attention *a = &p->a;
+    const ptrdiff_t Dp = divide_up(a->D, p->team.k->lanes) * p->team.k->lanes;
+    if (map_own(p, &p->in->query, map) < 0)
+        return -1;
+    a->dquery_whole =
+        to->query && a->segments == 1 && map->group_count == 1 && a->D == Dp && !to->scale;
+    a->dquery_parts = a->dquery_whole
+                          ? to->query
+                          : attnc_team_block(&p->team, a->lead.count, a->segments * a->Tq, Dp);
+    return a->dquery_parts ? 0 : -1;
+}
+
+static void store_scale(const attnc_pass *p, void *target, double dscale)
+{
+    if (p->in->f32)
+        *(float *)target = (float)dscale;
+    else
+        *(double *)target = dscale;
+}
+
+/* dquery, and with it dscale: forward s = scale * q . k, so dscale = sum_i q_i . (dq_i / scale). */
+static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *map)
+{
+    const attnc_attention *a = &p->a;
+    const ptrdiff_t lanes = p->team.k->lanes, rows = map->own.count * a->Tq;
+    void *target = to->query;
+    double *row_dot = NULL, dscale = 0;
+    if (a->dquery_whole || (!to->query && !to->scale))
+        return 0;
+    if (!target && !(target = attnc_team_block(&p->team, rows, a->D, 1)))
+        return -1;
+    if (to->scale && !(row_dot = attnc_take(&p->team.arena, (size_t)rows, sizeof *row_dot)))
+        return -1;
+    const attnc_sum sum = {.out = target,
+                           .row_dot = row_dot,
+                           .parts = a->dquery_parts,
+                           .columns = a->score == ATTNC_ADDITIVE ? a->score_vector : NULL,
+                           /* its strides serve its own shape too: axes of size 1 have stride 0 */
+                           .with = &a->query,
+                           .with_lead = &map->own,
+                           .rows = a->Tq,
+                           .N = a->D,
+                           .ld = divide_up(a->D, lanes) * lanes,
+                           .segments = a->segments,
+                           .factor = a->score == ATTNC_DOT ? a->scale : 1};
+    if (run_sum(p, sum, map) < 0)
+        return -1;
+    for (ptrdiff_t r = 0; row_dot && r < rows; r++)
+        dscale += row_dot[r];
+    if (to->scale)
+        store_scale(p, to->scale, dscale);
+    return 0;
+}
+
+/* One vector for all elements: its group is all of lead. */
+static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
+{
+    const attnc_attention *a = &p->a;
+    const ptrdiff_t lanes = p->team.k->lanes;
+    ptrdiff_t zero = 0;
+    own_map all = {.own = {.count = 1}, .group_count = a->lead.count, .first = &zero};
+    if (!to->score_vector)
+        return 0;
+    if (!(all.group = attnc_take(&p->team.arena, (size_t)a->lead.count, sizeof *all.group)))
+        return -1;
+    for (ptrdiff_t n = 0; n < a->lead.count; n++)
+        all.group[n] = n;
+    return run_sum(p,
+                   (attnc_sum){.out = to->score_vector,
+                               .parts = a->dscore_vector_parts,
+                               .rows = 1,
+                               .N = a->D,
+                               .ld = divide_up(a->D, lanes) * lanes,
+                               .segments = a->segments,
+                               .factor = 1},
+                   &all);
+}
+
+/* ---- all of it ---- */
+
+/* attention_delta, where a row of weights is not seen whole by one task, then attention_bwd. */
+static int run_kernels(attnc_pass *p)
+{
+    attnc_attention *a = &p->a;
+    const attnc_kernels *k = p->team.k;
+    const ptrdiff_t N = a->lead.count;
+    const size_t scratch = k->attention_scratch(a, 1);
+    if (!k->whole_rows(a->Tk) &&
+        attnc_team_run(&p->team, k->attention_delta, a, N * divide_up(a->Tq, k->bwd_query_block),
+                       a->dweights.data ? attnc_pass_work(p)
+                                        : (double)N * (double)a->Tq * (double)a->Dv,
+                       scratch) < 0)
+        return -1;
+    return attnc_team_run(&p->team, k->attention_bwd, a, N * a->segments,
+                          ATTNC_BACKWARD_PASSES * attnc_pass_work(p), scratch);
+}
+
+int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
+{
+    attnc_attention *a = &p->a;
+    const attnc_inputs *in = p->in;
+    const attnc_kernels *k = p->team.k;
+    const int compares = a->score != ATTNC_GIVEN; /* there are query and key */
+    own_map query;
+    key_rows key, value;
+    pair_rows bias, scores;
+
+    /* 1. where the kernels write */
+    a->segments = k->segments(a->Tk);
+    if (plan_key_rows(p, &in->value, a->Dv, to->value, &value) < 0 ||
+        plan_pairs(p, &in->bias, to->bias, to->zeroed, &bias) < 0 ||
+        plan_pairs(p, &in->scores, to->scores, to->zeroed, &scores) < 0 ||
+        (compares &&
+         (plan_query(p, to, &query) < 0 || plan_key_rows(p, &in->key, a->D, to->key, &key) < 0)))
+        return -1;
+    a->dvalue = value.whole;
+    a->dkey = compares ? key.whole : NULL;
+    a->dbias = bias.direct;
+    a->dscores = scores.direct;
+    if (!k->whole_rows(a->Tk) && !(a->delta = attnc_team_block(&p->team, a->lead.count, a->Tq, 1)))
+        return -1;
+    const ptrdiff_t Dp = divide_up(a->D, k->lanes) * k->lanes;
+    if (a->score == ATTNC_ADDITIVE &&
+        !(a->dscore_vector_parts = attnc_team_block(&p->team, a->lead.count, a->segments, Dp)))
+        return -1;
+
+    /* 2. the kernels */
+    if (run_kernels(p) < 0 || run_pairs(p, &bias, 0) < 0 || run_pairs(p, &scores, 1) < 0)
+        return -1;
+
+    /* 3. the sums of what they left in parts */
+    if (sum_key_rows(p, &value) < 0)
+        return -1;
+    if (compares && (sum_key_rows(p, &key) < 0 || sum_query(p, to, &query) < 0))
+        return -1;
+    return a->score == ATTNC_ADDITIVE ? sum_score_vector(p, to) : 0;
+}

@@ -1,0 +1,141 @@
+/* mechanisms: how each score comes about from the caller's arrays, and the way back (pass.h). Where
+ * a score is a dot product of rows that are made once, no kernel has to know of it. */
+#include "pass.h"
+
+#include "work.h"
+
+/* ---- dot product: s = scale * q . k ---- */
+
+static int dot_product_prepare(attnc_pass *p)
+{
+    return attnc_pass_view(p, &p->in->query, &p->a.query) < 0
+               ? -1
+               : attnc_pass_view(p, &p->in->key, &p->a.key);
+}
+
+const attnc_mechanism attnc_dot_product = {ATTNC_DOT, dot_product_prepare, attnc_pass_backward};
+
+/* ---- multiplicative: s = q W k = (q W) . k ---- */
+
+static int multiplicative_prepare(attnc_pass *p)
+{
+    p->a.scale = 1;
+    if (attnc_project(p, &p->in->query, &p->in->weight, p->in->Tq, &p->a.query,
+                      &p->query_projection) < 0)
+        return -1;
+    return attnc_pass_view(p, &p->in->key, &p->a.key);
+}
+
+static int multiplicative_backward(attnc_pass *p, const attnc_gradients *g)
+{
+    attnc_gradients to = *g;
+    to.query = attnc_team_block(&p->team, attnc_pass_rows(p, &p->in->query), p->in->D, 1);
+    if (!to.query || attnc_pass_backward(p, &to) < 0)
+        return -1;
+    return attnc_project_backward(p, &p->query_projection, to.query, g->query, g->weight);
+}
+
+const attnc_mechanism attnc_multiplicative = {ATTNC_DOT, multiplicative_prepare,
+                                              multiplicative_backward};
+
+/* ---- additive: s = v . tanh(q Wq + k Wk + b); without a weight it is projected already ---- */
+
+static int projected_view(attnc_pass *p, const attnc_operand *x, const attnc_operand *weight,
+                          ptrdiff_t T, attnc_view *view, attnc_projection *projection)
+{
+    return weight->data ? attnc_project(p, x, weight, T, view, projection)
+                        : attnc_pass_view(p, x, view);
+}
+
+static int additive_prepare(attnc_pass *p)
+{
+    const attnc_inputs *in = p->in;
+    p->a.score_vector = in->score_vector.data;
+    p->a.score_bias = in->score_bias.data;
+    return projected_view(p, &in->query, &in->query_weight, in->Tq, &p->a.query,
+                          &p->query_projection) < 0
+               ? -1
+               : projected_view(p, &in->key, &in->key_weight, in->Tk, &p->a.key,
+                                &p->key_projection);
+}
+
+static int additive_backward(attnc_pass *p, const attnc_gradients *g)
+{
+    const attnc_inputs *in = p->in;
+    const ptrdiff_t query_rows = attnc_pass_rows(p, &in->query);
+    attnc_gradients to = *g;
+    /* What the kernels give is the gradient of the projected rows. */
+    if (in->query_weight.data || (g->score_bias && !g->query))
+        to.query = attnc_team_block(&p->team, query_rows, in->D, 1);
+    if (in->key_weight.data)
+        to.key = attnc_team_block(&p->team, attnc_pass_rows(p, &in->key), in->D, 1);
+    if ((in->query_weight.data && !to.query) || (in->key_weight.data && !to.key) ||
+        (g->score_bias && !to.query) || attnc_pass_backward(p, &to) < 0)
+        return -1;
+    /* The bias was added to every projected query. */
+    if (g->score_bias && attnc_sum_rows(p, to.query, query_rows, in->D, g->score_bias) < 0)
+        return -1;
+    if (in->query_weight.data &&
+        attnc_project_backward(p, &p->query_projection, to.query, g->query, g->query_weight) < 0)
+        return -1;
+    return in->key_weight.data
+               ? attnc_project_backward(p, &p->key_projection, to.key, g->key, g->key_weight)
+               : 0;
+}
+
+const attnc_mechanism attnc_additive = {ATTNC_ADDITIVE, additive_prepare, additive_backward};
+
+/* ---- cosine: s = scale * q . k / (|q| |k|), the dot product of unit rows ---- */
+
+/* The unit rows of an operand, and in *n what the way back needs. */
+static int normalize(attnc_pass *p, const attnc_operand *x, ptrdiff_t T, attnc_view *view,
+                     attnc_normalize *n)
+{
+    *n = (attnc_normalize){.lead = attnc_pass_own_lead(p, x), .T = T, .D = p->in->D};
+    n->out = attnc_team_block(&p->team, n->lead.count, T, n->D);
+    n->norm = attnc_team_block(&p->team, n->lead.count, T, 1);
+    if (!n->out || !n->norm || attnc_pass_view(p, x, &n->x) < 0 ||
+        attnc_team_run(&p->team, p->team.k->normalize_fwd, n, n->lead.count,
+                       attnc_normalize_work(n), 0) < 0)
+        return -1;
+    return attnc_pass_view_of_block(p, x, n->out, T, n->D, view);
+}
+
+static int normalize_backward(attnc_pass *p, attnc_normalize n, const void *dunit, void *out)
+{
+    if (!out)
+        return 0;
+    n.unit = n.out;
+    n.dout = dunit;
+    n.out = out;
+    return attnc_team_run(&p->team, p->team.k->normalize_bwd, &n, n.lead.count,
+                          attnc_normalize_work(&n), 0);
+}
+
+static int cosine_prepare(attnc_pass *p)
+{
+    const attnc_inputs *in = p->in;
+    return normalize(p, &in->query, in->Tq, &p->a.query, &p->unit_query) < 0
+               ? -1
+               : normalize(p, &in->key, in->Tk, &p->a.key, &p->unit_key);
+}
+
+/* The gradients hold those of the unit rows first, then those of the rows. */
+static int cosine_backward(attnc_pass *p, const attnc_gradients *g)
+{
+    if (attnc_pass_backward(p, g) < 0 ||
+        normalize_backward(p, p->unit_query, g->query, g->query) < 0)
+        return -1;
+    return normalize_backward(p, p->unit_key, g->key, g->key);
+}
+
+const attnc_mechanism attnc_cosine = {ATTNC_DOT, cosine_prepare, cosine_backward};
+
+/* ---- given scores ---- */
+
+static int given_scores_prepare(attnc_pass *p)
+{
+    return attnc_pass_view(p, &p->in->scores, &p->a.scores);
+}
+
+const attnc_mechanism attnc_given_scores = {ATTNC_GIVEN, given_scores_prepare, attnc_pass_backward};

@@ -1,0 +1,111 @@
+/* projection: x W and its gradients, for the mechanisms that have weights (pass.h). */
+#include "pass.h"
+
+#include <string.h>
+
+/* Whether an array of the shape has its elements in C order without gaps. */
+static int is_contiguous(const ptrdiff_t *shape, const ptrdiff_t *stride, int ndim)
+{
+    ptrdiff_t step = 1;
+    for (int d = ndim - 1; d >= 0 && stride; d--) {
+        if (shape[d] != 1 && stride[d] != step)
+            return 0;
+        step *= shape[d];
+    }
+    return 1;
+}
+
+/* The operand's rows without gaps: where they are, or a copy. NULL for want of memory. */
+static const void *rows_without_gaps(attnc_pass *p, const attnc_operand *x)
+{
+    const attnc_lead own = attnc_pass_own_lead(p, x);
+    if (is_contiguous(x->shape, x->stride, own.ndim + 2))
+        return x->data;
+    const ptrdiff_t T = x->shape[own.ndim], N = x->shape[own.ndim + 1];
+    char *copy = attnc_team_block(&p->team, own.count, T, N);
+    const size_t bytes = (size_t)N * p->team.item;
+    for (ptrdiff_t n = 0; copy && n < own.count; n++)
+        for (ptrdiff_t t = 0; t < T; t++) {
+            const ptrdiff_t at = attnc_lead_offset(&own, x->stride, n) + t * x->stride[own.ndim];
+            memcpy(copy + (size_t)(n * T + t) * bytes,
+                   (const char *)x->data + at * (ptrdiff_t)p->team.item, bytes);
+        }
+    return copy;
+}
+
+static ptrdiff_t row_stride(const attnc_operand *weight)
+{
+    return weight->stride ? weight->stride[0] : weight->shape[1];
+}
+
+int attnc_project(attnc_pass *p, const attnc_operand *x, const attnc_operand *weight, ptrdiff_t T,
+                  attnc_view *view, attnc_projection *projection)
+{
+    const ptrdiff_t rows = attnc_pass_rows(p, x), K = attnc_pass_features(p, x);
+    const ptrdiff_t N = weight->shape[1];
+    *projection = (attnc_projection){rows_without_gaps(p, x), weight, rows, K, N};
+    void *out = projection->x ? attnc_team_block(&p->team, rows, N, 1) : NULL;
+    const attnc_product product = {.out = out,
+                                   .a = projection->x,
+                                   .b = weight->data,
+                                   .M = rows,
+                                   .N = N,
+                                   .K = K,
+                                   .out_row = N,
+                                   .a_row = K,
+                                   .a_col = 1,
+                                   .b_row = row_stride(weight),
+                                   .b_col = 1};
+    if (!out || attnc_team_product(&p->team, &product) < 0)
+        return -1;
+    return attnc_pass_view_of_block(p, x, out, T, N, view);
+}
+
+int attnc_project_backward(attnc_pass *p, const attnc_projection *projection,
+                           const void *dprojected, void *dx, void *dweight)
+{
+    const ptrdiff_t rows = projection->rows, K = projection->K, N = projection->N;
+    const attnc_product to_x = {.out = dx,
+                                .a = dprojected,
+                                .b = projection->weight->data,
+                                .M = rows,
+                                .N = K,
+                                .K = N,
+                                .out_row = K,
+                                .a_row = N,
+                                .a_col = 1,
+                                .b_row = 1,
+                                .b_col = row_stride(projection->weight)};
+    const attnc_product to_weight = {.out = dweight,
+                                     .a = projection->x,
+                                     .b = dprojected,
+                                     .M = K,
+                                     .N = N,
+                                     .K = rows,
+                                     .out_row = N,
+                                     .a_row = 1,
+                                     .a_col = K,
+                                     .b_row = N,
+                                     .b_col = 1,
+                                     .skip_zero_rows = 1};
+    if (dx && attnc_team_product(&p->team, &to_x) < 0)
+        return -1;
+    return dweight ? attnc_team_product(&p->team, &to_weight) : 0;
+}
+
+int attnc_sum_rows(attnc_pass *p, const void *x, ptrdiff_t rows, ptrdiff_t N, void *out)
+{
+    /* a row of ones times x */
+    static const float one_float = 1;
+    static const double one_double = 1;
+    const attnc_product product = {.out = out,
+                                   .a = p->in->f32 ? (const void *)&one_float : &one_double,
+                                   .b = x,
+                                   .M = 1,
+                                   .N = N,
+                                   .K = rows,
+                                   .out_row = N,
+                                   .b_row = N,
+                                   .b_col = 1};
+    return attnc_team_product(&p->team, &product);
+}

@@ -1,0 +1,71 @@
+/* work: how long kernels take, as far as shapes tell, in multiply-adds of a matrix product: whether
+ * more threads pay, and whether it pays to give up Python's GIL. No bit of a result depends on it.
+ *
+ * The numbers are ratios of times, rounded to what a choice between one thread and two can feel;
+ * none is a measurement of one machine.
+ *
+ * defines: ATTNC_GIL_MIN_WORK, attnc_product_work, attnc_normalize_work, attnc_cross_entropy_work,
+ *          attnc_sum_work, attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_DBIAS_PASSES
+ */
+#ifndef ATTNC_WORK_H
+#define ATTNC_WORK_H
+
+#include "../kernels.h"
+
+/* Calls of fewer multiply-adds keep the GIL: releasing it costs more than they take. It stands for
+ * about 4 us, at the 10^6 in 20 us by which the pool counts (pool.c). */
+static const double ATTNC_GIL_MIN_WORK = 2e5;
+
+/* A unit row: a square, a sum, a division and a store for each number. */
+static const double ATTNC_NORMALIZE_ELEMENT = 4;
+
+/* A logit: its maximum is looked for, its exponential taken and summed. */
+static const double ATTNC_CROSS_ENTROPY_ELEMENT = 8;
+
+/* A pair of query and key, beside its products: the exponential, the maximum and the sum. */
+static const double ATTNC_PAIR_SOFTMAX = 8;
+
+/* A channel of a pair: one multiply-add for the score or the context. With a few queries what
+ * counts is how fast keys and values are read, which takes as long as ten. */
+static const double ATTNC_PAIR_CHANNEL = 1, ATTNC_PAIR_CHANNEL_FEW = 10;
+
+/* The same of an additive score, where it is a tanh: some ten operations, or forty where a key is
+ * transformed for one query alone. */
+static const double ATTNC_PAIR_TANH = 10, ATTNC_PAIR_TANH_FEW = 40;
+
+/* Backward, next to the forward pass over all pairs: five products where that has two. The gradient
+ * of a bias that broadcasts: its tiles are computed once more and added up in double. */
+static const double ATTNC_BACKWARD_PASSES = 2.5, ATTNC_DBIAS_PASSES = 2;
+
+static inline double attnc_product_work(const attnc_product *p)
+{
+    return (double)p->M * (double)p->N * (double)p->K;
+}
+
+static inline double attnc_normalize_work(const attnc_normalize *n)
+{
+    return (double)n->lead.count * (double)n->T * (double)n->D * ATTNC_NORMALIZE_ELEMENT;
+}
+
+static inline double attnc_cross_entropy_work(const attnc_cross_entropy *c)
+{
+    return (double)c->rows * (double)c->classes * ATTNC_CROSS_ENTROPY_ELEMENT;
+}
+
+static inline double attnc_sum_work(const attnc_sum *s)
+{
+    return (double)s->U * (double)s->group_count * (double)s->segments * (double)s->rows *
+           (double)s->N;
+}
+
+/* One pass over `pairs` pairs of query and key: scores of D channels, or tanh of them, and contexts
+ * of Dv. few: so few queries that keys and values are read once. */
+static inline double attnc_pair_work(double pairs, ptrdiff_t D, ptrdiff_t Dv, int additive, int few)
+{
+    const double channel = few ? ATTNC_PAIR_CHANNEL_FEW : ATTNC_PAIR_CHANNEL;
+    const double tanh = few ? ATTNC_PAIR_TANH_FEW : ATTNC_PAIR_TANH;
+    const double score = (additive ? tanh : channel) * (double)D;
+    return pairs * (score + channel * (double)Dv + ATTNC_PAIR_SOFTMAX);
+}
+
+#endif
