@@ -23,7 +23,7 @@
 #endif
 
 enum { ATTNC_MAX_LEAD = 62 }; /* NumPy allows 64 axes, two of them are (time, feature) */
-enum { ATTNC_SUM_ROWS = 64 };
+enum { ATTNC_SUM_ROWS = 64 }; /* rows of a task of attnc_sum */
 
 /* The leading axes (batch, heads, ...) of a call, after broadcasting. */
 typedef struct {
@@ -64,9 +64,11 @@ typedef struct {
     ptrdiff_t Tq, Tk, D, Dv;
     ptrdiff_t query_chunk; /* queries of one forward task; no bit depends on it */
     int one_by_one;        /* queries come one at a time (attnc_attend_step) */
-    ptrdiff_t key_splits;  /* forward: a few queries meet so many runs of the keys apart; 1: all */
-    void *parts;           /* where key_splits > 1: what attention_merge puts together,
-                              (lead, key_splits, Tq, padded Dv + 2 lanes) */
+    /* Forward: with few queries the keys are cut into this many runs, each its own task; 1: not
+     * cut. */
+    ptrdiff_t key_splits;
+    void *parts; /* where key_splits > 1: what attention_merge puts together,
+                    (lead, key_splits, Tq, padded Dv + 2 lanes) */
 
     /* outputs of the forward pass, contiguous over (lead, Tq, ...) */
     void *context; /* (lead, Tq, Dv) */
@@ -229,7 +231,7 @@ typedef struct {
     void *saved; /* (rows, H) GRU: h U_n + c_n; LSTM: tanh(c); RNN: NULL */
     void *h, *c; /* (batch + rows, H); c: LSTM */
     const void *input_bias, *state_bias; /* (gates * H) */
-    /* Where steps have their places in arrays of whole sequences: row r in row flat[r]. */
+    /* flat[r]: the row of outputs and doutputs that packed row r belongs to. */
     const ptrdiff_t *flat;
     void *outputs; /* h once more, or NULL */
     ptrdiff_t outputs_row;
@@ -244,7 +246,7 @@ typedef struct {
     void *dinput_bias, *dstate_bias;
 } attnc_sweep;
 
-/* One step of it. */
+/* One step of a sweep. */
 typedef struct {
     ptrdiff_t first, before; /* its first row, and that of the state before in h and c */
     int fresh;               /* gates hold nothing yet */
@@ -256,7 +258,7 @@ typedef struct {
     ptrdiff_t add_row[2];
 } attnc_step;
 
-/* One query, i, of every element of lead (attention.inc): attention inside a recurrent loop. The
+/* One query, i, of every element of lead (decoder.inc): attention inside a recurrent loop. The
  * context, weights and the rest go to the places that attention over all queries would use. */
 typedef struct {
     const attnc_attention *attention;
