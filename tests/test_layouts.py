@@ -121,7 +121,7 @@ def test_mixed_dtypes_compute_in_the_widest(name, isa, rng):
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_half_precision_is_computed_in_float32(name, half, isa, rng):
-    """And rounded once, at the end."""
+    """And rounded once, at the end; but the lse, which may be merged, not at all."""
     half = np.dtype(getattr(pytest.importorskip("ml_dtypes"), half) if half[0] == "b" else half)
     arrays, own = inputs(name, rng, np.float32)
     arrays, own = [x.astype(half) for x in arrays], {k: x.astype(half) for k, x in own.items()}
@@ -129,8 +129,8 @@ def test_half_precision_is_computed_in_float32(name, half, isa, rng):
     d = incoming(rng, getattr(attnc, name)(*single[0], **single[1], **EVERYTHING), np.float32)
     output, gradients = evaluate(name, arrays, own, d)
     expected, expected_gradients = evaluate(name, *single, d)
-    for x, y in zip(output, expected, strict=True):
-        assert_same(x, y.astype(half))
+    assert_same(tuple(output[:2]), tuple(x.astype(half) for x in expected[:2]))
+    assert_same(output.lse, expected.lse)
     assert_same(gradients, {field: x.astype(half) for field, x in expected_gradients.items()})
 
 

@@ -1,8 +1,11 @@
-"""exp, expm1 and tanh of the kernels on every instruction set: errors in ulp, and the edges."""
+"""exp, expm1 and tanh of the kernels on every instruction set: errors in ulp, and the edges; and
+long sums of the matrix product."""
 
 import numpy as np
 import pytest
+from checks import assert_close_like_naive, assert_same
 
+import attnc
 from attnc import _core
 
 # An ulp is the distance of the floats around the exact value; half of one is unavoidable. Measured
@@ -126,3 +129,22 @@ def test_wrong_calls():
             _core.map_real("exp", wrong)
     with pytest.raises(ValueError, match="cosh"):
         _core.map_real("cosh", x)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (3, 70)], ids=str)
+def test_products_over_a_million_rows(shape, isa):
+    """The gradient of a weight is a sum over rows: equal ones must not lose digits one by one."""
+    K, (M, N) = 1_000_000, shape
+    a, b = np.ones((K, M), np.float32), np.full((K, N), 0.1, np.float32)
+    got = _core.product(a.T, b)
+    assert abs(got / (K * float(np.float32(0.1))) - 1).max() < 1e-5
+
+
+@pytest.mark.parametrize("K", [8191, 8192, 8193, 20_000])
+def test_products_over_runs(K, dtype, isa, threads, rng):
+    a, b = rng.standard_normal((5, K)).astype(dtype), rng.standard_normal((K, 3)).astype(dtype)
+    exact = a.astype(np.longdouble) @ b.astype(np.longdouble)
+    got = _core.product(a, b)
+    assert_close_like_naive(got, exact, a @ b)
+    with attnc.set_num_threads(1):
+        assert_same(_core.product(a, b), got)

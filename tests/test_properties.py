@@ -103,7 +103,8 @@ def test_any_call(case, dtype, isa, threads, layouts, asked):
 @MANY
 @given(case=cases(), dtype=st.sampled_from(["float16", "bfloat16"]))
 def test_half_precision(case, dtype):
-    """What is stored in 16 bits is computed in float32, and the results are rounded once."""
+    """What is stored in 16 bits is computed in float32, and the results are rounded once; the lse,
+    which may be merged, not at all."""
     dtype = np.dtype(dtype) if dtype == "float16" else bfloat16()
     name, *_ = case
     arrays, own, rng = made(case, np.float32)
@@ -122,7 +123,8 @@ def test_half_precision(case, dtype):
     output, gradients = evaluate(name, arrays, own, d)
     expected, expected_gradients = evaluate(name, *wide, {key: single(x) for key, x in d.items()})
     with np.errstate(over="ignore"):
-        assert_same(tuple(output), tuple(x.astype(dtype) for x in expected))
+        assert_same(tuple(output[:2]), tuple(x.astype(dtype) for x in expected[:2]))
+        assert_same(output.lse, expected.lse)
         assert_same(gradients, {key: half(x) for key, x in expected_gradients.items()})
 
 

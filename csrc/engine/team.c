@@ -64,10 +64,56 @@ int attnc_team_run(attnc_team *t, attnc_kernel_fn kernel, const void *args, ptrd
     return 0;
 }
 
-int attnc_team_product(attnc_team *t, const attnc_product *p)
+static int run_product(attnc_team *t, const attnc_product *p)
 {
     return attnc_team_run(t, t->k->product, p, t->k->product_tasks(p), attnc_product_work(p),
                           t->k->product_scratch(p));
+}
+
+/* LONGEST_SUM, 64 of the kernel's blocks of 128 terms, is what one run of the kernel adds up. It
+ * adds one block after the other to what it has: over a million equal terms, as in the gradient of
+ * a weight that met so many rows, float would be off by 1e-4; run by run it is by 1e-6. */
+static const ptrdiff_t LONGEST_SUM = 64 * 128;
+
+/* out = the sum of the products of runs of K. */
+static int run_long_product(attnc_team *t, const attnc_product *p)
+{
+    const ptrdiff_t size = p->M * p->N, zero = 0;
+    char *parts = attnc_team_block(t, 2, p->M, p->N); /* the sum so far, the next product */
+    attnc_sum sum = {.out = parts,
+                     .parts = parts,
+                     .U = 1,
+                     .rows = p->M,
+                     .N = p->N,
+                     .ld = p->N,
+                     .segments = 2,
+                     .own_first = &zero,
+                     .group = &zero,
+                     .group_count = 1,
+                     .factor = 1};
+    if (!parts)
+        return -1;
+    for (ptrdiff_t k = 0; k < p->K; k += LONGEST_SUM) {
+        attnc_product run = *p;
+        run.a = (const char *)p->a + k * p->a_col * (ptrdiff_t)t->item;
+        run.b = (const char *)p->b + k * p->b_row * (ptrdiff_t)t->item;
+        run.K = p->K - k < LONGEST_SUM ? p->K - k : LONGEST_SUM;
+        run.out = k > 0 ? parts + size * (ptrdiff_t)t->item : parts;
+        if (run_product(t, &run) < 0)
+            return -1;
+        if (run.K == p->K - k)
+            sum.out = p->out; /* the last one */
+        if (k > 0 && attnc_team_run(t, t->k->sum, &sum, attnc_divide_up(sum.rows, ATTNC_SUM_ROWS),
+                                    attnc_sum_work(&sum), 0) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int attnc_team_product(attnc_team *t, const attnc_product *p)
+{
+    const int is_long = p->K > LONGEST_SUM && p->out_row == p->N;
+    return is_long ? run_long_product(t, p) : run_product(t, p);
 }
 
 void *attnc_team_block(attnc_team *t, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c)
