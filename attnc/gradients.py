@@ -82,7 +82,7 @@ def _gradients(required: Iterable[Any], by_name: dict[str, Any]) -> Gradients:
     return self
 
 
-def _describe(value):
+def _describe(value: Any) -> str:
     if value is None:
         return "None"
     if isinstance(value, tuple):
@@ -171,7 +171,7 @@ def register_vjp(function: Callable[..., Any], rule: _Rule) -> None:
 class _Signature:
     """The signature of a pullback, for help() and completion: the names that its record has."""
 
-    def __get__(self, pullback, owner=None):
+    def __get__(self, pullback: Pullback | None, owner: Any = None) -> inspect.Signature | None:
         if pullback is None:
             return None
         kinds, record = inspect.Parameter, pullback._record
@@ -242,7 +242,7 @@ class Pullback:
                 by_name[name] = gradient
         return _gradients(found[:count], by_name)
 
-    def _bind(self, given, named):
+    def _bind(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         """All incoming gradients, in the order of their names."""
         names, most = self._record.incoming, self._record.positional
         if len(given) > most:
@@ -268,7 +268,7 @@ class Pullback:
         return f"<pullback of {self._record.name}{self.__signature__}>"
 
 
-def _pullback_of(function, *kept):
+def _pullback_of(function: Callable[..., Any], *kept: Any) -> Pullback:
     """A pullback that was pickled."""
     return Pullback(record_of(function), *kept)  # type: ignore[arg-type]
 
@@ -326,7 +326,7 @@ def vjp(
     return rule(*arrays, **options)
 
 
-def _unknown(f):
+def _unknown(f: Any) -> str:
     name = getattr(f, "__name__", None) or type(f).__name__
     if isinstance(f, type) and hasattr(f, "_vjp"):
         return f"vjp: f must be a layer, got the class {name}; make one first: {name}(...)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Mapping
 from typing import Self
 
 from attnc import _core
@@ -88,7 +89,7 @@ class set_num_threads:  # a function to its users; the class is what makes `with
         return f"set_num_threads({self._call[0]})"
 
 
-def _cpu_quota():
+def _cpu_quota() -> float:
     """The CPUs that the control group grants, or infinity. Version 2, then version 1."""
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:
@@ -106,14 +107,14 @@ def _cpu_quota():
         return math.inf
 
 
-def _available():
+def _available() -> int:
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         return os.cpu_count() or 1
 
 
-def _configure(environment):
+def _configure(environment: Mapping[str, str]) -> None:
     """Read the environment, once, when the package is imported."""
     threads = min(_available(), math.ceil(_cpu_quota()) if _cpu_quota() < math.inf else 10**6)
     # OpenMP allows a list, one number for each level of nesting; the first is ours.
