@@ -340,8 +340,13 @@ def test_ctrl_c_keeps_the_best_model(tmp_path):
         "--output",
         tmp_path,
     ]
+    # A shell that runs the tests in the background has SIGINT ignored, and its children too.
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         for line in process.stdout:
             if line.startswith("Training with"):
