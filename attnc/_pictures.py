@@ -667,4 +667,4 @@ def _add_new_fonts():
             _unusable.add(path)
 
 
-_unusable = set()  # font files not to be read again
+_unusable: set[str] = set()  # font files not to be read again
