@@ -178,7 +178,8 @@ def _difference(array, direction, loss, h):
 
 def _step(array):
     """Where the errors of a central difference, h^2 and eps / h, are about equal."""
-    return np.finfo(np.float64).eps ** (1 / 3) * max(1.0, float(np.abs(array).max(initial=0)))
+    largest = float(np.abs(array[np.isfinite(array)]).max(initial=0))  # a bias may hold -inf
+    return float(np.finfo(np.float64).eps ** (1 / 3) * max(1.0, largest))
 
 
 def _agree(numeric, finer, analytic, size):

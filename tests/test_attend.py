@@ -92,4 +92,4 @@ def test_scores_of_another_mechanism(isa, rng):
 
 def test_differences(isa, rng):
     arrays, _ = inputs(NAME, rng)
-    check_vjp(attnc.vjp, attnc.attend, arrays, {"causal": True}, rng)
+    check_vjp(attnc.vjp, attnc.attend, arrays, {"causal": True})

@@ -18,7 +18,7 @@ from attnc import reference
 def test_gradients_by_differences(name, option, rng):
     arrays, own = inputs(name, rng)
     own |= options(option, rng)
-    check_vjp(reference.vjp, getattr(reference, name), arrays, own, rng)
+    check_vjp(reference.vjp, getattr(reference, name), arrays, own)
 
 
 @pytest.mark.parametrize("leads", LEADS, ids=str)
@@ -26,7 +26,7 @@ def test_gradients_by_differences(name, option, rng):
 def test_gradients_of_broadcast_arrays(name, leads, rng):
     arrays, own = inputs(name, rng, leads=leads)
     own |= options("everything", rng, leads=leads)
-    check_vjp(reference.vjp, getattr(reference, name), arrays, own, rng)
+    check_vjp(reference.vjp, getattr(reference, name), arrays, own)
 
 
 def test_two_keys_by_hand():

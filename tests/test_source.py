@@ -63,6 +63,13 @@ def test_one_call_without_the_gil(path):
     assert all(re.fullmatch(r"\s*(\w+ = )?\w+\([^;{}]*\);\s*", block) for block in blocks), blocks
 
 
+def test_the_gil_is_given_up_somewhere():
+    found = [path.name for path in C if "Py_BEGIN_ALLOW_THREADS" in code(path)]
+    assert "run.c" in found and all(
+        path.parent.name == "python" for path in C if path.name in found
+    )
+
+
 @pytest.mark.parametrize("path", [path for path in C if path.stem != "scratch"], ids=name)
 def test_memory_comes_from_scratch(path):
     assert not lines_with(r"\b(malloc|calloc|realloc|aligned_alloc|alloca|free)\b", code(path))

@@ -25,7 +25,7 @@ SOME_D = [names for n in range(4) for names in itertools.combinations(D, n)]
 def test_differences(name, option, rng):
     arrays, own = inputs(name, rng)
     own |= options(option, rng)
-    check_vjp(attnc.vjp, getattr(attnc, name), arrays, own, rng)
+    check_vjp(attnc.vjp, getattr(attnc, name), arrays, own)
 
 
 @pytest.mark.parametrize("option", ["none", "everything"])
