@@ -26,6 +26,10 @@ class Record:
     ----------
     function, required, optional, incoming, positional, forward, backward
         As in `register`.
+    arrays : tuple of str
+        The required arrays and then the optional ones.
+    others : tuple of None
+        What stands for all incoming gradients but the first where they are not given.
     """
 
     function: Callable[..., Any]
@@ -35,6 +39,8 @@ class Record:
     positional: int
     forward: Callable[..., tuple[Any, tuple[Any, ...], Any]]
     backward: Callable[..., tuple[Any, ...]]
+    arrays: tuple[str, ...]
+    others: tuple[None, ...]
 
     @property
     def name(self) -> str:
@@ -109,15 +115,17 @@ def register(
     for name, value in (("function", function), ("forward", forward), ("backward", backward)):
         if not callable(value):
             raise TypeError(f"register: {name} must be callable, got {type(value).__name__}")
-    incoming = tuple(incoming)
+    required, optional, incoming = tuple(required), tuple(optional), tuple(incoming)
     record = Record(
         function,
-        tuple(required),
-        tuple(optional),
+        required,
+        optional,
         incoming,
         len(incoming) if positional is None else positional,
         forward,
         backward,
+        (*required, *optional),
+        (None,) * (len(incoming) - 1),
     )
     _records[function] = record
     return record

@@ -230,7 +230,9 @@ def dot_product_attention(
     array([[1.2689],
            [1.7311]])
     """
-    return _run("dot_product_attention", (query, key, value, scale), options)
+    if not options:
+        return _core.dot_product_attention(query, key, value, scale, *_PLAIN)
+    return _run(_core.dot_product_attention, (query, key, value, scale), options)
 
 
 @overload
@@ -285,7 +287,9 @@ def multiplicative_attention(
     >>> attnc.multiplicative_attention(query, key, value, weight)
     array([[1.5]])
     """
-    return _run("multiplicative_attention", (query, key, value, weight), options)
+    if not options:
+        return _core.multiplicative_attention(query, key, value, weight, *_PLAIN)
+    return _run(_core.multiplicative_attention, (query, key, value, weight), options)
 
 
 @overload
@@ -359,7 +363,9 @@ def additive_attention(
     array([[1.5]])
     """
     arrays = query, key, value, score_vector, query_weight, key_weight, score_bias
-    return _run("additive_attention", arrays, options)
+    if not options:
+        return _core.additive_attention(*arrays, *_PLAIN)
+    return _run(_core.additive_attention, arrays, options)
 
 
 @overload
@@ -416,7 +422,9 @@ def cosine_attention(
     >>> attnc.cosine_attention(query, key, value).round(4)
     array([[1.2689]])
     """
-    return _run("cosine_attention", (query, key, value, scale), options)
+    if not options:
+        return _core.cosine_attention(query, key, value, scale, *_PLAIN)
+    return _run(_core.cosine_attention, (query, key, value, scale), options)
 
 
 @overload
@@ -463,21 +471,23 @@ def attend(
     >>> attnc.attend(np.zeros((1, 2)), np.array([[1.0], [2.0]]))
     array([[1.5]])
     """
-    return _run("attend", (scores, value), options)
+    if not options:
+        return _core.attend(scores, value, *_PLAIN)
+    return _run(_core.attend, (scores, value), options)
 
 
 # ---- running them ----
 
 
-def _run(name, arrays, options):
-    """Call the function of this name in C."""
-    forward = getattr(_core, name)
-    if not options:
-        return forward(*arrays, *_NO_OPTIONS, False)
-    values = _with_key(complete(name, options))
+def _run(forward, arrays, options):
+    """Call a function of `_core` with options."""
+    values = _IN_C | options
+    if len(values) != len(_IN_C) or "dropout" in options or "rng" in options:
+        values = _with_key(complete(forward.__name__, options))
     outputs = forward(*arrays, *values.values(), False)
-    weights, lse = values["return_weights"], values["return_lse"]
-    return _named(outputs, weights) if weights or lse else outputs
+    if type(outputs) is tuple:
+        return _named(outputs, values["return_weights"])
+    return outputs
 
 
 def _with_key(options):
@@ -486,7 +496,10 @@ def _with_key(options):
     return options
 
 
-_NO_OPTIONS = tuple(_with_key(DEFAULTS.copy()).values())
+_IN_C = _with_key(DEFAULTS.copy())
+# What follows the arrays in a call without options: the defaults, and that nothing is saved.
+_NO_OPTIONS = tuple(_IN_C.values())
+_PLAIN = (*_NO_OPTIONS, False)
 
 
 class Mechanism:
@@ -506,11 +519,14 @@ class Mechanism:
         own = {name: signature.parameters[name].default for name in names if name not in DEFAULTS}
         self.own = {name: own[name] for name in names[self.count : len(own)]}
         self.no_options = (*self.own.values(), *_NO_OPTIONS)
+        self.plain = (*self.no_options, True)
         held = {*own, "mask", "key_mask", "key_lengths", "bias", "causal_offset"}
         arrays = [k for k, name in enumerate(names) if name in held]
         rest = [k for k, name in enumerate(names) if name not in held]
         self.arrays, self.rest = itemgetter(*arrays), itemgetter(*rest)
         self.together = itemgetter(*np.argsort(arrays + rest).tolist())
+        nothing = (None,) * self.count + self.no_options
+        self.no_arrays, self.no_rest = self.arrays(nothing)[self.count :], self.rest(nothing)
         register(
             function,
             required=required,
@@ -523,8 +539,6 @@ class Mechanism:
 
     def _arguments(self, arrays, options):
         """All arguments by position."""
-        if not options and len(arrays) == self.count:
-            return arrays + self.no_options
         own = {name: options.pop(name) for name in self.own if name in options}
         if len(arrays) != self.count:  # some by keyword, or a wrong call
             shared = {name: options.pop(name) for name in DEFAULTS if name in options}
@@ -534,9 +548,13 @@ class Mechanism:
                 raise TypeError(f"{self.name}: {error}") from None
             options = shared
         options = _with_key(complete(self.name, options))
-        return (*arrays, *(self.own | own).values(), *options.values())
+        own = (self.own | own).values() if own else self.own.values()
+        return (*arrays, *own, *options.values())
 
     def forward(self, *arrays, **options):
+        if not options and len(arrays) == self.count:  # the same as below, in less time
+            context, _, _, kept = self.forward_in_c(*arrays, *self.plain)
+            return context, (*kept, *arrays, *self.no_arrays), self.no_rest
         arguments = self._arguments(arrays, options)
         context, weights, lse, kept = self.forward_in_c(*arguments, True)
         saved, rest = (*kept, *self.arrays(arguments)), self.rest(arguments)
@@ -551,7 +569,10 @@ class Mechanism:
         return (*kept, *self.arrays(arguments)), self.rest(arguments)
 
     def backward(self, saved, rest, dcontext, dweights, dlse):
-        arguments = self.together((*saved[3:], *rest))
+        if rest is self.no_rest:
+            arguments = saved[3 : 3 + self.count] + self.no_options
+        else:
+            arguments = self.together((*saved[3:], *rest))
         return self.backward_in_c(saved[:3], dcontext, dweights, dlse, *arguments)
 
 
