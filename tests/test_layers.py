@@ -866,3 +866,19 @@ def test_padding_that_no_gradient_reaches_is_not_read(bad, rng):
     expected = gradients(x)
     x[1, 3:, 0] = bad
     assert_same(gradients(x)[1], expected[1])
+
+
+@pytest.mark.parametrize("kind", ["parameters", "gradients"])
+def test_assigning_all_arrays_writes_into_them(kind):
+    """Also what an augmented assignment to the attribute ends with."""
+    layer = attnc.Linear(3, 2, rng=0)
+    arrays = dict(getattr(layer, kind))
+    layer.parameters |= {"bias": [1, 2]}
+    layer.gradients |= {"bias": [1, 2]}
+    assert getattr(layer, kind)["bias"].tolist() == [1, 2]
+    setattr(layer, kind, {"weight": np.ones((3, 2)), "bias": [3, 4]})
+    assert all(getattr(layer, kind)[name] is array for name, array in arrays.items())
+    assert arrays["weight"].all() and arrays["bias"].tolist() == [3, 4]
+    with pytest.raises(ValueError, match=f"^Linear.{kind}: .*missing: weight"):
+        setattr(layer, kind, {"bias": [5, 6]})
+    assert arrays["bias"].tolist() == [3, 4]

@@ -178,11 +178,20 @@ class Layer:
         owners = self._owners().items()
         return Arrays("parameters", {name: layer._parameters[own] for name, (layer, own) in owners})
 
+    @parameters.setter
+    def parameters(self, value: Mapping[str, Real]) -> None:
+        # What ``layer.parameters |= ...`` ends with; otherwise all of them, by name.
+        copy_arrays(f"{type(self).__name__}.parameters", self.parameters, value)
+
     @property
     def gradients(self) -> Arrays:
         """dict of str to ndarray: the gradients that pullbacks have added up since `zero_grad`."""
         owners = self._owners().items()
         return Arrays("gradients", {name: layer._gradients[own] for name, (layer, own) in owners})
+
+    @gradients.setter
+    def gradients(self, value: Mapping[str, Real]) -> None:
+        copy_arrays(f"{type(self).__name__}.gradients", self.gradients, value)
 
     def add_gradient(self, name: str, d: Real, rows: Integers | None = None) -> None:
         """Add `d` to the gradient of the parameter `name`: the one safe way from a pullback.
