@@ -79,6 +79,11 @@ def plain_array(where: str, name: str, value: Any) -> Array:
         ) from error
 
 
+def _is_masked(value: Any) -> bool:
+    # The first half spares others the import of numpy.ma, which NumPy puts off to its first use.
+    return isinstance(value, np.ndarray) and isinstance(value, np.ma.MaskedArray)
+
+
 def _refuse(where: str, name: str, value: Any) -> None:
     """Raise for what np.asarray would convert with a loss."""
     if isinstance(value, (list, tuple)):
@@ -93,7 +98,7 @@ def _refuse(where: str, name: str, value: Any) -> None:
             f"{where}: {name} must be a NumPy array, got {type(value).__name__} of {package} "
             f"(convert it first: {FOREIGN[package]})"
         )
-    if isinstance(value, np.ma.MaskedArray):
+    if _is_masked(value):
         raise TypeError(
             f"{where}: {name} must be a plain array, got a masked array "
             "(its mask would be lost: pass .data, and the mask as an argument)"
@@ -387,7 +392,7 @@ def integer(
         rule += f" of at least {least}" if most is None else f" in {least}..{most}"
     try:
         # Python's bool is an int, and a masked number a number.
-        if isinstance(value, (bool, np.bool_, np.ma.MaskedArray)):
+        if isinstance(value, (bool, np.bool_)) or _is_masked(value):
             raise TypeError
         result = operator.index(value)
     except TypeError:
@@ -426,7 +431,7 @@ def number(where: str, name: str, value: Any, rule: str, fits: Callable[[float],
     if not real and isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0:
         dtype = value.dtype
         real = dtype.kind in "iu" or dtype.name in ("float16", "float32", "float64", "bfloat16")
-        real = real and not isinstance(value, np.ma.MaskedArray)
+        real = real and not _is_masked(value)
     if not real:
         raise TypeError(f"{where}: {name} must {rule}, got {value!r}")
     try:
@@ -486,7 +491,7 @@ def generator(where: str, rng: Any) -> np.random.Generator:
     if rng is None or isinstance(rng, np.random.Generator):
         return np.random.default_rng(rng)
     try:
-        if isinstance(rng, (bool, np.bool_, np.ma.MaskedArray)):
+        if isinstance(rng, (bool, np.bool_)) or _is_masked(rng):
             raise TypeError
         seed = operator.index(rng)
     except TypeError:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import IO
 
@@ -41,7 +39,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         If `path` is there and no regular file, such as a device: it would be lost.
     """
     target = os.path.realpath(os.fsdecode(path))
-    temporary = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
+    temporary = os.path.join(os.path.dirname(target), f".{os.urandom(8).hex()}.part")
     try:
         with open(target, "r+b") as earlier:
             mode = os.fstat(earlier.fileno()).st_mode
@@ -88,6 +86,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
         others = {name: array for name, array in arrays.items() if name not in own}
         np.savez(file, **others)  # type: ignore[arg-type]
         if own:  # names that np.savez takes for its own arguments
+            import zipfile  # here, because hardly a file needs it
+
             with zipfile.ZipFile(file, "a") as archive:
                 for name, array in own.items():
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:

@@ -75,6 +75,19 @@ def test_import_needs_numpy_alone():
     assert python(code) == ""
 
 
+def test_import_leaves_out_what_only_some_calls_need():
+    # numpy.ma alone takes longer to import than the whole package should.
+    code = """
+        import sys
+        import numpy
+        before = set(sys.modules)
+        import attnc
+        some = {"difflib", "numpy.ma", "numpy.random", "secrets", "zipfile"}
+        print(*sorted(some & (set(sys.modules) - before)))
+    """
+    assert python(code) == ""
+
+
 def test_import_leaves_the_arithmetic_alone():
     # A library linked with -ffast-math makes the whole process flush subnormal numbers to zero.
     code = """

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any, TypedDict
 
@@ -102,6 +101,8 @@ def nearest(name: str, known: Any) -> str:
     -------
     str
     """
+    import difflib  # here, because only an error needs it
+
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
 
