@@ -7,7 +7,6 @@ do, computed by the formulas of `attnc.reference`, to be looked at.
 from __future__ import annotations
 
 import copy
-import html
 from collections.abc import Callable
 from typing import Any
 
@@ -151,11 +150,11 @@ class _Table:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th style='text-align:left;vertical-align:top'>{name}</th>"
-            f"<td style='text-align:left;vertical-align:top'><code>{html.escape(formula)}</code>"
+            f"<td style='text-align:left;vertical-align:top'><code>{_escaped(formula)}</code>"
             f"<br>{array.shape}</td><td>{_matrix(array)}</td></tr>"
             for name, formula, array in self._rows()
         )
-        return f"<table><caption>{html.escape(self._title)}</caption>{rows}</table>"
+        return f"<table><caption>{_escaped(self._title)}</caption>{rows}</table>"
 
 
 class Stages(_Table):
@@ -284,6 +283,12 @@ class Stages(_Table):
 _MOST = 12  # rows and columns that are shown
 
 
+def _escaped(text):
+    import html  # here, because only a notebook needs it
+
+    return html.escape(text)
+
+
 def _matrix(array):
     """The last two axes of the first element, shaded: blue above 0, red below."""
     matrix = np.asarray(array, np.float64)
@@ -299,7 +304,7 @@ def _matrix(array):
     finite = np.abs(matrix[np.isfinite(matrix)])
     top = finite.max(initial=0) or 1
     cells = "".join("<tr>" + "".join(_cell(x, top) for x in row) + "</tr>" for row in shown)
-    return f"<table style='font-family:monospace'>{cells}</table>{html.escape(note.strip())}"
+    return f"<table style='font-family:monospace'>{cells}</table>{_escaped(note.strip())}"
 
 
 def _cell(x, top):
