@@ -362,6 +362,13 @@ def quiet(function: Function) -> Function:
 # ---- single numbers ------------------------------------------------------------------------------
 
 
+def _index(value: Any) -> int:
+    """As operator.index, but Python's bool is no integer here, and a masked number no number."""
+    if isinstance(value, (bool, np.bool_)) or _is_masked(value):
+        raise TypeError
+    return operator.index(value)
+
+
 def integer(
     where: str, name: str, value: Any, least: int | None = None, most: int | None = None
 ) -> int:
@@ -391,10 +398,7 @@ def integer(
     if least is not None:
         rule += f" of at least {least}" if most is None else f" in {least}..{most}"
     try:
-        # Python's bool is an int, and a masked number a number.
-        if isinstance(value, (bool, np.bool_)) or _is_masked(value):
-            raise TypeError
-        result = operator.index(value)
+        result = _index(value)
     except TypeError:
         raise TypeError(f"{where}: {name} must {rule}, got {value!r}") from None
     if least is not None and result < least or most is not None and result > most:
@@ -491,9 +495,7 @@ def generator(where: str, rng: Any) -> np.random.Generator:
     if rng is None or isinstance(rng, np.random.Generator):
         return np.random.default_rng(rng)
     try:
-        if isinstance(rng, (bool, np.bool_)) or _is_masked(rng):
-            raise TypeError
-        seed = operator.index(rng)
+        seed = _index(rng)
     except TypeError:
         raise TypeError(
             f"{where}: rng must be None, an integer or a numpy.random.Generator, got {rng!r}"
