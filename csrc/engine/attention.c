@@ -8,8 +8,6 @@
 
 #include <stdint.h>
 
-static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
-
 /* ---- views ---- */
 
 /* The array's strides over lead, 0 where it broadcasts, or NULL for want of memory. Where the
@@ -186,15 +184,16 @@ static int plan_forward(attnc_pass *p)
     attnc_attention *a = &p->a;
     const attnc_kernels *k = p->team.k;
     /* Packing the keys pays over many queries, but every thread wants some tasks. */
-    const ptrdiff_t blocks = divide_up(a->Tq, k->query_block);
+    const ptrdiff_t blocks = attnc_divide_up(a->Tq, k->query_block);
     ptrdiff_t share = blocks > 1 ? 8 : 1;
-    while (share > 1 && a->lead.count * divide_up(blocks, share) < 4 * attnc_get_num_threads())
+    while (share > 1 &&
+           a->lead.count * attnc_divide_up(blocks, share) < 4 * attnc_get_num_threads())
         share /= 2;
     a->query_chunk = share * k->query_block;
     a->key_splits = a->Tq <= k->few_queries ? k->segments(a->Tk) : 1;
     if (a->key_splits == 1)
         return 0;
-    const ptrdiff_t row = divide_up(a->Dv, k->lanes) * k->lanes + 2 * k->lanes;
+    const ptrdiff_t row = attnc_divide_up(a->Dv, k->lanes) * k->lanes + 2 * k->lanes;
     a->parts = attnc_team_block(&p->team, a->lead.count, a->key_splits * a->Tq, row);
     return a->parts ? 0 : -1;
 }
@@ -203,7 +202,7 @@ static int run_forward(attnc_pass *p)
 {
     const attnc_attention *a = &p->a;
     const attnc_kernels *k = p->team.k;
-    const ptrdiff_t tasks = a->lead.count * divide_up(a->Tq, a->query_chunk) * a->key_splits;
+    const ptrdiff_t tasks = a->lead.count * attnc_divide_up(a->Tq, a->query_chunk) * a->key_splits;
     const size_t scratch = k->attention_scratch(a, 0);
     if (attnc_team_run(&p->team, k->attention_fwd, a, tasks, attnc_pass_work(p), scratch) < 0)
         return -1;

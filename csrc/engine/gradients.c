@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
-
 /* ---- sums over the axes along which an argument was broadcast ---- */
 
 /* Which elements of lead an operand's own leading element stands for: first[u] + group[0..]. */
@@ -56,8 +54,8 @@ static int run_sum(attnc_pass *p, attnc_sum s, const own_map *map)
     s.own_first = map->first;
     s.group = map->group;
     s.group_count = map->group_count;
-    return attnc_team_run(&p->team, p->team.k->sum, &s, s.U * divide_up(s.rows, ATTNC_SUM_ROWS),
-                          attnc_sum_work(&s), 0);
+    return attnc_team_run(&p->team, p->team.k->sum, &s,
+                          s.U * attnc_divide_up(s.rows, ATTNC_SUM_ROWS), attnc_sum_work(&s), 0);
 }
 
 /* ---- keys and values: whole rows for each element of lead ---- */
@@ -140,7 +138,7 @@ static int run_pairs(attnc_pass *p, const pair_rows *pairs, int of_scores)
     a.own_Tk = pairs->x->shape[ndim + 1];
     a.of_scores = of_scores;
     return attnc_team_run(&p->team, p->team.k->attention_dbias, &a,
-                          a.own_count * divide_up(a.own_Tq, p->team.k->bwd_query_block),
+                          a.own_count * attnc_divide_up(a.own_Tq, p->team.k->bwd_query_block),
                           ATTNC_DBIAS_PASSES * attnc_pass_work(p),
                           p->team.k->attention_scratch(&a, 1));
 }
@@ -150,7 +148,7 @@ static int run_pairs(attnc_pass *p, const pair_rows *pairs, int of_scores)
 static int plan_query(attnc_pass *p, const attnc_gradients *to, own_map *map)
 {
     attnc_attention *a = &p->a;
-    const ptrdiff_t Dp = divide_up(a->D, p->team.k->lanes) * p->team.k->lanes;
+    const ptrdiff_t Dp = attnc_divide_up(a->D, p->team.k->lanes) * p->team.k->lanes;
     if (map_own(p, &p->in->query, map) < 0)
         return -1;
     a->dquery_whole =
@@ -191,7 +189,7 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
                            .with_lead = &map->own,
                            .rows = a->Tq,
                            .N = a->D,
-                           .ld = divide_up(a->D, lanes) * lanes,
+                           .ld = attnc_divide_up(a->D, lanes) * lanes,
                            .segments = a->segments,
                            .factor = a->score == ATTNC_DOT ? a->scale : 1};
     if (run_sum(p, sum, map) < 0)
@@ -221,7 +219,7 @@ static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
                                .parts = a->dscore_vector_parts,
                                .rows = 1,
                                .N = a->D,
-                               .ld = divide_up(a->D, lanes) * lanes,
+                               .ld = attnc_divide_up(a->D, lanes) * lanes,
                                .segments = a->segments,
                                .factor = 1},
                    &all);
@@ -237,10 +235,10 @@ static int run_kernels(attnc_pass *p)
     const ptrdiff_t N = a->lead.count;
     const size_t scratch = k->attention_scratch(a, 1);
     if (!k->whole_rows(a->Tk) &&
-        attnc_team_run(&p->team, k->attention_delta, a, N * divide_up(a->Tq, k->bwd_query_block),
-                       a->dweights.data ? attnc_pass_work(p)
-                                        : (double)N * (double)a->Tq * (double)a->Dv,
-                       scratch) < 0)
+        attnc_team_run(
+            &p->team, k->attention_delta, a, N * attnc_divide_up(a->Tq, k->bwd_query_block),
+            a->dweights.data ? attnc_pass_work(p) : (double)N * (double)a->Tq * (double)a->Dv,
+            scratch) < 0)
         return -1;
     return attnc_team_run(&p->team, k->attention_bwd, a, N * a->segments,
                           ATTNC_BACKWARD_PASSES * attnc_pass_work(p), scratch);
@@ -270,7 +268,7 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
     a->dscores = scores.direct;
     if (!k->whole_rows(a->Tk) && !(a->delta = attnc_team_block(&p->team, a->lead.count, a->Tq, 1)))
         return -1;
-    const ptrdiff_t Dp = divide_up(a->D, k->lanes) * k->lanes;
+    const ptrdiff_t Dp = attnc_divide_up(a->D, k->lanes) * k->lanes;
     if (a->score == ATTNC_ADDITIVE &&
         !(a->dscore_vector_parts = attnc_team_block(&p->team, a->lead.count, a->segments, Dp)))
         return -1;

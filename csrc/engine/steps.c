@@ -35,8 +35,6 @@ static void run_tasks(const team *t, attnc_kernel_fn kernel, const void *args, p
                        t->stride);
 }
 
-static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
-
 /* Into tasks. Weights that fit in a core's own cache are read by every thread, each for rows of its
  * own: what it wrote in the step before, it finds in its cache. Larger ones are shared out. */
 static attnc_cut cut_of(const team *t, ptrdiff_t rows, ptrdiff_t columns, double weight_bytes)
@@ -44,10 +42,10 @@ static attnc_cut cut_of(const team *t, ptrdiff_t rows, ptrdiff_t columns, double
     const ptrdiff_t panel = t->k->panel;
     attnc_cut cut = {t->k->max_step_rows, panel};
     if (weight_bytes <= SHARED_WEIGHTS && rows > ATTNC_SUM_STEP) {
-        const ptrdiff_t each = divide_up(divide_up(rows, t->threads), ATTNC_SUM_STEP);
+        const ptrdiff_t each = attnc_divide_up(attnc_divide_up(rows, t->threads), ATTNC_SUM_STEP);
         if (each * ATTNC_SUM_STEP < cut.rows)
             cut.rows = each * ATTNC_SUM_STEP;
-        cut.columns = divide_up(columns, panel) * panel;
+        cut.columns = attnc_divide_up(columns, panel) * panel;
     }
     return cut;
 }

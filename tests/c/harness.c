@@ -35,8 +35,6 @@ static void *new_block(size_t bytes)
     return memset(block, 0, bytes);
 }
 
-static ptrdiff_t divide_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
-
 /* The function on each of `count` items, each on a thread of its own; one after the other where
  * there are no threads. */
 static void on_threads(void *(*function)(void *), void *items, size_t size, int count)
@@ -676,7 +674,7 @@ static const void *add_panels(arrays *all, const attnc_kernels *k, const void *x
 {
     attnc_panels p = {.x = x, .row = row, .col = col, .K = K, .N = columns, .groups = groups};
     p.out = add_result(all, k->panels_size(&p), NULL);
-    const ptrdiff_t tasks = divide_up(columns, k->panel);
+    const ptrdiff_t tasks = attnc_divide_up(columns, k->panel);
     attnc_parallel_for(k->pack_panels, &p, tasks, attnc_get_num_threads(), NULL, 0);
     return p.out;
 }
@@ -687,7 +685,7 @@ static void run_layer(const step_problem *p, arrays *all)
     static const int gates[] = {1, 3, 4};
     const attnc_kernels *k = attnc_kernels_for(all->f32);
     const ptrdiff_t batch = p->a, steps = p->b, H = p->c, G = gates[p->cell], width = G * H;
-    const ptrdiff_t parts = divide_up(batch, ATTNC_SUM_STEP);
+    const ptrdiff_t parts = attnc_divide_up(batch, ATTNC_SUM_STEP);
     ptrdiff_t *counts = add_array(all, steps, 0, NULL), rows = 0;
     for (ptrdiff_t t = 0; t < steps; t++)
         rows += counts[t] = batch - t * (batch - 1) / steps;
