@@ -29,6 +29,7 @@ __all__ = [
     "like",
     "number",
     "plain_array",
+    "probability",
     "quiet",
     "real_array",
     "sum_rows",
@@ -445,6 +446,30 @@ def number(where: str, name: str, value: Any, rule: str, fits: Callable[[float],
     if not fits(result):
         raise ValueError(f"{where}: {name} must {rule}, got {value!r}")
     return result
+
+
+def probability(where: str, name: str, value: Any) -> float:
+    """The probability of dropping something, as a float.
+
+    Parameters
+    ----------
+    where, name : str
+        What the error text begins with: ``<where>: <name> must ...``.
+    value : float, int, NumPy number or real array without axes
+        In 0 <= value < 1.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a real number.
+    ValueError
+        If it is out of range.
+    """
+    return number(where, name, value, f"lie in 0 <= {name} < 1", lambda p: 0 <= p < 1)
 
 
 def flag(where: str, name: str, value: Any) -> bool:

@@ -29,7 +29,7 @@ from attnc.arrays import (
     generator,
     integer_lengths,
     like,
-    number,
+    probability,
     quiet,
     real_array,
     sum_rows,
@@ -295,7 +295,7 @@ class _Call:
             np.zeros(self.shape, dtype) if array is None else self.real(label, array, self.shape)
             for label, array in zip(self.labels("state"), state, strict=True)
         ]
-        self.dropout = dropout_rate(where, dropout)
+        self.dropout = probability(where, "dropout", dropout)
         self.lengths = None if lengths is None else integer_lengths(where, "lengths", lengths, B, T)
 
     @staticmethod
@@ -358,10 +358,6 @@ class _Call:
 def described(state):
     """What was given for a state, for an error text."""
     return f"an array {state.shape}" if isinstance(state, np.ndarray) else repr(type(state))
-
-
-def dropout_rate(where, dropout):
-    return number(where, "dropout", dropout, "lie in 0 <= dropout < 1", lambda p: 0 <= p < 1)
 
 
 def nothing(gradient):

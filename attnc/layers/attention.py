@@ -14,16 +14,11 @@ from typing import Any, ClassVar, Unpack, overload
 import numpy as np
 
 from .. import functional
-from ..arrays import flag, generator, like, number, quiet
+from ..arrays import flag, generator, like, number, probability, quiet
 from ..functional.options import DEFAULTS, LayerOptions, Masks, nearest, takes_options
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Real, Seed
 from .base import Layer, glorot, positive
-
-
-def _probability(layer, name, value):
-    rule = f"lie in 0 <= {name} < 1"
-    return number(type(layer).__name__, name, value, rule, lambda p: 0 <= p < 1)
 
 
 def _finite(layer, name, value):
@@ -59,7 +54,7 @@ class _Attention(Layer):
 
     def __init__(self, dropout: float, dtype: DType) -> None:
         super().__init__(dtype)
-        self.dropout = _probability(self, "dropout", dropout)
+        self.dropout = probability(type(self).__name__, "dropout", dropout)
 
     @overload
     def __call__(
@@ -423,7 +418,7 @@ class SelfAttention(Layer):
             self, input_size=input_size, key_size=key_size, value_size=value_size
         )
         self.input_size, self.key_size, self.value_size = input_size, key_size, value_size
-        self.dropout = _probability(self, "dropout", dropout)
+        self.dropout = probability(type(self).__name__, "dropout", dropout)
         rng = generator(type(self).__name__, rng)
         self.add_parameter("query_weight", glorot(rng, input_size, key_size))
         self.add_parameter("key_weight", glorot(rng, input_size, key_size))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import flag, generator, like, number, quiet
+from ..arrays import flag, generator, like, probability, quiet
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, Real, Seed
 from .base import Layer
@@ -218,8 +218,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, *, dtype: Any = "float32") -> None:
         super().__init__(dtype)
-        rule = "lie in 0 <= rate < 1"
-        self.rate = number(type(self).__name__, "rate", rate, rule, lambda p: 0 <= p < 1)
+        self.rate = probability(type(self).__name__, "rate", rate)
 
     def __call__(self, x: Real, *, train: bool = False, rng: Seed = None) -> Array:
         """x, with some of its numbers dropped in training.

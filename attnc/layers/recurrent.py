@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..arrays import flag, generator
+from ..arrays import flag, generator, probability
 from ..functional.recurrent import CELLS as SORTS
-from ..functional.recurrent import PARAMETERS, Recurrence, RecurrentOutput, dropout_rate
+from ..functional.recurrent import PARAMETERS, Recurrence, RecurrentOutput
 from ..gradients import Gradients
 from ..typing import DType, Integers, Real, Seed, State
 from .base import Layer, glorot, orthogonal, positive
@@ -147,7 +147,7 @@ class _Recurrent(Layer):
         )
         self.input_size, self.state_size, self.layers = input_size, state_size, layers
         self.bidirectional = flag(where, "bidirectional", bidirectional)
-        self.dropout = dropout_rate(where, dropout)
+        self.dropout = probability(where, "dropout", dropout)
         rng = generator(where, rng)
         directions = 1 + self.bidirectional
         self.cells = [

@@ -6,9 +6,16 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from ..arrays import flag, generator, integer_array, integer_lengths, number, quiet
+from ..arrays import (
+    flag,
+    generator,
+    integer_array,
+    integer_lengths,
+    number,
+    probability,
+    quiet,
+)
 from ..functional.decoder_run import PreparedMemory
-from ..functional.recurrent import dropout_rate
 from ..gradients import Gradients, require_incoming, shows_shapes, vjp
 from ..losses import linear_cross_entropy
 from ..typing import Array, DType, Integers, Seed
@@ -134,7 +141,7 @@ class Seq2Seq(Layer):
         bidirectional = flag(where, "bidirectional", bidirectional)
         input_feeding = flag(where, "input_feeding", input_feeding)
         coverage = flag(where, "coverage", coverage)
-        dropout = dropout_rate(where, dropout)
+        dropout = probability(where, "dropout", dropout)
         padding_index = token_index(
             where, "padding_index", padding_index,
             min(source_vocabulary_size, target_vocabulary_size),
