@@ -1,254 +1,113 @@
-"""The private module in C: what attnc.functional and attnc.threads call.
+"""The private module in C: what attnc.functional, attnc.arrays and attnc.threads call.
 
-Everything is positional, and nothing has a default. The functions check and convert what they are
-given (csrc/python/args.c), so real arrays may be of any kind that `numpy.asarray` takes.
-
-``<function>`` takes its arrays, the options that all functions share, and `save`. It returns the
-context, or a tuple of what was asked for; with `save` the tuple (context, weights, lse, saved),
-None where not asked for. ``<function>_backward`` takes `saved`, the gradients of the outputs (None:
-zero), and the arguments of the forward call without `save`. It returns the gradients of all real
-arguments, None for those not given.
+An attention function takes its own arrays, by position in the order of its signature or by name,
+and the options that all of them share by name; `rng` is the key of the dropout itself. What it is
+given is checked and converted (csrc/python/args.c, options.c), so real arrays may be of any kind
+that `numpy.asarray` takes. ``<function>`` returns the context, or a tuple of what was asked for;
+``<function>_saving`` always the tuple (context, weights, lse, saved), None where not asked for.
+``<function>_backward`` takes `saved`, the gradients of the outputs (None: zero), and the arguments
+of the forward call. It returns the gradients of the function's own arguments in their order and
+that of `bias`, None for those not given as arrays.
 
 The recurrent loops, the loss and the product take arrays that attnc.functional and attnc.losses
 have checked and made, all of one float type; here they are only held against each other.
 """
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-_Real: TypeAlias = npt.ArrayLike
-_Bools: TypeAlias = npt.NDArray[np.bool_] | None
-_Integers: TypeAlias = npt.ArrayLike | None
-_Window: TypeAlias = tuple[int | None, int | None] | None
+from attnc.functional.options import AttentionOptions
+
+_Real: TypeAlias = npt.ArrayLike | None
 _Array: TypeAlias = npt.NDArray[Any]
 _Saved: TypeAlias = tuple[_Array | None, _Array, _Array | None]
-_Outputs: TypeAlias = _Array | tuple[_Array | _Saved | None, ...]
+_Outputs: TypeAlias = _Array | tuple[_Array, ...]
+_OutputsAndSaved: TypeAlias = tuple[_Array, _Array | None, _Array | None, _Saved]
 _Gradients: TypeAlias = tuple[_Array | None, ...]
 
 MAX_THREADS: Final[int]
 SUM_STEP: Final[int]
 
-def dot_product_attention(
-    query: _Real,
-    key: _Real,
-    value: _Real,
-    scale: _Real | None,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
-    save: bool,
-    /,
-) -> _Outputs: ...
+# ---- attention ----
+
+def dot_product_attention(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
+def dot_product_attention_saving(
+    *arrays: _Real, **options: Unpack[AttentionOptions]
+) -> _OutputsAndSaved: ...
 def dot_product_attention_backward(
     saved: _Saved,
-    dcontext: _Real | None,
-    dweights: _Real | None,
-    dlse: _Real | None,
-    query: _Real,
-    key: _Real,
-    value: _Real,
-    scale: _Real | None,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
+    dcontext: _Real,
+    dweights: _Real,
+    dlse: _Real,
     /,
+    *arrays: _Real,
+    **options: Unpack[AttentionOptions],
 ) -> _Gradients: ...
-def multiplicative_attention(
-    query: _Real,
-    key: _Real,
-    value: _Real,
-    weight: _Real,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
-    save: bool,
-    /,
-) -> _Outputs: ...
+def multiplicative_attention(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
+def multiplicative_attention_saving(
+    *arrays: _Real, **options: Unpack[AttentionOptions]
+) -> _OutputsAndSaved: ...
 def multiplicative_attention_backward(
     saved: _Saved,
-    dcontext: _Real | None,
-    dweights: _Real | None,
-    dlse: _Real | None,
-    query: _Real,
-    key: _Real,
-    value: _Real,
-    weight: _Real,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
+    dcontext: _Real,
+    dweights: _Real,
+    dlse: _Real,
     /,
+    *arrays: _Real,
+    **options: Unpack[AttentionOptions],
 ) -> _Gradients: ...
-def additive_attention(
-    query: _Real,
-    key: _Real,
-    value: _Real,
-    score_vector: _Real,
-    query_weight: _Real | None,
-    key_weight: _Real | None,
-    score_bias: _Real | None,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
-    save: bool,
-    /,
-) -> _Outputs: ...
+def additive_attention(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
+def additive_attention_saving(
+    *arrays: _Real, **options: Unpack[AttentionOptions]
+) -> _OutputsAndSaved: ...
 def additive_attention_backward(
     saved: _Saved,
-    dcontext: _Real | None,
-    dweights: _Real | None,
-    dlse: _Real | None,
-    query: _Real,
-    key: _Real,
-    value: _Real,
-    score_vector: _Real,
-    query_weight: _Real | None,
-    key_weight: _Real | None,
-    score_bias: _Real | None,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
+    dcontext: _Real,
+    dweights: _Real,
+    dlse: _Real,
     /,
+    *arrays: _Real,
+    **options: Unpack[AttentionOptions],
 ) -> _Gradients: ...
-def cosine_attention(
-    query: _Real,
-    key: _Real,
-    value: _Real,
-    scale: _Real,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
-    save: bool,
-    /,
-) -> _Outputs: ...
+def cosine_attention(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
+def cosine_attention_saving(
+    *arrays: _Real, **options: Unpack[AttentionOptions]
+) -> _OutputsAndSaved: ...
 def cosine_attention_backward(
     saved: _Saved,
-    dcontext: _Real | None,
-    dweights: _Real | None,
-    dlse: _Real | None,
-    query: _Real,
-    key: _Real,
-    value: _Real,
-    scale: _Real,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
+    dcontext: _Real,
+    dweights: _Real,
+    dlse: _Real,
     /,
+    *arrays: _Real,
+    **options: Unpack[AttentionOptions],
 ) -> _Gradients: ...
-def attend(
-    scores: _Real,
-    value: _Real,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
-    save: bool,
-    /,
-) -> _Outputs: ...
+def attend(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
+def attend_saving(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _OutputsAndSaved: ...
 def attend_backward(
     saved: _Saved,
-    dcontext: _Real | None,
-    dweights: _Real | None,
-    dlse: _Real | None,
-    scores: _Real,
-    value: _Real,
-    mask: _Bools,
-    key_mask: _Bools,
-    key_lengths: _Integers,
-    bias: _Real | None,
-    causal: bool,
-    causal_offset: _Integers,
-    window: _Window,
-    softcap: float | None,
-    dropout: float,
-    rng: int,
-    return_weights: bool,
-    return_lse: bool,
+    dcontext: _Real,
+    dweights: _Real,
+    dlse: _Real,
     /,
+    *arrays: _Real,
+    **options: Unpack[AttentionOptions],
 ) -> _Gradients: ...
+def option_defaults() -> dict[str, Any]:
+    """Names and defaults of the options, in the order of their documentation."""
 
-# ---- threads and instruction sets ----
+# ---- what an object is: where and name begin the error texts ----
+
+def plain_array(where: str, name: str, value: object, /) -> _Array: ...
+def real_array(where: str, name: str, value: object, /) -> _Array: ...
+def integer_array(where: str, name: str, value: object, /) -> _Array: ...
+def boolean_mask(
+    where: str, name: str, value: object, shape: tuple[int, ...], axes: str, /
+) -> npt.NDArray[np.bool_]: ...
+
+# ---- products and loops ----
 
 def empty(like: _Array, shape: tuple[int, ...], /) -> _Array: ...
 def product(a: _Array, b: _Array, /) -> _Array: ...
@@ -292,6 +151,9 @@ def cross_entropy_backward(
     in_place: bool,
     /,
 ) -> _Array: ...
+
+# ---- threads and instruction sets ----
+
 def get_num_threads() -> int: ...
 def set_num_threads(n: int, /) -> None: ...
 def set_thread_limit(n: int, /) -> int: ...

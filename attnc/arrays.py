@@ -1,7 +1,7 @@
 """What the Python part of the package takes: arrays, integers, numbers; refused where NumPy would
 lose something in silence.
 
-The functions in C have the same checks in csrc/python/args.c.
+What an object is, csrc/python/inspect.c finds, for this part and for the functions in C.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from attnc import _core
 from attnc.typing import Array, DType, Function, Real, Shape
 
 __all__ = [
@@ -34,15 +35,6 @@ __all__ = [
     "real_array",
     "sum_rows",
 ]
-
-# Libraries whose arrays convert silently, and lose gradients; how to say that this is meant.
-FOREIGN = {
-    "torch": ".detach().numpy()",
-    "jax": "np.asarray(x)",
-    "jaxlib": "np.asarray(x)",
-    "autograd": "autograd.tracer.getval(x)",
-}
-
 
 # ---- arrays --------------------------------------------------------------------------------------
 
@@ -66,55 +58,12 @@ def plain_array(where: str, name: str, value: Any) -> Array:
         If `value` is a tensor of another library or a masked array, alone or in a list, or a list
         of rows of unequal length.
     """
-    if type(value) is np.ndarray:  # most are: the checks below take longer than a small sum
-        return value
-    _refuse(where, name, value)
-    try:
-        return np.asarray(value)
-    except ValueError as error:  # lists of unequal length end here
-        if not isinstance(value, (list, tuple)):
-            raise
-        raise TypeError(
-            f"{where}: {name} must be an array with rows of equal length "
-            "(array, lengths = attnc.data.pad(rows) makes one)"
-        ) from error
+    return _core.plain_array(where, name, value)
 
 
 def _is_masked(value: Any) -> bool:
     # The first half spares others the import of numpy.ma, which NumPy puts off to its first use.
     return isinstance(value, np.ndarray) and isinstance(value, np.ma.MaskedArray)
-
-
-def _refuse(where: str, name: str, value: Any) -> None:
-    """Raise for what np.asarray would convert with a loss."""
-    if isinstance(value, (list, tuple)):
-        if set(map(type, value)) <= {int, float, bool}:  # as most are: seen at once
-            return
-        for item in value:
-            _refuse(where, name, item)
-        return
-    package = type(value).__module__.partition(".")[0]
-    if package in FOREIGN:
-        raise TypeError(
-            f"{where}: {name} must be a NumPy array, got {type(value).__name__} of {package} "
-            f"(convert it first: {FOREIGN[package]})"
-        )
-    if _is_masked(value):
-        raise TypeError(
-            f"{where}: {name} must be a plain array, got a masked array "
-            "(its mask would be lost: pass .data, and the mask as an argument)"
-        )
-
-
-def _refuse_bools(where: str, name: str, value: Any) -> None:
-    """Raise for bools among the numbers of a list, which np.asarray makes 0 and 1."""
-    if isinstance(value, (list, tuple)):
-        if set(map(type, value)) <= {int, float}:
-            return
-        for item in value:
-            _refuse_bools(where, name, item)
-    elif isinstance(value, (bool, np.bool_, np.ndarray)) and np.asarray(value).dtype.kind == "b":
-        raise TypeError(f"{where}: {name} must be numbers, got bools among them")
 
 
 def real_array(where: str, name: str, value: Any) -> Array:
@@ -136,13 +85,7 @@ def real_array(where: str, name: str, value: Any) -> Array:
         If `value` is a tensor of another library, a masked array, or not real, or if a list has
         bools among its numbers.
     """
-    array = plain_array(where, name, value)
-    dtype = array.dtype
-    real = dtype.char in "efd" or dtype.kind in "iu"  # half, float, double
-    if not real and dtype.name not in ("float64", "bfloat16"):  # names take microseconds
-        raise TypeError(f"{where}: {name} must be real, got {dtype}")
-    _refuse_bools(where, name, value)
-    return array
+    return _core.real_array(where, name, value)
 
 
 def integer_array(where: str, name: str, value: Any) -> Array:
@@ -164,16 +107,10 @@ def integer_array(where: str, name: str, value: Any) -> Array:
         If `value` is a tensor of another library, a masked array, or not integers, or if a list has
         bools among its numbers.
     """
-    array = plain_array(where, name, value)
-    if array.dtype.kind in "iu":
-        _refuse_bools(where, name, value)
-        return array
-    if array.size == 0 and array.dtype == float:  # what NumPy makes of []
-        return array.astype(np.intp)
-    raise TypeError(f"{where}: {name} must be integers, got {array.dtype} (use .astype(int))")
+    return _core.integer_array(where, name, value)
 
 
-def boolean_mask(where: str, name: str, value: Any, shape: Shape, owner: str) -> Array:
+def boolean_mask(where: str, name: str, value: Any, shape: Shape, axes: str) -> Array:
     """`value` as a boolean array of this shape, in which axes of size 1 broadcast.
 
     Parameters
@@ -182,8 +119,8 @@ def boolean_mask(where: str, name: str, value: Any, shape: Shape, owner: str) ->
         What the error text begins with: ``<where>: <name> must ...``.
     value : array_like of bool
     shape : tuple of int
-    owner : str
-        The argument whose shape it is, for the error text.
+    axes : str
+        Their names for the error text, such as ``"(B, Tk)"``.
 
     Returns
     -------
@@ -196,16 +133,7 @@ def boolean_mask(where: str, name: str, value: Any, shape: Shape, owner: str) ->
     ValueError
         If its shape does not fit.
     """
-    mask = plain_array(where, name, value)
-    if mask.dtype != bool and not (mask.size == 0 and mask.dtype == float):
-        raise TypeError(f"{where}: {name} must be boolean, got {mask.dtype} (use .astype(bool))")
-    if mask.ndim != len(shape) or any(
-        n not in (1, size) for n, size in zip(mask.shape, shape, strict=True)
-    ):
-        raise ValueError(
-            f"{where}: {name} must have shape {shape} to match {owner}, got {mask.shape}"
-        )
-    return mask.astype(bool, copy=False)
+    return _core.boolean_mask(where, name, value, shape, axes)
 
 
 def computing_dtype(arrays: Iterable[Array]) -> np.dtype[Any]:

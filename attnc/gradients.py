@@ -49,7 +49,9 @@ class Gradients(tuple[Any, ...]):
     """
 
     def __new__(cls, required: dict[str, Any], optional: dict[str, Any] | None = None) -> Gradients:
-        return _gradients(required.values(), required | (optional or {}))
+        self = super().__new__(cls, required.values())
+        self.__dict__ = required | (optional or {})
+        return self
 
     def __getattr__(self, name: str) -> Any:
         # Only reached when there is no such gradient.
@@ -66,17 +68,11 @@ class Gradients(tuple[Any, ...]):
         return f"Gradients({shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = list(self.__dict__)
-        split = len(self)
-        values = self.__dict__
-        return Gradients, (
-            {name: values[name] for name in names[:split]},
-            {name: values[name] for name in names[split:]},
-        )
+        return _unpickled, (tuple(self), self.__dict__)
 
 
-def _gradients(required: Iterable[Any], by_name: dict[str, Any]) -> Gradients:
-    """The quick way to a `Gradients`: the required ones, and all by name in a dict to keep."""
+def _unpickled(required: Iterable[Any], by_name: dict[str, Any]) -> Gradients:
+    """A `Gradients` that was pickled, with all its arrays by name."""
     self = tuple.__new__(Gradients, required)
     self.__dict__ = by_name
     return self
@@ -207,12 +203,12 @@ class Pullback:
     def __init__(self, record: Record, saved: tuple[Any, ...], static: Any, scalar: bool) -> None:
         self._record, self._saved, self._static, self._scalar = record, saved, static, scalar
 
-    def __call__(self, *given: Any, **named: Any) -> Gradients:
+    def __call__(self, first: Any = None, /, *others: Any, **named: Any) -> Gradients:
         """The gradients of the inputs.
 
         Parameters
         ----------
-        *given, **named
+        first, *others, **named
             Gradients of the outputs, the first by position, all by name. None: not given.
 
         Returns
@@ -226,17 +222,18 @@ class Pullback:
             not the shape of its output.
         """
         record = self._record
-        if named or len(given) != 1 or given[0] is None:
-            given = self._bind(given, named)
+        if first is None or others or named:
+            given = self._bind((first, *others) if others or first is not None else (), named)
             found = record.backward(self._saved, self._static, *given)
         else:  # the same, in less time
-            found = record.backward(self._saved, self._static, given[0], *record.others)
+            found = record.backward(self._saved, self._static, first, *record.others)
+        gradients = tuple.__new__(Gradients, found[: len(record.required)])
+        by_name = gradients.__dict__
         # Without strict=: to parse that keyword takes longer than all the rest here.
-        by_name = dict(zip(record.arrays, found))  # noqa: B905
-        for name in record.optional:
-            if by_name[name] is None:  # not passed as a real array
-                del by_name[name]
-        return _gradients(found[: len(record.required)], by_name)
+        for name, gradient in zip(record.arrays, found):  # noqa: B905
+            if gradient is not None:  # it was passed as a real array
+                by_name[name] = gradient
+        return gradients
 
     def _bind(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         """All incoming gradients, in the order of their names; that of a number is 1."""

@@ -414,11 +414,10 @@ def test_empty_refuses_what_is_no_shape():
 
 def test_attention_takes_back_what_it_saved_and_nothing_else(isa, rng):
     x = rng.standard_normal((2, 5, 4)).astype(np.float32)
-    options = (None,) * 5 + (False, None, None, None, 0.0, 0, False, False)
-    *_, saved = _core.dot_product_attention(x, x, x, *options, True)
+    *_, saved = _core.dot_product_attention_saving(x, x, x)
 
     def backward(saved):
-        return _core.dot_product_attention_backward(saved, x, None, None, x, x, x, *options)
+        return _core.dot_product_attention_backward(saved, x, None, None, x, x, x)
 
     dquery = backward(saved)[0]
     assert dquery.shape == x.shape
@@ -431,6 +430,66 @@ def test_attention_takes_back_what_it_saved_and_nothing_else(isa, rng):
         with pytest.raises(ValueError, match="saved must be what the forward call saved"):
             backward(wrong)
     assert_same(backward(saved)[0], dquery)
+
+
+@pytest.mark.parametrize("name", ["dot_product_attention", "additive_attention", "attend"])
+def test_attention_takes_its_arguments_once_and_by_their_names(name):
+    x = np.ones((3, 4))
+    function, backward = getattr(_core, name), getattr(_core, name + "_backward")
+    arrays = {"attend": (np.ones((3, 3)), x), "additive_attention": (x, x, x, np.ones(4))}
+    given = arrays.get(name, (x, x, x))
+    own = "scores" if name == "attend" else "query"
+    with pytest.raises(TypeError, match=f"^{name}: {own} must be given by position or by name"):
+        function(*given, **{own: x})
+    with pytest.raises(TypeError, match=f"^{name}: there is no argument 'causl'; .* 'causal'"):
+        function(*given, causl=True)
+    with pytest.raises(TypeError, match=f"^{name}: takes [247] positional arguments, got 9"):
+        function(*[x] * 9)
+    with pytest.raises(TypeError, match=f"^{name}: value must be an array, got None"):
+        function(given[0], **({} if name == "attend" else {"key": x}))
+    with pytest.raises(TypeError, match=f"^{name}: backward takes saved and"):
+        backward(None, None)
+    # A name that is not interned, and an option that says what its default says.
+    odd = {"".join(["cau", "sal"]): False, "mask": None, "rng": None, "dropout": 0}
+    assert_same(function(*given, **odd), function(*given))
+
+
+def test_options_have_the_names_of_their_types():
+    from attnc.functional.options import AttentionOptions
+
+    assert set(AttentionOptions.__annotations__) == set(_core.option_defaults())
+
+
+CHECKS = {
+    "plain_array": (),
+    "real_array": (),
+    "integer_array": (),
+    "boolean_mask": ((2,), "(B,)"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_checks_of_arrays_take_strings_and_a_value(name):
+    check, more = getattr(_core, name), CHECKS[name]
+    for wrong in ((), ("f",), ("f", "x"), (1, "x", [], *more), ("f", None, [], *more)):
+        with pytest.raises(TypeError):
+            check(*wrong)
+    with pytest.raises(TypeError):
+        check("f", "x", [], *more, None)
+    itself = []
+    itself.append(itself)
+    with pytest.raises(RecursionError):
+        check("f", "x", itself, *more)
+
+
+def test_boolean_mask_takes_a_shape():
+    mask = np.ones((2, 1), bool)
+    assert _core.boolean_mask("f", "m", mask, (2, 5), "(B, T)") is mask
+    for wrong in ((2.0, 5), ("2", 5), (None, 5), (2**70, 5), [2, 5], None, (1,) * 65):
+        with pytest.raises((TypeError, OverflowError)):
+            _core.boolean_mask("f", "m", mask, wrong, "(B, T)")
+    with pytest.raises(ValueError, match=r"m must have 2 axes \(B, T\) = \(2, 5\)"):
+        _core.boolean_mask("f", "m", np.ones(5, bool), (2, 5), "(B, T)")
 
 
 def test_instruction_sets_are_strings():

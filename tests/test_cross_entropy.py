@@ -753,9 +753,9 @@ def test_targets_are_integers(targets, loss_function):
 
 def test_foreign_arrays_are_refused(loss_function):
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match="targets must be a NumPy array, got Tensor of torch"):
+    with pytest.raises(TypeError, match="targets must be a NumPy array, got a PyTorch tensor"):
         loss_function[1](np.eye(3), torch.tensor([0, 1, 2]))
-    with pytest.raises(TypeError, match="must be a NumPy array, got Tensor of torch"):
+    with pytest.raises(TypeError, match="must be a NumPy array, got a PyTorch tensor"):
         loss_function[1](torch.eye(3), [0, 1, 2])
 
 

@@ -440,7 +440,7 @@ def test_pad_refuses_foreign_tensors():
     torch = pytest.importorskip("torch")
     for rows in ([torch.ones(2)], torch.ones(2, 2), [[torch.tensor(1), 2]]):
         with pytest.raises(
-            TypeError, match=r"^pad: sequences\[0\] must be a NumPy array, got Tensor"
+            TypeError, match=r"^pad: sequences\[0\] must be a NumPy array, got a PyTorch tensor"
         ):
             pad(rows)
 

@@ -444,12 +444,13 @@ ERRORS = {
     "key_mask": (
         call(key_mask=np.ones((B, TK))),
         TypeError,
-        "key_mask must be boolean, got float64 (use .astype(bool))",
+        "key_mask must be boolean (True: may be attended to), got dtype float64; "
+        "write key_mask.astype(bool)",
     ),
     "key_mask shape": (
         call(key_mask=np.ones((B, T), bool)),
         ValueError,
-        "key_mask must have shape (3, 5) to match memory, got (3, 4)",
+        "key_mask must have 2 axes (B, Tk) = (3, 5), each of that size or 1, got (3, 4)",
     ),
     "key_lengths": (
         call(key_lengths=[6, 1, 1]),

@@ -783,12 +783,13 @@ ERRORS = {
     "key_mask": (
         {"key_mask": np.ones((3, 6))},
         TypeError,
-        "key_mask must be boolean, got float64 (use .astype(bool))",
+        "key_mask must be boolean (True: may be attended to), got dtype float64; "
+        "write key_mask.astype(bool)",
     ),
     "key_mask shape": (
         {"key_mask": np.ones((3, 4), bool)},
         ValueError,
-        "key_mask must have shape (3, 6) to match memory, got (3, 4)",
+        "key_mask must have 2 axes (B, Tk) = (3, 6), each of that size or 1, got (3, 4)",
     ),
     "key_lengths": ({"key_lengths": [7, 1, 1]}, ValueError, "key_lengths must lie in 0..6, got 1"),
     "key_lengths dtype": (

@@ -183,7 +183,7 @@ def test_inputs_must_be_real_arrays(value, got):
 
 def test_tensors_are_refused_by_name():
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match="x must be a NumPy array, got Tensor of torch"):
+    with pytest.raises(TypeError, match="x must be a NumPy array, got a PyTorch tensor"):
         attnc.Linear(3, 4)(torch.ones(2, 3))
 
 

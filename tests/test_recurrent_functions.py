@@ -601,7 +601,7 @@ def test_errors_of_states_and_pullbacks(rng):
 
 def test_a_tensor_of_another_library_is_refused(rng):
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match="gru: x must be a NumPy array, got Tensor of torch"):
+    with pytest.raises(TypeError, match="gru: x must be a NumPy array, got a PyTorch tensor"):
         attnc.functional.gru(torch.ones((B, T, E)), cell)
 
 

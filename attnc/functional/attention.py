@@ -23,20 +23,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 
 from attnc import _core
 from attnc.arrays import like, real_array
-from attnc.functional.options import (
-    DEFAULTS,
-    AttentionOptions,
-    MasksAndDropout,
-    complete,
-    takes_options,
-)
+from attnc.functional.options import AttentionOptions, MasksAndDropout, takes_options
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of, register
 from attnc.typing import Array, Function, Real
@@ -231,8 +224,8 @@ def dot_product_attention(
            [1.7311]])
     """
     if not options:
-        return _core.dot_product_attention(query, key, value, scale, *_PLAIN)
-    return _run(_core.dot_product_attention, (query, key, value, scale), options)
+        return _core.dot_product_attention(query, key, value, scale)
+    return _run(_core.dot_product_attention, options, query, key, value, scale)
 
 
 @overload
@@ -288,8 +281,8 @@ def multiplicative_attention(
     array([[1.5]])
     """
     if not options:
-        return _core.multiplicative_attention(query, key, value, weight, *_PLAIN)
-    return _run(_core.multiplicative_attention, (query, key, value, weight), options)
+        return _core.multiplicative_attention(query, key, value, weight)
+    return _run(_core.multiplicative_attention, options, query, key, value, weight)
 
 
 @overload
@@ -364,8 +357,8 @@ def additive_attention(
     """
     arrays = query, key, value, score_vector, query_weight, key_weight, score_bias
     if not options:
-        return _core.additive_attention(*arrays, *_PLAIN)
-    return _run(_core.additive_attention, arrays, options)
+        return _core.additive_attention(*arrays)
+    return _run(_core.additive_attention, options, *arrays)
 
 
 @overload
@@ -423,8 +416,8 @@ def cosine_attention(
     array([[1.2689]])
     """
     if not options:
-        return _core.cosine_attention(query, key, value, scale, *_PLAIN)
-    return _run(_core.cosine_attention, (query, key, value, scale), options)
+        return _core.cosine_attention(query, key, value, scale)
+    return _run(_core.cosine_attention, options, query, key, value, scale)
 
 
 @overload
@@ -472,61 +465,44 @@ def attend(
     array([[1.5]])
     """
     if not options:
-        return _core.attend(scores, value, *_PLAIN)
-    return _run(_core.attend, (scores, value), options)
+        return _core.attend(scores, value)
+    return _run(_core.attend, options, scores, value)
 
 
 # ---- running them ----
 
 
-def _run(forward, arrays, options):
+def _run(forward, options, *arrays):
     """Call a function of `_core` with options."""
-    values = _IN_C | options
-    if len(values) != len(_IN_C) or "dropout" in options or "rng" in options:
-        values = _with_key(complete(forward.__name__, options))
-    outputs = forward(*arrays, *values.values(), False)
+    if "dropout" in options:
+        options = _with_key(options)
+    outputs = forward(*arrays, **options)
     if type(outputs) is tuple:
-        return _named(outputs, values["return_weights"])
+        return _named(outputs, options.get("return_weights"))
     return outputs
 
 
 def _with_key(options):
     """The options as C takes them: the key of the dropout in the place of `rng`."""
-    options["rng"] = _dropout_key(options["rng"]) if options["dropout"] else 0
+    if options["dropout"]:
+        return options | {"rng": _dropout_key(options.get("rng"))}
     return options
-
-
-_IN_C = _with_key(DEFAULTS.copy())
-# What follows the arrays in a call without options: the defaults, and that nothing is saved.
-_NO_OPTIONS = tuple(_IN_C.values())
-_PLAIN = (*_NO_OPTIONS, False)
 
 
 class Mechanism:
     """What stands between the record of an attention function and C.
 
-    The arguments of the C function are its own arrays, then the shared options in order; its
+    C takes the function's own arrays by position or by name, and the shared options by name; its
     backward twin returns the gradients of `required` and then `optional`. From forward to backward
-    a record keeps arrays and a static rest: the arguments are parted, and put together again.
+    a record keeps arrays and a static rest.
     """
 
     def __init__(self, function, required, optional):
-        signature = inspect.signature(function)
-        self.name, self.count, self.signature = function.__name__, len(required), signature
-        self.forward_in_c = getattr(_core, self.name)
+        self.function, self.name, self.count = function, function.__name__, len(required)
+        self.saving_in_c = getattr(_core, self.name + "_saving")
         self.backward_in_c = getattr(_core, self.name + "_backward")
-        names = list(signature.parameters)
-        own = {name: signature.parameters[name].default for name in names if name not in DEFAULTS}
-        self.own = {name: own[name] for name in names[self.count : len(own)]}
-        self.no_options = (*self.own.values(), *_NO_OPTIONS)
-        self.plain = (*self.no_options, True)
-        held = {*own, "mask", "key_mask", "key_lengths", "bias", "causal_offset"}
-        arrays = [k for k, name in enumerate(names) if name in held]
-        rest = [k for k, name in enumerate(names) if name not in held]
-        self.arrays, self.rest = itemgetter(*arrays), itemgetter(*rest)
-        self.together = itemgetter(*np.argsort(arrays + rest).tolist())
-        nothing = (None,) * self.count + self.no_options
-        self.no_arrays, self.no_rest = self.arrays(nothing)[self.count :], self.rest(nothing)
+        # Those of the options that may be arrays.
+        self.arrays = {*optional, "mask", "key_mask", "key_lengths", "causal_offset"}
         register(
             function,
             required=required,
@@ -537,43 +513,53 @@ class Mechanism:
             backward=self.backward,
         )
 
-    def _arguments(self, arrays, options):
-        """All arguments by position."""
-        own = {name: options.pop(name) for name in self.own if name in options}
-        if len(arrays) != self.count:  # some by keyword, or a wrong call
-            shared = {name: options.pop(name) for name in DEFAULTS if name in options}
-            try:
-                arrays = self.signature.bind(*arrays, **options).args
-            except TypeError as error:
-                raise TypeError(f"{self.name}: {error}") from None
-            options = shared
-        options = _with_key(complete(self.name, options))
-        own = (self.own | own).values() if own else self.own.values()
-        return (*arrays, *own, *options.values())
+    def _bound(self, arrays, options):
+        """The required arrays by position, also those that were given by name; or a wrong call."""
+        required = record_of(self.function).required
+        named = {name: options.pop(name) for name in required if name in options}
+        signature = inspect.Signature(
+            [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in required]
+        )
+        try:
+            return signature.bind(*arrays, **named).args
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}") from None
 
     def forward(self, *arrays, **options):
         if not options and len(arrays) == self.count:  # the same as below, in less time
-            context, _, _, kept = self.forward_in_c(*arrays, *self.plain)
-            return context, (*kept, *arrays, *self.no_arrays), self.no_rest
-        arguments = self._arguments(arrays, options)
-        context, weights, lse, kept = self.forward_in_c(*arguments, True)
-        saved, rest = (*kept, *self.arrays(arguments)), self.rest(arguments)
+            context, _, _, kept = self.saving_in_c(*arrays)
+            return context, (*kept, *arrays), _NO_OPTIONS
+        if len(arrays) != self.count:
+            arrays = self._bound(arrays, options)
+        if "dropout" in options:
+            options = _with_key(options)
+        context, weights, lse, kept = self.saving_in_c(*arrays, **options)
+        saved, static = self.saved(arrays, options, kept)
         if weights is None and lse is None:
-            return context, saved, rest
+            return context, saved, static
         outputs = [output for output in (context, weights, lse) if output is not None]
-        return _named(outputs, weights is not None), saved, rest
+        return _named(outputs, weights is not None), saved, static
 
     def saved(self, arrays, options, kept):
-        """What `forward` would have saved and left, had it kept these of the pass in C."""
-        arguments = self._arguments(arrays, options)
-        return (*kept, *self.arrays(arguments)), self.rest(arguments)
+        """What backward takes: arrays, and the rest: the names of some of them, other options."""
+        if not options:
+            return (*kept, *arrays), _NO_OPTIONS
+        names = [name for name in options if name in self.arrays]
+        rest = {name: value for name, value in options.items() if name not in self.arrays}
+        return (*kept, *arrays, *[options[name] for name in names]), (names, rest)
 
-    def backward(self, saved, rest, dcontext, dweights, dlse):
-        if rest is self.no_rest:
-            arguments = saved[3 : 3 + self.count] + self.no_options
-        else:
-            arguments = self.together((*saved[3:], *rest))
-        return self.backward_in_c(saved[:3], dcontext, dweights, dlse, *arguments)
+    def backward(self, saved, static, dcontext, dweights, dlse):
+        if static is _NO_OPTIONS:
+            return self.backward_in_c(saved[:3], dcontext, dweights, dlse, *saved[3:])
+        names, rest = static
+        end = 3 + self.count
+        # Without strict=: to parse that keyword takes longer than all the rest here.
+        options = dict(zip(names, saved[end:])) | rest  # noqa: B905
+        return self.backward_in_c(saved[:3], dcontext, dweights, dlse, *saved[3:end], **options)
+
+
+# What a call without options leaves: no names of arrays, no other options.
+_NO_OPTIONS: tuple[list[str], dict[str, Any]] = [], {}
 
 
 MECHANISMS = {

@@ -176,7 +176,7 @@ def allowed_keys(where, B, Tk, key_mask, key_lengths):
     """The masks in one, (B, Tk) bool; None where nothing is masked."""
     allowed = np.ones((B, Tk), bool)
     if key_mask is not None:
-        mask = boolean_mask(where, "key_mask", key_mask, (B, Tk), "memory")
+        mask = boolean_mask(where, "key_mask", key_mask, (B, Tk), "(B, Tk)")
         allowed &= mask
     if key_lengths is not None:
         lengths = integer_lengths(where, "key_lengths", key_lengths, B, Tk)

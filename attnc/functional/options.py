@@ -1,7 +1,7 @@
 """The options that all attention functions share, named once.
 
-`AttentionOptions` is their type, `DEFAULTS` their values where they are not given;
-`takes_options` writes them into a function's signature and docstring.
+`AttentionOptions` is their type; csrc/python/options.c has who reads them, and their `DEFAULTS`.
+`takes_options` writes them into a function's signature.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 from typing import Any, TypedDict
 
+from attnc import _core
 from attnc.typing import Bools, Function, Integers, Real, Seed
 
-__all__ = ["complete", "nearest", "takes_options"]
+__all__ = ["nearest", "takes_options"]
 
 
 class Masks(TypedDict, total=False):
@@ -48,45 +49,7 @@ class AttentionOptions(MasksAndDropout, total=False):
     return_lse: bool
 
 
-DEFAULTS: dict[str, Any] = {
-    "mask": None,
-    "key_mask": None,
-    "key_lengths": None,
-    "bias": None,
-    "causal": False,
-    "causal_offset": None,
-    "window": None,
-    "softcap": None,
-    "dropout": 0.0,
-    "rng": None,
-    "return_weights": False,
-    "return_lse": False,
-}
-
-
-def complete(function: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the defaults of those that are missing, in the order of `DEFAULTS`.
-
-    Parameters
-    ----------
-    function : str
-        What the error text begins with.
-    options : dict
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    TypeError
-        If there is no option of a name; the nearest one is named.
-    """
-    values = DEFAULTS | options
-    if len(values) == len(DEFAULTS):
-        return values
-    unknown = next(name for name in options if name not in DEFAULTS)
-    raise TypeError(f"{function}: there is no argument {unknown!r}{nearest(unknown, DEFAULTS)}")
+DEFAULTS: dict[str, Any] = _core.option_defaults()
 
 
 def nearest(name: str, known: Any) -> str:
@@ -105,6 +68,22 @@ def nearest(name: str, known: Any) -> str:
 
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
+
+
+def nearest_argument(name: str, own: list[str]) -> str:
+    """What C says of a name that an attention function has no argument of.
+
+    Parameters
+    ----------
+    name : str
+    own : list of str
+        The function's own arguments.
+
+    Returns
+    -------
+    str
+    """
+    return nearest(name, [*own, *DEFAULTS])
 
 
 def takes_options(function: Function, *, without: tuple[str, ...] = ()) -> Function:

@@ -1,10 +1,9 @@
 /* args: see args.h. */
-#include "args.h"
+#include "options.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdarg.h>
-#include <string.h>
 
 static int computing_type(const attnc_call *c) { return c->in.f32 ? NPY_FLOAT : NPY_DOUBLE; }
 
@@ -15,27 +14,6 @@ ptrdiff_t attnc_stride(const PyArrayObject *array, int axis, int *whole)
     const npy_intp stride = PyArray_STRIDE(array, axis), item = PyArray_ITEMSIZE(array);
     *whole &= stride % item == 0;
     return stride / item;
-}
-
-int attnc_check_count(const char *function, Py_ssize_t count, Py_ssize_t expected)
-{
-    if (count == expected)
-        return 0;
-    PyErr_Format(PyExc_TypeError, "_core.%s: takes %zd positional arguments, got %zd", function,
-                 expected, count);
-    return -1;
-}
-
-int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    PyObject *message = PyUnicode_FromFormatV(format, arguments);
-    va_end(arguments);
-    if (message)
-        PyErr_Format(exception, "%s: %U", c->function, message);
-    Py_XDECREF(message);
-    return -1;
 }
 
 void attnc_call_clear(attnc_call *c)
@@ -62,13 +40,7 @@ void attnc_call_clear(attnc_call *c)
 
 static PyObject *shape_of(PyArrayObject *array)
 {
-    PyObject *shape = PyTuple_New(PyArray_NDIM(array));
-    for (int d = 0; shape && d < PyArray_NDIM(array); d++) {
-        PyObject *size = PyLong_FromSsize_t(PyArray_DIM(array, d));
-        if (!size || PyTuple_SetItem(shape, d, size) < 0)
-            Py_CLEAR(shape);
-    }
-    return shape;
+    return attnc_tuple_of(PyArray_DIMS(array), PyArray_NDIM(array));
 }
 
 /* "query (2, 3, 4), key (2, 5, 4) ..." of all arrays given. */
@@ -105,235 +77,49 @@ static int fail_shapes(attnc_call *c, const char *format, ...)
     return -1;
 }
 
-/* The top-level package that defines the object's type ("torch"), as a new string, or NULL. */
-static PyObject *package_of(PyObject *object)
-{
-    PyObject *module = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "__module__");
-    PyObject *parts = module ? PyObject_CallMethod(module, "partition", "s", ".") : NULL;
-    PyObject *package = parts ? PySequence_GetItem(parts, 0) : NULL;
-    Py_XDECREF(module);
-    Py_XDECREF(parts);
-    if (!package)
-        PyErr_Clear();
-    return package;
-}
-
-/* Tensors of other libraries would lose their gradient here: say where it is kept. */
-static int refuse_foreign(const attnc_call *c, const char *name, PyObject *object)
-{
-    static const struct {
-        const char *package, *bridge, *what;
-    } known[] = {{"torch", "attnc.torch", "a PyTorch tensor"},
-                 {"jax", "attnc.jax", "a JAX array"},
-                 {"jaxlib", "attnc.jax", "a JAX array"},
-                 {"autograd", "attnc.autograd", "an autograd box"}};
-    PyObject *package = package_of(object);
-    int result = 0;
-    for (size_t k = 0; package && k < sizeof known / sizeof *known && result == 0; k++)
-        if (PyUnicode_CompareWithASCIIString(package, known[k].package) == 0)
-            result =
-                attnc_fail(c, PyExc_TypeError,
-                           "%s must be a NumPy array, got %s; pass np.asarray(%s), or call the "
-                           "function of the same name in %s",
-                           name, known[k].what, name, known[k].bridge);
-    Py_XDECREF(package);
-    return result;
-}
-
-/* numpy.ma is not imported for this: a masked array is known by what it has. */
-static int is_masked_array(PyObject *object)
-{
-    return PyObject_HasAttrString(object, "_mask") && PyObject_HasAttrString(object, "fill_value");
-}
-
-/* What NumPy would convert with a loss, alone or as an item of a list. */
-static int refuse_lossy(const attnc_call *c, const char *name, PyObject *object)
-{
-    if (PyArray_CheckExact(object) || PyFloat_CheckExact(object) || PyLong_CheckExact(object))
-        return 0;
-    if (PyList_Check(object) || PyTuple_Check(object)) {
-        if (Py_EnterRecursiveCall(" in a list of lists"))
-            return -1;
-        int failed = 0;
-        for (Py_ssize_t k = 0; !failed && k < PySequence_Size(object); k++) {
-            PyObject *item = PySequence_GetItem(object, k);
-            failed = !item || refuse_lossy(c, name, item) < 0;
-            Py_XDECREF(item);
-        }
-        Py_LeaveRecursiveCall();
-        return failed ? -1 : 0;
-    }
-    if (is_masked_array(object))
-        return attnc_fail(
-            c, PyExc_TypeError,
-            "%s must be a plain array, got a masked array, whose mask would be lost; pass its "
-            "data (%s.data) and say what may be attended to with mask= or key_mask=",
-            name, name);
-    return refuse_foreign(c, name, object);
-}
-
-/* The object as an array of whatever dtype, or NULL with an error. */
-static PyArrayObject *as_array(const attnc_call *c, const char *name, PyObject *object)
-{
-    if (PyArray_CheckExact(object)) {
-        Py_INCREF(object);
-        return (PyArrayObject *)object;
-    }
-    if (object == Py_None) {
-        attnc_fail(c, PyExc_TypeError, "%s must be an array, got None", name);
-        return NULL;
-    }
-    if (refuse_lossy(c, name, object) < 0)
-        return NULL;
-    PyObject *array = PyArray_FROM_O(object);
-    if (!array) {
-        /* Lists of unequal length end here. */
-        if (PyErr_ExceptionMatches(PyExc_ValueError)) {
-            PyErr_Clear();
-            attnc_fail(c, PyExc_TypeError,
-                       "%s must be an array of numbers with rows of equal length; "
-                       "array, lengths = attnc.data.pad(rows) makes one",
-                       name);
-        }
-        return NULL;
-    }
-    return (PyArrayObject *)array;
-}
-
-/* What NumPy makes of an empty list: float64, though it could as well be integers or booleans. */
-static int is_empty_list(PyArrayObject *array, PyObject *object)
-{
-    return (PyObject *)array != object && PyArray_SIZE(array) == 0 &&
-           PyArray_TYPE(array) == NPY_DOUBLE;
-}
-
-static int is_bfloat16(PyArray_Descr *dtype)
-{
-    PyObject *name = PyObject_GetAttrString((PyObject *)dtype, "name");
-    int is = name && PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0;
-    Py_XDECREF(name);
-    PyErr_Clear();
-    return is;
-}
-
-static int is_real(PyArray_Descr *dtype, int *is_float)
-{
-    int type = dtype->type_num;
-    *is_float = type == NPY_FLOAT || type == NPY_DOUBLE || type == NPY_HALF;
-    if (*is_float || PyTypeNum_ISINTEGER(type) || PyTypeNum_ISBOOL(type))
-        return 1;
-    return *is_float = PyTypeNum_ISUSERDEF(type) && is_bfloat16(dtype);
-}
-
 int attnc_read(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object)
 {
     argument->name = name;
-    argument->array = as_array(c, name, object);
+    if (!object || object == Py_None)
+        return attnc_fail(c, PyExc_TypeError, "%s must be an array, got None", name);
+    argument->array = attnc_as_array(c->function, name, object, 1);
     if (!argument->array)
         return -1;
     PyArray_Descr *dtype = PyArray_DESCR(argument->array);
-    int is_float;
-    if (!is_real(dtype, &is_float))
+    if (!attnc_is_float(dtype)) {
+        if (PyTypeNum_ISINTEGER(dtype->type_num) || PyTypeNum_ISBOOL(dtype->type_num))
+            return 0;
         return attnc_fail(
             c, PyExc_TypeError,
             "%s must hold real numbers (float16, bfloat16, float32, float64; integers "
             "become float64), got dtype %S",
             name, dtype);
-    if (is_float) {
-        /* the gradient's dtype: native byte order */
-        if (PyArray_ISNOTSWAPPED(argument->array))
-            argument->dtype = (PyArray_Descr *)Py_NewRef((PyObject *)dtype);
-        else if (!(argument->dtype = PyArray_DescrNewByteorder(dtype, NPY_NATIVE)))
-            return -1;
     }
+    /* the gradient's dtype: native byte order */
+    if (PyArray_ISNOTSWAPPED(argument->array))
+        argument->dtype = (PyArray_Descr *)Py_NewRef((PyObject *)dtype);
+    else if (!(argument->dtype = PyArray_DescrNewByteorder(dtype, NPY_NATIVE)))
+        return -1;
     return 0;
 }
 
 int attnc_read_optional(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object)
 {
-    return object == Py_None ? 0 : attnc_read(c, argument, name, object);
+    return !object || object == Py_None ? 0 : attnc_read(c, argument, name, object);
 }
 
-int attnc_read_sequences(attnc_call *c, PyObject *const *args)
+static int read_scale(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object,
+                      const char *rule)
 {
-    if (attnc_read(c, &c->query, "query", args[0]) < 0 ||
-        attnc_read(c, &c->key, "key", args[1]) < 0)
-        return -1;
-    return attnc_read(c, &c->value, "value", args[2]);
-}
-
-/* ---- numbers ---- */
-
-static int fail_got(const attnc_call *c, PyObject *exception, const char *rule, PyObject *object)
-{
-    return attnc_fail(c, exception, "%s, got %R", rule, object);
-}
-
-/* A Python or NumPy real scalar. A bool is none, though Python's is an int. */
-static int read_number(const attnc_call *c, const char *rule, PyObject *object, double *value)
-{
-    if (PyFloat_Check(object) || (PyLong_Check(object) && !PyBool_Check(object)) ||
-        (PyArray_IsScalar(object, Number) && !PyArray_IsScalar(object, ComplexFloating))) {
-        *value = PyFloat_AsDouble(object);
-        if (!(*value == -1 && PyErr_Occurred()))
-            return 0;
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
-            return -1;
-        PyErr_Clear();
-        return fail_got(c, PyExc_ValueError, rule, object);
-    }
-    return fail_got(c, PyExc_TypeError, rule, object);
-}
-
-static int is_integer(PyObject *object)
-{
-    return (PyLong_Check(object) && !PyBool_Check(object)) || PyArray_IsScalar(object, Integer);
-}
-
-/* An integer, cut to +-2^60 so that sums with positions cannot overflow and mean the same. */
-static int read_index(PyObject *object, ptrdiff_t *value)
-{
-    const long long most = 1LL << 60;
-    PyObject *number = PyNumber_Index(object);
-    if (!number)
-        return -1;
-    int overflow;
-    long long v = PyLong_AsLongLongAndOverflow(number, &overflow);
-    Py_DECREF(number);
-    if (v == -1 && PyErr_Occurred())
-        return -1;
-    if (overflow > 0 || v > most)
-        v = most;
-    if (overflow < 0 || v < -most)
-        v = -most;
-    *value = (ptrdiff_t)v;
-    return 0;
-}
-
-static int read_flag(const attnc_call *c, const char *rule, PyObject *object, int *value)
-{
-    if (!PyBool_Check(object) && !PyArray_IsScalar(object, Bool))
-        return fail_got(c, PyExc_TypeError, rule, object);
-    *value = PyObject_IsTrue(object);
-    return *value < 0 ? -1 : 0;
-}
-
-int attnc_read_scale(attnc_call *c, PyObject *object, int default_is_rsqrt)
-{
-    const char *rule = default_is_rsqrt ? "scale must be None, a real number or a 0-d array"
-                                        : "scale must be a real number or a 0-d array";
-    c->in.scale = 1;
-    if (object == Py_None && default_is_rsqrt) {
-        c->in.scale = NAN; /* until D is known */
-        return 0;
-    }
     if (!PyArray_Check(object)) {
-        if (read_number(c, rule, object, &c->in.scale) < 0)
+        if (attnc_read_number(c->function, rule, object, &c->in.scale) < 0)
             return -1;
-        return isfinite(c->in.scale) ? 0 : fail_got(c, PyExc_ValueError, rule, object);
+        if (isfinite(c->in.scale))
+            return 0;
+        return attnc_complain_got(c->function, PyExc_ValueError, rule, object);
     }
     if (PyArray_NDIM((PyArrayObject *)object) == 0)
-        return attnc_read(c, &c->scale, "scale", object);
+        return attnc_read(c, argument, name, object);
     PyObject *shape = shape_of((PyArrayObject *)object);
     if (shape)
         attnc_fail(c, PyExc_ValueError,
@@ -343,73 +129,22 @@ int attnc_read_scale(attnc_call *c, PyObject *object, int default_is_rsqrt)
     return -1;
 }
 
-static int read_window(attnc_call *c, PyObject *window)
+int attnc_read_scale(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object)
 {
-    static const char rule[] =
-        "window must be None or a pair (left, right) of integers >= 0 or None (open)";
-    c->in.left = c->in.right = -1;
-    if (window == Py_None)
+    c->in.scale = 1;
+    if (!object)
         return 0;
-    if (!PyTuple_Check(window) && !PyList_Check(window))
-        return fail_got(c, PyExc_TypeError, rule, window);
-    if (PySequence_Size(window) != 2)
-        return fail_got(c, PyExc_ValueError, rule, window);
-    ptrdiff_t *sides[] = {&c->in.left, &c->in.right};
-    for (int k = 0; k < 2; k++) {
-        PyObject *side = PySequence_GetItem(window, k);
-        if (!side)
-            return -1;
-        int none = side == Py_None, integer = is_integer(side);
-        int failed = !none && integer && read_index(side, sides[k]) < 0;
-        Py_DECREF(side);
-        if (failed)
-            return -1;
-        if (!none && !integer)
-            return fail_got(c, PyExc_TypeError, rule, window);
-        if (!none && *sides[k] < 0)
-            return fail_got(c, PyExc_ValueError, rule, window);
-    }
-    c->in.window = 1; /* even if open on both sides */
-    return 0;
+    return read_scale(c, argument, name, object, "scale must be a real number or a 0-d array");
 }
 
-int attnc_read_options(attnc_call *c, PyObject *const *options)
+int attnc_read_optional_scale(attnc_call *c, attnc_argument *argument, const char *name,
+                              PyObject *object)
 {
-    if (attnc_read_optional(c, &c->bias, "bias", options[OPTION_BIAS]) < 0 ||
-        read_flag(c, "causal must be True or False", options[OPTION_CAUSAL], &c->in.causal) < 0 ||
-        read_flag(c, "return_weights must be True or False", options[OPTION_RETURN_WEIGHTS],
-                  &c->return_weights) < 0 ||
-        read_flag(c, "return_lse must be True or False", options[OPTION_RETURN_LSE],
-                  &c->return_lse) < 0 ||
-        read_window(c, options[OPTION_WINDOW]) < 0)
-        return -1;
-    PyObject *softcap = options[OPTION_SOFTCAP], *dropout = options[OPTION_DROPOUT];
-    if (softcap != Py_None) {
-        static const char rule[] = "softcap must be None or a number > 0";
-        if (read_number(c, rule, softcap, &c->in.softcap) < 0)
-            return -1;
-        if (!(c->in.softcap > 0 && isfinite(c->in.softcap)))
-            return fail_got(c, PyExc_ValueError, rule, softcap);
-    }
-    static const char rule[] = "dropout must be a number with 0 <= dropout < 1";
-    if (read_number(c, rule, dropout, &c->in.dropout) < 0)
-        return -1;
-    if (!(c->in.dropout >= 0 && c->in.dropout < 1))
-        return fail_got(c, PyExc_ValueError, rule, dropout);
-    if (c->in.dropout == 0)
+    c->in.scale = NAN;
+    if (!object || object == Py_None)
         return 0;
-    /* attnc.functional turns None and Generators into the 64-bit key */
-    static const char rng_rule[] =
-        "rng must be None, a numpy.random.Generator or an integer in 0..2**64-1";
-    PyObject *rng = options[OPTION_RNG];
-    if (!is_integer(rng))
-        return fail_got(c, PyExc_TypeError, rng_rule, rng);
-    c->in.dropout_key = PyLong_AsUnsignedLongLong(rng);
-    if (c->in.dropout_key == (uint64_t)-1 && PyErr_Occurred()) {
-        PyErr_Clear();
-        return fail_got(c, PyExc_ValueError, rng_rule, rng);
-    }
-    return 0;
+    return read_scale(c, argument, name, object,
+                      "scale must be None, a real number or a 0-d array");
 }
 
 /* ---- conversion ---- */
@@ -530,7 +265,7 @@ static int check_constants(const attnc_call *c)
                              1 / DBL_MIN);
 }
 
-int attnc_convert(attnc_call *c)
+static int convert(attnc_call *c)
 {
     PyArray_Descr *dtypes[ATTNC_ARGUMENTS];
     int count = 0, floats = 1, doubles = 1;
@@ -699,210 +434,74 @@ int attnc_check_projected(attnc_call *c, const attnc_argument *argument, npy_int
         argument->name, (Py_ssize_t)H, weight);
 }
 
-/* ---- masks and bias: full rank, axes of size 1 broadcast ---- */
+/* ---- a call ---- */
 
-/* The axes of a mask-like argument and their meaning, for its messages. */
-typedef struct {
-    const char *name, *axes;
-    int ndim;
-    npy_intp shape[NPY_MAXDIMS];
-} full_shape;
-
-static full_shape full_shape_of(const attnc_call *c, const char *name, int with_query, int with_key)
+/* The error for a name that no argument has; attnc.functional.options knows how to word it. */
+static int fail_unknown(const attnc_call *c, const attnc_function *f, PyObject *name)
 {
-    full_shape full = {.name = name, .ndim = c->in.lead.ndim};
-    for (int d = 0; d < full.ndim; d++)
-        full.shape[d] = c->in.lead.shape[d];
-    if (with_query)
-        full.shape[full.ndim++] = c->in.Tq;
-    if (with_key)
-        full.shape[full.ndim++] = c->in.Tk;
-    full.axes = with_query ? "(..., Tq, Tk)" : with_key ? "(..., Tk)" : "(...,)";
-    return full;
-}
-
-static PyObject *tuple_of(const npy_intp *sizes, int n)
-{
-    PyObject *tuple = PyTuple_New(n);
-    for (int d = 0; tuple && d < n; d++) {
-        PyObject *size = PyLong_FromSsize_t(sizes[d]);
-        if (!size || PyTuple_SetItem(tuple, d, size) < 0)
-            Py_CLEAR(tuple);
+    PyObject *options = PyImport_ImportModule("attnc.functional.options");
+    PyObject *known = PyList_New(0);
+    for (int k = 0; known && k < f->own_count; k++) {
+        PyObject *own = PyUnicode_FromString(f->own[k].name);
+        if (!own || PyList_Append(known, own) < 0)
+            Py_CLEAR(known);
+        Py_XDECREF(own);
     }
-    return tuple;
-}
-
-/* Ways to put the axes of a low-rank array, in order, onto axes of the full shape that they fit:
- * appends "name[:, None, None, :]" for up to two of them. Trailing axes first, as NumPy aligns. */
-static PyObject *index_expressions(const full_shape *full, PyArrayObject *array)
-{
-    const int n = PyArray_NDIM(array);
-    PyObject *text = PyUnicode_FromString("");
-    int found = 0, at[NPY_MAXDIMS];
-    if (n == 0 || n >= full->ndim || full->ndim > 8)
-        return text;
-    for (int k = 0; k < n; k++)
-        at[k] = full->ndim - n + k;
-    while (text && found < 2) {
-        int fits = 1;
-        for (int k = 0; k < n && fits; k++)
-            fits = PyArray_DIM(array, k) == full->shape[at[k]] || PyArray_DIM(array, k) == 1;
-        if (fits) {
-            PyObject *longer =
-                PyUnicode_FromFormat("%U%s%s[", text, found++ ? " or " : "", full->name);
-            ATTNC_REPLACE(text, longer);
-            for (int d = 0, k = 0; text && d < full->ndim; d++) {
-                int here = k < n && at[k] == d;
-                k += here;
-                longer = PyUnicode_FromFormat("%U%s%s", text, d ? ", " : "", here ? ":" : "None");
-                ATTNC_REPLACE(text, longer);
-            }
-            longer = text ? PyUnicode_FromFormat("%U]", text) : NULL;
-            ATTNC_REPLACE(text, longer);
-        }
-        /* the next choice of axes, counting down: move the first that can move left */
-        int k = 0;
-        while (k < n && at[k] == (k ? at[k - 1] + 1 : 0))
-            k++;
-        if (k == n)
-            break;
-        at[k]--;
-        for (int below = k - 1; below >= 0; below--)
-            at[below] = at[below + 1] - 1;
-    }
-    return text;
-}
-
-static int check_full_shape(const attnc_call *c, const full_shape *full, PyArrayObject *array)
-{
-    int right = PyArray_NDIM(array) == full->ndim;
-    for (int d = 0; d < full->ndim && right; d++)
-        right = PyArray_DIM(array, d) == full->shape[d] || PyArray_DIM(array, d) == 1;
-    if (right)
-        return 0;
-    PyObject *want = tuple_of(full->shape, full->ndim), *got = shape_of(array);
-    PyObject *fix = want && got ? index_expressions(full, array) : NULL;
-    if (fix) {
-        int known = PyUnicode_GetLength(fix) > 0;
-        int keys = full->ndim >= 3 && strcmp(full->name, "mask") == 0 && PyArray_NDIM(array) == 2;
-        attnc_fail(c, PyExc_ValueError,
-                   "%s must have %d axes %s = %R, each of that size or 1, got %R%s%U%s", full->name,
-                   full->ndim, full->axes, want, got, known ? "; write " : "", fix,
-                   keys ? "; a mask of keys alone goes to key_mask=" : "");
-    }
-    Py_XDECREF(want);
-    Py_XDECREF(got);
-    Py_XDECREF(fix);
+    PyObject *nearest = NULL;
+    if (options && known)
+        nearest = PyObject_CallMethod(options, "nearest_argument", "OO", name, known);
+    if (nearest)
+        attnc_fail(c, PyExc_TypeError, "there is no argument %R%S", name, nearest);
+    Py_XDECREF(options);
+    Py_XDECREF(known);
+    Py_XDECREF(nearest);
     return -1;
 }
 
-static int read_bool_mask(attnc_call *c, const char *name, PyObject *object, int with_query,
-                          PyArrayObject **kept, attnc_operand *operand)
+/* Puts what was passed in the places of the function's own arguments and of the options. */
+static int sort_arguments(const attnc_call *c, const attnc_function *f, PyObject *const *args,
+                          Py_ssize_t count, PyObject *names, PyObject **own, PyObject **options)
 {
-    if (object == Py_None)
-        return 0;
-    PyArrayObject *array = as_array(c, name, object);
-    *kept = array;
-    if (!array)
-        return -1;
-    if (PyArray_TYPE(array) != NPY_BOOL && !is_empty_list(array, object))
-        return attnc_fail(c, PyExc_TypeError,
-                          "%s must be boolean (True: may be attended to), got dtype %S; write "
-                          "%s.astype(bool), or pass what is to be added to the scores as bias=",
-                          name, PyArray_DESCR(array), name);
-    full_shape full = full_shape_of(c, name, with_query, 1);
-    if (check_full_shape(c, &full, array) < 0)
-        return -1;
-    return attnc_operand_of(c, array, operand);
-}
-
-/* Lengths or offsets: an integer, or an integer array over the leading axes. */
-static int read_integers(attnc_call *c, const char *name, PyObject *object, ptrdiff_t *number,
-                         int *given, PyArrayObject **kept, attnc_operand *operand)
-{
-    *given = object != Py_None;
-    if (!*given)
-        return 0;
-    if (is_integer(object))
-        return read_index(object, number);
-    PyArrayObject *array = as_array(c, name, object);
-    *kept = array;
-    if (!array)
-        return -1;
-    if (!PyTypeNum_ISINTEGER(PyArray_TYPE(array)) && !is_empty_list(array, object))
-        return attnc_fail(c, PyExc_TypeError,
-                          "%s must be an integer or an array of integers, got dtype %S", name,
-                          PyArray_DESCR(array));
-    full_shape full = full_shape_of(c, name, 0, 0);
-    if (check_full_shape(c, &full, array) < 0)
-        return -1;
-    if (PyArray_TYPE(array) == NPY_ULONG || PyArray_TYPE(array) == NPY_ULONGLONG) {
-        /* beyond int64 there is no position: let it be cut like any large number */
-        PyObject *most = PyLong_FromLongLong(1LL << 60);
-        PyObject *cut =
-            most ? PyObject_CallMethod((PyObject *)array, "clip", "OO", Py_None, most) : NULL;
-        Py_XDECREF(most);
-        if (!cut)
-            return -1;
-        PyObject *as_one = PyArray_FROM_O(cut); /* clip of a 0-d array is a scalar */
-        Py_DECREF(cut);
-        if (!as_one)
-            return -1;
-        ATTNC_REPLACE(*kept, (PyArrayObject *)as_one);
+    if (count > f->own_count)
+        return attnc_fail(c, PyExc_TypeError, "takes %d positional arguments, got %zd",
+                          f->own_count, count);
+    for (Py_ssize_t k = 0; k < count; k++)
+        own[k] = args[k];
+    const Py_ssize_t named = names ? PyTuple_Size(names) : 0;
+    for (Py_ssize_t n = 0; n < named; n++) {
+        PyObject *name = PyTuple_GetItem(names, n);
+        int k = attnc_option_of(name);
+        if (k >= 0) {
+            options[k] = args[count + n];
+            continue;
+        }
+        for (k = 0; k < f->own_count; k++)
+            if (PyUnicode_CompareWithASCIIString(name, f->own[k].name) == 0)
+                break;
+        if (k == f->own_count)
+            return fail_unknown(c, f, name);
+        if (own[k])
+            return attnc_fail(c, PyExc_TypeError,
+                              "%U must be given by position or by name, got both", name);
+        own[k] = args[count + n];
     }
-    PyObject *copy = PyArray_FROMANY((PyObject *)*kept, NPY_INT64, 0, 0,
-                                     NPY_ARRAY_CARRAY | NPY_ARRAY_FORCECAST | NPY_ARRAY_ENSURECOPY);
-    if (!copy)
-        return -1;
-    ATTNC_REPLACE(*kept, (PyArrayObject *)copy);
-    return attnc_operand_of(c, *kept, operand);
-}
-
-static int check_lengths(attnc_call *c, const int64_t *lengths, npy_intp count)
-{
-    for (npy_intp k = 0; k < count; k++)
-        if (lengths[k] < 0 || lengths[k] > c->in.Tk)
-            return attnc_fail(c, PyExc_ValueError,
-                              "key_lengths must lie in 0..%zd, the number of keys, got %lld",
-                              (Py_ssize_t)c->in.Tk, (long long)lengths[k]);
     return 0;
 }
 
-int attnc_read_masks(attnc_call *c, PyObject *const *options)
+int attnc_read_call(attnc_call *c, const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                    PyObject *names)
 {
-    attnc_inputs *in = &c->in;
-    int given;
-    ptrdiff_t length = in->Tk;
-    if (read_bool_mask(c, "mask", options[OPTION_MASK], 1, &c->mask, &in->mask) < 0 ||
-        read_bool_mask(c, "key_mask", options[OPTION_KEY_MASK], 0, &c->key_mask, &in->key_mask) <
-            0 ||
-        read_integers(c, "key_lengths", options[OPTION_KEY_LENGTHS], &length, &given,
-                      &c->key_lengths, &in->lengths) < 0)
+    PyObject *own[ATTNC_OWN_MOST] = {NULL}, *options[ATTNC_OPTIONS] = {NULL};
+    if (sort_arguments(c, f, args, count, names, own, options) < 0)
         return -1;
-    in->length = length;
-    int64_t one = length;
-    if (c->key_lengths
-            ? check_lengths(c, PyArray_DATA(c->key_lengths), PyArray_SIZE(c->key_lengths)) < 0
-            : check_lengths(c, &one, 1) < 0)
-        return -1;
-
-    in->causal_offset = in->Tk - in->Tq;
-    if (read_integers(c, "causal_offset", options[OPTION_CAUSAL_OFFSET], &in->causal_offset, &given,
-                      &c->causal_offset, &in->offset) < 0)
-        return -1;
-    if (given && !in->causal && !in->window)
-        return attnc_fail(c, PyExc_ValueError,
-                          "causal_offset must go with causal=True or window=, got neither");
-    if (c->causal_offset) { /* cut like a single one; it is our copy */
-        int64_t *offset = PyArray_DATA(c->causal_offset);
-        const int64_t most = (int64_t)1 << 60;
-        for (npy_intp k = 0; k < PyArray_SIZE(c->causal_offset); k++)
-            offset[k] = offset[k] > most ? most : offset[k] < -most ? -most : offset[k];
+    for (int k = 0; k < f->own_count; k++) {
+        attnc_argument *argument = (void *)((char *)c + f->own[k].argument);
+        if (f->own[k].read(c, argument, f->own[k].name, own[k]) < 0)
+            return -1;
     }
-    if (!c->bias.array)
-        return 0;
-    full_shape full = full_shape_of(c, "bias", 1, 1);
-    return check_full_shape(c, &full, c->bias.array);
+    if (attnc_read_options(c, options) < 0 || convert(c) < 0 || f->check(c) < 0)
+        return -1;
+    return attnc_fit_options(c, options);
 }
 
 /* ---- arrays for the engine ---- */
@@ -952,7 +551,7 @@ int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const
     for (int d = 0; d < ndim && right; d++)
         right = PyArray_DIM(argument.array, d) == shape[d];
     if (!right) {
-        PyObject *want = tuple_of(shape, ndim), *got = shape_of(argument.array);
+        PyObject *want = attnc_tuple_of(shape, ndim), *got = shape_of(argument.array);
         if (want && got)
             attnc_fail(c, PyExc_ValueError, "%s must have the shape of %s, %R, got %R", name,
                        output, want, got);

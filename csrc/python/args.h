@@ -1,32 +1,15 @@
 /* args: from Python objects to kernel arguments. Every check of a type, dtype, shape or value is
  * here, and every error text: "<function>: <argument> must <rule>, got <value>".
  *
- * defines: attnc_argument, attnc_call, attnc_call_*, attnc_read_*, attnc_check_*, attnc_convert,
- *          attnc_features, attnc_operand_of, attnc_stride, attnc_fail
+ * defines: attnc_argument, attnc_call, attnc_own, ATTNC_OWN, attnc_function, attnc_call_clear,
+ *          attnc_read, attnc_read_*, attnc_check_*, attnc_features, attnc_operand_of, attnc_stride,
+ *          attnc_fail
  */
 #ifndef ATTNC_ARGS_H
 #define ATTNC_ARGS_H
 
-/* Python.h and NumPy's C API, the same way in every file; module.c imports the API. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#define PY_ARRAY_UNIQUE_SYMBOL attnc_numpy_api
-#ifndef ATTNC_IMPORTS_NUMPY
-#define NO_IMPORT_ARRAY
-#endif
-#include <numpy/arrayobject.h>
-
+#include "inspect.h"
 #include "../engine/attention.h"
-
-#include <stddef.h>
-
-/* slot = value, a new reference, which may be NULL; the old one is dropped. */
-#define ATTNC_REPLACE(slot, value)                                                                 \
-    do {                                                                                           \
-        PyObject *attnc_old = (PyObject *)(slot);                                                  \
-        (slot) = (value);                                                                          \
-        Py_XDECREF(attnc_old);                                                                     \
-    } while (0)
 
 /* A real array argument. array is NULL where it was not given. */
 typedef struct {
@@ -63,46 +46,53 @@ _Static_assert(offsetof(attnc_call, score_bias) ==
 /* Drops all that the call holds. */
 void attnc_call_clear(attnc_call *c);
 
-/* How many arguments a function of the private module got. -1 on error. */
-int attnc_check_count(const char *function, Py_ssize_t count, Py_ssize_t expected);
-
 /* Sets "<function>: " and the message, which must not end in a newline. Returns -1. */
-int attnc_fail(const attnc_call *c, PyObject *exception, const char *format, ...);
+#define attnc_fail(c, ...) attnc_complain((c)->function, __VA_ARGS__)
+
+/* An argument that is a function's own: how it is read, and where its array goes. */
+typedef struct {
+    const char *name;
+    size_t argument, operand, gradient; /* places in attnc_call, attnc_inputs, attnc_gradients */
+    /* Reads the object, NULL where none was given. */
+    int (*read)(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object);
+} attnc_own;
+#define ATTNC_OWN(NAME, READ)                                                                      \
+    {#NAME, offsetof(attnc_call, NAME), offsetof(attnc_inputs, NAME),                              \
+     offsetof(attnc_gradients, NAME), READ}
+/* scale is an array, or a number in attnc_inputs, but no operand. */
+#define ATTNC_OWN_SCALE(READ)                                                                      \
+    {"scale", offsetof(attnc_call, scale), ATTNC_NO_OPERAND, offsetof(attnc_gradients, scale), READ}
+#define ATTNC_NO_OPERAND ((size_t)-1)
+enum { ATTNC_OWN_MOST = 7 };
 
 /* Reads a real array: kind and dtype are checked, nothing is converted yet. -1 on error. */
 int attnc_read(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object);
 /* The same, but None means not given. */
 int attnc_read_optional(attnc_call *c, attnc_argument *argument, const char *name,
                         PyObject *object);
-/* query, key and value, the first arguments of most functions. */
-enum { SEQUENCES = 3 };
-int attnc_read_sequences(attnc_call *c, PyObject *const *args);
-/* scale: None, a number, or a 0-d array (which has a gradient). */
-int attnc_read_scale(attnc_call *c, PyObject *object, int default_is_rsqrt);
+/* A number, or a 0-d array, which has a gradient. Not given: 1. */
+int attnc_read_scale(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object);
+/* The same; None, or not given: NaN, for the function's check to replace. */
+int attnc_read_optional_scale(attnc_call *c, attnc_argument *argument, const char *name,
+                              PyObject *object);
 
-/* The options that all functions share, in this order. */
-enum {
-    OPTION_MASK,
-    OPTION_KEY_MASK,
-    OPTION_KEY_LENGTHS,
-    OPTION_BIAS,
-    OPTION_CAUSAL,
-    OPTION_CAUSAL_OFFSET,
-    OPTION_WINDOW,
-    OPTION_SOFTCAP,
-    OPTION_DROPOUT,
-    OPTION_RNG,
-    OPTION_RETURN_WEIGHTS,
-    OPTION_RETURN_LSE,
-    OPTIONS
-};
-/* Reads bias and the options that need no shape. Before attnc_convert. */
-int attnc_read_options(attnc_call *c, PyObject *const *options);
-/* Reads the masks against the shapes found by attnc_check_sequences. */
-int attnc_read_masks(attnc_call *c, PyObject *const *options);
+/* An attention function as Python calls it. */
+typedef struct {
+    const char *name;
+    const attnc_mechanism *mechanism;
+    int own_count;
+    attnc_own own[ATTNC_OWN_MOST]; /* in the order of its signature; they all have gradients */
+    /* Holds the shapes of the arrays against each other. */
+    int (*check)(attnc_call *c);
+} attnc_function;
 
-/* Chooses the computing dtype by np.result_type over all operands and converts them. */
-int attnc_convert(attnc_call *c);
+/* Reads and checks all arguments of a call, as METH_FASTCALL | METH_KEYWORDS passes them: the
+ * function's own by position or by name, the options by name. -1 on error. */
+int attnc_read_call(attnc_call *c, const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                    PyObject *names);
+
+/* ---- arrays against each other ---- */
+
 /* Ranks, time axes and leading axes of query, key and value (or scores and value); sets in.lead,
  * Tq, Tk, D, Dv. same_features: query and key have the same last axis. */
 int attnc_check_sequences(attnc_call *c, int same_features);

@@ -7,28 +7,35 @@
 #include "ops.h"
 
 #include "arrays.h"
+#include "options.h"
 #include "../engine/dispatch.h"
 #include "../engine/pool.h"
 #include "../engine/scratch.h"
 
 #include <string.h>
 
-#define ATTNC_METHODS(NAME)                                                                        \
-    static PyObject *NAME##_fwd(PyObject *module, PyObject *const *args, Py_ssize_t count)         \
+/* The three entries of an attention function: its value, the same with what backward needs, and
+ * backward. */
+#define ATTNC_METHODS(NAME, IN_PYTHON)                                                             \
+    static PyObject *NAME##_fwd(PyObject *module, PyObject *const *args, Py_ssize_t count,         \
+                                PyObject *names)                                                   \
     {                                                                                              \
         (void)module;                                                                              \
-        return attnc_forward(&attnc_##NAME##_function, args, count);                               \
+        return attnc_forward(&attnc_##NAME##_function, 0, args, count, names);                     \
     }                                                                                              \
-    static PyObject *NAME##_bwd(PyObject *module, PyObject *const *args, Py_ssize_t count)         \
+    static PyObject *NAME##_saving(PyObject *module, PyObject *const *args, Py_ssize_t count,      \
+                                   PyObject *names)                                                \
     {                                                                                              \
         (void)module;                                                                              \
-        return attnc_backward(&attnc_##NAME##_function, args, count);                              \
+        return attnc_forward(&attnc_##NAME##_function, 1, args, count, names);                     \
+    }                                                                                              \
+    static PyObject *NAME##_bwd(PyObject *module, PyObject *const *args, Py_ssize_t count,         \
+                                PyObject *names)                                                   \
+    {                                                                                              \
+        (void)module;                                                                              \
+        return attnc_backward(&attnc_##NAME##_function, args, count, names);                       \
     }
-ATTNC_METHODS(dot_product)
-ATTNC_METHODS(multiplicative)
-ATTNC_METHODS(additive)
-ATTNC_METHODS(cosine)
-ATTNC_METHODS(attend)
+ATTNC_ATTENTION_FUNCTIONS(ATTNC_METHODS)
 
 /* ---- threads and instruction sets ---- */
 
@@ -151,17 +158,18 @@ static PyObject *allocation_count(PyObject *module, PyObject *none)
 
 #define ATTNC_FAST(NAME, FUNCTION)                                                                 \
     {NAME, (PyCFunction)(void (*)(void))FUNCTION, METH_FASTCALL, NULL}
+#define ATTNC_NAMED(NAME, FUNCTION)                                                                \
+    {NAME, (PyCFunction)(void (*)(void))FUNCTION, METH_FASTCALL | METH_KEYWORDS, NULL}
+#define ATTNC_ROWS(NAME, IN_PYTHON)                                                                \
+    ATTNC_NAMED(IN_PYTHON, NAME##_fwd), ATTNC_NAMED(IN_PYTHON "_saving", NAME##_saving),           \
+        ATTNC_NAMED(IN_PYTHON "_backward", NAME##_bwd),
 static PyMethodDef methods[] = {
-    ATTNC_FAST("dot_product_attention", dot_product_fwd),
-    ATTNC_FAST("dot_product_attention_backward", dot_product_bwd),
-    ATTNC_FAST("multiplicative_attention", multiplicative_fwd),
-    ATTNC_FAST("multiplicative_attention_backward", multiplicative_bwd),
-    ATTNC_FAST("additive_attention", additive_fwd),
-    ATTNC_FAST("additive_attention_backward", additive_bwd),
-    ATTNC_FAST("cosine_attention", cosine_fwd),
-    ATTNC_FAST("cosine_attention_backward", cosine_bwd),
-    ATTNC_FAST("attend", attend_fwd),
-    ATTNC_FAST("attend_backward", attend_bwd),
+    ATTNC_ATTENTION_FUNCTIONS(ATTNC_ROWS){"option_defaults", attnc_option_defaults, METH_NOARGS,
+                                          NULL},
+    ATTNC_FAST("plain_array", attnc_plain_array),
+    ATTNC_FAST("real_array", attnc_real_array),
+    ATTNC_FAST("integer_array", attnc_integer_array),
+    ATTNC_FAST("boolean_mask", attnc_boolean_mask),
     ATTNC_FAST("empty", attnc_empty),
     ATTNC_FAST("product", attnc_matrix_product),
     ATTNC_FAST("cross_entropy", attnc_cross_entropy_forward),
@@ -185,7 +193,7 @@ static PyMethodDef methods[] = {
 
 static int exec_module(PyObject *module)
 {
-    if (PyArray_ImportNumPyAPI() < 0 || attnc_arrays_init() < 0)
+    if (PyArray_ImportNumPyAPI() < 0 || attnc_arrays_init() < 0 || attnc_options_init() < 0)
         return -1;
     attnc_isa_current();
     if (PyModule_AddIntConstant(module, "MAX_THREADS", ATTNC_MAX_THREADS) < 0)

@@ -3,27 +3,19 @@
 
 #include <math.h>
 
-enum { SCALE = SEQUENCES, ARRAYS };
-
-static int read_args(attnc_call *c, PyObject *const *args)
+static int check(attnc_call *c)
 {
-    PyObject *const *options = args + ARRAYS;
-    if (attnc_read_sequences(c, args) < 0 || attnc_read_scale(c, args[SCALE], 1) < 0 ||
-        attnc_read_options(c, options) < 0 || attnc_convert(c) < 0 ||
-        attnc_check_sequences(c, 1) < 0)
+    if (attnc_check_sequences(c, 1) < 0)
         return -1;
-    if (args[SCALE] == Py_None)
+    if (!c->scale.array && isnan(c->in.scale))
         c->in.scale = c->in.D > 0 ? 1 / sqrt((double)c->in.D) : 1;
-    return attnc_read_masks(c, options);
+    return 0;
 }
 
-static const attnc_gradient gradients[] = {ATTNC_GRADIENT(query), ATTNC_GRADIENT(key),
-                                           ATTNC_GRADIENT(value), ATTNC_GRADIENT(scale),
-                                           ATTNC_GRADIENT(bias)};
-
-const attnc_function attnc_dot_product_function = {"dot_product_attention",
-                                                   &attnc_dot_product,
-                                                   ARRAYS,
-                                                   read_args,
-                                                   gradients,
-                                                   sizeof gradients / sizeof *gradients};
+const attnc_function attnc_dot_product_function = {
+    "dot_product_attention",
+    &attnc_dot_product,
+    4,
+    {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(value, attnc_read),
+     ATTNC_OWN_SCALE(attnc_read_optional_scale)},
+    check};

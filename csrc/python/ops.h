@@ -1,7 +1,8 @@
 /* ops: the functions of the module, in op_NAME.c: a row for each attention function, which run.c
  * goes by, and the others as Python calls them.
  *
- * defines: attnc_NAME_function, attnc_empty, attnc_matrix_product, attnc_cross_entropy_*,
+ * defines: ATTNC_ATTENTION_FUNCTIONS, attnc_NAME_function, attnc_empty, attnc_matrix_product,
+ *          attnc_cross_entropy_*,
  *          attnc_additive_key_forms, attnc_recurrent_*
  */
 #ifndef ATTNC_OPS_H
@@ -19,7 +20,14 @@ PyObject *attnc_recurrent_loop(PyObject *module, PyObject *const *args, Py_ssize
 PyObject *attnc_recurrent_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_recurrent_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-extern const attnc_function attnc_dot_product_function, attnc_multiplicative_function,
-    attnc_additive_function, attnc_cosine_function, attnc_attend_function;
+/* Every attention function: attnc_NAME_function is its row, in op_NAME.c; what Python calls it. */
+#define ATTNC_ATTENTION_FUNCTIONS(ROW)                                                             \
+    ROW(dot_product, "dot_product_attention")                                                      \
+    ROW(multiplicative, "multiplicative_attention")                                                \
+    ROW(additive, "additive_attention")                                                            \
+    ROW(cosine, "cosine_attention")                                                                \
+    ROW(attend, "attend")
+#define ATTNC_DECLARE(NAME, IN_PYTHON) extern const attnc_function attnc_##NAME##_function;
+ATTNC_ATTENTION_FUNCTIONS(ATTNC_DECLARE)
 
 #endif

@@ -16,28 +16,29 @@ static void call_begin(attnc_call *c, const attnc_function *f, void *first)
                       .arena = attnc_arena_in(first, FIRST_BYTES)};
 }
 
-/* Tells the engine of the arguments; args.c has told it of the options. */
-static int fill_operands(attnc_call *c)
+static attnc_argument *argument_at(attnc_call *c, size_t place)
 {
-#define ATTNC_OPERAND(NAME)                                                                        \
-    {                                                                                              \
-        offsetof(attnc_call, NAME), offsetof(attnc_inputs, NAME)                                   \
-    }
-    static const struct {
-        size_t argument, operand;
-    } pairs[] = {ATTNC_OPERAND(query),        ATTNC_OPERAND(key),
-                 ATTNC_OPERAND(value),        ATTNC_OPERAND(scores),
-                 ATTNC_OPERAND(bias),         ATTNC_OPERAND(weight),
-                 ATTNC_OPERAND(score_vector), ATTNC_OPERAND(query_weight),
-                 ATTNC_OPERAND(key_weight),   ATTNC_OPERAND(score_bias)};
-#undef ATTNC_OPERAND
-    for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++) {
-        const attnc_argument *argument = (void *)((char *)c + pairs[k].argument);
-        attnc_operand *operand = (void *)((char *)&c->in + pairs[k].operand);
-        if (argument->array && attnc_operand_of(c, argument->array, operand) < 0)
+    return (void *)((char *)c + place);
+}
+
+/* Tells the engine of the arrays; args.c has told it of the options. */
+static int fill_operands(attnc_call *c, const attnc_function *f)
+{
+    for (int k = 0; k < f->own_count; k++) {
+        const attnc_argument *argument = argument_at(c, f->own[k].argument);
+        const size_t place = f->own[k].operand;
+        if (argument->array && place != ATTNC_NO_OPERAND &&
+            attnc_operand_of(c, argument->array, (void *)((char *)&c->in + place)) < 0)
             return -1;
     }
-    return 0;
+    return c->bias.array ? attnc_operand_of(c, c->bias.array, &c->in.bias) : 0;
+}
+
+/* Whatever stands before a run: the checked call, as the engine reads it. */
+static int read_call(attnc_call *c, const attnc_function *f, PyObject *const *args,
+                     Py_ssize_t count, PyObject *names)
+{
+    return attnc_read_call(c, f, args, count, names) < 0 ? -1 : fill_operands(c, f);
 }
 
 /* ---- forward ---- */
@@ -127,17 +128,15 @@ done:
     return result;
 }
 
-PyObject *attnc_forward(const attnc_function *f, PyObject *const *args, Py_ssize_t count)
+PyObject *attnc_forward(const attnc_function *f, int save, PyObject *const *args, Py_ssize_t count,
+                        PyObject *names)
 {
     _Alignas(64) char first[FIRST_BYTES];
     attnc_call c;
     attnc_outputs out = {0};
     PyObject *result = NULL;
-    if (attnc_check_count(f->name, count, f->arrays + OPTIONS + 1) < 0)
-        return NULL;
     call_begin(&c, f, first);
-    const int save = args[count - 1] == Py_True;
-    if (f->read(&c, args) == 0 && fill_operands(&c) == 0 && make_outputs(&c, save, &out) == 0 &&
+    if (read_call(&c, f, args, count, names) == 0 && make_outputs(&c, save, &out) == 0 &&
         run_forward(&c, &out) == 0)
         result = forward_result(&c);
     attnc_call_clear(&c);
@@ -212,30 +211,38 @@ static int read_backward(attnc_call *c, PyObject *const *args, attnc_incoming *i
                          &incoming->context);
 }
 
-static const attnc_argument *argument_of(const attnc_call *c, const attnc_gradient *g)
+/* A gradient of the result: of which argument, and where the engine finds its memory. */
+typedef struct {
+    attnc_argument *argument;
+    void **data;
+} wanted;
+
+/* The k-th: of the function's own arguments, then of bias. */
+static wanted wanted_at(attnc_call *c, const attnc_function *f, int k, attnc_gradients *gradients)
 {
-    return (const attnc_argument *)(const void *)((const char *)c + g->argument);
+    if (k == f->own_count)
+        return (wanted){&c->bias, &gradients->bias};
+    return (wanted){argument_at(c, f->own[k].argument),
+                    (void **)(void *)((char *)gradients + f->own[k].gradient)};
 }
 
 /* A tuple of new arrays for the gradients, None where there is no argument; their memory goes to
  * *gradients. */
-static PyObject *make_gradients(const attnc_call *c, const attnc_function *f,
-                                attnc_gradients *gradients)
+static PyObject *make_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients)
 {
-    PyObject *result = PyTuple_New(f->gradient_count);
+    PyObject *result = PyTuple_New(f->own_count + 1);
     /* Kernels skip the tiles of scores and bias that are not allowed; all else they write whole. */
     gradients->zeroed = 1;
-    for (int k = 0; result && k < f->gradient_count; k++) {
-        const attnc_argument *argument = argument_of(c, &f->gradients[k]);
+    for (int k = 0; result && k <= f->own_count; k++) {
+        const wanted w = wanted_at(c, f, k, gradients);
         PyObject *gradient = Py_NewRef(Py_None);
-        if (argument->array) {
-            const int zeroed = argument == &c->scores || argument == &c->bias;
-            ATTNC_REPLACE(gradient, (PyObject *)attnc_new_array(PyArray_NDIM(argument->array),
-                                                                PyArray_DIMS(argument->array),
+        if (w.argument->array) {
+            const int zeroed = w.argument == &c->scores || w.argument == &c->bias;
+            ATTNC_REPLACE(gradient, (PyObject *)attnc_new_array(PyArray_NDIM(w.argument->array),
+                                                                PyArray_DIMS(w.argument->array),
                                                                 real_type(c), zeroed));
             if (gradient)
-                *(void **)(void *)((char *)gradients + f->gradients[k].gradient) =
-                    PyArray_DATA((PyArrayObject *)gradient);
+                *w.data = PyArray_DATA((PyArrayObject *)gradient);
         }
         if (!gradient || PyTuple_SetItem(result, k, gradient) < 0)
             Py_CLEAR(result);
@@ -260,10 +267,11 @@ static int run_backward(const attnc_call *c, const attnc_incoming *incoming,
 }
 
 /* Each gradient in its argument's dtype. */
-static int narrow_gradients(const attnc_call *c, const attnc_function *f, PyObject *result)
+static int narrow_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients,
+                            PyObject *result)
 {
-    for (int k = 0; k < f->gradient_count; k++) {
-        const attnc_argument *argument = argument_of(c, &f->gradients[k]);
+    for (int k = 0; k <= f->own_count; k++) {
+        const attnc_argument *argument = wanted_at(c, f, k, gradients).argument;
         if (!argument->array || !argument->dtype)
             continue;
         PyObject *wide = PyTuple_GetItem(result, k);
@@ -274,20 +282,24 @@ static int narrow_gradients(const attnc_call *c, const attnc_function *f, PyObje
     return 0;
 }
 
-PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count)
+PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                         PyObject *names)
 {
     _Alignas(64) char first[FIRST_BYTES];
     attnc_call c;
     attnc_incoming incoming = {0};
     attnc_gradients gradients = {0};
     PyObject *result = NULL;
-    if (attnc_check_count(f->name, count, BACKWARD_FIRST + f->arrays + OPTIONS) < 0)
-        return NULL;
     call_begin(&c, f, first);
-    if (f->read(&c, args + BACKWARD_FIRST) == 0 && fill_operands(&c) == 0 &&
-        read_backward(&c, args, &incoming) == 0 &&
-        (result = make_gradients(&c, f, &gradients)) != NULL &&
-        (run_backward(&c, &incoming, &gradients) < 0 || narrow_gradients(&c, f, result) < 0))
+    if (count < BACKWARD_FIRST)
+        attnc_fail(&c, PyExc_TypeError,
+                   "backward takes saved and the gradients of three outputs, got %zd arguments",
+                   count);
+    else if (read_call(&c, f, args + BACKWARD_FIRST, count - BACKWARD_FIRST, names) == 0 &&
+             read_backward(&c, args, &incoming) == 0 &&
+             (result = make_gradients(&c, f, &gradients)) != NULL &&
+             (run_backward(&c, &incoming, &gradients) < 0 ||
+              narrow_gradients(&c, f, &gradients, result) < 0))
         Py_CLEAR(result);
     attnc_call_clear(&c);
     return result;

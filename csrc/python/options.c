@@ -1,0 +1,178 @@
+/* options: see options.h. */
+#include "options.h"
+
+#include <math.h>
+
+/* ---- readers of single values ---- */
+
+static int read_bias(attnc_call *c, PyObject *bias)
+{
+    return attnc_read(c, &c->bias, "bias", bias);
+}
+
+static int read_causal(attnc_call *c, PyObject *causal)
+{
+    return attnc_read_flag(c->function, "causal must be True or False", causal, &c->in.causal);
+}
+
+static int read_return_weights(attnc_call *c, PyObject *flag)
+{
+    return attnc_read_flag(c->function, "return_weights must be True or False", flag,
+                           &c->return_weights);
+}
+
+static int read_return_lse(attnc_call *c, PyObject *flag)
+{
+    return attnc_read_flag(c->function, "return_lse must be True or False", flag, &c->return_lse);
+}
+
+static int read_window(attnc_call *c, PyObject *window)
+{
+    static const char rule[] =
+        "window must be None or a pair (left, right) of integers >= 0 or None (open)";
+    if (!PyTuple_Check(window) && !PyList_Check(window))
+        return attnc_complain_got(c->function, PyExc_TypeError, rule, window);
+    if (PySequence_Size(window) != 2)
+        return attnc_complain_got(c->function, PyExc_ValueError, rule, window);
+    ptrdiff_t *sides[] = {&c->in.left, &c->in.right};
+    for (int k = 0; k < 2; k++) {
+        PyObject *side = PySequence_GetItem(window, k);
+        if (!side)
+            return -1;
+        int none = side == Py_None, integer = attnc_is_integer(side);
+        int failed = !none && integer && attnc_read_index(side, sides[k]) < 0;
+        Py_DECREF(side);
+        if (failed)
+            return -1;
+        if (!none && !integer)
+            return attnc_complain_got(c->function, PyExc_TypeError, rule, window);
+        if (!none && *sides[k] < 0)
+            return attnc_complain_got(c->function, PyExc_ValueError, rule, window);
+    }
+    c->in.window = 1; /* even if open on both sides */
+    return 0;
+}
+
+static int read_softcap(attnc_call *c, PyObject *softcap)
+{
+    static const char rule[] = "softcap must be None or a number > 0";
+    if (attnc_read_number(c->function, rule, softcap, &c->in.softcap) < 0)
+        return -1;
+    if (c->in.softcap > 0 && isfinite(c->in.softcap))
+        return 0;
+    return attnc_complain_got(c->function, PyExc_ValueError, rule, softcap);
+}
+
+static int read_dropout(attnc_call *c, PyObject *dropout)
+{
+    static const char rule[] = "dropout must be a number with 0 <= dropout < 1";
+    if (attnc_read_number(c->function, rule, dropout, &c->in.dropout) < 0)
+        return -1;
+    if (c->in.dropout >= 0 && c->in.dropout < 1)
+        return 0;
+    return attnc_complain_got(c->function, PyExc_ValueError, rule, dropout);
+}
+
+/* The key itself: attnc.functional draws it where None or a Generator was passed. */
+static int read_rng(attnc_call *c, PyObject *rng)
+{
+    static const char rule[] =
+        "rng must be None, a numpy.random.Generator or an integer in 0..2**64-1";
+    if (c->in.dropout == 0)
+        return 0; /* nothing is drawn, whatever it is */
+    if (!attnc_is_integer(rng))
+        return attnc_complain_got(c->function, PyExc_TypeError, rule, rng);
+    c->in.dropout_key = PyLong_AsUnsignedLongLong(rng);
+    if (c->in.dropout_key == (uint64_t)-1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return attnc_complain_got(c->function, PyExc_ValueError, rule, rng);
+    }
+    return 0;
+}
+
+/* ---- the table ---- */
+
+typedef enum { NONE, FALSE, ZERO } default_value;
+
+/* In the order of the documentation, which attnc/functional/options.py takes from here. */
+static const struct {
+    const char *name;
+    default_value value;
+    int (*read)(attnc_call *c, PyObject *object); /* or NULL, before shapes are known */
+    int (*fit)(attnc_call *c, PyObject *object);  /* or NULL, against the shapes */
+} table[ATTNC_OPTIONS] = {
+    {"mask", NONE, NULL, attnc_fit_mask},
+    {"key_mask", NONE, NULL, attnc_fit_key_mask},
+    {"key_lengths", NONE, NULL, attnc_fit_key_lengths},
+    {"bias", NONE, read_bias, attnc_fit_bias},
+    {"causal", FALSE, read_causal, NULL},
+    {"causal_offset", NONE, NULL, attnc_fit_causal_offset},
+    {"window", NONE, read_window, NULL},
+    {"softcap", NONE, read_softcap, NULL},
+    {"dropout", ZERO, read_dropout, NULL},
+    {"rng", NONE, read_rng, NULL}, /* after dropout */
+    {"return_weights", FALSE, read_return_weights, NULL},
+    {"return_lse", FALSE, read_return_lse, NULL},
+};
+
+/* Names as Python interns them, so that one that is given is found by its address. */
+static PyObject *names[ATTNC_OPTIONS];
+
+int attnc_options_init(void)
+{
+    for (int k = 0; k < ATTNC_OPTIONS; k++)
+        if (!names[k] && !(names[k] = PyUnicode_InternFromString(table[k].name)))
+            return -1;
+    return 0;
+}
+
+PyObject *attnc_option_defaults(PyObject *module, PyObject *none)
+{
+    (void)module, (void)none;
+    PyObject *defaults = PyDict_New();
+    for (int k = 0; defaults && k < ATTNC_OPTIONS; k++) {
+        PyObject *value = table[k].value == NONE    ? Py_NewRef(Py_None)
+                          : table[k].value == FALSE ? Py_NewRef(Py_False)
+                                                    : PyFloat_FromDouble(0);
+        if (!value || PyDict_SetItem(defaults, names[k], value) < 0)
+            Py_CLEAR(defaults);
+        Py_XDECREF(value);
+    }
+    return defaults;
+}
+
+int attnc_option_of(PyObject *name)
+{
+    for (int k = 0; k < ATTNC_OPTIONS; k++)
+        if (name == names[k])
+            return k;
+    for (int k = 0; k < ATTNC_OPTIONS; k++) /* one that is not interned */
+        if (PyUnicode_CompareWithASCIIString(name, table[k].name) == 0)
+            return k;
+    return -1;
+}
+
+/* Whether the object says more than the default None does. */
+static int given(int k, PyObject *object)
+{
+    return object && !(object == Py_None && table[k].value == NONE);
+}
+
+int attnc_read_options(attnc_call *c, PyObject *const *options)
+{
+    c->in.left = c->in.right = -1;
+    for (int k = 0; k < ATTNC_OPTIONS; k++)
+        if (table[k].read && given(k, options[k]) && table[k].read(c, options[k]) < 0)
+            return -1;
+    return 0;
+}
+
+int attnc_fit_options(attnc_call *c, PyObject *const *options)
+{
+    c->in.length = c->in.Tk;
+    c->in.causal_offset = c->in.Tk - c->in.Tq;
+    for (int k = 0; k < ATTNC_OPTIONS; k++)
+        if (table[k].fit && given(k, options[k]) && table[k].fit(c, options[k]) < 0)
+            return -1;
+    return 0;
+}

@@ -1,0 +1,36 @@
+/* options: the options that all attention functions share, named once in C: a table of their names,
+ * their defaults and who reads them. masks.c reads those that are arrays of the call's axes.
+ *
+ * defines: ATTNC_OPTIONS, attnc_options_init, attnc_option_defaults, attnc_option_of,
+ *          attnc_read_options, attnc_fit_options, attnc_fit_*, attnc_boolean_mask
+ */
+#ifndef ATTNC_OPTIONS_H
+#define ATTNC_OPTIONS_H
+
+#include "args.h"
+
+enum { ATTNC_OPTIONS = 12 };
+
+/* Once, when the module is imported. -1 on error. */
+int attnc_options_init(void);
+/* A dict of names and defaults, in the order in which they are documented. */
+PyObject *attnc_option_defaults(PyObject *module, PyObject *none);
+/* The place of the option of that name, or -1. */
+int attnc_option_of(PyObject *name);
+
+/* Both take the objects by place, NULL: not given. The first reads what needs no shape, before the
+ * arrays are converted; the second the rest, against the shapes of the arrays. */
+int attnc_read_options(attnc_call *c, PyObject *const *options);
+int attnc_fit_options(attnc_call *c, PyObject *const *options);
+
+/* masks and bias (masks.c): full rank, axes of size 1 broadcast */
+int attnc_fit_mask(attnc_call *c, PyObject *mask);
+int attnc_fit_key_mask(attnc_call *c, PyObject *key_mask);
+int attnc_fit_key_lengths(attnc_call *c, PyObject *key_lengths);
+int attnc_fit_causal_offset(attnc_call *c, PyObject *causal_offset);
+int attnc_fit_bias(attnc_call *c, PyObject *bias);
+
+/* For Python: boolean_mask(where, name, value, shape, axes), an array of bools. */
+PyObject *attnc_boolean_mask(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+#endif
