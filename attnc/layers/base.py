@@ -12,7 +12,7 @@ import os
 import reprlib
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -66,6 +66,10 @@ class Layer:
     ...             return Gradients({"x": dy * factor})
     ...         return x * factor, pullback
     """
+
+    # What joins the name of a layer inside to the names of its parameters: "query.weight". Where it
+    # is "_", they are named like parameters of this layer: "query_weight".
+    _joint: ClassVar[str] = "."
 
     def __init__(self, dtype: DType = "float32") -> None:
         got = dtype
@@ -170,7 +174,7 @@ class Layer:
             if isinstance(value, _HOLDERS):
                 for name, layer in _layers_in(prefix + attribute, value):
                     if layer not in above:  # a layer may know the one around it
-                        layer._add_owners(owners, f"{name}.", above)
+                        layer._add_owners(owners, name + self._joint, above)
 
     @property
     def parameters(self) -> Arrays:
@@ -326,7 +330,7 @@ class Layer:
                 getattr(self, kind)[name] = array.T if transposed else array
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in vars(self).get("_parameters", ()):
+        if self._is_parameter(name):
             raise AttributeError(
                 f"{type(self).__name__}: {name} must be set by layer.parameters[{name!r}] = ..., "
                 "got an assignment to an attribute (one of this name comes before add_parameter)"
@@ -340,9 +344,14 @@ class Layer:
             raise RuntimeError(
                 f"{where}: __init__ must begin with super().__init__(dtype), got a layer without"
             )
-        there = name in vars(self).get("_parameters", ())
-        fix = f" (the parameter is layer.parameters[{name!r}])" if there else ""
+        fix = f" (the parameter is layer.parameters[{name!r}])" if self._is_parameter(name) else ""
         raise AttributeError(f"{where!r} object has no attribute {name!r}{fix}")
+
+    def _is_parameter(self, name: str) -> bool:
+        """Whether `name`, which has no dots, is that of a parameter."""
+        if "_parameters" not in vars(self):  # before `Layer.__init__`
+            return False
+        return name in (self._parameters if self._joint == "." else self._owners())
 
     @reprlib.recursive_repr("...")
     def __repr__(self) -> str:
