@@ -10,7 +10,7 @@ import functools
 import math
 import numbers
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -85,36 +85,41 @@ def _is_masked(value: Any) -> bool:
     return isinstance(value, np.ndarray) and isinstance(value, np.ma.MaskedArray)
 
 
+def _items(value: Any, plain: set[type]) -> Iterator[Any]:
+    """What is in a list, and in lists within it, or what is no list; lists of `plain` are left out.
+
+    Most lists hold numbers alone: the set of their types says so sooner than a look at each.
+    """
+    if not isinstance(value, (list, tuple)):
+        yield value
+    elif not set(map(type, value)) <= plain:
+        for item in value:
+            yield from _items(item, plain)
+
+
 def _refuse(where: str, name: str, value: Any) -> None:
     """Raise for what np.asarray would convert with a loss."""
-    if isinstance(value, (list, tuple)):
-        if set(map(type, value)) <= {int, float, bool}:  # as most are: seen at once
-            return
-        for item in value:
-            _refuse(where, name, item)
-        return
-    package = type(value).__module__.partition(".")[0]
-    if package in FOREIGN:
-        raise TypeError(
-            f"{where}: {name} must be a NumPy array, got {type(value).__name__} of {package} "
-            f"(convert it first: {FOREIGN[package]})"
-        )
-    if _is_masked(value):
-        raise TypeError(
-            f"{where}: {name} must be a plain array, got a masked array "
-            "(its mask would be lost: pass .data, and the mask as an argument)"
-        )
+    for item in _items(value, {int, float, bool}):
+        package = type(item).__module__.partition(".")[0]
+        if package in FOREIGN:
+            raise TypeError(
+                f"{where}: {name} must be a NumPy array, got {type(item).__name__} of {package} "
+                f"(convert it first: {FOREIGN[package]})"
+            )
+        if _is_masked(item):
+            raise TypeError(
+                f"{where}: {name} must be a plain array, got a masked array "
+                "(its mask would be lost: pass .data, and the mask as an argument)"
+            )
 
 
 def _refuse_bools(where: str, name: str, value: Any) -> None:
     """Raise for bools among the numbers of a list, which np.asarray makes 0 and 1."""
-    if isinstance(value, (list, tuple)):
-        if set(map(type, value)) <= {int, float}:
-            return
-        for item in value:
-            _refuse_bools(where, name, item)
-    elif isinstance(value, (bool, np.bool_, np.ndarray)) and np.asarray(value).dtype.kind == "b":
-        raise TypeError(f"{where}: {name} must be numbers, got bools among them")
+    if type(value) is np.ndarray:  # its dtype has been seen
+        return
+    for item in _items(value, {int, float}):
+        if isinstance(item, (bool, np.bool_, np.ndarray)) and np.asarray(item).dtype.kind == "b":
+            raise TypeError(f"{where}: {name} must be numbers, got bools among them")
 
 
 def real_array(where: str, name: str, value: Any) -> Array:
