@@ -270,37 +270,52 @@ class Seq2Seq(Layer):
         (memory, final), back_to_embedded = vjp(
             self.encoder, embedded, lengths=lengths, train=train, rng=rng
         )
-        directions = 1 + self.bidirectional
-        arrays = final if isinstance(final, tuple) else (final,)
-        # (directions, B, H) of the top layer, side by side
-        tops = [np.concatenate(array[-directions:], axis=-1) for array in arrays]
-        steps = [vjp(linear, top) for linear, top in zip(self.bridge, tops, strict=True)]
-        B, shape = len(embedded), (len(embedded), self.layers, self.state_size)
-        first = [y.reshape(shape).swapaxes(0, 1) for y, _ in steps]
-        first[0] = np.tanh(first[0])  # h lies in -1..1, the c of an LSTM anywhere
+        tops, back_to_final = self._top_layer(final)
+        state, back_to_tops = self._bridged(tops)
         fixed = self.attention == "none"
         if fixed:
             memory, masks = tops[0][:, None], {}
         else:
             masks = {"key_lengths": lengths} if mask is None else {"key_mask": mask}
 
-        def back(dmemory, dfirst):
-            dfirst = list(dfirst) if isinstance(dfirst, tuple) else [dfirst]
-            dfirst[0] = dfirst[0] * (1 - first[0] * first[0])
-            dtops = [
-                backward(d.swapaxes(0, 1).reshape(B, -1)).x
-                for (_, backward), d in zip(steps, dfirst, strict=True)
-            ]
+        def back(dmemory, dstate):
+            dtops = back_to_tops(dstate)
             if fixed:
                 dtops[0] = dtops[0] + dmemory[:, 0]
                 dmemory = None
+            back_to_tokens(back_to_embedded(dmemory, back_to_final(dtops)).x)
+
+        return (memory, state, masks), back
+
+    def _top_layer(self, final):
+        """The arrays of the encoder's final state in its top layer, (B, state_size); and back."""
+        arrays, directions = _arrays(final), 1 + self.bidirectional
+        tops = [np.concatenate(array[-directions:], axis=-1) for array in arrays]  # side by side
+
+        def back(dtops):
             darrays = [np.zeros_like(array) for array in arrays]
             for array, dtop in zip(darrays, dtops, strict=True):
                 array[-directions:] = np.split(dtop, directions, axis=-1)
-            dfinal = tuple(darrays) if isinstance(final, tuple) else darrays[0]
-            back_to_tokens(back_to_embedded(dmemory, dfinal).x)
+            return _state(darrays)
 
-        return (memory, tuple(first) if len(first) > 1 else first[0], masks), back
+        return tops, back
+
+    def _bridged(self, tops):
+        """The decoder's first state, of arrays (layers, B, state_size); and back."""
+        steps = [vjp(linear, top) for linear, top in zip(self.bridge, tops, strict=True)]
+        B, shape = len(tops[0]), (len(tops[0]), self.layers, self.state_size)
+        first = [y.reshape(shape).swapaxes(0, 1) for y, _ in steps]
+        first[0] = np.tanh(first[0])  # h lies in -1..1, the c of an LSTM anywhere
+
+        def back(dstate):
+            dfirst = list(_arrays(dstate))
+            dfirst[0] = dfirst[0] * (1 - first[0] * first[0])
+            return [
+                backward(d.swapaxes(0, 1).reshape(B, -1)).x
+                for (_, backward), d in zip(steps, dfirst, strict=True)
+            ]
+
+        return _state(first), back
 
     # ---- Training --------------------------------------------------------------------------------
 
@@ -590,3 +605,13 @@ class Seq2Seq(Layer):
             length_penalty=length_penalty,
         )
         return Decoded(beams.tokens[:, 0], beams.weights[:, 0]) if alone else beams
+
+
+def _arrays(state):
+    """The arrays of a state: of an LSTM two, h and c."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def _state(arrays):
+    """The state that has these arrays."""
+    return tuple(arrays) if len(arrays) > 1 else arrays[0]
