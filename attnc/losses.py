@@ -253,7 +253,7 @@ def _linear_backward(saved, smoothing, dloss):
         dlogits = _linear_loss((rows, weight, bias, targets), smoothing, True)[1]
     dx, dweight = _core.product(dlogits, weight.T), _core.product(rows.T, dlogits)
     dbias = None if bias is None else sum_rows(dlogits)
-    if dloss != 1 and len(rows):  # else they are 0, also where dloss is not finite
+    if dloss != 1 and len(rows):  # without rows all are 0, also where dloss is not finite
         with np.errstate(all="ignore"):
             for d in (dx, dweight) if dbias is None else (dx, dweight, dbias):
                 d *= d.dtype.type(dloss)
@@ -310,7 +310,7 @@ def _mean(losses, rows, wanted, smoothing, count):
                 losses[r] = _far_loss(rows[r], wanted[r], smoothing)
                 if np.isinf(losses[r]):
                     break
-            losses /= count  # before they are summed: the sum may be too large
+            losses /= count  # before the sum, which may be too large
             total, count = losses.sum(), 1
         return rows.dtype.type(total / count)
 
@@ -346,7 +346,7 @@ def _counted(where, targets, classes, ignore_index):
     counted, found = None, targets
     if ignore_index is not None:
         ignore_index, held = integer(where, "ignore_index", ignore_index), np.iinfo(targets.dtype)
-        if held.min <= ignore_index <= held.max:  # else none is equal to it
+        if held.min <= ignore_index <= held.max:  # beyond its dtype no target equals it
             counted = targets != targets.dtype.type(ignore_index)
             found = targets[counted]
     if found.size and not 0 <= found.min() <= found.max() < classes:

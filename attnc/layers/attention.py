@@ -28,7 +28,7 @@ def _finite(layer, name, value):
 
 def _for_function(layer, train, rng, options):
     """`options` as the functions take them: the bias in the layer's dtype, dropout in training."""
-    known = [name for name in DEFAULTS if name != "dropout"]  # that is an attribute of the layer
+    known = [name for name in DEFAULTS if name != "dropout"]  # dropout is an attribute of the layer
     for name in options:
         if name not in known:
             raise layer._error(f"there is no argument {name!r}{nearest(name, known)}", TypeError)
@@ -50,7 +50,7 @@ class _Attention(Layer):
     _function: ClassVar[Callable[..., Any]]
     _positional: ClassVar[tuple[str, ...]] = ()
     _keywords: ClassVar[tuple[str, ...]] = ()
-    query_size: int | None = None  # None: not fixed by the parameters
+    query_size: int | None = None  # None: the parameters fix no size
     key_size: int | None = None
 
     def __init__(self, dropout: float, dtype: DType) -> None:

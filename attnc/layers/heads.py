@@ -18,7 +18,7 @@ import numpy as np
 from ..arrays import plain_array
 from ..typing import Array, Shape
 
-# The options that go by query or key, and the axes that they have after the leading ones.
+# AXES lists the options that go by query or key, and which axes each has after the leading ones.
 AXES: dict[str, tuple[str, ...]] = {
     "mask": ("Tq", "Tk"),
     "bias": ("Tq", "Tk"),
@@ -60,7 +60,7 @@ def lift_options(
 def _lift(where, name, value, axes, shape, heads):
     """`value` with the axes `heads` before the last `axes`, where it may have one of all heads."""
     array = plain_array(where, name, value)
-    if array.ndim == 0 and not axes:  # one number for all
+    if array.ndim == 0 and not axes:  # a number holds for all sequences and heads
         return value
     lead = len(shape) - len(axes)
     by_head = (*shape[:lead], math.prod(heads), *shape[lead:])

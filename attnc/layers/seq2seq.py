@@ -29,7 +29,7 @@ from .recurrent import GRU, LSTM, RNN
 
 @shows_shapes
 class Seq2SeqOutput(NamedTuple):
-    """Without labels."""
+    """What `Seq2Seq` returns without labels."""
 
     logits: Array
     weights: Array
@@ -37,7 +37,7 @@ class Seq2SeqOutput(NamedTuple):
 
 @shows_shapes
 class Seq2SeqLoss(NamedTuple):
-    """With labels."""
+    """What `Seq2Seq` returns with labels."""
 
     loss: float
     weights: Array
@@ -187,7 +187,7 @@ class Seq2Seq(Layer):
             dropout=dropout,
             **shared,
         )
-        # One map for each array of the state (of an LSTM: h, then c), to that of every layer.
+        # Each array of the state (of an LSTM: h, then c) has a map, to that array of every layer.
         self.bridge = [
             Linear(state_size, layers * state_size, **shared) for _ in self.decoder.state_names
         ]
@@ -247,15 +247,17 @@ class Seq2Seq(Layer):
         return tokens
 
     def _source(self, source, lengths):
-        """The source with tokens of the vocabulary in the place of padding, the lengths for the
-        encoder, and the mask (B, Ts) of what may be attended to; None where all is valid."""
+        """The source for the encoder, its lengths, and the mask (B, Ts) of what is attended to.
+
+        Tokens of the vocabulary stand for padding; lengths and mask are None where all is valid.
+        """
         where = type(self).__name__
         source, mask = self._tokens("source", source), None
         B, Ts = source.shape
         if lengths is not None:
             lengths = integer_lengths(where, "source_lengths", lengths, B, Ts)
             valid = np.arange(Ts) < lengths[:, None]
-            source = np.where(valid, source, source.dtype.type(0))  # the encoder does not read it
+            source = np.where(valid, source, source.dtype.type(0))  # the encoder reads no padding
         elif self.padding_index is not None:
             valid = source != self.padding_index
             if not valid.all():
@@ -288,9 +290,9 @@ class Seq2Seq(Layer):
         return (memory, state, masks), back
 
     def _top_layer(self, final):
-        """The arrays of the encoder's final state in its top layer, (B, state_size); and back."""
+        """The final state of the encoder's top layer, arrays (B, state_size); and the way back."""
         arrays, directions = _arrays(final), 1 + self.bidirectional
-        tops = [np.concatenate(array[-directions:], axis=-1) for array in arrays]  # side by side
+        tops = [np.concatenate(array[-directions:], axis=-1) for array in arrays]
 
         def back(dtops):
             darrays = [np.zeros_like(array) for array in arrays]
@@ -301,7 +303,7 @@ class Seq2Seq(Layer):
         return tops, back
 
     def _bridged(self, tops):
-        """The decoder's first state, of arrays (layers, B, state_size); and back."""
+        """The decoder's first state, arrays (layers, B, state_size); and the way back."""
         steps = [vjp(linear, top) for linear, top in zip(self.bridge, tops, strict=True)]
         B, shape = len(tops[0]), (len(tops[0]), self.layers, self.state_size)
         first = [y.reshape(shape).swapaxes(0, 1) for y, _ in steps]
@@ -456,7 +458,7 @@ class Seq2Seq(Layer):
         def back_to_parameters(doutputs, dweights):
             dweights = self._incoming("dweights", dweights, decoded.weights.shape)
             if doutputs is None and self.attention == "none":
-                return Gradients({})  # its weights are constants
+                return Gradients({})  # weights without attention are constants
             gradients = back_to_decoder(doutputs, dweights)
             back_to_target(gradients.inputs)
             back_to_source(gradients.memory, gradients.state)
@@ -588,7 +590,7 @@ class Seq2Seq(Layer):
         TypeError, ValueError
             If an array has a wrong type or shape, or a number is out of range.
         """
-        alone = n_best is None  # no scores wanted
+        alone = n_best is None  # tokens and weights alone, no scores
         beam_width, n_best, length_penalty = beam_options(
             "beam_search", beam_width, 1 if alone else n_best, length_penalty
         )
