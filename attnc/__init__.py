@@ -21,13 +21,28 @@ except ImportError as error:
         "an installed attnc, or build them here with: pip install --editable ."
     ) from error
 
-from attnc import data, functional, gradients, layers, losses, optim, plot, reference, registry
-from attnc.checking import check_gradients
+from typing import TYPE_CHECKING
+
+from attnc import functional, gradients, layers, losses, registry
 from attnc.functional.attention import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
-from attnc.teaching import stages
 from attnc.threads import get_num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from attnc import data, optim, plot, reference
+    from attnc.checking import check_gradients
+    from attnc.teaching import stages
+
+# What most programs do not need is imported when it is first used: {name: the module it is in}.
+_LATER = {
+    "check_gradients": "attnc.checking",
+    "data": "attnc",
+    "optim": "attnc",
+    "plot": "attnc",
+    "reference": "attnc",
+    "stages": "attnc.teaching",
+}
 
 __version__ = "0.1.0"
 
@@ -49,6 +64,19 @@ __all__ = [
     "stages",
     "vjp",
 ]
+
+
+def __getattr__(name):
+    # Only reached when there is no such name yet.
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    where = _LATER[name]
+    if where == __name__:  # a module of this package
+        return importlib.import_module(f"{where}.{name}")
+    value = globals()[name] = getattr(importlib.import_module(where), name)
+    return value
 
 
 def __dir__():  # completion offers what is public

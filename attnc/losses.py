@@ -5,7 +5,6 @@ A loss is one number, so its pullback needs no argument: ``pullback()`` is ``pul
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
@@ -21,7 +20,7 @@ from .arrays import (
     real_array,
     sum_rows,
 )
-from .registry import parted, register, together
+from .registry import register
 from .typing import Integers, Real
 
 __all__ = ["linear_cross_entropy", "softmax_cross_entropy"]
@@ -105,30 +104,30 @@ def _softmax_forward(logits, targets, *, ignore_index=None, label_smoothing=0.0)
     smoothing = _smoothing(where, label_smoothing)
     counted = _counted(where, targets, logits.shape[-1], ignore_index)
     rows = contiguous(logits, computing_dtype([logits])).reshape(targets.size, logits.shape[-1])
-    wanted = np.where(counted, targets.astype(np.int64), -1).reshape(-1)
+    wanted, count = targets.astype(np.int64).reshape(-1), targets.size
+    if counted is not None:
+        counted = counted.reshape(-1)
+        wanted[~counted] = -1  # such a row is not read
+        count = np.count_nonzero(counted)
     losses, stats = _core.cross_entropy(rows, wanted, smoothing)
-    loss = _mean(losses, rows, wanted, smoothing, _count(counted))
-    return loss, (logits, rows, wanted, stats), smoothing
+    loss = _mean(losses, rows, wanted, smoothing, count)
+    return loss, (logits, rows, wanted, stats), (smoothing, count)
 
 
-def _softmax_backward(saved, smoothing, dloss):
+def _softmax_backward(saved, static, dloss):
     logits, rows, wanted, stats = saved
-    dloss, counted = _incoming("softmax_cross_entropy", dloss), wanted >= 0
-    if _leaves_range(dloss, rows.dtype):
+    smoothing, count = static
+    dloss, dtype = _incoming("softmax_cross_entropy", dloss), rows.dtype
+    if _leaves_range(dloss, dtype):
         rows = rows.astype(np.float64)
         stats = _core.cross_entropy(rows, wanted, smoothing)[1]
-    factor = (dloss if np.isfinite(dloss) else 1.0) / _count(counted)
+    finite = math.isfinite(dloss)
+    factor = (dloss if finite else 1.0) / max(count, 1)
     dlogits = _core.cross_entropy_backward(rows, wanted, smoothing, stats, factor, False)
-    if not np.isfinite(dloss):
+    if not finite:
         with np.errstate(all="ignore"):
-            dlogits[counted] *= dloss
-    with np.errstate(all="ignore"):
-        dlogits = dlogits.reshape(logits.shape).astype(computing_dtype([logits]), copy=False)
-    return (like(dlogits, logits),)
-
-
-def _count(counted):
-    return max(np.count_nonzero(counted), 1)
+            dlogits[wanted >= 0] *= dloss
+    return (like(_narrowed(dlogits, dtype).reshape(logits.shape), logits),)
 
 
 def linear_cross_entropy(
@@ -188,78 +187,91 @@ def linear_cross_entropy(
     >>> dweight[0]
     array([ 0.25,  0.25,  0.25, -0.75])
     """
-    problem = _LinearProblem(x, weight, targets, bias, ignore_index, label_smoothing)
-    return problem.run()
+    problem, *_, smoothing = _linear_problem(
+        x, weight, targets, bias, ignore_index, label_smoothing
+    )
+    return _linear_loss(problem, smoothing, differentiate=False)[0]
 
 
-class _LinearProblem:
-    """The checked arguments of `linear_cross_entropy`: the rows of x and targets that count."""
+def _linear_problem(x, weight, targets, bias, ignore_index, label_smoothing):
+    """The checked arguments: as given, and in the dtype in which it is computed.
 
-    def __init__(self, x, weight, targets, bias, ignore_index, label_smoothing):
-        where = "linear_cross_entropy"
-        arrays = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
-        arrays = {name: real_array(where, name, array) for name, array in arrays.items()}
-        targets = integer_array(where, "targets", targets)
-        _check_linear(where, arrays, targets)
-        self.smoothing = _smoothing(where, label_smoothing)
-        self.given = list(arrays.values())
-        self.dtype = computing_dtype(self.given)
-        x, self.weight, *self.biases = (contiguous(a, self.dtype) for a in self.given)
-        counted = _counted(where, targets, self.weight.shape[1], ignore_index)
-        self.shape, self.places = x.shape, np.flatnonzero(counted)
-        self.rows = x.reshape(targets.size, len(weight))[self.places]
-        self.targets = targets.reshape(-1)[self.places].astype(np.int64)
+    Returns the problem, which is (rows of x whose targets count, weight, bias or None, targets that
+    count); x, weight and bias or None as given; the places of those rows, None for all; smoothing.
+    """
+    where = "linear_cross_entropy"
+    arrays = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+    arrays = {name: real_array(where, name, array) for name, array in arrays.items()}
+    targets = integer_array(where, "targets", targets)
+    _check_linear(where, arrays, targets)
+    smoothing = _smoothing(where, label_smoothing)
+    dtype = computing_dtype(arrays.values())
+    x, weight, bias = (
+        None if array is None else contiguous(array, dtype)
+        for array in map(arrays.get, ("x", "weight", "bias"))
+    )
+    places = counted = _counted(where, targets, weight.shape[1], ignore_index)
+    rows = x.reshape(targets.size, len(weight))
+    targets = targets.astype(np.int64).reshape(-1)
+    if counted is not None:
+        places = np.flatnonzero(counted)
+        rows, targets = rows[places], targets[places]
+    given = arrays["x"], arrays["weight"], arrays.get("bias")
+    return (rows, weight, bias, targets), given, places, smoothing
 
-    def run(self, differentiate=False):
-        """The loss; with `differentiate` the gradient of the logits stays."""
-        logits = _core.product(self.rows, self.weight)
+
+def _linear_loss(problem, smoothing, differentiate):
+    """The loss and, to differentiate, the gradient of the logits, which takes their memory."""
+    rows, weight, bias, targets = problem
+    logits = _core.product(rows, weight)
+    if bias is not None:
         with np.errstate(all="ignore"):
-            for bias in self.biases:
-                logits += bias
-        losses, stats = _core.cross_entropy(logits, self.targets, self.smoothing)
-        count = max(len(self.targets), 1)
-        loss = _mean(losses, logits, self.targets, self.smoothing, count)
-        if differentiate:
-            self.dlogits = _core.cross_entropy_backward(
-                logits, self.targets, self.smoothing, stats, 1 / count, True
-            )
-        return loss
-
-    def wide(self):
-        """The same in float64, run once more."""
-        other = copy.copy(self)
-        arrays = self.rows, self.weight, *self.biases
-        other.rows, other.weight, *other.biases = (a.astype(np.float64) for a in arrays)
-        other.run(differentiate=True)
-        return other
-
-    def backward(self, dloss):
-        """Gradients of x, the weight and the bias, or None where there is none."""
-        if _leaves_range(dloss, self.weight.dtype):
-            return self.wide().backward(dloss)
-        d = self.dlogits
-        parts = [_core.product(d, self.weight.T), _core.product(self.rows.T, d)]
-        parts += [sum_rows(d) for _ in self.biases]
-        if dloss != 1 and len(d):  # else they are 0, also where dloss is not finite
-            with np.errstate(all="ignore"):
-                for part in parts:
-                    part *= d.dtype.type(dloss)
-        dx = np.zeros((math.prod(self.shape[:-1]), self.shape[-1]), d.dtype)
-        dx[self.places] = parts[0]
-        parts[0] = dx.reshape(self.shape)
-        with np.errstate(all="ignore"):
-            parts = [part.astype(self.dtype, copy=False) for part in parts]
-        return (*map(like, parts, self.given), *(None,) * (3 - len(parts)))
+            logits += bias
+    losses, stats = _core.cross_entropy(logits, targets, smoothing)
+    loss = _mean(losses, logits, targets, smoothing, len(targets))
+    if not differentiate:
+        return loss, None
+    factor = 1 / max(len(targets), 1)
+    return loss, _core.cross_entropy_backward(logits, targets, smoothing, stats, factor, True)
 
 
 def _linear_forward(x, weight, targets, *, bias=None, ignore_index=None, label_smoothing=0.0):
-    problem = _LinearProblem(x, weight, targets, bias, ignore_index, label_smoothing)
-    return problem.run(differentiate=True), *parted(problem)
+    problem, given, places, smoothing = _linear_problem(
+        x, weight, targets, bias, ignore_index, label_smoothing
+    )
+    loss, dlogits = _linear_loss(problem, smoothing, True)
+    return loss, (*given, *problem, places, dlogits), smoothing
 
 
-def _linear_backward(saved, static, dloss):
-    dloss = _incoming("linear_cross_entropy", dloss)
-    return together(saved, static).backward(dloss)
+def _linear_backward(saved, smoothing, dloss):
+    x, *others, rows, weight, bias, targets, places, dlogits = saved
+    dloss, dtype = _incoming("linear_cross_entropy", dloss), weight.dtype
+    if _leaves_range(dloss, dtype):
+        rows, weight, bias = (
+            None if array is None else array.astype(np.float64) for array in (rows, weight, bias)
+        )
+        dlogits = _linear_loss((rows, weight, bias, targets), smoothing, True)[1]
+    dx, dweight = _core.product(dlogits, weight.T), _core.product(rows.T, dlogits)
+    dbias = None if bias is None else sum_rows(dlogits)
+    if dloss != 1 and len(rows):  # without rows all are 0, also where dloss is not finite
+        with np.errstate(all="ignore"):
+            for d in (dx, dweight) if dbias is None else (dx, dweight, dbias):
+                d *= d.dtype.type(dloss)
+    if places is not None:
+        dcounted, dx = dx, np.zeros((math.prod(x.shape[:-1]), x.shape[-1]), dx.dtype)
+        dx[places] = dcounted
+    return tuple(
+        None if d is None else like(_narrowed(d, dtype), given)
+        for d, given in zip((dx.reshape(x.shape), dweight, dbias), (x, *others), strict=True)
+    )
+
+
+def _narrowed(gradient, dtype):
+    """A gradient that was computed in float64 where dloss was beyond this dtype."""
+    if gradient.dtype == dtype:
+        return gradient
+    with np.errstate(all="ignore"):
+        return gradient.astype(dtype)
 
 
 def _smoothing(where, label_smoothing):
@@ -282,21 +294,25 @@ def _leaves_range(dloss, dtype):
 
     As inf it would make NaN of probabilities of 0.
     """
-    least, most = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
-    return dtype != np.float64 and dloss != 0 and not least <= abs(dloss) <= most
+    if dtype == np.float64 or dloss == 0:
+        return False
+    held = np.finfo(dtype)
+    return not float(held.tiny) <= abs(dloss) <= float(held.max)
 
 
 def _mean(losses, rows, wanted, smoothing, count):
     """The sum of the losses of all rows by their count, in the dtype of the logits `rows`."""
+    count = max(count, 1)
     with np.errstate(all="ignore"):
-        if np.isinf(losses.sum()):
+        total = losses.sum()
+        if math.isinf(total):
             for r in np.flatnonzero(np.isinf(losses)):
                 losses[r] = _far_loss(rows[r], wanted[r], smoothing)
                 if np.isinf(losses[r]):
                     break
-            losses /= count  # before they are summed: the sum may be too large
-            count = 1
-        return rows.dtype.type(losses.sum() / count)
+            losses /= count  # before the sum, which may be too large
+            total, count = losses.sum(), 1
+        return rows.dtype.type(total / count)
 
 
 def _far_loss(x, target, smoothing):
@@ -326,13 +342,13 @@ def _check_linear(where, arrays, targets):
 
 
 def _counted(where, targets, classes, ignore_index):
-    """Which targets count, once those that do are known to be classes."""
-    counted = np.ones(targets.shape, bool)
+    """Which targets count, or None for all, once those that do are known to be classes."""
+    counted, found = None, targets
     if ignore_index is not None:
         ignore_index, held = integer(where, "ignore_index", ignore_index), np.iinfo(targets.dtype)
-        if held.min <= ignore_index <= held.max:  # else none is equal to it
+        if held.min <= ignore_index <= held.max:  # beyond its dtype no target equals it
             counted = targets != targets.dtype.type(ignore_index)
-    found = targets[counted]
+            found = targets[counted]
     if found.size and not 0 <= found.min() <= found.max() < classes:
         raise ValueError(
             f"{where}: targets must lie in 0..{classes - 1}, got {found.min()}..{found.max()}"

@@ -349,3 +349,24 @@ def test_self_attention_sizes(sizes, shapes, rng, tmp_path):
 def test_self_attention_error():
     with pytest.raises(ValueError, match=r"^SelfAttention: x must have shape \(..., T, 7\), got "):
         attnc.SelfAttention(DQ)(np.ones((2, 3, 4)))
+
+
+def test_the_projections_of_self_attention_are_linear_layers(rng):
+    layer = attnc.SelfAttention(DQ, 3, 2, rng=0, dtype="float64")
+    names = ["query_weight", "key_weight", "value_weight"]
+    assert list(layer.parameters) == list(layer.gradients) == list(layer.state_dict()) == names
+    assert layer.value.parameters["weight"] is layer.parameters["value_weight"]
+    x = rng.standard_normal((B, TK, DQ))
+    expected = attnc.dot_product_attention(layer.query(x), layer.key(x), layer.value(x))
+    assert_same(layer(x), expected)
+    # Their names are used up: neither is an attribute.
+    with pytest.raises(AttributeError, match=r"the parameter is layer.parameters\['key_weight'\]"):
+        layer.key_weight  # noqa: B018
+    with pytest.raises(AttributeError, match=r"must be set by layer.parameters\['key_weight'\]"):
+        layer.key_weight = np.zeros((DQ, 3))
+    twin = copy.deepcopy(layer)
+    twin.key.parameters["weight"] = 0 * twin.parameters["key_weight"]
+    assert not twin.parameters["key_weight"].any() and layer.parameters["key_weight"].any()
+    layer.tie("key_weight", layer, "query_weight")
+    assert layer.key.parameters["weight"] is layer.query.parameters["weight"]
+    assert list(attnc.Sequential(layer).parameters)[0] == "layers.0.query_weight"

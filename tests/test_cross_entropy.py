@@ -18,24 +18,14 @@ from checks import (
 )
 
 import attnc
+from attnc import reference
 from attnc.losses import linear_cross_entropy, softmax_cross_entropy
 
 
-def plain(logits, targets, ignore_index=None, label_smoothing=0.0, dloss=1.0):
-    """The formula in the dtype of the logits: the loss and its gradient."""
-    dtype = logits.dtype
-    rows, classes = logits.reshape(-1, logits.shape[-1]), logits.shape[-1]
-    counted = np.flatnonzero(targets.reshape(-1) != ignore_index)
-    wanted = targets.reshape(-1)[counted]
-    x = rows[counted]
-    x = x - x.max(axis=1, keepdims=True, initial=-np.inf)
-    logs = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
-    smoothing, count = dtype.type(label_smoothing), dtype.type(max(len(wanted), 1))
-    q = np.full(x.shape, smoothing / classes, dtype)
-    q[range(len(wanted)), wanted] += 1 - smoothing
-    gradient = np.zeros_like(rows)
-    gradient[counted] = (np.exp(logs) - q) * (dtype.type(dloss) / count)
-    return -(q * logs).sum() / count, gradient.reshape(logits.shape)
+def plain(loss, arrays, dloss=1.0, dtype=np.float64, **options):
+    """The formula in plain NumPy in this dtype: the loss, and its gradients by name."""
+    value, pullback = reference.vjp(getattr(reference, loss), *arrays, **options, dtype=dtype)
+    return value, vars(pullback(dloss))
 
 
 def run(logits, targets, dloss=1.0, **options):
@@ -54,14 +44,18 @@ def check(logits, targets, dloss=1.0, **options):
         loss, gradient = run(logits, targets, dloss, **options)
     assert loss == softmax_cross_entropy(logits, targets, **options)
     assert loss.dtype == gradient.dtype == dtype
-    naive, naive_gradient = plain(logits, targets, dloss=dloss, **options)
-    exact, exact_gradient = plain(logits.astype(wider(dtype)), targets, dloss=dloss, **options)
+    arrays = logits, targets
+    (naive, naive_gradient), (exact, exact_gradient) = (
+        plain("softmax_cross_entropy", arrays, dloss, kind, **options)
+        for kind in (dtype.type, wider(dtype))
+    )
     # A loss is a difference of logits, a gradient one of probabilities, times dloss / count.
     size = np.ptp(logits, axis=-1).max(initial=0)
     assert_close_like_naive(loss, exact, naive, size, FLOOR_OF_FEW, "loss")
     factor = abs(dloss) / max(np.count_nonzero(targets != options.get("ignore_index")), 1)
     floor = (FLOOR if gradient.size >= FEW else FLOOR_OF_FEW) + size
-    assert_close_like_naive(gradient, exact_gradient, naive_gradient, factor, floor, "gradient")
+    exact, naive = exact_gradient["logits"], naive_gradient["logits"]
+    assert_close_like_naive(gradient, exact, naive, factor, floor, "gradient")
 
 
 # ---- Values and gradients ------------------------------------------------------------------------
@@ -346,20 +340,6 @@ def test_errors(name):
 # ---- With the output layer -----------------------------------------------------------------------
 
 
-def plain_linear(x, weight, bias, targets, ignore_index, label_smoothing, dloss):
-    """By the two steps that it is, in the dtype of the arrays: loss, and gradients by name."""
-    rows = x.reshape(-1, len(weight))
-    loss, dlogits = plain(
-        rows @ weight + bias, targets.reshape(-1), ignore_index, label_smoothing, dloss
-    )
-    gradients = {
-        "x": (dlogits @ weight.T).reshape(x.shape),
-        "weight": rows.T @ dlogits,
-        "bias": dlogits.sum(axis=0),
-    }
-    return loss, gradients
-
-
 def linear_problem(rng, dtype, *lead, D=11, V=37):
     """x, weight, targets, bias."""
     shapes = (*lead, D), (D, V), (V,)
@@ -379,9 +359,10 @@ def test_output_layer_and_loss_in_one(lead, smoothing, ignore_index, dtype, isa,
         gradients = pullback(1.7)
     assert loss == linear_cross_entropy(x, weight, targets, bias=bias, **options)
     assert loss.dtype == dtype and len(gradients) == 2
-    naive, naive_gradients = plain_linear(x, weight, bias, targets, *options.values(), 1.7)
-    wide = [array.astype(wider(dtype)) for array in (x, weight, bias)]
-    exact, exact_gradients = plain_linear(*wide, targets, *options.values(), 1.7)
+    (naive, naive_gradients), (exact, exact_gradients) = (
+        plain("linear_cross_entropy", (x, weight, targets), 1.7, kind, bias=bias, **options)
+        for kind in (dtype, wider(dtype))
+    )
     size = (np.abs(x) @ np.abs(weight)).max(initial=0) + np.abs(bias).max()
     assert_close_like_naive(loss, exact, naive, size, FLOOR_OF_FEW, "loss")
     for name, exact in exact_gradients.items():
@@ -521,15 +502,11 @@ def test_errors_of_the_output_layer(name):
 # ---- The ends of the range -----------------------------------------------------------------------
 
 
-def exact(x, target, smoothing):
-    """Loss and gradient of one row in long double, summed without NaN where one is infinite."""
-    x = np.asarray(x).astype(np.longdouble)
-    q = np.full(x.shape, np.longdouble(smoothing) / x.size)
-    q[target] += 1 - np.longdouble(smoothing)
-    with np.errstate(all="ignore"):
-        p = np.exp(x - x.max())
-        logs = x - x.max() - np.log(p.sum())
-        return (q[q > 0] * -logs[q > 0]).sum(), p / p.sum() - q
+def exact(x, target, smoothing=0.0, dloss=1.0):
+    """Loss and gradient of one row in long double."""
+    options = {"dtype": np.longdouble, "label_smoothing": smoothing}
+    loss, gradients = plain("softmax_cross_entropy", (x, target), dloss, **options)
+    return loss, gradients["logits"]
 
 
 FAR = {
@@ -605,7 +582,7 @@ def test_dloss_beyond_the_dtype(dloss, dtype, isa):
         _, gradient = run(x, targets, dloss, ignore_index=0)
     expected = np.zeros((3, 5), np.longdouble)
     for r in (0, 1):
-        expected[r] = exact(x[r], targets[r], 0.0)[1] * (np.longdouble(dloss) / 2)
+        expected[r] = exact(x[r], targets[r], dloss=np.longdouble(dloss) / 2)[1]
     with np.errstate(all="ignore"):
         expected = expected.astype(dtype)
     far = np.isinf(expected)

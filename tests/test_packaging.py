@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import typing
 
 import numpy as np
 import pytest
@@ -82,10 +83,52 @@ def test_import_leaves_out_what_only_some_calls_need():
         import numpy
         before = set(sys.modules)
         import attnc
-        some = {"difflib", "html", "numpy.ma", "numpy.random", "secrets", "zipfile"}
+        some = {"dataclasses", "difflib", "html", "numpy.ma", "numpy.random", "numpy.typing"}
+        some |= {"secrets", "tempfile", "zipfile"}
+        some |= {f"attnc.{name}" for name in "checking data optim plot reference teaching".split()}
         print(*sorted(some & (set(sys.modules) - before)))
     """
     assert python(code) == ""
+
+
+LATER = ["check_gradients", "data", "optim", "plot", "reference", "stages"]
+
+
+@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize("how", ["import attnc; x = attnc.{}", "from attnc import {} as x"])
+def test_what_is_imported_at_its_first_use(name, how):
+    code = f"""
+        {how.format(name)}
+        import attnc, pickle, sys
+        assert x is getattr(attnc, x.__name__.rpartition(".")[2]) and x is vars(attnc)["{name}"]
+        assert isinstance(x, type(sys)) or pickle.loads(pickle.dumps(x)) is x
+        print(x.__name__.rpartition(".")[2])
+    """
+    assert python(code) == name
+
+
+def test_help_and_star_know_all_of_it():
+    code = """
+        import attnc, pydoc
+        text = pydoc.plain(pydoc.render_doc(attnc))
+        assert "check_gradients(" in text and "stages(" in text
+        names = {}
+        exec("from attnc import *", names)
+        assert set(attnc.__all__) == names.keys() - {"__builtins__"}
+        print(set(attnc.__all__) == {name for name in dir(attnc) if not name.startswith("__")})
+    """
+    assert python(code) == "True"
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="^module 'attnc' has no attribute 'atend'$"):
+        attnc.atend  # noqa: B018
+
+
+def test_annotations_can_be_read():
+    """Where nothing but checkers knows the types of NumPy's arrays."""
+    for function in (attnc.dot_product_attention, attnc.Linear.__call__, attnc.stages):
+        assert typing.get_type_hints(function)
 
 
 def test_import_leaves_the_arithmetic_alone():

@@ -10,6 +10,7 @@ import pytest
 from arrays import FUNCTIONS, LEADS, OPTIONS, inputs, options
 from checks import EVERYTHING, assert_agree, assert_same, check_vjp, incoming
 
+import attnc
 from attnc import reference
 
 
@@ -188,3 +189,48 @@ def test_computes_in_the_dtype_asked_for(name, dtype, rng):
     )
     gradients = vars(pullback(**incoming(rng, output)))
     assert {x.dtype for x in (*output, *gradients.values())} == {np.dtype(dtype)}
+
+
+# ---- Losses --------------------------------------------------------------------------------------
+
+
+def test_losses_by_hand():
+    # softmax of (log 1, log 3) is (1/4, 3/4); wanted is (1 - e/2, e/2) with e = 1/2. The second
+    # target is ignored.
+    logits, targets = np.log([[1.0, 3.0], [7.0, 5.0]]), [0, 1]
+    options = {"ignore_index": 1, "label_smoothing": 0.5}
+    loss, pullback = reference.vjp(reference.softmax_cross_entropy, logits, targets, **options)
+    np.testing.assert_allclose(loss, 0.75 * math.log(4) + 0.25 * math.log(4 / 3))
+    np.testing.assert_allclose(pullback().logits, [[-0.5, 0.5], [0, 0]], rtol=1e-15)
+    # The same logits as x W + b
+    x, weight, bias = [[2.0], [np.nan]], [[0.0, math.log(3) / 2]], [1.0, 1.0]
+    loss, pullback = reference.vjp(
+        reference.linear_cross_entropy, x, weight, targets, bias=bias, **options
+    )
+    np.testing.assert_allclose(loss, 0.75 * math.log(4) + 0.25 * math.log(4 / 3))
+    gradients = pullback(10.0)
+    dx, dweight = gradients
+    np.testing.assert_allclose(dx, [[2.5 * math.log(3)], [0]])
+    np.testing.assert_allclose(dweight, [[-10, 10]])
+    np.testing.assert_allclose(gradients.bias, [-5, 5])
+
+
+@pytest.mark.parametrize("lead", [(), (2, 0), (2, 3)])
+@pytest.mark.parametrize("ignore_index", [None, 3])
+def test_gradients_of_losses_by_differences(lead, ignore_index, rng):
+    logits, targets = rng.standard_normal((*lead, 7)), rng.integers(0, 7, lead)
+    x, weight, bias = (rng.standard_normal(shape) for shape in ((*lead, 4), (4, 7), (7,)))
+    options = {"ignore_index": ignore_index, "label_smoothing": 0.1}
+
+    def softmax(logits):
+        return reference.softmax_cross_entropy(logits, targets, **options)
+
+    def linear(x, weight, bias):
+        return reference.linear_cross_entropy(x, weight, targets, bias=bias, **options)
+
+    _, pullback = reference.vjp(reference.softmax_cross_entropy, logits, targets, **options)
+    attnc.check_gradients(softmax, pullback, logits)
+    _, pullback = reference.vjp(
+        reference.linear_cross_entropy, x, weight, targets, bias=bias, **options
+    )
+    attnc.check_gradients(linear, lambda d: vars(pullback(d)).values(), x, weight, bias)

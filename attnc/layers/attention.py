@@ -19,6 +19,7 @@ from ..functional.options import DEFAULTS, LayerOptions, Masks, nearest, takes_o
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Real, Seed
 from .base import Layer, glorot, positive
+from .linear import Linear
 
 
 def _finite(layer, name, value):
@@ -27,7 +28,7 @@ def _finite(layer, name, value):
 
 def _for_function(layer, train, rng, options):
     """`options` as the functions take them: the bias in the layer's dtype, dropout in training."""
-    known = [name for name in DEFAULTS if name != "dropout"]  # that is an attribute of the layer
+    known = [name for name in DEFAULTS if name != "dropout"]  # dropout is an attribute of the layer
     for name in options:
         if name not in known:
             raise layer._error(f"there is no argument {name!r}{nearest(name, known)}", TypeError)
@@ -49,7 +50,7 @@ class _Attention(Layer):
     _function: ClassVar[Callable[..., Any]]
     _positional: ClassVar[tuple[str, ...]] = ()
     _keywords: ClassVar[tuple[str, ...]] = ()
-    query_size: int | None = None  # None: not fixed by the parameters
+    query_size: int | None = None  # None: the parameters fix no size
     key_size: int | None = None
 
     def __init__(self, dropout: float, dtype: DType) -> None:
@@ -364,6 +365,7 @@ class SelfAttention(Layer):
     """A sequence attends to itself, one head: ``softmax(Q K^T / sqrt(key_size)) V``.
 
     ``Q = x W_Q, K = x W_K, V = x W_V``: Vaswani et al. (2017), "Attention is all you need", eq. 1.
+    The three maps are layers, `Linear` without a bias.
 
     Parameters
     ----------
@@ -382,6 +384,8 @@ class SelfAttention(Layer):
 
     Attributes
     ----------
+    query, key, value : Linear
+        From x to Q, K and V.
     parameters : dict
         ``query_weight``, ``key_weight (input_size, key_size)``, ``value_weight (input_size,
         value_size)``.
@@ -401,6 +405,8 @@ class SelfAttention(Layer):
     (2, 5, 16)
     """
 
+    _joint = "_"
+
     def __init__(
         self,
         input_size: int,
@@ -419,10 +425,11 @@ class SelfAttention(Layer):
         )
         self.input_size, self.key_size, self.value_size = input_size, key_size, value_size
         self.dropout = probability(type(self).__name__, "dropout", dropout)
-        rng = generator(type(self).__name__, rng)
-        self.add_parameter("query_weight", glorot(rng, input_size, key_size))
-        self.add_parameter("key_weight", glorot(rng, input_size, key_size))
-        self.add_parameter("value_weight", glorot(rng, input_size, value_size))
+        shared: dict[str, Any] = {"bias": False, "dtype": dtype}
+        shared["rng"] = generator(type(self).__name__, rng)
+        self.query = Linear(input_size, key_size, **shared)
+        self.key = Linear(input_size, key_size, **shared)
+        self.value = Linear(input_size, value_size, **shared)
 
     @overload
     def __call__(
@@ -479,9 +486,8 @@ class SelfAttention(Layer):
     @quiet
     def _vjp(self, x, *, train=False, rng=None, bias=None, **options):
         given, x = x, self._real("x", x, ..., "T", self.input_size)
-        rows = x.reshape(-1, self.input_size)
-        weights = {name: self._parameters[f"{name}_weight"] for name in ("query", "key", "value")}
-        projected = [(rows @ w).reshape(*x.shape[:-1], w.shape[1]) for w in weights.values()]
+        maps = [layer._forward(x) for layer in (self.query, self.key, self.value)]
+        projected = [y for y, _ in maps]
         options = _for_function(self, train, rng, {**options, "bias": bias})
         output, back = vjp(functional.dot_product_attention, *projected, **options)
 
@@ -489,13 +495,9 @@ class SelfAttention(Layer):
         def pullback(dcontext=None, *, dweights=None, dlse=None):
             where = type(self).__name__
             require_incoming(where, dcontext=dcontext, dweights=dweights, dlse=dlse)
-            grads = back(dcontext, dweights=dweights, dlse=dlse)
-            dx = np.zeros_like(rows)
-            for (name, w), gradient in zip(weights.items(), grads, strict=True):
-                gradient = gradient.reshape(len(rows), w.shape[1])
-                self.add_gradient(f"{name}_weight", rows.T @ gradient)
-                dx += gradient @ w.T
-            required = {"x": like(dx.reshape(x.shape), given)}
-            return Gradients(required, {} if bias is None else {"bias": like(grads.bias, bias)})
+            d = back(dcontext, dweights=dweights, dlse=dlse)
+            dx = sum(back_to_x(dy) for (_, back_to_x), dy in zip(maps, d, strict=True))
+            required = {"x": like(dx, given)}
+            return Gradients(required, {} if bias is None else {"bias": like(d.bias, bias)})
 
         return output, pullback

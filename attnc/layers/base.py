@@ -12,7 +12,7 @@ import os
 import reprlib
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -21,9 +21,9 @@ from ..files import read_arrays, write_arrays
 from ..typing import Array, DType, Integers, Path, Real, Shape
 from .named import Arrays, cast, copy_arrays
 
-# The lock of all gradients. One for the process, not one a layer: tied layers share their arrays,
-# and a lock in a layer could be neither copied nor pickled. It is held for one addition, which the
-# memory bounds anyway. A fork waits for it, so that no child inherits it taken.
+# ADDING is held for each addition to a gradient. One lock serves the whole process: tied layers
+# share their arrays, and a lock in a layer could be neither copied nor pickled. More would not make
+# additions faster, which memory bounds. A fork waits for it, so that no child inherits it taken.
 ADDING = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -67,9 +67,13 @@ class Layer:
     ...         return x * factor, pullback
     """
 
+    # `_joint` stands between the names of a layer inside and of its parameters: "query.weight".
+    # With "_" these have names like parameters of the layer around: "query_weight".
+    _joint: ClassVar[str] = "."
+
     def __init__(self, dtype: DType = "float32") -> None:
         got = dtype
-        if dtype is not None:  # which NumPy takes for float64
+        if dtype is not None:  # NumPy takes None for float64
             with contextlib.suppress(TypeError):
                 got = np.dtype(dtype)
         if got not in (np.float32, np.float64):
@@ -77,7 +81,7 @@ class Layer:
         self.dtype = got
         self._parameters: dict[str, Array] = {}
         self._gradients: dict[str, Array] = {}
-        self._tied: set[str] = set()  # names of own parameters that others share
+        self._tied: set[str] = set()  # names of parameters here that others share
 
     def add_parameter(self, name: str, value: Real) -> None:
         """Add the parameter `name`, `value` in the layer's dtype, and its gradient, zero."""
@@ -169,8 +173,8 @@ class Layer:
         for attribute, value in vars(self).items():
             if isinstance(value, _HOLDERS):
                 for name, layer in _layers_in(prefix + attribute, value):
-                    if layer not in above:  # a layer may know the one around it
-                        layer._add_owners(owners, f"{name}.", above)
+                    if layer not in above:  # a layer may hold the one around it
+                        layer._add_owners(owners, name + self._joint, above)
 
     @property
     def parameters(self) -> Arrays:
@@ -180,7 +184,7 @@ class Layer:
 
     @parameters.setter
     def parameters(self, value: Mapping[str, Real]) -> None:
-        # What ``layer.parameters |= ...`` ends with; otherwise all of them, by name.
+        # ``layer.parameters |= ...`` ends with this assignment; any other must name all parameters.
         copy_arrays(f"{type(self).__name__}.parameters", self.parameters, value)
 
     @property
@@ -312,7 +316,7 @@ class Layer:
     # ---- Python's own protocols ------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickle, where views would become arrays of their own."""
+        """The attributes, for copies and pickle, which would make arrays of their own of views."""
         views = {
             kind: {name: _owner_of(array) for name, array in getattr(self, kind).items()}
             for kind in ("_parameters", "_gradients")
@@ -326,7 +330,7 @@ class Layer:
                 getattr(self, kind)[name] = array.T if transposed else array
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in vars(self).get("_parameters", ()):
+        if self._is_parameter(name):
             raise AttributeError(
                 f"{type(self).__name__}: {name} must be set by layer.parameters[{name!r}] = ..., "
                 "got an assignment to an attribute (one of this name comes before add_parameter)"
@@ -334,15 +338,20 @@ class Layer:
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        # Only reached when there is no such attribute.
+        # Python calls this only where there is no such attribute.
         where = type(self).__name__
         if name in ("_parameters", "_gradients", "_tied", "dtype"):
             raise RuntimeError(
                 f"{where}: __init__ must begin with super().__init__(dtype), got a layer without"
             )
-        there = name in vars(self).get("_parameters", ())
-        fix = f" (the parameter is layer.parameters[{name!r}])" if there else ""
+        fix = f" (the parameter is layer.parameters[{name!r}])" if self._is_parameter(name) else ""
         raise AttributeError(f"{where!r} object has no attribute {name!r}{fix}")
+
+    def _is_parameter(self, name: str) -> bool:
+        """Whether `name`, which has no dots, is that of a parameter."""
+        if "_parameters" not in vars(self):  # `Layer.__init__` has not run yet
+            return False
+        return name in (self._parameters if self._joint == "." else self._owners())
 
     @reprlib.recursive_repr("...")
     def __repr__(self) -> str:
@@ -402,7 +411,7 @@ class Layer:
         return None if value is None else self._real(name, value, *shape)
 
 
-_HOLDERS = Layer, list, tuple, dict, set, frozenset  # where a layer may be
+_HOLDERS = Layer, list, tuple, dict, set, frozenset  # attributes of these kinds may hold layers
 
 
 def _layers_in(name, value):
@@ -436,7 +445,7 @@ def _owner_of(array):
 def _same(value, default):
     try:
         return bool(value == default)
-    except ValueError:  # of an array
+    except ValueError:  # an array of truth values has none itself
         return False
 
 

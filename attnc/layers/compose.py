@@ -14,7 +14,7 @@ from .base import Layer
 
 
 def call_options(layer: Layer, train: bool, rng: Any) -> dict[str, Any]:
-    """What of `train` and `rng` a layer takes: `rng` is for those that drop something."""
+    """Those of `train` and `rng` that a layer takes: `rng` is for layers that drop something."""
     taken = inspect.signature(layer._vjp).parameters
     given = {"train": train, "rng": rng}
     return {name: value for name, value in given.items() if name in taken}
@@ -256,5 +256,5 @@ class Dropout(Layer):
             require_incoming(where, dy=dy)
             return Gradients({"x": like(self._real("dy", dy, *x.shape) * factor, given)})
 
-        # A number that is dropped is not read: NaN there does not reach the output.
+        # A number that is dropped is not read: as NaN it does not reach the output.
         return np.where(factor == 0, x.dtype.type(0), x) * factor, pullback

@@ -444,8 +444,10 @@ class AttentionDecoder(Layer):
 
     @quiet
     def _run(self, name, inputs, memory, state):
-        """The output, the run and its initial state by name. `name` is "inputs", or "input" for
-        those of one step (B, input_size)."""
+        """The output, the run and its initial state by name.
+
+        `name` is "inputs", or "input" for those of one step (B, input_size).
+        """
         axes = ("B", "T") if name == "inputs" else ("B",)
         inputs = self._real(name, inputs, *axes, self.input_size)
         inputs = inputs if name == "inputs" else inputs[:, None]

@@ -198,16 +198,16 @@ def beam_search(
         state = decoder.reorder(joined(list(parts.values())), rows)
     memory = memory.take(rows)
     token = np.full(B * K, start)
-    # At first all hypotheses of a sequence are the same: the others do not count.
+    # All hypotheses of a sequence begin as the same one, so that only the first counts.
     total = np.tile(np.where(np.arange(K) == 0, 0.0, -np.inf), (B, 1))  # log P
     length = np.zeros((B, K), int)
     running = np.ones((B, K), bool)
-    # Of each step: tokens, weights, and which hypothesis they went on from.
+    # A step leaves its tokens, its weights, and which hypothesis each token went on from.
     steps: list[tuple[Array, Array, Array]] = []
     while len(steps) < max_length and running.any():
         output, attended, state = decoder.step(beams.embed(token), memory, state)
         scores = beams.scores(output, end)
-        tokens = _largest(scores, K)  # more than these of a hypothesis cannot be kept
+        tokens = _largest(scores, K)  # no more successors of one hypothesis can be kept
         beams.refuse_nan(scores.max(axis=-1), running.reshape(-1))
         C = tokens.shape[1]
         grown = total[..., None] + _log_softmax(scores, tokens).reshape(B, K, C)
@@ -309,10 +309,10 @@ def scheduled_inputs(
         )
     if tokens.size and tokens.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{where}: tokens must be in the vocabulary, got {tokens.max()}")
-    tokens = tokens.astype(np.int64)  # a copy, and wide enough for whatever is chosen
+    tokens = tokens.astype(np.int64)  # a copy, wide enough for every token that may be chosen
     memory = decoder.prepare(memory, key_mask, key_lengths)
     own = generator(where, rng).random(tokens.shape) < probability
-    last = np.flatnonzero(own[:, 1:].any(axis=0)) + 1  # nothing is chosen after the last of these
+    last = np.flatnonzero(own[:, 1:].any(axis=0)) + 1  # the last token that is chosen
     for t in range(1, last[-1] + 1 if last.size else 0):
         output, _, state = decoder.step(steps.embed(tokens[:, t - 1]), memory, state)
         if own[:, t].any():
@@ -357,7 +357,7 @@ class _Steps:
     def embed(self, tokens):
         """The vectors of tokens (n,), as the decoder's inputs."""
         try:
-            vectors = self.embedding(tokens.copy())  # the caller may keep it, or write to it
+            vectors = self.embedding(tokens.copy())  # the caller may keep or change its argument
         except (IndexError, ValueError) as error:
             first = self.start is not None and (tokens == self.start).all()
             name = "start must be a token" if first else "tokens must be those"
@@ -389,10 +389,10 @@ class _Steps:
             )
         if scores.dtype.kind in "iu" or scores.dtype.itemsize >= 4:
             return scores
-        return scores.astype(np.float32)  # exact, and every function of NumPy takes it
+        return scores.astype(np.float32)  # conversion is exact, and all of NumPy takes float32
 
     def refuse_nan(self, largest, rows):
-        """Raise if the largest score is NaN in one of these rows: it is if any score is."""
+        """Raise if the largest score is NaN in one of these rows: the largest is NaN if any is."""
         found = np.flatnonzero(rows & (largest != largest))
         if found.size:
             raise ValueError(
@@ -430,7 +430,7 @@ def _log_softmax(scores, tokens):
         scores = scores.astype(np.float64)
         top = scores.max(axis=-1, keepdims=True)
         certain = top[:, 0] == np.inf
-        if certain.any():  # these share the probability, nothing is left for finite scores
+        if certain.any():  # scores of inf share all probability
             scores[certain] = np.where(scores[certain] == np.inf, 0.0, -np.inf)
             top[certain] = 0
         scores -= top
@@ -441,10 +441,10 @@ def _log_softmax(scores, tokens):
 
 
 def _rank(total, length, strength):
-    """What hypotheses are ranked by: log P over the length penalty."""
+    """Ranks of hypotheses: log P over the length penalty; -inf stays -inf whatever the penalty."""
     with np.errstate(all="ignore"):
         ranked = total / ((5 + length) / 6) ** strength
-    return np.where(total == -np.inf, -np.inf, ranked)  # also where the penalty is infinite
+    return np.where(total == -np.inf, -np.inf, ranked)  # -inf / inf is NaN
 
 
 def _descending(x):
@@ -457,10 +457,10 @@ def _largest(x, count):
     width, rows = x.shape[1], np.arange(len(x))[:, None]
     if count == 1:
         return x.argmax(axis=1)[:, None]
-    if width <= max(count, 50):  # sorting so few takes less time than choosing among them
+    if width <= max(count, 50):  # for so few, sorting is faster than choosing first
         return _descending(x)[:, :count]
     some = np.argpartition(x, width - count, axis=1)[:, width - count :]
-    # Of those equal to the smallest of them any may be among them: take the first ones.
+    # argpartition keeps any of the scores that equal the smallest chosen: take the first ones.
     least = x[rows, some[:, :1]]
     ties = np.flatnonzero(np.count_nonzero(x >= least, axis=1) > count)
     if ties.size:

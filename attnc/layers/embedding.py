@@ -87,7 +87,7 @@ class Embedding(Layer):
         where = type(self).__name__
         tokens = integer_array(where, "tokens", tokens)
         check_tokens(where, "tokens", tokens, self.vocabulary_size)
-        tokens = tokens.astype(np.intp)  # a copy: the pullback outlives the caller's
+        tokens = tokens.astype(np.intp)  # a copy, which the caller cannot change
         y = self._parameters["weight"].take(tokens, axis=0)
 
         @quiet
@@ -124,7 +124,7 @@ def check_tokens(where: str, name: str, tokens: Array, vocabulary_size: int) -> 
 
 
 def _sum_by_token(tokens, rows):
-    """The tokens that there are, each once, and the sum of the rows of each.
+    """The distinct tokens, and the sum of the rows of each.
 
     Most tokens are there a few times: in the order of their counts, the first rows of all are
     taken, then the second ones are added to those that have two, and so on. A token that is there

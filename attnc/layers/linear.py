@@ -87,24 +87,36 @@ class Linear(Layer):
     @quiet
     def _vjp(self, x, *, train=False):
         flag(type(self).__name__, "train", train)
-        p = self._parameters
         given, x = x, self._real("x", x, ..., self.input_size)
-        rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
-        y = _core.product(rows, p["weight"])
-        if self.bias:
-            y += p["bias"]
-        shape = (*x.shape[:-1], self.output_size)
+        y, back = self._forward(x)
+        shape = y.shape
 
         @quiet
         def pullback(dy=None):
             require_incoming(type(self).__name__, dy=dy)
-            dy = self._real("dy", dy, *shape).reshape(-1, self.output_size)
+            return Gradients({"x": like(back(self._real("dy", dy, *shape)), given)})
+
+        return y, pullback
+
+    def _forward(self, x):
+        """y, and the way back from dy to dx, which adds the gradients of the parameters.
+
+        For layers made with this one, which have checked x: it is as `_real` returns it.
+        """
+        shape, weight = x.shape, self._parameters["weight"]
+        rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
+        y = _core.product(rows, weight)
+        if self.bias:
+            y += self._parameters["bias"]
+
+        def back(dy):
+            dy = dy.reshape(-1, self.output_size)
             self.add_gradient("weight", _weight_gradient(rows, dy))
             if self.bias:
                 self.add_gradient("bias", sum_rows(dy))
-            return Gradients({"x": like(_core.product(dy, p["weight"].T).reshape(x.shape), given)})
+            return _core.product(dy, weight.T).reshape(shape)
 
-        return y.reshape(shape), pullback
+        return y.reshape(*shape[:-1], self.output_size), back
 
 
 def _weight_gradient(x, dy):

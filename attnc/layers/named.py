@@ -25,16 +25,16 @@ class Arrays(dict[str, Array]):
     own, ``copy()`` the same ones.
     """
 
-    __slots__ = ("_where",)  # what the arrays are, for errors
+    __slots__ = ("_where",)  # `_where` begins error texts
     __hash__ = None
-    fromkeys = dict.fromkeys  # a plain dict
+    fromkeys = dict.fromkeys  # returns a plain dict
 
     def __init__(self, where: str, arrays: Mapping[str, Array]) -> None:
         super().__init__(arrays)
         self._where = where
 
     def __setitem__(self, name: str, value: Real) -> None:
-        if value is not self._at(name):  # after `arrays[name] += d` it is
+        if value is not self._at(name):  # `arrays[name] += d` has written already
             self.update({name: value})
 
     def update(self, *values: Any, **named: Any) -> None:
@@ -72,7 +72,7 @@ class Arrays(dict[str, Array]):
 
     __copy__ = copy
 
-    def __reduce__(self) -> tuple[Any, ...]:  # of copy.deepcopy and pickle
+    def __reduce__(self) -> tuple[Any, ...]:  # copy.deepcopy and pickle use it
         return type(self), (self._where, dict(self))
 
     def __eq__(self, other: object) -> bool:
@@ -207,7 +207,7 @@ def distinct(where, entries):
         other, p, g = first.setdefault(place(parameter), (name, parameter, gradient))
         if p is parameter and g is gradient:
             continue
-        # What is one array through a transpose has its gradient through the same transpose.
+        # Two names of one array, one through a transpose, have one gradient through that transpose.
         if (
             place(g) != place(gradient)
             or _steps(g) != _steps(p)
@@ -238,7 +238,7 @@ def _refuse_overlaps(where, entries):
                 low += sum(step for step in steps if step < 0)
             if array.size:
                 spans.append((low, high, name, array))
-    reaching: list[Any] = []  # those that begin before, and may reach to here
+    reaching: list[Any] = []  # spans that begin before this one and end after its start
     for span in sorted(spans, key=lambda span: span[0]):
         reaching = [other for other in reaching if other[1] > span[0]]
         for _, _, name, array in reaching:

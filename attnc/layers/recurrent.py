@@ -48,7 +48,7 @@ class GRUCell(Cell):
 
 
 class LSTMCell(Cell):
-    """Its forget gate starts open (bias 1; Jozefowicz et al. 2015)."""
+    """An LSTM cell, whose forget gate starts open (bias 1; Jozefowicz et al. 2015)."""
 
     kind = "lstm"
 
@@ -57,7 +57,7 @@ class LSTMCell(Cell):
         self._parameters["input_bias"][state_size : 2 * state_size] = 1
 
 
-# PARAMETERS as torch.nn calls them.
+# TORCH_NAMES are those of the parameters of a cell in torch.nn, in the order of PARAMETERS.
 TORCH_NAMES = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 
 CELLS = {cell.kind: cell for cell in (RNNCell, GRUCell, LSTMCell)}
@@ -121,11 +121,11 @@ class _Recurrent(Layer):
     _cell: ClassVar[type[Cell]]
 
     def __init_subclass__(cls):
-        if cls.__doc__:  # None under python -OO
+        if cls.__doc__:  # python -OO removes docstrings
             doc, parameters = inspect.cleandoc(cls.__doc__), inspect.cleandoc(_PARAMETERS)
             cls.__doc__ = doc.replace("{parameters}", parameters)
         if _Recurrent in cls.__bases__:
-            # Methods of its own, so that Python's errors (an unknown argument) name the class.
+            # A class has methods of its own, so that Python's errors (an unknown argument) name it.
             for name in ("__init__", "__call__", "_vjp", "load_torch_state_dict"):
                 setattr(cls, name, _method_of(cls, getattr(_Recurrent, name)))
 

@@ -29,7 +29,7 @@ from .recurrent import GRU, LSTM, RNN
 
 @shows_shapes
 class Seq2SeqOutput(NamedTuple):
-    """Without labels."""
+    """What `Seq2Seq` returns without labels."""
 
     logits: Array
     weights: Array
@@ -37,7 +37,7 @@ class Seq2SeqOutput(NamedTuple):
 
 @shows_shapes
 class Seq2SeqLoss(NamedTuple):
-    """With labels."""
+    """What `Seq2Seq` returns with labels."""
 
     loss: float
     weights: Array
@@ -187,7 +187,7 @@ class Seq2Seq(Layer):
             dropout=dropout,
             **shared,
         )
-        # One map for each array of the state (of an LSTM: h, then c), to that of every layer.
+        # Each array of the state (of an LSTM: h, then c) has a map, to that array of every layer.
         self.bridge = [
             Linear(state_size, layers * state_size, **shared) for _ in self.decoder.state_names
         ]
@@ -247,15 +247,17 @@ class Seq2Seq(Layer):
         return tokens
 
     def _source(self, source, lengths):
-        """The source with tokens of the vocabulary in the place of padding, the lengths for the
-        encoder, and the mask (B, Ts) of what may be attended to; None where all is valid."""
+        """The source for the encoder, its lengths, and the mask (B, Ts) of what is attended to.
+
+        Tokens of the vocabulary stand for padding; lengths and mask are None where all is valid.
+        """
         where = type(self).__name__
         source, mask = self._tokens("source", source), None
         B, Ts = source.shape
         if lengths is not None:
             lengths = integer_lengths(where, "source_lengths", lengths, B, Ts)
             valid = np.arange(Ts) < lengths[:, None]
-            source = np.where(valid, source, source.dtype.type(0))  # the encoder does not read it
+            source = np.where(valid, source, source.dtype.type(0))  # the encoder reads no padding
         elif self.padding_index is not None:
             valid = source != self.padding_index
             if not valid.all():
@@ -270,37 +272,52 @@ class Seq2Seq(Layer):
         (memory, final), back_to_embedded = vjp(
             self.encoder, embedded, lengths=lengths, train=train, rng=rng
         )
-        directions = 1 + self.bidirectional
-        arrays = final if isinstance(final, tuple) else (final,)
-        # (directions, B, H) of the top layer, side by side
-        tops = [np.concatenate(array[-directions:], axis=-1) for array in arrays]
-        steps = [vjp(linear, top) for linear, top in zip(self.bridge, tops, strict=True)]
-        B, shape = len(embedded), (len(embedded), self.layers, self.state_size)
-        first = [y.reshape(shape).swapaxes(0, 1) for y, _ in steps]
-        first[0] = np.tanh(first[0])  # h lies in -1..1, the c of an LSTM anywhere
+        tops, back_to_final = self._top_layer(final)
+        state, back_to_tops = self._bridged(tops)
         fixed = self.attention == "none"
         if fixed:
             memory, masks = tops[0][:, None], {}
         else:
             masks = {"key_lengths": lengths} if mask is None else {"key_mask": mask}
 
-        def back(dmemory, dfirst):
-            dfirst = list(dfirst) if isinstance(dfirst, tuple) else [dfirst]
-            dfirst[0] = dfirst[0] * (1 - first[0] * first[0])
-            dtops = [
-                backward(d.swapaxes(0, 1).reshape(B, -1)).x
-                for (_, backward), d in zip(steps, dfirst, strict=True)
-            ]
+        def back(dmemory, dstate):
+            dtops = back_to_tops(dstate)
             if fixed:
                 dtops[0] = dtops[0] + dmemory[:, 0]
                 dmemory = None
+            back_to_tokens(back_to_embedded(dmemory, back_to_final(dtops)).x)
+
+        return (memory, state, masks), back
+
+    def _top_layer(self, final):
+        """The final state of the encoder's top layer, arrays (B, state_size); and the way back."""
+        arrays, directions = _arrays(final), 1 + self.bidirectional
+        tops = [np.concatenate(array[-directions:], axis=-1) for array in arrays]
+
+        def back(dtops):
             darrays = [np.zeros_like(array) for array in arrays]
             for array, dtop in zip(darrays, dtops, strict=True):
                 array[-directions:] = np.split(dtop, directions, axis=-1)
-            dfinal = tuple(darrays) if isinstance(final, tuple) else darrays[0]
-            back_to_tokens(back_to_embedded(dmemory, dfinal).x)
+            return _state(darrays)
 
-        return (memory, tuple(first) if len(first) > 1 else first[0], masks), back
+        return tops, back
+
+    def _bridged(self, tops):
+        """The decoder's first state, arrays (layers, B, state_size); and the way back."""
+        steps = [vjp(linear, top) for linear, top in zip(self.bridge, tops, strict=True)]
+        B, shape = len(tops[0]), (len(tops[0]), self.layers, self.state_size)
+        first = [y.reshape(shape).swapaxes(0, 1) for y, _ in steps]
+        first[0] = np.tanh(first[0])  # h lies in -1..1, the c of an LSTM anywhere
+
+        def back(dstate):
+            dfirst = list(_arrays(dstate))
+            dfirst[0] = dfirst[0] * (1 - first[0] * first[0])
+            return [
+                backward(d.swapaxes(0, 1).reshape(B, -1)).x
+                for (_, backward), d in zip(steps, dfirst, strict=True)
+            ]
+
+        return _state(first), back
 
     # ---- Training --------------------------------------------------------------------------------
 
@@ -441,7 +458,7 @@ class Seq2Seq(Layer):
         def back_to_parameters(doutputs, dweights):
             dweights = self._incoming("dweights", dweights, decoded.weights.shape)
             if doutputs is None and self.attention == "none":
-                return Gradients({})  # its weights are constants
+                return Gradients({})  # weights without attention are constants
             gradients = back_to_decoder(doutputs, dweights)
             back_to_target(gradients.inputs)
             back_to_source(gradients.memory, gradients.state)
@@ -573,7 +590,7 @@ class Seq2Seq(Layer):
         TypeError, ValueError
             If an array has a wrong type or shape, or a number is out of range.
         """
-        alone = n_best is None  # no scores wanted
+        alone = n_best is None  # tokens and weights alone, no scores
         beam_width, n_best, length_penalty = beam_options(
             "beam_search", beam_width, 1 if alone else n_best, length_penalty
         )
@@ -590,3 +607,13 @@ class Seq2Seq(Layer):
             length_penalty=length_penalty,
         )
         return Decoded(beams.tokens[:, 0], beams.weights[:, 0]) if alone else beams
+
+
+def _arrays(state):
+    """The arrays of a state: of an LSTM two, h and c."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def _state(arrays):
+    """The state that has these arrays."""
+    return tuple(arrays) if len(arrays) > 1 else arrays[0]

@@ -1,12 +1,13 @@
-"""Every function of `attnc.functional` once more, in plain NumPy: the formulas as the papers write
-them, and their derivatives by hand, in float64 and without a trick.
+"""Every function of `attnc.functional` and every loss once more, in plain NumPy: the formulas as
+the papers write them, and their derivatives by hand, in float64 and without a trick.
 
 These files are for reading: `attention` has the mechanisms, `recurrent` the cells and the attention
-decoder. The fast kernels are tested against them. `vjp` gives the gradients.
+decoder, `losses` the losses. The fast kernels are tested against them. `vjp` gives the gradients.
 """
 
-from attnc.reference import attention, recurrent
+from attnc.reference import attention, losses, recurrent
 from attnc.reference.attention import *  # noqa: F403
+from attnc.reference.losses import *  # noqa: F403
 from attnc.reference.recurrent import *  # noqa: F403
 
-__all__ = [*attention.__all__, *recurrent.__all__]
+__all__ = [*attention.__all__, *losses.__all__, *recurrent.__all__]

@@ -251,25 +251,31 @@ def philox4x32(counter, key):
 # ---- The mechanisms ------------------------------------------------------------------------------
 
 
-def _mechanism(with_pullback: Function) -> Function:
-    """Make the public function: it returns the output alone and shows all options in signature."""
+def differentiable(with_pullback: Function) -> Function:
+    """The public function, which returns the output alone; `vjp` finds the pullback."""
+    quiet = np.errstate(all="ignore")(with_pullback)
 
     @functools.wraps(with_pullback)
     def function(*arrays: Any, **options: Any) -> Any:
-        return with_pullback(*arrays, **options)[0]
+        return quiet(*arrays, **options)[0]
 
+    function.with_pullback = quiet  # type: ignore[attr-defined]
+    return function  # type: ignore[return-value]
+
+
+def _mechanism(with_pullback: Function) -> Function:
+    """As `differentiable`; the public function shows all options in its signature."""
+    function = differentiable(with_pullback)
     *own, dtype, _ = inspect.signature(with_pullback).parameters.values()  # ..., dtype, **common
     core = inspect.signature(_attention).parameters.values()
     common = [option for option in core if option.kind is option.KEYWORD_ONLY]
     shown = inspect.Signature([*own, *common, dtype])
     function.__signature__ = shown  # type: ignore[attr-defined]
-    quiet = np.errstate(all="ignore")(with_pullback)
-    function.with_pullback = quiet  # type: ignore[attr-defined]
-    return function  # type: ignore[return-value]
+    return function
 
 
 def vjp(function: Callable[..., Any], *arrays: Any, **options: Any) -> tuple[Any, Any]:
-    """Run a function of this module; return its output and its pullback (vector-Jacobian product).
+    """Run a function; return its output and its pullback (vector-Jacobian product).
 
     `pullback(dcontext=None, *, dweights=None, dlse=None)` returns the gradients of the required
     arrays as a tuple in signature order, and by name that of every real array that was passed:
@@ -279,11 +285,13 @@ def vjp(function: Callable[..., Any], *arrays: Any, **options: Any) -> tuple[Any
         dquery, dkey, dvalue = gradients
         dbias = gradients.bias
 
-    Each has the shape of its argument. A scale has a gradient if it is a 0-d array.
+    Each has the shape of its argument. A scale has a gradient if it is a 0-d array. The pullback of
+    another function takes the gradients of its outputs, in their order; that of a loss is 1 unless
+    given.
 
     Parameters
     ----------
-    function : a mechanism of this module
+    function : a function of `attnc.reference`
     *arrays, **options
         As in a call of it.
 

@@ -12,7 +12,6 @@ gates side by side, in the order of torch.nn.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,10 +21,11 @@ from attnc.reference.attention import (
     Gradients,
     additive_attention,
     cosine_attention,
+    differentiable,
     dot_product_attention,
     vjp,
 )
-from attnc.typing import Bools, Function, Integers, Real
+from attnc.typing import Bools, Integers, Real
 
 __all__ = ["attention_decoder", "gru", "lstm", "rnn"]
 
@@ -118,17 +118,6 @@ def lstm_step(x, state, parameters):
 STEPS = {"rnn": (rnn_step, 1), "gru": (gru_step, 1), "lstm": (lstm_step, 2)}  # arrays of the state
 
 
-def _function(with_pullback: Function) -> Function:
-    """The public function, which returns the output alone; `vjp` finds the pullback."""
-
-    @functools.wraps(with_pullback)
-    def function(*arrays: Any, **options: Any) -> Any:
-        return with_pullback(*arrays, **options)[0]
-
-    function.with_pullback = with_pullback  # type: ignore[attr-defined]
-    return function  # type: ignore[return-value]
-
-
 # ---- Sequences -----------------------------------------------------------------------------------
 
 
@@ -213,7 +202,7 @@ def _recurrent(kind, x, parameters, state=None, lengths=None, *, bidirectional=F
     return (rows, _joined(last)), pullback
 
 
-@_function
+@differentiable
 def rnn(
     x: Real,
     parameters: Sequence[Real],
@@ -240,7 +229,7 @@ def rnn(
     return _recurrent("rnn", x, parameters, state, lengths, bidirectional=bidirectional)
 
 
-@_function
+@differentiable
 def gru(
     x: Real,
     parameters: Sequence[Real],
@@ -267,7 +256,7 @@ def gru(
     return _recurrent("gru", x, parameters, state, lengths, bidirectional=bidirectional)
 
 
-@_function
+@differentiable
 def lstm(
     x: Real,
     parameters: Sequence[Real],
@@ -307,7 +296,7 @@ def _score(attention, named):
     return dot_product_attention, (), {"scale": 1.0}  # multiplicative: of q W
 
 
-@_function
+@differentiable
 def attention_decoder(
     inputs: Real,
     memory: Real,
