@@ -561,7 +561,8 @@ static attnc_view next_view(reader *r, ptrdiff_t n, ptrdiff_t *features, ptrdiff
  * value (B, Tk, Dv) */
 static void read_attend(reader *r, attnc_operation *o)
 {
-    attnc_attention *a = &o->attention;
+    attnc_problem *a = &o->problem;
+    attnc_attention_fwd *f = &o->attention;
     PyObject *score = next_item(r);
     a->score = score == Py_True ? ATTNC_ADDITIVE : ATTNC_DOT;
     o->lead.batch = r->B;
@@ -589,13 +590,14 @@ static void read_attend(reader *r, attnc_operation *o)
     a->key_mask.lead = &o->lead.key_mask;
     o->lead.key_mask = a->Tk;
     a->left = a->right = -1;
-    a->query_chunk = a->key_splits = a->segments = 1;
     a->one_by_one = 1;
+    f->problem = a;
+    f->query_chunk = f->key_splits = 1;
     const ptrdiff_t rows = r->B * r->T;
-    a->context = needed(r, next_written(r, rows, a->Dv));
-    a->weights = needed(r, next_written(r, rows, a->Tk));
-    a->stats = needed(r, next_written(r, rows, 2));
-    a->scores_copy = next_written(r, rows, a->Tk);
+    f->context = needed(r, next_written(r, rows, a->Dv));
+    f->weights = needed(r, next_written(r, rows, a->Tk));
+    f->stats = needed(r, next_written(r, rows, 2));
+    f->scores_copy = next_written(r, rows, a->Tk);
     o->attend.coverage = next_written(r, r->B, a->Tk);
     o->attend.coverage_bias = next_written(r, rows, a->Tk);
     o->attend.coverage_weight = next_number(r);
@@ -612,16 +614,16 @@ static void read_attend(reader *r, attnc_operation *o)
 /* ..., dcontext (B, T, Dv), dweights, dquery (T, B, D), dweights_total */
 static void read_attend_back(reader *r, attnc_operation *o)
 {
-    attnc_attention *a = &o->attention;
+    attnc_problem *a = &o->problem;
     read_attend(r, o);
     if (r->e.failed)
         return;
-    a->dcontext = next_view(r, r->T, &a->Dv, &o->lead.dcontext);
-    a->dweights = next_view(r, r->T, &a->Tk, &o->lead.dweights);
+    o->attend.dcontext = next_view(r, r->T, &a->Dv, &o->lead.dcontext);
+    o->attend.dweights = next_view(r, r->T, &a->Tk, &o->lead.dweights);
     const ptrdiff_t rows = r->B * r->T;
     o->attend.dquery = needed(r, next_written(r, rows, a->D));
     o->attend.dweights_total = next_written(r, rows, a->Tk);
-    r->e.failed |= !a->dcontext.data;
+    r->e.failed |= !o->attend.dcontext.data;
 }
 
 /* x (T, B, D), unit (T, B, D), norm; back: dunit, dx, unit, norm */
