@@ -7,7 +7,7 @@
  *
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
- * defines: attnc_view, attnc_lead, attnc_key_forms, attnc_problem, attnc_attention_fwd,
+ * defines: attnc_view, attnc_lead, attnc_key_transforms, attnc_problem, attnc_attention_fwd,
  *          attnc_attention_bwd, attnc_attention_dbias, attnc_product, attnc_sum, attnc_normalize,
  *          attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term, attnc_linear, attnc_sweep,
  *          attnc_step, attnc_steps, attnc_attend_step, attnc_kernels, attnc_kernel_fn
@@ -54,7 +54,7 @@ typedef struct {
     void *small, *large; /* (count, Tk, padded D): expm1(2 key) and exp(2 key) */
     void *top;           /* (count): largest magnitude of the keys; infinity: some are not finite */
     ptrdiff_t count, Tk, D;
-} attnc_key_forms;
+} attnc_key_transforms;
 
 /* What attention is computed from, read by forward and backward: the mechanisms differ in `score`
  * alone. Sizes: query (lead, Tq, D), key (lead, Tk, D), value (lead, Tk, Dv), scores
@@ -66,10 +66,10 @@ typedef struct {
     int one_by_one; /* queries come one at a time (attnc_attend_step) */
 
     attnc_view query, key, value, scores;
-    double scale;                     /* ATTNC_DOT */
-    const void *score_vector;         /* (D) ATTNC_ADDITIVE */
-    const void *score_bias;           /* (D) or NULL, ATTNC_ADDITIVE */
-    const attnc_key_forms *key_forms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
+    double scale;                               /* ATTNC_DOT */
+    const void *score_vector;                   /* (D) ATTNC_ADDITIVE */
+    const void *score_bias;                     /* (D) or NULL, ATTNC_ADDITIVE */
+    const attnc_key_transforms *key_transforms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
 
     /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
     attnc_view mask;                 /* bytes (lead, Tq, Tk) */
@@ -99,7 +99,7 @@ typedef struct {
     void *lse;     /* (lead, Tq) or NULL */
     void *weights; /* (lead, Tq, Tk) or NULL */
     /* for backward, or NULL */
-    void *context_copy; /* (lead, Tq, Dv), unless whole_rows */
+    void *context_copy; /* (lead, Tq, Dv), unless rows fit a tile */
     void *stats;        /* (lead, Tq, 2): maximum of the scores and sum of exp(s - maximum). Their
                            lse would be rounded to the scores' magnitude, and weights computed from
                            it as wrong as that. */
@@ -119,8 +119,8 @@ typedef struct {
      * each has its own partial of everything that sums over keys. */
     ptrdiff_t segments;
     void *dquery_parts; /* (lead, segments, Tq, padded D), for attnc_sum to add up; or, where
-                           dquery_whole, (lead, Tq, D) = dquery itself */
-    int dquery_whole;
+                           dquery_direct, (lead, Tq, D) = dquery itself */
+    int dquery_direct;
     void *dkey;                /* (lead, Tk, D) */
     void *dvalue;              /* (lead, Tk, Dv) */
     void *dscore_vector_parts; /* (lead, segments, padded D) */
@@ -135,8 +135,8 @@ typedef struct {
     ptrdiff_t own_count;            /* number of its own leading elements */
     ptrdiff_t own_Tq, own_Tk;       /* 1 or the full size */
     const ptrdiff_t *own_first;     /* (own_count): the first element of lead that maps to it */
-    const ptrdiff_t *group;         /* (group_count): offsets to the others, in C order */
-    ptrdiff_t group_count;
+    const ptrdiff_t *offsets;       /* (offset_count): from that one to all of them, in C order */
+    ptrdiff_t offset_count;
     int of_scores; /* the gradient before softcap and bias: of `scores`, not of `bias` */
 } attnc_attention_dbias;
 
@@ -150,7 +150,7 @@ typedef struct {
     int skip_zero_rows;
 } attnc_product;
 
-/* out[u, r, :] = factor * sum over g, s of parts[own_first[u] + group[g], s, r, :]
+/* out[u, r, :] = factor * sum over g, s of parts[own_first[u] + offsets[g], s, r, :]
  * and, where row_dot is given, row_dot[u, r] = sum_c of that (without factor) times with[u, r, c].
  * columns (N) multiplies each column where given. */
 typedef struct {
@@ -161,8 +161,8 @@ typedef struct {
     const attnc_view *with;
     const attnc_lead *with_lead; /* own leading axes of `with`, U elements */
     ptrdiff_t U, rows, N, ld, segments;
-    const ptrdiff_t *own_first, *group;
-    ptrdiff_t group_count;
+    const ptrdiff_t *own_first, *offsets;
+    ptrdiff_t offset_count;
     double factor;
 } attnc_sum;
 
@@ -308,7 +308,8 @@ typedef struct {
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
-    ptrdiff_t few_queries; /* up to here nothing is packed, and key_splits may be above 1 */
+    /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */
+    ptrdiff_t max_unpacked_queries;
     ptrdiff_t (*product_tasks)(const attnc_product *);
     size_t (*fwd_scratch)(const attnc_attention_fwd *); /* attention_fwd, attention_merge */
     size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
@@ -319,13 +320,14 @@ typedef struct {
     ptrdiff_t (*panels_size)(const attnc_panels *); /* in elements */
     ptrdiff_t (*linear_tasks)(const attnc_linear *);
     ptrdiff_t (*steps_tasks)(const attnc_steps *);
-    size_t step_scratch;       /* bytes, for linear, cell_fwd and cell_bwd */
-    attnc_kernel_fn key_forms; /* tasks: count */
+    size_t step_scratch;            /* bytes, for linear, cell_fwd and cell_bwd */
+    attnc_kernel_fn transform_keys; /* tasks: count */
     /* tasks: lead.count; scratch fwd_scratch and attend_step_scratch */
     attnc_kernel_fn attend_step_fwd, attend_step_bwd;
     size_t (*attend_step_scratch)(const attnc_problem *);
     ptrdiff_t (*segments)(ptrdiff_t Tk);
-    int (*whole_rows)(ptrdiff_t Tk); /* backward needs no saved_context, delta, attention_delta */
+    /* Then backward needs no saved_context, delta and attention_delta. */
+    int (*rows_fit_a_tile)(ptrdiff_t Tk);
     /* private hooks of the tests: y[i] = f(x[i]) */
     void (*map_exp)(const void *x, void *y, ptrdiff_t n);
     void (*map_exp_negative)(const void *x, void *y, ptrdiff_t n);

@@ -141,17 +141,17 @@ attnc_saves attnc_what_is_saved(const attnc_inputs *in)
     /* Additive scores are the dear ones. Where they take no more memory than the query does,
      * backward reads them instead of computing them again. */
     const int scores = in->mechanism->score == ATTNC_ADDITIVE && in->Tk <= in->D;
-    const int context = !attnc_kernels_for(in->f32)->whole_rows(in->Tk);
+    const int context = !attnc_kernels_for(in->f32)->rows_fit_a_tile(in->Tk);
     return (attnc_saves){context ? in->Dv : -1, 2, scores ? in->Tk : -1};
 }
 
 /* Time of one pass over all pairs. */
 static double pass_work(const attnc_inputs *in)
 {
-    const int few = in->Tq <= attnc_kernels_for(in->f32)->few_queries;
+    const int unpacked = in->Tq <= attnc_kernels_for(in->f32)->max_unpacked_queries;
     const double pairs = (double)in->lead.count * (double)in->Tq * (double)in->Tk;
-    return attnc_pair_work(in->causal && !few ? pairs / 2 : pairs, in->D, in->Dv,
-                           in->mechanism->score == ATTNC_ADDITIVE, few);
+    return attnc_pair_work(in->causal && !unpacked ? pairs / 2 : pairs, in->D, in->Dv,
+                           in->mechanism->score == ATTNC_ADDITIVE, unpacked);
 }
 
 double attnc_pass_work(const attnc_pass *p) { return pass_work(p->in); }
@@ -189,7 +189,7 @@ static int plan_forward(attnc_pass *p, attnc_attention_fwd *f)
            a->lead.count * attnc_divide_up(blocks, share) < 4 * attnc_get_num_threads())
         share /= 2;
     f->query_chunk = share * k->query_block;
-    f->key_splits = a->Tq <= k->few_queries ? k->segments(a->Tk) : 1;
+    f->key_splits = a->Tq <= k->max_unpacked_queries ? k->segments(a->Tk) : 1;
     if (f->key_splits == 1)
         return 0;
     const ptrdiff_t row = attnc_divide_up(a->Dv, k->lanes) * k->lanes + 2 * k->lanes;

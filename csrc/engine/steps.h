@@ -72,7 +72,7 @@ typedef struct {
     struct {
         ptrdiff_t batch, query, key, value, key_mask, coverage_bias, dcontext, dweights;
     } lead; /* of problem, which points here: its only leading axis, and strides along it */
-    attnc_key_forms forms;
+    attnc_key_transforms forms;
     attnc_attend_step attend;
     attnc_series x, unit; /* normalize; back: x is the gradient of the unit vectors */
     void *norm;           /* (steps, batch) */

@@ -129,7 +129,7 @@ static const void *panels_of(expected *e, PyObject *object, ptrdiff_t K, ptrdiff
 
 /* ---- keys of additive attention ---- */
 
-static int read_key_forms(expected *e, PyObject *forms, attnc_key_forms *f)
+static int read_key_forms(expected *e, PyObject *forms, attnc_key_transforms *f)
 {
     const ptrdiff_t lanes = e->kernels->lanes, Dp = (f->D + lanes - 1) / lanes * lanes;
     if (!PyTuple_Check(forms) || PyTuple_Size(forms) != 3)
@@ -150,10 +150,10 @@ PyObject *attnc_additive_key_forms(PyObject *module, PyObject *const *args, Py_s
     PyArrayObject *key = (PyArrayObject *)args[0];
     if (expect_like(&e, args[0]) < 0 || PyArray_NDIM(key) != 3 || !PyArray_ISCARRAY_RO(key))
         return do_not_fit();
-    attnc_key_forms f = {.key = PyArray_DATA(key),
-                         .count = PyArray_DIM(key, 0),
-                         .Tk = PyArray_DIM(key, 1),
-                         .D = PyArray_DIM(key, 2)};
+    attnc_key_transforms f = {.key = PyArray_DATA(key),
+                              .count = PyArray_DIM(key, 0),
+                              .Tk = PyArray_DIM(key, 1),
+                              .D = PyArray_DIM(key, 2)};
     const ptrdiff_t lanes = e.kernels->lanes, Dp = (f.D + lanes - 1) / lanes * lanes;
     const npy_intp shape[] = {f.count, f.Tk, Dp};
     PyObject *small = (PyObject *)attnc_new_array(3, shape, e.type, 0);
@@ -169,7 +169,7 @@ PyObject *attnc_additive_key_forms(PyObject *module, PyObject *const *args, Py_s
     }
     const int threads = attnc_threads_for(f.count, (double)f.count * (double)(f.Tk * Dp) * 20);
     Py_BEGIN_ALLOW_THREADS
-    attnc_parallel_for(e.kernels->key_forms, &f, f.count, threads, NULL, 0);
+    attnc_parallel_for(e.kernels->transform_keys, &f, f.count, threads, NULL, 0);
     Py_END_ALLOW_THREADS
     return forms;
 }
@@ -580,8 +580,8 @@ static void read_attend(reader *r, attnc_operation *o)
     a->score_vector = next_array(r, 1, a->D);
     PyObject *forms = next_item(r);
     if (a->score == ATTNC_ADDITIVE) {
-        o->forms = (attnc_key_forms){.count = r->B, .Tk = a->Tk, .D = a->D};
-        a->key_forms = &o->forms;
+        o->forms = (attnc_key_transforms){.count = r->B, .Tk = a->Tk, .D = a->D};
+        a->key_transforms = &o->forms;
         r->e.failed |= !a->score_vector || read_key_forms(&r->e, forms, &o->forms) < 0;
     }
     a->scale = next_number(r);
