@@ -1,4 +1,4 @@
-/* kernels.h: the contract between the glue (op_NAME.c) and the kernels (kernels/).
+/* kernels.h: the contract between the engine and the kernels (kernels/).
  *
  * A kernel is a function over the tasks [begin, end) of one call: it reads an argument struct,
  * writes outputs that no other task writes, and works in the scratch block it is handed. Kernels
@@ -7,10 +7,10 @@
  *
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
- * defines: attnc_view, attnc_lead, attnc_key_forms, attnc_attention, attnc_product, attnc_sum,
- *          attnc_normalize, attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term,
- *          attnc_linear, attnc_sweep, attnc_step, attnc_steps, attnc_attend_step, attnc_kernels,
- *          attnc_kernel_fn
+ * defines: attnc_view, attnc_lead, attnc_key_transforms, attnc_problem, attnc_attention_fwd,
+ *          attnc_attention_bwd, attnc_attention_dbias, attnc_product, attnc_sum, attnc_normalize,
+ *          attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term, attnc_linear, attnc_sweep,
+ *          attnc_step, attnc_steps, attnc_attend_step, attnc_kernels, attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
@@ -54,39 +54,22 @@ typedef struct {
     void *small, *large; /* (count, Tk, padded D): expm1(2 key) and exp(2 key) */
     void *top;           /* (count): largest magnitude of the keys; infinity: some are not finite */
     ptrdiff_t count, Tk, D;
-} attnc_key_forms;
+} attnc_key_transforms;
 
-/* Everything attention needs, forward and backward: the mechanisms differ in `score` alone.
- * Sizes: query (lead, Tq, D), key (lead, Tk, D), value (lead, Tk, Dv), scores (lead, Tq, Tk). */
+/* What attention is computed from, read by forward and backward: the mechanisms differ in `score`
+ * alone. Sizes: query (lead, Tq, D), key (lead, Tk, D), value (lead, Tk, Dv), scores
+ * (lead, Tq, Tk). */
 typedef struct {
     attnc_score score;
     attnc_lead lead;
     ptrdiff_t Tq, Tk, D, Dv;
-    ptrdiff_t query_chunk; /* queries of one forward task; no bit depends on it */
-    int one_by_one;        /* queries come one at a time (attnc_attend_step) */
-    /* Forward: with few queries the keys are cut into this many runs, each its own task; 1: not
-     * cut. */
-    ptrdiff_t key_splits;
-    void *parts; /* where key_splits > 1: what attention_merge puts together,
-                    (lead, key_splits, Tq, padded Dv + 2 lanes) */
+    int one_by_one; /* queries come one at a time (attnc_attend_step) */
 
-    /* outputs of the forward pass, contiguous over (lead, Tq, ...) */
-    void *context; /* (lead, Tq, Dv) */
-    void *lse;     /* (lead, Tq) or NULL */
-    void *weights; /* (lead, Tq, Tk) or NULL */
-    /* for backward, or NULL */
-    void *context_copy; /* (lead, Tq, Dv), unless whole_rows */
-    void *stats;        /* (lead, Tq, 2): maximum of the scores and sum of exp(s - maximum). Their
-                           lse would be rounded to the scores' magnitude, and weights computed from
-                           it as wrong as that. */
-    void *scores_copy;  /* (lead, Tq, Tk): what the mechanism computed, before softcap and bias */
-
-    /* inputs */
     attnc_view query, key, value, scores;
-    double scale;                     /* ATTNC_DOT */
-    const void *score_vector;         /* (D) ATTNC_ADDITIVE */
-    const void *score_bias;           /* (D) or NULL, ATTNC_ADDITIVE */
-    const attnc_key_forms *key_forms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
+    double scale;                               /* ATTNC_DOT */
+    const void *score_vector;                   /* (D) ATTNC_ADDITIVE */
+    const void *score_bias;                     /* (D) or NULL, ATTNC_ADDITIVE */
+    const attnc_key_transforms *key_transforms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
 
     /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
     attnc_view mask;                 /* bytes (lead, Tq, Tk) */
@@ -95,40 +78,67 @@ typedef struct {
     attnc_view offset;               /* int64 (lead) */
     attnc_view bias;                 /* real (lead, Tq, Tk) */
     ptrdiff_t length, causal_offset; /* where lengths, offset hold no data */
-    int causal, window;
-    ptrdiff_t left, right; /* -1: open */
+    int causal;
+    ptrdiff_t left, right; /* of the window; -1: open */
     double softcap;        /* 0: none */
     double dropout;        /* 0: none */
     uint64_t dropout_key;
+} attnc_problem;
 
-    /* backward: incoming gradients (data NULL: none) and what the forward pass saved */
-    attnc_view dcontext, dweights, dlse;
+/* The forward pass: how it is cut into tasks, and where its outputs go. */
+typedef struct {
+    const attnc_problem *problem;
+    ptrdiff_t query_chunk; /* queries of one task; no bit depends on it */
+    /* With few queries the keys are cut into this many runs, each its own task; 1: not cut. */
+    ptrdiff_t key_splits;
+    void *parts; /* where key_splits > 1: what attention_merge puts together,
+                    (lead, key_splits, Tq, padded Dv + 2 lanes) */
+
+    /* outputs, contiguous over (lead, Tq, ...) */
+    void *context; /* (lead, Tq, Dv) */
+    void *lse;     /* (lead, Tq) or NULL */
+    void *weights; /* (lead, Tq, Tk) or NULL */
+    /* for backward, or NULL */
+    void *context_copy; /* (lead, Tq, Dv), unless rows fit a tile */
+    void *stats;        /* (lead, Tq, 2): maximum of the scores and sum of exp(s - maximum). Their
+                           lse would be rounded to the scores' magnitude, and weights computed from
+                           it as wrong as that. */
+    void *scores_copy;  /* (lead, Tq, Tk): what the mechanism computed, before softcap and bias */
+} attnc_attention_fwd;
+
+/* The backward pass: what comes in, what the forward pass saved, and where gradients go. */
+typedef struct {
+    const attnc_problem *problem;
+    attnc_view dcontext, dweights, dlse; /* incoming gradients; data NULL: none */
     const void *saved_context, *saved_stats;
     const void *saved_scores; /* or NULL: computed again */
     void *delta; /* (lead, Tq): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
                     attention_delta fills it */
 
-    /* backward: outputs, contiguous. Segments: the keys are cut into `segments` runs, a function of
-     * Tk alone; each has its own partial of everything that sums over keys. */
+    /* Outputs, contiguous. Segments: the keys are cut into `segments` runs, a function of Tk alone;
+     * each has its own partial of everything that sums over keys. */
     ptrdiff_t segments;
     void *dquery_parts; /* (lead, segments, Tq, padded D), for attnc_sum to add up; or, where
-                                  dquery_whole, (lead, Tq, D) = dquery itself */
-    int dquery_whole;
+                           dquery_direct, (lead, Tq, D) = dquery itself */
+    int dquery_direct;
     void *dkey;                /* (lead, Tk, D) */
     void *dvalue;              /* (lead, Tk, Dv) */
     void *dscore_vector_parts; /* (lead, segments, padded D) */
     void *dscores;             /* (lead, Tq, Tk) zeroed, or NULL: before softcap and bias */
     void *dbias;               /* (lead, Tq, Tk) zeroed, or NULL */
+} attnc_attention_bwd;
 
-    /* attention_dbias: the gradient of a bias, or scores, that broadcasts, summed over its axes */
-    void *dbroadcast;           /* (own lead, own Tq, own Tk), zeroed */
-    ptrdiff_t own_count;        /* number of its own leading elements */
-    ptrdiff_t own_Tq, own_Tk;   /* 1 or the full size */
-    const ptrdiff_t *own_first; /* (own_count): the first element of lead that maps to it */
-    const ptrdiff_t *group;     /* (group_count): offsets to the others, in C order */
-    ptrdiff_t group_count;
+/* The gradient of a bias, or scores, that broadcasts, summed over its axes. */
+typedef struct {
+    const attnc_attention_bwd *bwd; /* what comes in and what was saved */
+    void *out;                      /* (own lead, own Tq, own Tk), zeroed */
+    ptrdiff_t own_count;            /* number of its own leading elements */
+    ptrdiff_t own_Tq, own_Tk;       /* 1 or the full size */
+    const ptrdiff_t *own_first;     /* (own_count): the first element of lead that maps to it */
+    const ptrdiff_t *offsets;       /* (offset_count): from that one to all of them, in C order */
+    ptrdiff_t offset_count;
     int of_scores; /* the gradient before softcap and bias: of `scores`, not of `bias` */
-} attnc_attention;
+} attnc_attention_dbias;
 
 /* out (M, N) = sum over k of a[m, k] * b[k, n]; any strides in a and b, out rows ld_out apart.
  * skip_zero_rows: a row k of b that is all zero adds nothing, whatever a holds there. */
@@ -140,7 +150,7 @@ typedef struct {
     int skip_zero_rows;
 } attnc_product;
 
-/* out[u, r, :] = factor * sum over g, s of parts[own_first[u] + group[g], s, r, :]
+/* out[u, r, :] = factor * sum over g, s of parts[own_first[u] + offsets[g], s, r, :]
  * and, where row_dot is given, row_dot[u, r] = sum_c of that (without factor) times with[u, r, c].
  * columns (N) multiplies each column where given. */
 typedef struct {
@@ -151,8 +161,8 @@ typedef struct {
     const attnc_view *with;
     const attnc_lead *with_lead; /* own leading axes of `with`, U elements */
     ptrdiff_t U, rows, N, ld, segments;
-    const ptrdiff_t *own_first, *group;
-    ptrdiff_t group_count;
+    const ptrdiff_t *own_first, *offsets;
+    ptrdiff_t offset_count;
     double factor;
 } attnc_sum;
 
@@ -261,15 +271,15 @@ typedef struct {
 /* One query, i, of every element of lead (decoder.inc): attention inside a recurrent loop. The
  * context, weights and the rest go to the places that attention over all queries would use. */
 typedef struct {
-    const attnc_attention *attention;
+    const attnc_attention_fwd *fwd; /* backward: problem and weights alone */
     ptrdiff_t i;
     /* coverage: weights that earlier queries gave each key, summed, times coverage_weight are added
-     * to the scores; NULL: none. The bias of `attention` is coverage_bias. */
+     * to the scores; NULL: none. The bias of the problem is coverage_bias. */
     void *coverage;      /* (lead, Tk), zero before the first query; backward: its gradient */
     void *coverage_bias; /* (lead, Tq, Tk) */
     double coverage_weight;
-    /* backward: the weights and dcontext, dweights are in `attention` */
-    void *dquery;         /* (Tq, lead, D) */
+    attnc_view dcontext, dweights; /* backward */
+    void *dquery;                  /* (Tq, lead, D) */
     void *dweights_total; /* (lead, Tq, Tk): dweights and what comes from later coverage; or NULL */
 } attnc_attend_step;
 
@@ -298,9 +308,11 @@ typedef struct {
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
-    ptrdiff_t few_queries; /* up to here nothing is packed, and key_splits may be above 1 */
+    /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */
+    ptrdiff_t max_unpacked_queries;
     ptrdiff_t (*product_tasks)(const attnc_product *);
-    size_t (*attention_scratch)(const attnc_attention *, int backward);
+    size_t (*fwd_scratch)(const attnc_attention_fwd *); /* attention_fwd, attention_merge */
+    size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
     size_t (*product_scratch)(const attnc_product *);
     /* recurrent: pack_panels has a task for every `panel` columns of a group */
     attnc_kernel_fn pack_panels, linear, cell_fwd, cell_bwd;
@@ -308,13 +320,14 @@ typedef struct {
     ptrdiff_t (*panels_size)(const attnc_panels *); /* in elements */
     ptrdiff_t (*linear_tasks)(const attnc_linear *);
     ptrdiff_t (*steps_tasks)(const attnc_steps *);
-    size_t step_scratch;       /* bytes, for linear, cell_fwd and cell_bwd */
-    attnc_kernel_fn key_forms; /* tasks: count */
-    /* tasks: lead.count; scratch attention_scratch(, 0) and attend_step_scratch */
+    size_t step_scratch;            /* bytes, for linear, cell_fwd and cell_bwd */
+    attnc_kernel_fn transform_keys; /* tasks: count */
+    /* tasks: lead.count; scratch fwd_scratch and attend_step_scratch */
     attnc_kernel_fn attend_step_fwd, attend_step_bwd;
-    size_t (*attend_step_scratch)(const attnc_attention *);
+    size_t (*attend_step_scratch)(const attnc_problem *);
     ptrdiff_t (*segments)(ptrdiff_t Tk);
-    int (*whole_rows)(ptrdiff_t Tk); /* backward needs no saved_context, delta, attention_delta */
+    /* Then backward needs no saved_context, delta and attention_delta. */
+    int (*rows_fit_a_tile)(ptrdiff_t Tk);
     /* private hooks of the tests: y[i] = f(x[i]) */
     void (*map_exp)(const void *x, void *y, ptrdiff_t n);
     void (*map_exp_negative)(const void *x, void *y, ptrdiff_t n);

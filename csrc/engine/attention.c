@@ -106,25 +106,24 @@ enum { FIRST_BYTES = 4096 }; /* of a small call: views, masks and projections of
  * after a failure. */
 static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *executor, void *first)
 {
-    attnc_attention *a = &p->a;
+    attnc_problem *a = &p->a;
     p->in = in;
     attnc_team_begin(&p->team, in->f32, executor, attnc_arena_in(first, FIRST_BYTES));
-    *a = (attnc_attention){.score = in->mechanism->score,
-                           .lead = in->lead,
-                           .Tq = in->Tq,
-                           .Tk = in->Tk,
-                           .D = in->D,
-                           .Dv = in->Dv,
-                           .scale = in->scale,
-                           .length = in->length,
-                           .causal_offset = in->causal_offset,
-                           .causal = in->causal,
-                           .window = in->window,
-                           .left = in->window ? in->left : -1,
-                           .right = in->window ? in->right : -1,
-                           .softcap = in->softcap,
-                           .dropout = in->dropout,
-                           .dropout_key = in->dropout_key};
+    *a = (attnc_problem){.score = in->mechanism->score,
+                         .lead = in->lead,
+                         .Tq = in->Tq,
+                         .Tk = in->Tk,
+                         .D = in->D,
+                         .Dv = in->Dv,
+                         .scale = in->scale,
+                         .length = in->length,
+                         .causal_offset = in->causal_offset,
+                         .causal = in->causal,
+                         .left = in->window ? in->left : -1,
+                         .right = in->window ? in->right : -1,
+                         .softcap = in->softcap,
+                         .dropout = in->dropout,
+                         .dropout_key = in->dropout_key};
     if (in->mechanism->prepare(p) < 0 || attnc_pass_view(p, &in->value, &a->value) < 0 ||
         view_of_mask(p, &in->mask, 1, 1, &a->mask) < 0 ||
         view_of_mask(p, &in->key_mask, 0, 1, &a->key_mask) < 0 ||
@@ -142,17 +141,17 @@ attnc_saves attnc_what_is_saved(const attnc_inputs *in)
     /* Additive scores are the dear ones. Where they take no more memory than the query does,
      * backward reads them instead of computing them again. */
     const int scores = in->mechanism->score == ATTNC_ADDITIVE && in->Tk <= in->D;
-    const int context = !attnc_kernels_for(in->f32)->whole_rows(in->Tk);
+    const int context = !attnc_kernels_for(in->f32)->rows_fit_a_tile(in->Tk);
     return (attnc_saves){context ? in->Dv : -1, 2, scores ? in->Tk : -1};
 }
 
 /* Time of one pass over all pairs. */
 static double pass_work(const attnc_inputs *in)
 {
-    const int few = in->Tq <= attnc_kernels_for(in->f32)->few_queries;
+    const int unpacked = in->Tq <= attnc_kernels_for(in->f32)->max_unpacked_queries;
     const double pairs = (double)in->lead.count * (double)in->Tq * (double)in->Tk;
-    return attnc_pair_work(in->causal && !few ? pairs / 2 : pairs, in->D, in->Dv,
-                           in->mechanism->score == ATTNC_ADDITIVE, few);
+    return attnc_pair_work(in->causal && !unpacked ? pairs / 2 : pairs, in->D, in->Dv,
+                           in->mechanism->score == ATTNC_ADDITIVE, unpacked);
 }
 
 double attnc_pass_work(const attnc_pass *p) { return pass_work(p->in); }
@@ -179,9 +178,9 @@ static int is_nothing_to_write(const attnc_inputs *in, const attnc_outputs *out)
 }
 
 /* How the work is cut into tasks, and the memory of what is put together in the end. */
-static int plan_forward(attnc_pass *p)
+static int plan_forward(attnc_pass *p, attnc_attention_fwd *f)
 {
-    attnc_attention *a = &p->a;
+    const attnc_problem *a = f->problem;
     const attnc_kernels *k = p->team.k;
     /* Packing the keys pays over many queries, but every thread wants some tasks. */
     const ptrdiff_t blocks = attnc_divide_up(a->Tq, k->query_block);
@@ -189,27 +188,27 @@ static int plan_forward(attnc_pass *p)
     while (share > 1 &&
            a->lead.count * attnc_divide_up(blocks, share) < 4 * attnc_get_num_threads())
         share /= 2;
-    a->query_chunk = share * k->query_block;
-    a->key_splits = a->Tq <= k->few_queries ? k->segments(a->Tk) : 1;
-    if (a->key_splits == 1)
+    f->query_chunk = share * k->query_block;
+    f->key_splits = a->Tq <= k->max_unpacked_queries ? k->segments(a->Tk) : 1;
+    if (f->key_splits == 1)
         return 0;
     const ptrdiff_t row = attnc_divide_up(a->Dv, k->lanes) * k->lanes + 2 * k->lanes;
-    a->parts = attnc_team_block(&p->team, a->lead.count, a->key_splits * a->Tq, row);
-    return a->parts ? 0 : -1;
+    f->parts = attnc_team_block(&p->team, a->lead.count, f->key_splits * a->Tq, row);
+    return f->parts ? 0 : -1;
 }
 
-static int run_forward(attnc_pass *p)
+static int run_forward(attnc_pass *p, const attnc_attention_fwd *f)
 {
-    const attnc_attention *a = &p->a;
+    const attnc_problem *a = f->problem;
     const attnc_kernels *k = p->team.k;
-    const ptrdiff_t tasks = a->lead.count * attnc_divide_up(a->Tq, a->query_chunk) * a->key_splits;
-    const size_t scratch = k->attention_scratch(a, 0);
-    if (attnc_team_run(&p->team, k->attention_fwd, a, tasks, attnc_pass_work(p), scratch) < 0)
+    const ptrdiff_t tasks = a->lead.count * attnc_divide_up(a->Tq, f->query_chunk) * f->key_splits;
+    const size_t scratch = k->fwd_scratch(f);
+    if (attnc_team_run(&p->team, k->attention_fwd, f, tasks, attnc_pass_work(p), scratch) < 0)
         return -1;
-    if (a->key_splits == 1)
+    if (f->key_splits == 1)
         return 0;
-    return attnc_team_run(&p->team, k->attention_merge, a, a->lead.count,
-                          (double)a->lead.count * (double)(a->key_splits * a->Tq * a->Dv), scratch);
+    return attnc_team_run(&p->team, k->attention_merge, f, a->lead.count,
+                          (double)a->lead.count * (double)(f->key_splits * a->Tq * a->Dv), scratch);
 }
 
 int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
@@ -220,14 +219,16 @@ int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
     if (is_nothing_to_write(in, out))
         return 0; /* even if there are 2^40 elements of it */
     int status = begin(&p, in, executor, first);
-    p.a.context = out->context;
-    p.a.weights = out->weights;
-    p.a.lse = out->lse;
-    p.a.context_copy = out->saved_context; /* a copy: the caller may write to the context it gets */
-    p.a.stats = out->saved_stats;
-    p.a.scores_copy = out->saved_scores;
+    /* context_copy is a copy because the caller may write to the context it gets. */
+    attnc_attention_fwd f = {.problem = &p.a,
+                             .context = out->context,
+                             .weights = out->weights,
+                             .lse = out->lse,
+                             .context_copy = out->saved_context,
+                             .stats = out->saved_stats,
+                             .scores_copy = out->saved_scores};
     if (status == 0)
-        status = plan_forward(&p) < 0 ? -1 : run_forward(&p);
+        status = plan_forward(&p, &f) < 0 ? -1 : run_forward(&p, &f);
     attnc_team_end(&p.team);
     return status;
 }
@@ -245,12 +246,13 @@ int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incom
     _Alignas(64) char first[FIRST_BYTES];
     attnc_pass p;
     int status = begin(&p, in, executor, first);
-    p.a.saved_context = incoming->saved_context;
-    p.a.saved_stats = incoming->saved_stats;
-    p.a.saved_scores = incoming->saved_scores;
-    if (status == 0 && (view_of_incoming(&p, &incoming->context, &p.a.dcontext) < 0 ||
-                        view_of_incoming(&p, &incoming->weights, &p.a.dweights) < 0 ||
-                        view_of_mask(&p, &incoming->lse, 1, 0, &p.a.dlse) < 0))
+    p.bwd = (attnc_attention_bwd){.problem = &p.a,
+                                  .saved_context = incoming->saved_context,
+                                  .saved_stats = incoming->saved_stats,
+                                  .saved_scores = incoming->saved_scores};
+    if (status == 0 && (view_of_incoming(&p, &incoming->context, &p.bwd.dcontext) < 0 ||
+                        view_of_incoming(&p, &incoming->weights, &p.bwd.dweights) < 0 ||
+                        view_of_mask(&p, &incoming->lse, 1, 0, &p.bwd.dlse) < 0))
         status = -1;
     if (status == 0)
         status = in->mechanism->backward(&p, gradients);

@@ -8,10 +8,10 @@
 
 /* ---- sums over the axes along which an argument was broadcast ---- */
 
-/* Which elements of lead an operand's own leading element stands for: first[u] + group[0..]. */
+/* Which elements of lead an operand's own leading element stands for: first[u] + offsets[0..]. */
 typedef struct {
     attnc_lead own;
-    ptrdiff_t group_count, *first, *group;
+    ptrdiff_t offset_count, *first, *offsets;
 } own_map;
 
 /* Every sum over the axes in `axes`, in C order: out[k] = sum of coordinate * stride. */
@@ -34,17 +34,17 @@ static int map_own(attnc_pass *p, const attnc_operand *x, own_map *map)
     const attnc_lead *lead = &p->in->lead;
     ptrdiff_t others[ATTNC_MAX_LEAD];
     map->own = attnc_pass_own_lead(p, x);
-    map->group_count = 1;
+    map->offset_count = 1;
     for (int d = 0; d < lead->ndim; d++) {
         others[d] = x->shape[d] == 1 ? lead->shape[d] : 1;
-        map->group_count *= others[d];
+        map->offset_count *= others[d];
     }
     map->first = attnc_take(&p->team.arena, (size_t)map->own.count, sizeof *map->first);
-    map->group = attnc_take(&p->team.arena, (size_t)map->group_count, sizeof *map->group);
-    if (!map->first || !map->group)
+    map->offsets = attnc_take(&p->team.arena, (size_t)map->offset_count, sizeof *map->offsets);
+    if (!map->first || !map->offsets)
         return -1;
     enumerate(lead, x->shape, map->own.count, map->first);
-    enumerate(lead, others, map->group_count, map->group);
+    enumerate(lead, others, map->offset_count, map->offsets);
     return 0;
 }
 
@@ -52,8 +52,8 @@ static int run_sum(attnc_pass *p, attnc_sum s, const own_map *map)
 {
     s.U = map->own.count;
     s.own_first = map->first;
-    s.group = map->group;
-    s.group_count = map->group_count;
+    s.offsets = map->offsets;
+    s.offset_count = map->offset_count;
     return attnc_team_run(&p->team, p->team.k->sum, &s,
                           s.U * attnc_divide_up(s.rows, ATTNC_SUM_ROWS), attnc_sum_work(&s), 0);
 }
@@ -64,7 +64,7 @@ static int run_sum(attnc_pass *p, attnc_sum s, const own_map *map)
  * all of lead, else to a block (lead, Tk, N) that is summed. */
 typedef struct {
     own_map map;
-    void *target, *whole;
+    void *target, *written;
     ptrdiff_t N;
 } key_rows;
 
@@ -75,19 +75,19 @@ static int plan_key_rows(attnc_pass *p, const attnc_operand *x, ptrdiff_t N, voi
     rows->N = N;
     if (map_own(p, x, &rows->map) < 0)
         return -1;
-    rows->whole = target && rows->map.group_count == 1
-                      ? target
-                      : attnc_team_block(&p->team, p->in->lead.count, p->in->Tk, N);
-    return rows->whole ? 0 : -1;
+    rows->written = target && rows->map.offset_count == 1
+                        ? target
+                        : attnc_team_block(&p->team, p->in->lead.count, p->in->Tk, N);
+    return rows->written ? 0 : -1;
 }
 
 static int sum_key_rows(attnc_pass *p, const key_rows *rows)
 {
-    if (!rows->target || rows->whole == rows->target)
+    if (!rows->target || rows->written == rows->target)
         return 0;
     return run_sum(p,
                    (attnc_sum){.out = rows->target,
-                               .parts = rows->whole,
+                               .parts = rows->written,
                                .rows = p->in->Tk,
                                .N = rows->N,
                                .ld = rows->N,
@@ -118,7 +118,7 @@ static int plan_pairs(attnc_pass *p, const attnc_operand *x, void *target, int z
     const ptrdiff_t Tq = x->shape[ndim], Tk = x->shape[ndim + 1];
     if (!zeroed) /* kernels skip the tiles that are not allowed */
         memset(target, 0, (size_t)(pairs->map.own.count * Tq * Tk) * p->team.item);
-    if (pairs->map.group_count == 1 && Tq == p->in->Tq && Tk == p->in->Tk)
+    if (pairs->map.offset_count == 1 && Tq == p->in->Tq && Tk == p->in->Tk)
         pairs->direct = target;
     return 0;
 }
@@ -128,35 +128,35 @@ static int run_pairs(attnc_pass *p, const pair_rows *pairs, int of_scores)
     if (!pairs->target || pairs->direct)
         return 0;
     const int ndim = p->in->lead.ndim;
-    attnc_attention a = p->a;
-    a.dbroadcast = pairs->target;
-    a.own_count = pairs->map.own.count;
-    a.own_first = pairs->map.first;
-    a.group = pairs->map.group;
-    a.group_count = pairs->map.group_count;
-    a.own_Tq = pairs->x->shape[ndim];
-    a.own_Tk = pairs->x->shape[ndim + 1];
-    a.of_scores = of_scores;
-    return attnc_team_run(&p->team, p->team.k->attention_dbias, &a,
-                          a.own_count * attnc_divide_up(a.own_Tq, p->team.k->bwd_query_block),
-                          ATTNC_DBIAS_PASSES * attnc_pass_work(p),
-                          p->team.k->attention_scratch(&a, 1));
+    const attnc_attention_dbias d = {.bwd = &p->bwd,
+                                     .out = pairs->target,
+                                     .own_count = pairs->map.own.count,
+                                     .own_Tq = pairs->x->shape[ndim],
+                                     .own_Tk = pairs->x->shape[ndim + 1],
+                                     .own_first = pairs->map.first,
+                                     .offsets = pairs->map.offsets,
+                                     .offset_count = pairs->map.offset_count,
+                                     .of_scores = of_scores};
+    return attnc_team_run(&p->team, p->team.k->attention_dbias, &d,
+                          d.own_count * attnc_divide_up(d.own_Tq, p->team.k->bwd_query_block),
+                          ATTNC_DBIAS_PASSES * attnc_pass_work(p), p->team.k->bwd_scratch(&p->a));
 }
 
 /* ---- queries: parts for each segment of the keys ---- */
 
 static int plan_query(attnc_pass *p, const attnc_gradients *to, own_map *map)
 {
-    attnc_attention *a = &p->a;
+    const attnc_problem *a = &p->a;
+    attnc_attention_bwd *b = &p->bwd;
     const ptrdiff_t Dp = attnc_divide_up(a->D, p->team.k->lanes) * p->team.k->lanes;
     if (map_own(p, &p->in->query, map) < 0)
         return -1;
-    a->dquery_whole =
-        to->query && a->segments == 1 && map->group_count == 1 && a->D == Dp && !to->scale;
-    a->dquery_parts = a->dquery_whole
+    b->dquery_direct =
+        to->query && b->segments == 1 && map->offset_count == 1 && a->D == Dp && !to->scale;
+    b->dquery_parts = b->dquery_direct
                           ? to->query
-                          : attnc_team_block(&p->team, a->lead.count, a->segments * a->Tq, Dp);
-    return a->dquery_parts ? 0 : -1;
+                          : attnc_team_block(&p->team, a->lead.count, b->segments * a->Tq, Dp);
+    return b->dquery_parts ? 0 : -1;
 }
 
 static void store_scale(const attnc_pass *p, void *target, double dscale)
@@ -170,11 +170,12 @@ static void store_scale(const attnc_pass *p, void *target, double dscale)
 /* dquery, and with it dscale: forward s = scale * q . k, so dscale = sum_i q_i . (dq_i / scale). */
 static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *map)
 {
-    const attnc_attention *a = &p->a;
+    const attnc_problem *a = &p->a;
+    const attnc_attention_bwd *b = &p->bwd;
     const ptrdiff_t lanes = p->team.k->lanes, rows = map->own.count * a->Tq;
     void *target = to->query;
     double *row_dot = NULL, dscale = 0;
-    if (a->dquery_whole || (!to->query && !to->scale))
+    if (b->dquery_direct || (!to->query && !to->scale))
         return 0;
     if (!target && !(target = attnc_team_block(&p->team, rows, a->D, 1)))
         return -1;
@@ -182,7 +183,7 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
         return -1;
     const attnc_sum sum = {.out = target,
                            .row_dot = row_dot,
-                           .parts = a->dquery_parts,
+                           .parts = b->dquery_parts,
                            .columns = a->score == ATTNC_ADDITIVE ? a->score_vector : NULL,
                            /* its strides serve its own shape too: axes of size 1 have stride 0 */
                            .with = &a->query,
@@ -190,7 +191,7 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
                            .rows = a->Tq,
                            .N = a->D,
                            .ld = attnc_divide_up(a->D, lanes) * lanes,
-                           .segments = a->segments,
+                           .segments = b->segments,
                            .factor = a->score == ATTNC_DOT ? a->scale : 1};
     if (run_sum(p, sum, map) < 0)
         return -1;
@@ -201,26 +202,27 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
     return 0;
 }
 
-/* One vector for all elements: its group is all of lead. */
+/* One vector for all elements of lead. */
 static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
 {
-    const attnc_attention *a = &p->a;
+    const attnc_problem *a = &p->a;
+    const attnc_attention_bwd *b = &p->bwd;
     const ptrdiff_t lanes = p->team.k->lanes;
     ptrdiff_t zero = 0;
-    own_map all = {.own = {.count = 1}, .group_count = a->lead.count, .first = &zero};
+    own_map all = {.own = {.count = 1}, .offset_count = a->lead.count, .first = &zero};
     if (!to->score_vector)
         return 0;
-    if (!(all.group = attnc_take(&p->team.arena, (size_t)a->lead.count, sizeof *all.group)))
+    if (!(all.offsets = attnc_take(&p->team.arena, (size_t)a->lead.count, sizeof *all.offsets)))
         return -1;
     for (ptrdiff_t n = 0; n < a->lead.count; n++)
-        all.group[n] = n;
+        all.offsets[n] = n;
     return run_sum(p,
                    (attnc_sum){.out = to->score_vector,
-                               .parts = a->dscore_vector_parts,
+                               .parts = b->dscore_vector_parts,
                                .rows = 1,
                                .N = a->D,
                                .ld = attnc_divide_up(a->D, lanes) * lanes,
-                               .segments = a->segments,
+                               .segments = b->segments,
                                .factor = 1},
                    &all);
 }
@@ -230,23 +232,25 @@ static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
 /* attention_delta, where a row of weights is not seen whole by one task, then attention_bwd. */
 static int run_kernels(attnc_pass *p)
 {
-    attnc_attention *a = &p->a;
+    const attnc_problem *a = &p->a;
+    const attnc_attention_bwd *b = &p->bwd;
     const attnc_kernels *k = p->team.k;
     const ptrdiff_t N = a->lead.count;
-    const size_t scratch = k->attention_scratch(a, 1);
-    if (!k->whole_rows(a->Tk) &&
+    const size_t scratch = k->bwd_scratch(a);
+    if (!k->rows_fit_a_tile(a->Tk) &&
         attnc_team_run(
-            &p->team, k->attention_delta, a, N * attnc_divide_up(a->Tq, k->bwd_query_block),
-            a->dweights.data ? attnc_pass_work(p) : (double)N * (double)a->Tq * (double)a->Dv,
+            &p->team, k->attention_delta, b, N * attnc_divide_up(a->Tq, k->bwd_query_block),
+            b->dweights.data ? attnc_pass_work(p) : (double)N * (double)a->Tq * (double)a->Dv,
             scratch) < 0)
         return -1;
-    return attnc_team_run(&p->team, k->attention_bwd, a, N * a->segments,
+    return attnc_team_run(&p->team, k->attention_bwd, b, N * b->segments,
                           ATTNC_BACKWARD_PASSES * attnc_pass_work(p), scratch);
 }
 
 int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
 {
-    attnc_attention *a = &p->a;
+    const attnc_problem *a = &p->a;
+    attnc_attention_bwd *b = &p->bwd;
     const attnc_inputs *in = p->in;
     const attnc_kernels *k = p->team.k;
     const int compares = a->score != ATTNC_GIVEN; /* there are query and key */
@@ -255,22 +259,23 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
     pair_rows bias, scores;
 
     /* 1. where the kernels write */
-    a->segments = k->segments(a->Tk);
+    b->segments = k->segments(a->Tk);
     if (plan_key_rows(p, &in->value, a->Dv, to->value, &value) < 0 ||
         plan_pairs(p, &in->bias, to->bias, to->zeroed, &bias) < 0 ||
         plan_pairs(p, &in->scores, to->scores, to->zeroed, &scores) < 0 ||
         (compares &&
          (plan_query(p, to, &query) < 0 || plan_key_rows(p, &in->key, a->D, to->key, &key) < 0)))
         return -1;
-    a->dvalue = value.whole;
-    a->dkey = compares ? key.whole : NULL;
-    a->dbias = bias.direct;
-    a->dscores = scores.direct;
-    if (!k->whole_rows(a->Tk) && !(a->delta = attnc_team_block(&p->team, a->lead.count, a->Tq, 1)))
+    b->dvalue = value.written;
+    b->dkey = compares ? key.written : NULL;
+    b->dbias = bias.direct;
+    b->dscores = scores.direct;
+    if (!k->rows_fit_a_tile(a->Tk) &&
+        !(b->delta = attnc_team_block(&p->team, a->lead.count, a->Tq, 1)))
         return -1;
     const ptrdiff_t Dp = attnc_divide_up(a->D, k->lanes) * k->lanes;
     if (a->score == ATTNC_ADDITIVE &&
-        !(a->dscore_vector_parts = attnc_team_block(&p->team, a->lead.count, a->segments, Dp)))
+        !(b->dscore_vector_parts = attnc_team_block(&p->team, a->lead.count, b->segments, Dp)))
         return -1;
 
     /* 2. the kernels */

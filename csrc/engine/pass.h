@@ -20,10 +20,11 @@ typedef struct {
 typedef struct {
     const attnc_inputs *in;
     attnc_team team;
-    attnc_attention a; /* what the kernels read */
+    attnc_problem a; /* what the kernels of both directions read */
     /* made by prepare, read by backward */
     attnc_projection query_projection, key_projection;
     attnc_normalize unit_query, unit_key;
+    attnc_attention_bwd bwd; /* of a backward pass alone */
 } attnc_pass;
 
 /* What the mechanisms differ in. */

@@ -229,9 +229,9 @@ static void run_cell(const attnc_loop *l, const team *team, const attnc_operatio
 
 static void run_attend(const attnc_loop *l, const team *team, attnc_operation *o, ptrdiff_t t)
 {
-    const attnc_attention *a = &o->attention;
+    const attnc_problem *a = &o->problem;
     const double score = a->score == ATTNC_ADDITIVE ? 40 : 10;
-    o->attend.attention = a;
+    o->attend.fwd = &o->attention;
     o->attend.i = t;
     run_tasks(team,
               o->kind == ATTNC_ATTEND ? l->kernels->attend_step_fwd : l->kernels->attend_step_bwd,
@@ -264,8 +264,8 @@ int attnc_loop_run(attnc_loop *l)
     size_t scratch = k->step_scratch;
     for (int i = 0; i < l->operations; i++) {
         const attnc_operation *o = &l->operation[i];
-        size_t own = o->kind == ATTNC_ATTEND        ? k->attention_scratch(&o->attention, 0)
-                     : o->kind == ATTNC_ATTEND_BACK ? k->attend_step_scratch(&o->attention)
+        size_t own = o->kind == ATTNC_ATTEND        ? k->fwd_scratch(&o->attention)
+                     : o->kind == ATTNC_ATTEND_BACK ? k->attend_step_scratch(&o->problem)
                                                     : 0;
         scratch = own > scratch ? own : scratch;
     }

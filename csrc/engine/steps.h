@@ -67,11 +67,12 @@ typedef struct {
     int tanh;
     attnc_sweep sweep; /* cells; first and before of a step follow from t */
     int fresh;
-    attnc_attention attention;
+    attnc_problem problem;
+    attnc_attention_fwd attention;
     struct {
         ptrdiff_t batch, query, key, value, key_mask, coverage_bias, dcontext, dweights;
-    } lead; /* of attention, which points here: its only leading axis, and strides along it */
-    attnc_key_forms forms;
+    } lead; /* of problem, which points here: its only leading axis, and strides along it */
+    attnc_key_transforms forms;
     attnc_attend_step attend;
     attnc_series x, unit; /* normalize; back: x is the gradient of the unit vectors */
     void *norm;           /* (steps, batch) */

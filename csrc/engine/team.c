@@ -88,8 +88,8 @@ static int run_long_product(attnc_team *t, const attnc_product *p)
                      .ld = p->N,
                      .segments = 2,
                      .own_first = &zero,
-                     .group = &zero,
-                     .group_count = 1,
+                     .offsets = &zero,
+                     .offset_count = 1,
                      .factor = 1};
     if (!parts)
         return -1;

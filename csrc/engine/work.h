@@ -54,7 +54,7 @@ static inline double attnc_cross_entropy_work(const attnc_cross_entropy *c)
 
 static inline double attnc_sum_work(const attnc_sum *s)
 {
-    return (double)s->U * (double)s->group_count * (double)s->segments * (double)s->rows *
+    return (double)s->U * (double)s->offset_count * (double)s->segments * (double)s->rows *
            (double)s->N;
 }
 

@@ -129,7 +129,7 @@ static const void *panels_of(expected *e, PyObject *object, ptrdiff_t K, ptrdiff
 
 /* ---- keys of additive attention ---- */
 
-static int read_key_forms(expected *e, PyObject *forms, attnc_key_forms *f)
+static int read_key_forms(expected *e, PyObject *forms, attnc_key_transforms *f)
 {
     const ptrdiff_t lanes = e->kernels->lanes, Dp = (f->D + lanes - 1) / lanes * lanes;
     if (!PyTuple_Check(forms) || PyTuple_Size(forms) != 3)
@@ -150,10 +150,10 @@ PyObject *attnc_additive_key_forms(PyObject *module, PyObject *const *args, Py_s
     PyArrayObject *key = (PyArrayObject *)args[0];
     if (expect_like(&e, args[0]) < 0 || PyArray_NDIM(key) != 3 || !PyArray_ISCARRAY_RO(key))
         return do_not_fit();
-    attnc_key_forms f = {.key = PyArray_DATA(key),
-                         .count = PyArray_DIM(key, 0),
-                         .Tk = PyArray_DIM(key, 1),
-                         .D = PyArray_DIM(key, 2)};
+    attnc_key_transforms f = {.key = PyArray_DATA(key),
+                              .count = PyArray_DIM(key, 0),
+                              .Tk = PyArray_DIM(key, 1),
+                              .D = PyArray_DIM(key, 2)};
     const ptrdiff_t lanes = e.kernels->lanes, Dp = (f.D + lanes - 1) / lanes * lanes;
     const npy_intp shape[] = {f.count, f.Tk, Dp};
     PyObject *small = (PyObject *)attnc_new_array(3, shape, e.type, 0);
@@ -169,7 +169,7 @@ PyObject *attnc_additive_key_forms(PyObject *module, PyObject *const *args, Py_s
     }
     const int threads = attnc_threads_for(f.count, (double)f.count * (double)(f.Tk * Dp) * 20);
     Py_BEGIN_ALLOW_THREADS
-    attnc_parallel_for(e.kernels->key_forms, &f, f.count, threads, NULL, 0);
+    attnc_parallel_for(e.kernels->transform_keys, &f, f.count, threads, NULL, 0);
     Py_END_ALLOW_THREADS
     return forms;
 }
@@ -561,7 +561,8 @@ static attnc_view next_view(reader *r, ptrdiff_t n, ptrdiff_t *features, ptrdiff
  * value (B, Tk, Dv) */
 static void read_attend(reader *r, attnc_operation *o)
 {
-    attnc_attention *a = &o->attention;
+    attnc_problem *a = &o->problem;
+    attnc_attention_fwd *f = &o->attention;
     PyObject *score = next_item(r);
     a->score = score == Py_True ? ATTNC_ADDITIVE : ATTNC_DOT;
     o->lead.batch = r->B;
@@ -579,8 +580,8 @@ static void read_attend(reader *r, attnc_operation *o)
     a->score_vector = next_array(r, 1, a->D);
     PyObject *forms = next_item(r);
     if (a->score == ATTNC_ADDITIVE) {
-        o->forms = (attnc_key_forms){.count = r->B, .Tk = a->Tk, .D = a->D};
-        a->key_forms = &o->forms;
+        o->forms = (attnc_key_transforms){.count = r->B, .Tk = a->Tk, .D = a->D};
+        a->key_transforms = &o->forms;
         r->e.failed |= !a->score_vector || read_key_forms(&r->e, forms, &o->forms) < 0;
     }
     a->scale = next_number(r);
@@ -589,13 +590,14 @@ static void read_attend(reader *r, attnc_operation *o)
     a->key_mask.lead = &o->lead.key_mask;
     o->lead.key_mask = a->Tk;
     a->left = a->right = -1;
-    a->query_chunk = a->key_splits = a->segments = 1;
     a->one_by_one = 1;
+    f->problem = a;
+    f->query_chunk = f->key_splits = 1;
     const ptrdiff_t rows = r->B * r->T;
-    a->context = needed(r, next_written(r, rows, a->Dv));
-    a->weights = needed(r, next_written(r, rows, a->Tk));
-    a->stats = needed(r, next_written(r, rows, 2));
-    a->scores_copy = next_written(r, rows, a->Tk);
+    f->context = needed(r, next_written(r, rows, a->Dv));
+    f->weights = needed(r, next_written(r, rows, a->Tk));
+    f->stats = needed(r, next_written(r, rows, 2));
+    f->scores_copy = next_written(r, rows, a->Tk);
     o->attend.coverage = next_written(r, r->B, a->Tk);
     o->attend.coverage_bias = next_written(r, rows, a->Tk);
     o->attend.coverage_weight = next_number(r);
@@ -612,16 +614,16 @@ static void read_attend(reader *r, attnc_operation *o)
 /* ..., dcontext (B, T, Dv), dweights, dquery (T, B, D), dweights_total */
 static void read_attend_back(reader *r, attnc_operation *o)
 {
-    attnc_attention *a = &o->attention;
+    attnc_problem *a = &o->problem;
     read_attend(r, o);
     if (r->e.failed)
         return;
-    a->dcontext = next_view(r, r->T, &a->Dv, &o->lead.dcontext);
-    a->dweights = next_view(r, r->T, &a->Tk, &o->lead.dweights);
+    o->attend.dcontext = next_view(r, r->T, &a->Dv, &o->lead.dcontext);
+    o->attend.dweights = next_view(r, r->T, &a->Tk, &o->lead.dweights);
     const ptrdiff_t rows = r->B * r->T;
     o->attend.dquery = needed(r, next_written(r, rows, a->D));
     o->attend.dweights_total = next_written(r, rows, a->Tk);
-    r->e.failed |= !a->dcontext.data;
+    r->e.failed |= !o->attend.dcontext.data;
 }
 
 /* x (T, B, D), unit (T, B, D), norm; back: dunit, dx, unit, norm */
