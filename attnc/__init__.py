@@ -67,7 +67,7 @@ __all__ = [
 
 
 def __getattr__(name):
-    # Only reached when there is no such name yet.
+    # Python calls this only where there is no such name yet.
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -26,7 +26,7 @@ every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 def make(rng, V=7, **options):
     options = {"padding_index": PADDING, "dtype": "float64", **options}
-    return randomize(attnc.Seq2Seq(9, V, 3, 6, **options), rng)
+    return randomize(attnc.Seq2Seq(9, V, 3, 6, rng=rng, **options), rng)
 
 
 def tokens_of(rng, V=7):
