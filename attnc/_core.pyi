@@ -28,7 +28,7 @@ _OutputsAndSaved: TypeAlias = tuple[_Array, _Array | None, _Array | None, _Saved
 _Gradients: TypeAlias = tuple[_Array | None, ...]
 
 MAX_THREADS: Final[int]
-SUM_STEP: Final[int]
+BIAS_ROWS: Final[int]
 
 # ---- attention ----
 
@@ -111,29 +111,11 @@ def boolean_mask(
 
 def empty(like: _Array, shape: tuple[int, ...], /) -> _Array: ...
 def product(a: _Array, b: _Array, /) -> _Array: ...
-def key_forms(key: _Array, /) -> tuple[_Array, _Array, _Array]: ...
-def panels(matrix: _Array, groups: int, /) -> _Array: ...
-def recurrent_forward(
-    cell: str,
-    units: int,
-    batch: int,
-    counts: _Array,
-    sweeps: tuple[tuple[_Array | None, ...], ...],
-    outputs: _Array | None,
-    /,
-) -> None: ...
-def recurrent_backward(
-    cell: str,
-    units: int,
-    batch: int,
-    counts: _Array,
-    sweeps: tuple[tuple[_Array | None, ...], ...],
-    doutputs: _Array | None,
-    /,
-) -> None: ...
+def transform_keys(key: _Array, /) -> tuple[_Array, _Array, _Array]: ...
+def panels(matrix: _Array, gates: int, /) -> _Array: ...
 def loop(
     like: _Array,
-    steps: int,
+    steps: int | _Array,
     batch: int,
     operations: tuple[tuple[Any, ...], ...],
     backward: bool,

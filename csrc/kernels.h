@@ -9,8 +9,8 @@
  *
  * defines: attnc_view, attnc_lead, attnc_key_transforms, attnc_problem, attnc_attention_fwd,
  *          attnc_attention_bwd, attnc_attention_dbias, attnc_product, attnc_sum, attnc_normalize,
- *          attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term, attnc_linear, attnc_sweep,
- *          attnc_step, attnc_steps, attnc_attend_step, attnc_kernels, attnc_kernel_fn
+ *          attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term, attnc_linear,
+ *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels, attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
@@ -191,30 +191,30 @@ typedef struct {
     double factor;
 } attnc_cross_entropy;
 
-/* ---- recurrent cells (recurrent.inc, steps.h) ---- */
+/* ---- one step of a loop over time (recurrent.inc, decoder.inc; engine/loop.h) ---- */
 
-enum { ATTNC_SUM_STEP = 16 }; /* rows of a step whose bias gradients are added up in one part */
+enum { ATTNC_BIAS_ROWS = 16 }; /* rows of a step whose bias gradients are added up in one part */
 
-/* How steps of cells, and what is multiplied beside them, are cut into tasks; no bit depends on it.
- * rows: a multiple of ATTNC_SUM_STEP, at most max_step_rows; columns: whole panels. */
+/* How a step of cells, or a sum of products, is cut into tasks; no bit depends on it. rows: a
+ * multiple of ATTNC_BIAS_ROWS, at most max_cut_rows; columns: whole panels. */
 typedef struct {
     ptrdiff_t rows, columns;
 } attnc_cut;
 
 typedef enum { ATTNC_RNN, ATTNC_GRU, ATTNC_LSTM } attnc_cell;
 
-/* A matrix as products read it: x (K, groups * N) with element (k, n) at x[k * row + n * col], row
- * or col 1, in panels of some columns of one group each. */
+/* A matrix as products read it: x (K, gates * N) with element (k, n) at x[k * row + n * col], row
+ * or col 1, in panels of some columns of one gate each. A matrix of no gates counts as one. */
 typedef struct {
     void *out;
     const void *x;
-    ptrdiff_t row, col, K, N, groups;
+    ptrdiff_t row, col, K, N, gates;
 } attnc_panels;
 
 /* rows of a (rows, K), a_row apart, times a matrix in panels. Rows behind the last add nothing. */
 typedef struct {
     const void *a, *panels;
-    ptrdiff_t a_row, rows, K, groups;
+    ptrdiff_t a_row, rows, K, gates;
 } attnc_term;
 
 enum { ATTNC_MAX_TERMS = 3 };
@@ -235,38 +235,49 @@ typedef struct {
 /* One cell over all steps of a batch. Rows: those of step 0, then those of step 1, ...; h and c
  * have `batch` rows of the state before step 0 in front of them. */
 typedef struct {
-    attnc_cell cell;
+    attnc_cell kind;
     ptrdiff_t gate_count, H, batch;
-    void *gates; /* (rows, gates * H) in: the input's products; out: the values of the gates */
-    void *saved; /* (rows, H) GRU: h U_n + c_n; LSTM: tanh(c); RNN: NULL */
-    void *h, *c; /* (batch + rows, H); c: LSTM */
-    const void *input_bias, *state_bias; /* (gates * H) */
-    /* flat[r]: the row of outputs and doutputs that packed row r belongs to. */
-    const ptrdiff_t *flat;
-    void *outputs; /* h once more, or NULL */
-    ptrdiff_t outputs_row;
-    /* backward */
-    const void *doutputs; /* or NULL */
-    ptrdiff_t doutputs_row;
-    void *dinput,
-        *dproduct; /* (rows, gates * H) gradients of x W + b and of h U + c; the same array
-                                but for the GRU */
+    /* gates (rows, gate_count * H) gets the values of the gates. gates_hold_input: it holds the
+     * products of the inputs before; else it holds nothing. */
+    void *gates;
+    int gates_hold_input;
+    void *saved;                         /* (rows, H) GRU: h U_n + c_n; LSTM: tanh(c); RNN: NULL */
+    void *h, *c;                         /* (batch + rows, H); c: LSTM */
+    const void *input_bias, *state_bias; /* (gate_count * H) */
+    /* outputs: h once more, or NULL; doutputs: their gradient, or NULL. place[r]: which of their
+     * rows belongs to row r. */
+    void *outputs;
+    const void *doutputs;
+    ptrdiff_t outputs_row, doutputs_row;
+    const ptrdiff_t *place;
+    /* backward: dinput and dproduct (rows, gate_count * H) get the gradients of x W + b and of
+     * h U + c: one array but for the GRU */
+    void *dinput, *dproduct;
     void *dh, *dc; /* (batch, H) in: of the last state; out: of the first */
-    /* (ceil(batch / ATTNC_SUM_STEP), gates * H), zeroed: parts to be added up; dstate_bias: GRU */
+    /* (ceil(batch / ATTNC_BIAS_ROWS), gate_count * H), zeroed: parts to be added up; dstate_bias:
+     * GRU */
     void *dinput_bias, *dstate_bias;
-} attnc_sweep;
+} attnc_recurrence;
 
-/* One step of a sweep. */
+/* One step of a recurrence. */
 typedef struct {
+    const attnc_recurrence *cell;
     ptrdiff_t first, before; /* its first row, and that of the state before in h and c */
-    int fresh;               /* gates hold nothing yet */
     int terms;               /* forward: the state, then what is fed; backward: what reaches h */
     attnc_term term[ATTNC_MAX_TERMS];
     /* backward: arrays (rows, H), rows add_row apart, that are added to the gradient of h */
     int adds;
     const void *add[2];
     ptrdiff_t add_row[2];
-} attnc_step;
+} attnc_cell_step;
+
+/* A step of several recurrences of one cell and size, side by side. */
+typedef struct {
+    int count;
+    ptrdiff_t rows;
+    const attnc_cell_step *step;
+    attnc_cut cut;
+} attnc_cells;
 
 /* One query, i, of every element of lead (decoder.inc): attention inside a recurrent loop. The
  * context, weights and the rest go to the places that attention over all queries would use. */
@@ -282,15 +293,6 @@ typedef struct {
     void *dquery;                  /* (Tq, lead, D) */
     void *dweights_total; /* (lead, Tq, Tk): dweights and what comes from later coverage; or NULL */
 } attnc_attend_step;
-
-/* Steps of several sweeps of one size, side by side. */
-typedef struct {
-    int sweeps;
-    ptrdiff_t rows;
-    const attnc_sweep *sweep;
-    const attnc_step *step;
-    attnc_cut cut;
-} attnc_steps;
 
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
@@ -314,13 +316,13 @@ typedef struct {
     size_t (*fwd_scratch)(const attnc_attention_fwd *); /* attention_fwd, attention_merge */
     size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
     size_t (*product_scratch)(const attnc_product *);
-    /* recurrent: pack_panels has a task for every `panel` columns of a group */
-    attnc_kernel_fn pack_panels, linear, cell_fwd, cell_bwd;
-    ptrdiff_t panel, max_step_rows;
+    /* steps of loops: pack_panels has a task for every `panel` columns of a gate */
+    attnc_kernel_fn pack_panels, linear, cells_fwd, cells_bwd;
+    ptrdiff_t panel, max_cut_rows;
     ptrdiff_t (*panels_size)(const attnc_panels *); /* in elements */
     ptrdiff_t (*linear_tasks)(const attnc_linear *);
-    ptrdiff_t (*steps_tasks)(const attnc_steps *);
-    size_t step_scratch;            /* bytes, for linear, cell_fwd and cell_bwd */
+    ptrdiff_t (*cells_tasks)(const attnc_cells *);
+    size_t cells_scratch;           /* bytes, for linear, cells_fwd and cells_bwd */
     attnc_kernel_fn transform_keys; /* tasks: count */
     /* tasks: lead.count; scratch fwd_scratch and attend_step_scratch */
     attnc_kernel_fn attend_step_fwd, attend_step_bwd;

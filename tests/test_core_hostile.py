@@ -3,6 +3,7 @@ that runs out at every allocation of theirs."""
 
 import gc
 import sys
+from collections import namedtuple
 
 import numpy as np
 import plain
@@ -11,11 +12,12 @@ from checks import assert_close_like_naive, assert_same, python, wider
 
 import attnc
 from attnc import _core
-from attnc.functional import attention_decoder
+from attnc.functional import attention_decoder, operations
+from attnc.functional.recurrent import RecurrentOutput
 
 NAMES = (
-    "product", "empty", "panels", "key_forms", "recurrent_forward", "recurrent_backward", "loop",
-    "cross_entropy", "cross_entropy_backward",
+    "product", "empty", "panels", "transform_keys", "loop", "cross_entropy",
+    "cross_entropy_backward",
 )  # fmt: skip
 REFUSALS = TypeError, ValueError, MemoryError, OverflowError  # of an int of more than 64 bits
 
@@ -124,8 +126,8 @@ def calls(request, monkeypatch, rng):
     monkeypatch.undo()
     kinds = {}
     for name, arguments in recorder.calls:
-        sorts = tuple(operation[0] for operation in arguments[3]) if name == "loop" else ()
-        kinds.setdefault((name, sorts), (name, arguments))
+        types = tuple(map(type, arguments[3])) if name == "loop" else ()
+        kinds.setdefault((name, types), (name, arguments))
     return list(kinds.values())
 
 
@@ -153,7 +155,12 @@ def replaced(value, path, item):
     if not path:
         return item
     k, *rest = path
-    return (*value[:k], replaced(value[k], rest, item), *value[k + 1 :])
+    return like(value, (*value[:k], replaced(value[k], rest, item), *value[k + 1 :]))
+
+
+def like(value, items):
+    """The items as a tuple of the type of value: operations have names."""
+    return type(value)._make(items) if hasattr(value, "_make") else tuple(items)
 
 
 def wrong_items(item, rng):
@@ -216,14 +223,8 @@ def call(name, arguments):
 def copied(value):
     """Arrays of its own, so that what a call writes disturbs no other."""
     if isinstance(value, tuple):
-        return tuple(map(copied, value))
+        return like(value, map(copied, value))
     return value.copy(order="K") if isinstance(value, np.ndarray) else value
-
-
-def endless(arguments):
-    """Nothing to work on, and steps without end to do it in."""
-    _, steps, _, operations, _ = arguments
-    return isinstance(steps, int) and steps >= 2**31 and operations == ()
 
 
 @every_caller
@@ -255,8 +256,7 @@ def test_two_wrong_items(calls, rng):
                 except (IndexError, TypeError, KeyError, ValueError):
                     continue  # the path is gone
                 wrong = replaced(wrong, path, items[rng.integers(len(items))])
-            if name != "loop" or not endless(wrong):
-                refused += not call(name, wrong)
+            refused += not call(name, wrong)
         assert call(name, arguments), name
     assert refused > 100
 
@@ -301,52 +301,203 @@ def test_references_are_given_back(calls, rng):
         assert [sys.getrefcount(x) for x in kept] == before, name
 
 
-@pytest.mark.parametrize("call", ["forward", "backward", "cell", "cell_back"])
-def test_sizes_that_overflow_are_refused(call):
+# ---- operations of a loop ------------------------------------------------------------------------
+
+# Fields that are written to. All others may be read-only.
+WRITTEN = {
+    "Linear": {"out"},
+    "Cell": {"h", "c", "gates", "saved", "outputs"},
+    "CellBack": {"dinput", "dproduct", "dh", "dc", "dinput_bias", "dstate_bias"},
+    "Attend": {"weights", "coverage", "coverage_bias", "context", "stats", "scores"},
+    "AttendBack": {"dcoverage", "dquery", "dweights_total"},
+    "Normalize": {"unit", "norm"},
+    "NormalizeBack": {"dx"},
+}
+
+
+def each_field(calls):
+    """Every field, and every array in a field, of every operation: the arguments of the call, the
+    path to it, and what an error says of it."""
+    for function, arguments in calls:
+        if function != "loop":
+            continue
+        arguments = copied(arguments)
+        for path in places(arguments[3]):
+            if len(path) < 2 or isinstance(at(arguments[3], path), tuple) and len(path) > 2:
+                continue
+            operation = arguments[3][path[0]]
+            field = operation._fields[path[1]]
+            item = "" if len(path) == 2 else rf"\[{path[2]}\]"
+            where = (
+                rf"loop: operation {path[0]} \({type(operation).__name__}\): {field}{item} must "
+            )
+            yield arguments, (3, *path), field, where
+
+
+def frozen(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+loops = pytest.mark.parametrize("calls", list(CALLERS)[:6], indirect=True)
+
+
+@loops
+def test_every_field_of_an_operation_is_checked(calls):
+    """And the error names the operation and the field."""
+    for arguments, path, _, where in each_field(calls):
+        item = at(arguments, path)
+        wrongs = [object(), b"", 3, [], np.zeros(3, complex)]
+        if isinstance(item, np.ndarray):
+            dtypes = item.dtype.newbyteorder(), np.float16, np.float64, np.int32, complex, object
+            wrongs += [np.zeros(item.shape, dtype) for dtype in dtypes]
+            wrongs += [item.tolist(), memoryview(item), "x", 1.0]
+            if item.ndim and item.shape[-1] > 1:
+                wrongs.append(np.repeat(item, 2, -1)[..., ::2])
+        for wrong in wrongs:
+            with pytest.raises((TypeError, ValueError), match=where):
+                _core.loop(*replaced(arguments, path, wrong))
+        assert call("loop", arguments)
+
+
+@loops
+def test_no_array_of_an_operation_has_another_size(calls):
+    for arguments, path, *_ in each_field(calls):
+        x = at(arguments, path)
+        if isinstance(x, np.ndarray):
+            for wrong in (np.concatenate([x] * 100, axis=-1), x[..., :0]):
+                with pytest.raises(ValueError, match=r"loop: operation \d \(\w+\): .+ must "):
+                    _core.loop(*replaced(arguments, path, wrong))
+
+
+@loops
+def test_places_lie_in_the_outputs(calls):
+    for arguments, path, field, where in each_field(calls):
+        x = at(arguments, path)
+        if field == "places" and x is not None:
+            for number in (-1, 20 * 4, 2**62, -(2**63)):
+                wrong = x.copy()
+                wrong[-1] = number
+                with pytest.raises(ValueError, match=where + r"lie in 0\.\.79, and not be"):
+                    _core.loop(*replaced(arguments, path, wrong))
+
+
+@loops
+def test_only_what_is_optional_may_be_none(calls):
+    for arguments, path, field, where in each_field(calls):
+        operation = arguments[3][path[1]]
+        annotation = type(operation).__annotations__[field].__forward_arg__
+        optional = "None" in annotation and len(path) == 3
+        if not call("loop", replaced(arguments, path, None)):
+            with pytest.raises((TypeError, ValueError), match=where):
+                _core.loop(*replaced(arguments, path, None))
+        else:
+            assert optional, field
+
+
+@loops
+def test_arrays_that_are_written_must_be_writeable(calls):
+    """Results do not go where nobody may write: a constant, a file mapped for reading."""
+    for arguments, path, field, where in each_field(calls):
+        x = at(arguments, path)
+        if not isinstance(x, np.ndarray):
+            continue
+        wrong = replaced(arguments, path, frozen(x))
+        if field in WRITTEN[type(arguments[3][path[1]]).__name__]:
+            with pytest.raises(ValueError, match=where):
+                _core.loop(*wrong)
+        else:
+            _core.loop(*wrong)
+
+
+def test_operations_have_a_name_and_all_their_fields():
+    out = np.zeros((1, 2, 5), np.float32)
+    linear = operations.Linear(out, ())
+    _core.loop(out, 1, 2, (linear,), False)
+    for wrong in ((), tuple(linear), None, [linear], "Linear", RecurrentOutput(1, 2)):
+        with pytest.raises(
+            TypeError, match=r"loop: operation 1 must be one of attnc\.functional\."
+        ):
+            _core.loop(out, 1, 2, (linear, wrong), False)
+    for fields in ("out", "out terms add tanh", "out terms add tanh tanh_of more"):
+        values = (*linear, None)[: len(fields.split())]
+        other = namedtuple("Linear", fields)(*values)
+        with pytest.raises(TypeError, match=r"loop: operation 0 \(Linear\) must have .* fields"):
+            _core.loop(out, 1, 2, (other,), False)
+    with pytest.raises(TypeError, match="loop: operations must be a tuple"):
+        _core.loop(out, 1, 2, [linear], False)
+
+
+def test_cells_side_by_side_are_alike(rng):
+    """Of one sort and size, and no more than two."""
+
+    def cell(kind, H, beside):
+        G = {"rnn": 1, "gru": 3, "lstm": 4}[kind]
+        weight = rng.standard_normal((H, G * H))
+        h, c, saved = (np.zeros((3 * 2, H)), *np.zeros((2, 3 * 2, H)))
+        bias = np.zeros(G * H)
+        return operations.Cell(
+            kind, h, c, np.zeros((2 * 2, G * H)), saved[2:], _core.panels(weight, G), bias, bias,
+            beside=beside,
+        )  # fmt: skip
+
+    like, first, second = np.zeros(1), cell("gru", 5, False), cell("gru", 5, True)
+    _core.loop(like, 2, 2, (first, second), False)
+    _core.loop(like, 2, 2, (first, second, first, second), False)
+    for wrong in (
+        (second,), (first, second, second), (first, cell("gru", 6, True)),
+        (first, cell("lstm", 5, True)),
+        (operations.Linear(np.zeros((2, 2, 5)), ()), second),
+    ):  # fmt: skip
+        k = len(wrong) - 1
+        with pytest.raises(ValueError, match=rf"operation {k} \(Cell\): beside must be False"):
+            _core.loop(like, 2, 2, wrong, False)
+
+
+@pytest.mark.parametrize("operation", ["Cell", "CellBack"])
+def test_sizes_that_overflow_are_refused(operation):
     """Products of sizes that are 0 again in 64 bits: no array of 0 elements is one of them."""
     printed = python(
         f"""
         import numpy as np
         from attnc import _core
-        none, huge = np.zeros(0, np.float32), 2**62
+        from attnc.functional.operations import {operation} as Operation
+        none = np.zeros(0, np.float32)
         panels = np.zeros(16, np.float32)  # a cache line, as behind all panels
-        counts, flat = np.full(4, 1, np.intp), np.zeros(4, np.intp)
-        sweep = none, none, none, none, panels, none, none, flat, *(none,) * 6
-        calls = {{
-            "forward": lambda: _core.recurrent_forward("lstm", huge, 4, counts, (sweep,), None),
-            "backward": lambda: _core.recurrent_backward("lstm", huge, 4, counts, (sweep,), None),
-            "cell": lambda: loop("cell", "lstm", huge, *(none,) * 6, (), True),
-            "cell_back": lambda: loop("cell_back", "lstm", huge, *(none,) * 10, (), ()),
-        }}
-
-        def loop(*operation):
-            _core.loop(none, 4, 4, (operation,), operation[0] == "cell_back")
-
-        try:
-            calls["{call}"]()
-        except (ValueError, MemoryError):
-            print("refused")
+        fields = dict.fromkeys(Operation._fields[:12], none) | {{"panels": panels, "cell": "lstm"}}
+        refused = 0
+        for h in (np.zeros((0, 2**60), np.float32), np.zeros((0, 2**23), np.float32), none):
+            for batch in (2, 4, 2**29):
+                try:
+                    operation = Operation(**fields | {{"h": h}})
+                    _core.loop(none, 4, batch, (operation,), {operation == "CellBack"})
+                except (ValueError, MemoryError):
+                    refused += 1
+        print(refused)
         """
     )
-    assert printed == "refused"
+    assert printed == "9"
 
 
-def test_arrays_that_are_written_must_be_writeable(rng):
-    """Results do not go where nobody may write: a constant, a file mapped for reading."""
-    parameters = cells(rng, "rnn", 3, 5)
-    for place in (0, 2):
-        gates, states = np.zeros((2, 5), np.float32), np.zeros((4, 5), np.float32)
-        counts, flat = np.array([2]), np.arange(2)
-        panels = _core.panels(parameters[1], 1)
-        arrays = [gates, None, states, None, panels, *parameters[2:], flat, *(None,) * 6]
-        _core.recurrent_forward("rnn", 5, 2, counts, (tuple(arrays),), None)
-        arrays[place].flags.writeable = False
-        with pytest.raises(ValueError, match="do not fit"):
-            _core.recurrent_forward("rnn", 5, 2, counts, (tuple(arrays),), None)
-    out = np.zeros((1, 2, 5), np.float32)
-    out.flags.writeable = False
-    with pytest.raises(ValueError, match="do not fit"):
-        _core.loop(out, 1, 2, (("linear", out, (), (), False, None),), False)
+def test_a_loop_without_end_is_none():
+    """Of no work, or in arrays of no elements, there could be any number of steps."""
+    printed = python(
+        """
+        import numpy as np
+        from attnc import _core
+        from attnc.functional.operations import Linear
+        like, huge = np.zeros(0), 2**33
+        _core.loop(like, huge, 1, (), False)
+        _core.loop(like, huge, 0, (Linear(np.zeros((huge, 0, 3)), ()),), False)
+        for steps, out in ((2**62, like), (huge, np.zeros((huge, 1, 0))), (2**64, like)):
+            try:
+                _core.loop(like, steps, 1, (Linear(out, ()),) if out.ndim > 1 else (), False)
+            except (ValueError, OverflowError):
+                print("refused", end=" ")
+        """
+    )
+    assert printed == "refused refused refused"
 
 
 def test_products_refuse_what_is_no_pair_of_matrices(rng):
@@ -517,7 +668,7 @@ LARGE = {
     "loss": lambda rng: run_loss(rng, 10000, 30),
     "product": lambda rng: _core.product(*rng.standard_normal((2, 200, 200))),
     "panels": lambda rng: _core.panels(rng.standard_normal((200, 200)), 2)[8:-8],
-    "key forms": lambda rng: _core.key_forms(rng.standard_normal((5, 50, 80)) / 5),
+    "transformed keys": lambda rng: _core.transform_keys(rng.standard_normal((5, 50, 80)) / 5),
 }
 
 
@@ -544,7 +695,7 @@ def test_memory_runs_out_anywhere(name, no_failures):
             gc.collect()
         assert _core.allocation_count() == count, f"after allocation {failures} failed"
     assert failures >= 1 if name == "panels" else failures >= 2
-    if name not in ("panels", "key forms"):  # these have elements that mean nothing
+    if name not in ("panels", "transformed keys"):  # these have elements that mean nothing
         assert_same(plain.each(got, np.copy), expected)
     del got
     gc.collect()

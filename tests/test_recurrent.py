@@ -128,7 +128,7 @@ def test_packing_lays_the_longest_sequence_first():
     x = np.array([[[10 * b + t] for t in range(4)] for b in range(3)])
     np.testing.assert_array_equal(packing.pack(x)[:, 0], [10, 20, 0, 11, 21, 1, 12, 22, 13])
     assert packing.counts.tolist() == [3, 3, 2, 1]
-    backward = Packing(3, 4, np.array([2, 4, 3]), reverse=True)
+    backward = packing.reversed()
     np.testing.assert_array_equal(backward.pack(x)[:, 0], [13, 22, 1, 12, 21, 0, 11, 20, 10])
 
 

@@ -23,7 +23,16 @@ from attnc.functional.attention import (
     cosine_attention,
     dot_product_attention,
 )
-from attnc.functional.recurrent import CELLS, SUM_STEP, bias_gradient, described, joined
+from attnc.functional.operations import (
+    Attend,
+    AttendBack,
+    Cell,
+    CellBack,
+    Linear,
+    Normalize,
+    NormalizeBack,
+)
+from attnc.functional.recurrent import BIAS_ROWS, CELLS, bias_gradient, described, joined
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of
 from attnc.typing import Array
@@ -174,10 +183,10 @@ class Decoder:
         weight = self.arrays["readout_weight"]
         return weight[: -self.H], weight[-self.H :]
 
-    def panels(self, name, matrix, groups=1):
+    def panels(self, name, matrix, gates=1):
         """The matrix as products in C read it; packed once."""
         if name not in self._panels:
-            self._panels[name] = _core.panels(matrix, groups)
+            self._panels[name] = _core.panels(matrix, gates)
         return self._panels[name]
 
 
@@ -208,9 +217,9 @@ class PreparedMemory:
         if decoder.score is not None and decoder.score.key_weight is not None:
             weight = decoder.arrays[decoder.score.key_weight]
             self.key = _product(value, weight)
-        self.forms = None
+        self.transforms = None
         if decoder.attention == "additive" and decoder.waits:
-            self.forms = _core.key_forms(self.key)
+            self.transforms = _core.transform_keys(self.key)
 
     def take(self, rows):
         """The memories of some sequences of the batch, in this order."""
@@ -218,7 +227,7 @@ class PreparedMemory:
         other.decoder, other.owner, other.sample = self.decoder, self.owner, self.sample
         other.value, other.key = self.value[rows], self.key[rows]
         other.allowed = None if self.allowed is None else self.allowed[rows]
-        other.forms = None if self.forms is None else tuple(form[rows] for form in self.forms)
+        other.transforms = self.transforms and tuple(x[rows] for x in self.transforms)
         return other
 
     @property
@@ -233,8 +242,8 @@ class PreparedMemory:
     def __deepcopy__(self, memo):
         owner = memo.get(id(self.owner), self.owner)
         other = copy.copy(self)
-        other.value, other.key, other.allowed, other.forms = copy.deepcopy(
-            (self.value, self.key, self.allowed, self.forms), memo
+        other.value, other.key, other.allowed, other.transforms = copy.deepcopy(
+            (self.value, self.key, self.allowed, self.transforms), memo
         )
         if owner is not self.owner:
             other.decoder, other.owner = copy.deepcopy(self.decoder, memo), owner
@@ -296,7 +305,9 @@ class _Attending:
             self.contexts_b = _core.empty(like, (B, T, memory.value.shape[2]))
             self.weights = _core.empty(like, (B, T, Tk))
             self.stats = _core.empty(like, (B, T, 2))
-            self.scores = _core.empty(like, (B, T, Tk)) if Tk <= A and not self.cosine else None
+            # What additive_attention would save: the scores, where they are no larger than queries.
+            saves = decoder.attention == "additive" and Tk <= A
+            self.scores = _core.empty(like, (B, T, Tk)) if saves else None
             if self.cosine:
                 self.unit = _core.empty(like, (T, B, A))
                 self.norm = _core.empty(like, (T, B))
@@ -313,36 +324,37 @@ class _Attending:
 
     # ---- in the loop ----
 
-    def _operation(self, coverage):
+    def _scored(self):
+        """The fields that `Attend` and `AttendBack` begin with."""
         asked = self.unit if self.cosine else self.queries
         return (
-            self.decoder.attention == "additive",
-            self.memory.key.shape[1],
+            "additive" if self.decoder.attention == "additive" else "dot",
             asked.swapaxes(0, 1),
             self.unit_key if self.cosine else self.memory.key,
             self.memory.value,
             self.arrays.get(self.score.vector),
-            self.memory.forms,
+            self.memory.transforms,
             1.0 if self.scale is None else float(self.scale),
-            self.memory.allowed,
-            self.contexts_b,
             self.weights,
-            self.stats,
-            self.scores,
-            coverage,
-            self.bias,
             float(self.arrays["coverage_weight"]) if self.decoder.coverage else 0.0,
         )
 
     def operations(self):
         """Of a step: from its state to its context."""
-        if self.projected:
+        if self.projected and self.queries.shape[2]:
             weight = self.arrays[self.score.query_weight]
-            panels = self.decoder.panels("query", weight)
-            yield "linear", self.queries, ((self.source, panels),), (), False, None
+            yield Linear(self.queries, ((self.source, self.decoder.panels("query", weight)),))
         if self.cosine:
-            yield "normalize", self.queries, self.unit, self.norm
-        yield "attend", *self._operation(self.coverage)
+            yield Normalize(self.queries, self.unit, self.norm)
+        yield Attend(
+            *self._scored(),
+            coverage=self.coverage,
+            coverage_bias=self.bias,
+            key_mask=self.memory.allowed,
+            context=self.contexts_b,
+            stats=self.stats,
+            scores=self.scores,
+        )
 
     def start_back(self, dweights, dcoverage):
         T, B, A = self.queries.shape
@@ -358,16 +370,16 @@ class _Attending:
 
     def operations_back(self):
         """Of a step back: from the gradient of its context to that of its query."""
-        yield (
-            "attend_back",
-            *self._operation(self.dcoverage),
-            self.dcontexts.swapaxes(0, 1),
-            self.given_dweights,
-            self.dunit,
-            None if self.dcoverage is None else self.dweights,
+        yield AttendBack(
+            *self._scored(),
+            dcoverage=self.dcoverage,
+            dcontext=self.dcontexts.swapaxes(0, 1),
+            dweights=self.given_dweights,
+            dquery=self.dunit,
+            dweights_total=None if self.dcoverage is None else self.dweights,
         )
         if self.cosine:
-            yield "normalize_back", self.dunit, self.dqueries, self.unit, self.norm
+            yield NormalizeBack(self.dunit, self.dqueries, self.unit, self.norm)
 
     # ---- all queries at once ----
 
@@ -445,7 +457,7 @@ class _Cells:
         self.weight, self.state_weight, self.input_bias, self.state_bias = decoder.cells[layer]
         B, H = initial[0].shape
         like = self.weight
-        self.fresh = gates is None
+        self.gates_hold_input = gates is not None
         width = decoder.cell.gates * H
         self.gates = _core.empty(like, (T * B, width)) if gates is None else gates
         self.states = [_core.empty(like, (T + 1, B, H)) for _ in initial]
@@ -462,21 +474,22 @@ class _Cells:
         return self.states[0][1:]
 
     def _arrays(self):
+        """The fields that `Cell` and `CellBack` begin with."""
         h, c = (*self.states, None)[:2]
-        return self.decoder.cell.name, h.shape[2], self.gates, self.saved, h, c
+        return self.decoder.cell.name, h, c, self.gates, self.saved
 
     def operation(self, *fed):
         """A step; `fed`: pairs of what it is fed and the panels of its weight."""
         panels = self.decoder.panels(
             ("state", self.layer), self.state_weight, self.decoder.cell.gates
         )
-        return (
-            "cell",
+        return Cell(
             *self._arrays(),
-            self.input_bias,
-            self.state_bias,
-            ((self.before, panels), *fed),
-            self.fresh,
+            panels=panels,
+            input_bias=self.input_bias,
+            state_bias=self.state_bias,
+            fed=fed,
+            gates_hold_input=self.gates_hold_input,
         )
 
     def start_back(self, dfinal):
@@ -485,34 +498,30 @@ class _Cells:
         self.dinput = _core.empty(self.gates, self.gates.shape)
         gru = self.decoder.cell.name == "gru"
         self.dproduct = _core.empty(self.gates, self.gates.shape) if gru else self.dinput
-        parts = -(-B // SUM_STEP), self.gates.shape[1]
+        parts = -(-B // BIAS_ROWS), self.gates.shape[1]
         self.dinput_bias = np.zeros(parts, self.gates.dtype)
         self.dstate_bias = np.zeros_like(self.dinput_bias) if gru else None
         self.dinput_steps = self.dinput.reshape(T, B, parts[1])
-        self.dproduct_steps = self.dproduct.reshape(T, B, parts[1])
 
     def operation_back(self, reached, adds):
         """A step back. `reached`: pairs of a gradient and panels through which it reaches the
         state after the step; `adds`: gradients of that state."""
         dh, dc = (*self.dstate, None)[:2]
-        panels = self.decoder.panels(("state back", self.layer), self.state_weight.T)
-        return (
-            "cell_back",
+        return CellBack(
             *self._arrays(),
-            self.dinput,
-            self.dproduct,
-            dh,
-            dc,
-            self.dinput_bias,
-            self.dstate_bias,
-            ((self.dproduct_steps[1:], panels), *reached),
-            tuple(adds),
+            panels=self.decoder.panels(("state back", self.layer), self.state_weight.T),
+            dinput=self.dinput,
+            dproduct=self.dproduct,
+            dh=dh,
+            dc=dc,
+            dinput_bias=self.dinput_bias,
+            dstate_bias=self.dstate_bias,
+            reached=tuple(reached),
+            adds=tuple(adds),
         )
 
     def finish(self, inputs):
         """Gradients of the parameters, from what the input weight was multiplied with."""
-        if len(self.dproduct_steps):
-            self.dstate[0] += _core.product(self.dproduct_steps[0], self.state_weight.T)
         steps = len(self.dinput_steps)
         dinput_bias = bias_gradient(self.dinput_bias, self.dinput, steps)
         dstate_bias = dinput_bias
@@ -609,17 +618,11 @@ class Run:
         if decoder.order == "luong" and decoder.waits:
             if attends:
                 yield from self.attend.operations()
-            yield (
-                "linear",
-                self.late[1:],
-                (
-                    (self.cells[-1].after, decoder.panels("top", self.top_weight)),
-                    (self.attend.contexts, decoder.panels("context", self.context_weight)),
-                ),
-                (),
-                True,
-                None,
+            terms = (
+                (self.cells[-1].after, decoder.panels("top", self.top_weight)),
+                (self.attend.contexts, decoder.panels("context", self.context_weight)),
             )
+            yield Linear(self.late[1:], terms, tanh=True)
 
     # ---- backward ----
 
@@ -714,11 +717,11 @@ class Run:
             later = ()
             if decoder.input_feeding:
                 later = ((cells[0].dinput_steps[1:], fed_back),)
-            yield "linear", self.dreadout, later, (self.doutputs,), False, self.late[1:]
+            yield Linear(self.dreadout, later, add=self.doutputs, tanh_of=self.late[1:])
             dcontexts = attend.dcontexts if attends else self.dcontexts
             if dcontexts.shape[2]:
                 panels = decoder.panels("context back", self.context_weight.T)
-                yield "linear", dcontexts, ((self.dreadout, panels),), (), False, None
+                yield Linear(dcontexts, ((self.dreadout, panels),))
             if attends:
                 yield from attend.operations_back()
             reached = [(self.dreadout, decoder.panels("top back", self.top_weight.T))]
@@ -739,8 +742,7 @@ class Run:
             reached, adds = [(cells[layer].dinput_steps, panels)], []
         if decoder.bahdanau and attends:
             if fed_back is not None:
-                terms = ((cells[0].dinput_steps, fed_back),)
-                yield "linear", attend.dcontexts, terms, (), False, None
+                yield Linear(attend.dcontexts, ((cells[0].dinput_steps, fed_back),))
             yield from attend.operations_back()
 
     def _dmemory(self, result):

@@ -2,9 +2,11 @@
 
 From the inside out:
 
-- a step of a cell is in C (csrc/kernels/recurrent.inc), and so is the loop over the steps;
+- a step of a cell is in C (csrc/kernels/recurrent.inc), and so is the loop over the steps
+  (operations.py);
 - a `Packing` lays a batch out in time so that padding is in no array at all;
-- `_layer` runs the directions of one layer side by side, `_stack` the layers on top of each other.
+- a `_Layer` runs the directions of one layer side by side, a `Recurrence` the layers on top of
+  each other.
 
 Products with a cell's inputs do not depend on its state: those of all steps are one product before
 the loop. The loop itself does the product with the state and the gates. The gradients of the
@@ -34,6 +36,7 @@ from attnc.arrays import (
     real_array,
     sum_rows,
 )
+from attnc.functional.operations import Cell, CellBack
 from attnc.gradients import require_incoming, shows_shapes
 from attnc.registry import parted, register, together
 from attnc.typing import Array, Integers, Real, Seed, State
@@ -49,16 +52,16 @@ class RecurrentOutput(NamedTuple):
     state: Any  # an array; of an LSTM a pair (h, c)
 
 
-# One sort of cell: gates side by side, and the arrays of its state.
-Cell = namedtuple("Cell", "name gates state")
+# One kind of cell: gates side by side, and the arrays of its state.
+CellKind = namedtuple("CellKind", "name gates state")
 CELLS = {
-    "rnn": Cell("rnn", 1, ("h",)),
-    "gru": Cell("gru", 3, ("h",)),
-    "lstm": Cell("lstm", 4, ("h", "c")),
+    "rnn": CellKind("rnn", 1, ("h",)),
+    "gru": CellKind("gru", 3, ("h",)),
+    "lstm": CellKind("lstm", 4, ("h", "c")),
 }
 PARAMETERS = "input_weight", "state_weight", "input_bias", "state_bias"
 
-SUM_STEP = _core.SUM_STEP  # rows of a batch whose bias gradients C adds up in one go
+BIAS_ROWS = _core.BIAS_ROWS  # rows of a batch whose bias gradients C adds up in one part
 
 
 # ---- the layout of a batch in time ---------------------------------------------------------------
@@ -70,42 +73,52 @@ class Packing:
         lengths 2, 4, 3     step 0: b1 b2 b0    step 1: b1 b2 b0    step 2: b1 b2    step 3: b1
 
     Each step is one block of rows, the sequences still running are always its first ones, and
-    padding is nowhere: it is neither computed nor read. With `reverse` every sequence runs from its
-    own last valid step to its first.
+    padding is nowhere: it is neither computed nor read. `counts` is what `_core.loop` takes for its
+    steps, `places` which row of a batch-major array (batch * time, ...) each row belongs to.
     """
 
-    def __init__(self, batch, time, lengths=None, reverse=False):
+    def __init__(self, batch, time, lengths=None):
         self.shape = batch, time
         self.whole = lengths is None
-        self.reverse = reverse
+        self.lengths, self.reverse = lengths, False
         if self.whole:
             # The same as below, in less time.
             self.order = np.arange(batch)
-            self.counts = np.full(time if batch else 0, batch)
-            t = np.arange(time)[::-1] if reverse else np.arange(time)
-            self.flat = (self.order * time + t[:, None]).reshape(-1)
-            self.last = self.order + len(self.flat)
+            self.steps = self.counts = time if batch else 0
+            self.places = (self.order * time + np.arange(time)[:, None]).reshape(-1)
+            self.last = self.order + len(self.places)
             return
         self.order = np.argsort(-lengths, kind="stable")  # row -> sequence
         sorted_lengths = lengths[self.order]
-        steps = int(sorted_lengths[0]) if batch else 0
-        self.counts = np.count_nonzero(sorted_lengths > np.arange(steps)[:, None], axis=1)
+        self.steps = steps = int(sorted_lengths[0]) if batch else 0
+        self.counts = (sorted_lengths > np.arange(steps)[:, None]).sum(axis=1, dtype=np.intp)
         starts = np.zeros(steps + 1, np.intp)
         np.cumsum(self.counts, out=starts[1:])
-        # Row -> step of the batch-major array flattened to (batch * time, ...).
         t = np.repeat(np.arange(steps), self.counts)
         row = np.arange(starts[-1]) - starts[t]
-        sequence = self.order[row]
-        self.flat = sequence * time + (lengths[sequence] - 1 - t if reverse else t)
+        self.places = self.order[row] * time + t
         # In an array of states, `batch` rows before step 0 and then the rows of all steps: where
         # each row's state before lies, and each sequence's last.
         self._before = np.where(t == 0, row, batch + starts[t - 1] + row)
         last = batch + starts[sorted_lengths - 1] + np.arange(batch)
         self.last = np.where(sorted_lengths == 0, np.arange(batch), last)
 
+    def reversed(self):
+        """The same with every sequence from its own last valid step to its first."""
+        batch, time = self.shape
+        other = object.__new__(Packing)
+        vars(other).update(vars(self))
+        if self.whole:
+            other.places = self.places.reshape(time, batch)[::-1].flatten()
+        else:
+            sequence = self.places // time
+            other.places = 2 * time * sequence + self.lengths[sequence] - 1 - self.places
+        other.reverse = True
+        return other
+
     @property
     def rows(self):
-        return len(self.flat)
+        return len(self.places)
 
     def _steps(self, rows):
         """All rows of whole sequences as a batch-major view (batch, time, size)."""
@@ -115,7 +128,7 @@ class Packing:
     def pack(self, x):
         """(batch, time, size) -> (rows, size); the valid steps, copied."""
         if not self.whole:
-            return x.reshape(-1, x.shape[2]).take(self.flat, axis=0)
+            return x.reshape(-1, x.shape[2]).take(self.places, axis=0)
         rows = _core.empty(x, (self.rows, x.shape[2]))
         self._steps(rows)[...] = x
         return rows
@@ -125,7 +138,7 @@ class Packing:
         if self.whole:
             out += self._steps(rows)
         else:
-            out.reshape(-1, out.shape[2])[self.flat] += rows
+            out.reshape(-1, out.shape[2])[self.places] += rows
 
     def before(self, states):
         """The state before each row: of an array of states (batch + rows, size)."""
@@ -149,39 +162,38 @@ class _Direction:
             array[:batch] = initial[packing.order]
         self.saved = None if cell.gates == 1 else _core.empty(x, (rows, size))
 
-    def arrays(self, panels, gradients=(None,) * 6):
-        """What a call of C takes of this direction; panels of the state weight, or transposed."""
+    def operation(self, cell, outputs, beside):
+        """A step. `outputs`: rows of its H columns of the layer's outputs."""
         h, c = (*self.states, None)[:2]
-        return (
-            self.gates, self.saved, h, c, panels, self.input_bias, self.state_bias,
-            self.packing.flat, *gradients,
+        panels = _core.panels(self.state_weight, cell.gates)
+        return Cell(
+            cell.name, h, c, self.gates, self.saved, panels, self.input_bias, self.state_bias,
+            (), True, outputs, self.packing.places, beside,
         )  # fmt: skip
 
-    def forward_arrays(self, cell):
-        return self.arrays(_core.panels(self.state_weight, cell.gates))
-
-    def backward_arrays(self, cell, dfinal):
-        panels = _core.panels(self.state_weight.T, 1)
-        return self.arrays(panels, self._start_back(cell, dfinal))
-
-    def _start_back(self, cell, dfinal):
-        """Arrays for the gradients; `dfinal`, one (batch, H) array each of the state."""
+    def operation_back(self, cell, dfinal, doutputs, beside):
+        """A step back. `dfinal`: gradients (B, H) of each array of the last state."""
         order, width = self.packing.order, self.gates.shape[1]
         self.dstate = [d[order] for d in dfinal]
         self.dinput = _core.empty(self.gates, self.gates.shape)
         self.dproduct = self.dinput
         if cell.name == "gru":
             self.dproduct = _core.empty(self.gates, self.gates.shape)
-        parts = -(-len(order) // SUM_STEP)
+        parts = -(-len(order) // BIAS_ROWS)
         self.dinput_bias = np.zeros((parts, width), self.gates.dtype)
-        self.dstate_bias = np.zeros_like(self.dinput_bias) if cell.name == "gru" else None
+        self.dstate_bias = self.dinput_bias.copy() if cell.name == "gru" else None
+        h, c = (*self.states, None)[:2]
         dh, dc = (*self.dstate, None)[:2]
-        return self.dinput, self.dproduct, dh, dc, self.dinput_bias, self.dstate_bias
+        panels = _core.panels(self.state_weight.T, 1)
+        return CellBack(
+            cell.name, h, c, self.gates, self.saved, panels, self.dinput, self.dproduct, dh, dc,
+            self.dinput_bias, self.dstate_bias, (), (), doutputs, self.packing.places, beside,
+        )  # fmt: skip
 
     def finish(self):
         """Gradients of the packed inputs and of the four parameters: one product each."""
         before = self.packing.before(self.states[0])
-        steps = len(self.packing.counts)
+        steps = self.packing.steps
         dinput_bias = bias_gradient(self.dinput_bias, self.dinput, steps)
         dstate_bias = dinput_bias
         if self.dstate_bias is not None:
@@ -210,7 +222,6 @@ class _Layer:
     def __init__(self, cell, packings, x, states, parameters):
         B, T = packings[0].shape
         self.cell, self.x, self.shape = cell, x, states[0].shape
-        self.counts = packings[0].counts
         self.directions = [
             _Direction(cell, packing, x, [s[d] for s in states], parameters[d])
             for d, packing in enumerate(packings)
@@ -219,9 +230,20 @@ class _Layer:
         outputs = _core.empty(x, (B, T, len(packings) * H))
         if not packings[0].whole:
             outputs.fill(0)
-        arrays = tuple(d.forward_arrays(cell) for d in self.directions)
-        _core.recurrent_forward(cell.name, H, B, self.counts, arrays, outputs)
+        operations = tuple(
+            direction.operation(cell, self._columns(outputs, d), d > 0)
+            for d, direction in enumerate(self.directions)
+        )
+        _core.loop(x, packings[0].counts, B, operations, False)
         self.outputs = outputs
+
+    def _columns(self, outputs, d):
+        """The part of outputs (B, T, directions * H) that direction d has, as (B * T, H)."""
+        if outputs is None:
+            return None
+        B, T, width = outputs.shape
+        H = self.shape[2]
+        return outputs.reshape(B * T, width)[:, d * H : (d + 1) * H]
 
     @property
     def final(self):
@@ -243,12 +265,13 @@ class _Layer:
         """Gradients of x, of the initial states and of the parameters."""
         # Copies that share the arrays of the forward pass: pullbacks may run side by side.
         own = [copy.copy(direction) for direction in self.directions]
-        sweeps = tuple(
-            direction.backward_arrays(self.cell, [s[d] for s in dfinal])
+        operations = tuple(
+            direction.operation_back(
+                self.cell, [s[d] for s in dfinal], self._columns(doutputs, d), d > 0
+            )
             for d, direction in enumerate(own)
         )
-        _, B, H = self.shape
-        _core.recurrent_backward(self.cell.name, H, B, self.counts, sweeps, doutputs)
+        _core.loop(self.x, own[0].packing.counts, self.shape[1], operations, True)
         dx, dparameters = _core.empty(self.x, self.x.shape), []
         dx.fill(0)
         for direction in own:
@@ -401,7 +424,9 @@ class Recurrence:
         self.given = x, parameters, state
         directions, dropout = call.directions, call.dropout
         B, T = call.x.shape[:2]
-        packings = [Packing(B, T, call.lengths, reverse) for reverse in (False, True)[:directions]]
+        packings = [Packing(B, T, call.lengths)]
+        if directions == 2:
+            packings.append(packings[0].reversed())
         rng = generator(where, rng) if dropout else None
         rows, self.layers = call.x, []  # (cells, what dropout multiplied by, layer) of each
         for layer in range(call.layers):

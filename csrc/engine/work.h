@@ -5,7 +5,8 @@
  * none is a measurement of one machine.
  *
  * defines: ATTNC_GIL_MIN_WORK, attnc_product_work, attnc_normalize_work, attnc_cross_entropy_work,
- *          attnc_sum_work, attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_DBIAS_PASSES
+ *          attnc_sum_work, attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_DBIAS_PASSES,
+ *          ATTNC_LOOP_FACTOR, ATTNC_SHARED_WEIGHTS, attnc_panels_work, attnc_key_transforms_work
  */
 #ifndef ATTNC_WORK_H
 #define ATTNC_WORK_H
@@ -66,6 +67,29 @@ static inline double attnc_pair_work(double pairs, ptrdiff_t D, ptrdiff_t Dv, in
     const double tanh = few ? ATTNC_PAIR_TANH_FEW : ATTNC_PAIR_TANH;
     const double score = (additive ? tanh : channel) * (double)D;
     return pairs * (score + channel * (double)Dv + ATTNC_PAIR_SOFTMAX);
+}
+
+/* ---- loops over time (loop.c) ---- */
+
+/* A step of a loop next to a call of its own: its threads wait for the next step without sleeping,
+ * so that several pay off at an eighth of the work. What this was measured on is not recorded. */
+static const double ATTNC_LOOP_FACTOR = 8;
+
+/* Bytes of weights, of what one region multiplies, that every thread may read whole: less than half
+ * of a level-2 cache. The machine is not recorded. */
+static const double ATTNC_SHARED_WEIGHTS = 800e3;
+
+/* A number of a key that is transformed once for all queries of a loop: two exponentials. */
+static const double ATTNC_KEY_FORMS_ELEMENT = 20;
+
+static inline double attnc_panels_work(const attnc_panels *p)
+{
+    return (double)p->K * (double)p->N * (double)p->gates;
+}
+
+static inline double attnc_key_transforms_work(const attnc_key_transforms *f)
+{
+    return (double)f->count * (double)f->Tk * (double)f->D * ATTNC_KEY_FORMS_ELEMENT;
 }
 
 #endif

@@ -174,11 +174,9 @@ static PyMethodDef methods[] = {
     ATTNC_FAST("product", attnc_matrix_product),
     ATTNC_FAST("cross_entropy", attnc_cross_entropy_forward),
     ATTNC_FAST("cross_entropy_backward", attnc_cross_entropy_backward),
-    ATTNC_FAST("key_forms", attnc_additive_key_forms),
-    ATTNC_FAST("panels", attnc_recurrent_panels),
-    ATTNC_FAST("loop", attnc_recurrent_loop),
-    ATTNC_FAST("recurrent_forward", attnc_recurrent_forward),
-    ATTNC_FAST("recurrent_backward", attnc_recurrent_backward),
+    ATTNC_FAST("transform_keys", attnc_transform_keys),
+    ATTNC_FAST("panels", attnc_pack_panels),
+    ATTNC_FAST("loop", attnc_run_loop),
     {"get_num_threads", get_num_threads, METH_NOARGS, NULL},
     {"set_num_threads", set_num_threads, METH_O, NULL},
     {"set_thread_limit", set_thread_limit, METH_O, NULL},
@@ -198,7 +196,7 @@ static int exec_module(PyObject *module)
     attnc_isa_current();
     if (PyModule_AddIntConstant(module, "MAX_THREADS", ATTNC_MAX_THREADS) < 0)
         return -1;
-    return PyModule_AddIntConstant(module, "SUM_STEP", ATTNC_SUM_STEP);
+    return PyModule_AddIntConstant(module, "BIAS_ROWS", ATTNC_BIAS_ROWS);
 }
 
 static PyModuleDef_Slot slots[] = {

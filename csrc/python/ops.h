@@ -2,8 +2,7 @@
  * goes by, and the others as Python calls them.
  *
  * defines: ATTNC_ATTENTION_FUNCTIONS, attnc_NAME_function, attnc_empty, attnc_matrix_product,
- *          attnc_cross_entropy_*,
- *          attnc_additive_key_forms, attnc_recurrent_*
+ *          attnc_cross_entropy_*, attnc_transform_keys, attnc_pack_panels, attnc_run_loop
  */
 #ifndef ATTNC_OPS_H
 #define ATTNC_OPS_H
@@ -14,11 +13,9 @@ PyObject *attnc_empty(PyObject *module, PyObject *const *args, Py_ssize_t count)
 PyObject *attnc_matrix_product(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *attnc_additive_key_forms(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *attnc_recurrent_panels(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *attnc_recurrent_loop(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *attnc_recurrent_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *attnc_recurrent_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_transform_keys(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_pack_panels(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_run_loop(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* Every attention function: attnc_NAME_function is its row, in op_NAME.c; what Python calls it. */
 #define ATTNC_ATTENTION_FUNCTIONS(ROW)                                                             \

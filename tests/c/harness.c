@@ -1,10 +1,10 @@
 /* harness: the engine and its kernels without Python.
  *
  * Every mechanism runs forward and backward with each instruction set, alone and by several threads
- * at once, on the pool and on threads of the caller's own; so do recurrent layers, the softmax
- * cross-entropy and the matrix product. Threads must change no bit; the instruction sets must agree
- * with the scalar one. For ThreadSanitizer (`make
- * tsan`), and for machines that are emulated (`make emulate`).
+ * at once, on the pool and on threads of the caller's own; so do recurrent layers, decoders, the
+ * softmax cross-entropy and the matrix product. Threads must change no bit; the instruction sets
+ * must agree with the scalar one. For ThreadSanitizer (`make tsan`), and for machines that are
+ * emulated (`make emulate`).
  */
 #define _POSIX_C_SOURCE 200809L
 #include "../../csrc/engine/attention.h"
@@ -12,7 +12,7 @@
 #include "../../csrc/engine/dispatch.h"
 #include "../../csrc/engine/pool.h"
 #include "../../csrc/engine/scratch.h"
-#include "../../csrc/engine/steps.h"
+#include "../../csrc/engine/loop.h"
 
 #include <math.h>
 #ifndef ATTNC_NO_THREADS
@@ -665,76 +665,220 @@ typedef struct step_problem {
     const char *name;
     void (*run)(const struct step_problem *p, arrays *all);
     attnc_cell cell;
-    ptrdiff_t a, b, c; /* layer: batch, steps, H; loss: rows, classes; product: M, K, N */
+    ptrdiff_t a, b, c; /* layer, decoder: batch, steps, H; loss: rows, classes; product: M, K, N */
+    int additive;      /* the decoder's scores */
 } step_problem;
 
-/* x (K, groups * N) with its strides, in panels. */
+/* x (K, gates * N) with its strides, in panels. */
 static const void *add_panels(arrays *all, const attnc_kernels *k, const void *x, ptrdiff_t row,
-                              ptrdiff_t col, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t groups)
+                              ptrdiff_t col, ptrdiff_t K, ptrdiff_t columns, ptrdiff_t gates)
 {
-    attnc_panels p = {.x = x, .row = row, .col = col, .K = K, .N = columns, .groups = groups};
+    attnc_panels p = {.x = x, .row = row, .col = col, .K = K, .N = columns, .gates = gates};
     p.out = add_result(all, k->panels_size(&p), NULL);
     const ptrdiff_t tasks = attnc_divide_up(columns, k->panel);
     attnc_parallel_for(k->pack_panels, &p, tasks, attnc_get_num_threads(), NULL, 0);
     return p.out;
 }
 
+/* Forward on the pool, backward on threads of the caller's own. */
+static void run_loop(const attnc_loop *loop)
+{
+    int calls = 0;
+    const attnc_executor eager = {.parallel_for = eager_parallel_for, .context = &calls};
+    if (attnc_loop_run(loop, loop->backward ? &eager : NULL) < 0)
+        exit(2);
+}
+
 /* Both directions of a layer, sequences of many lengths; as attnc/functional/recurrent.py does. */
 static void run_layer(const step_problem *p, arrays *all)
 {
     static const int gates[] = {1, 3, 4};
+    enum { DIRECTIONS = 2 };
     const attnc_kernels *k = attnc_kernels_for(all->f32);
     const ptrdiff_t batch = p->a, steps = p->b, H = p->c, G = gates[p->cell], width = G * H;
-    const ptrdiff_t parts = attnc_divide_up(batch, ATTNC_SUM_STEP);
+    const ptrdiff_t parts = attnc_divide_up(batch, ATTNC_BIAS_ROWS);
     ptrdiff_t *counts = add_array(all, steps, 0, NULL), rows = 0;
     for (ptrdiff_t t = 0; t < steps; t++)
         rows += counts[t] = batch - t * (batch - 1) / steps;
-    ptrdiff_t *flat = add_array(all, rows, 0, NULL);
+    ptrdiff_t *place = add_array(all, rows, 0, NULL);
     for (ptrdiff_t r = 0; r < rows; r++)
-        flat[r] = rows - 1 - r;
+        place[r] = rows - 1 - r;
 
-    attnc_recurrence forward = {.kernels = k,
-                                .item = all->f32 ? 4 : 8,
-                                .sweeps = ATTNC_MAX_SWEEPS,
-                                .steps = steps,
-                                .counts = counts};
-    attnc_recurrence backward = forward;
-    const ptrdiff_t places = rows * ATTNC_MAX_SWEEPS * H, item = (ptrdiff_t)forward.item;
+    attnc_operation forward[DIRECTIONS] = {{0}}, backward[DIRECTIONS];
+    const ptrdiff_t places = rows * DIRECTIONS * H, item = all->f32 ? 4 : 8;
     char *outputs = add_result(all, places, "outputs");
     const char *doutputs = add_numbers(all, places, 1, NULL);
-    for (int i = 0; i < ATTNC_MAX_SWEEPS; i++) {
-        attnc_sweep *s = &forward.sweep[i];
+    for (int i = 0; i < DIRECTIONS; i++) {
+        attnc_loop_cell *cell = &forward[i].cell, *back = &backward[i].cell;
+        attnc_recurrence *r = &cell->recurrence;
         const void *U = add_numbers(all, H * width, 1 / sqrt((double)H), NULL);
-        forward.panels[i] = add_panels(all, k, U, width, 1, H, H, G);
-        backward.panels[i] = add_panels(all, k, U, 1, width, width, H, 1);
-        *s = (attnc_sweep){.cell = p->cell, .gate_count = G, .H = H, .batch = batch, .flat = flat};
-        s->gates = add_numbers(all, rows * width, 1, "gates");
-        s->h = add_result(all, (batch + rows) * H, "h");
-        fill(all, s->h, batch * H, 1);
-        s->input_bias = add_numbers(all, width, 1, NULL);
-        s->state_bias = add_numbers(all, width, 1, NULL);
-        s->dinput = add_result(all, rows * width, "dinput");
-        s->dproduct = s->dinput;
-        s->dh = add_numbers(all, batch * H, 1, "dh");
-        s->dinput_bias = add_result(all, parts * width, "dinput_bias");
+        *r = (attnc_recurrence){.kind = p->cell,
+                                .gate_count = G,
+                                .H = H,
+                                .batch = batch,
+                                .gates_hold_input = 1,
+                                .outputs_row = DIRECTIONS * H,
+                                .doutputs_row = DIRECTIONS * H,
+                                .place = place};
+        r->gates = add_numbers(all, rows * width, 1, "gates");
+        r->h = add_result(all, (batch + rows) * H, "h");
+        fill(all, r->h, batch * H, 1);
+        r->input_bias = add_numbers(all, width, 1, NULL);
+        r->state_bias = add_numbers(all, width, 1, NULL);
+        r->dinput = add_result(all, rows * width, "dinput");
+        r->dproduct = r->dinput;
+        r->dh = add_numbers(all, batch * H, 1, "dh");
+        r->dinput_bias = add_result(all, parts * width, "dinput_bias");
         if (p->cell != ATTNC_RNN)
-            s->saved = add_result(all, rows * H, "saved");
+            r->saved = add_result(all, rows * H, "saved");
         if (p->cell == ATTNC_GRU) {
-            s->dproduct = add_result(all, rows * width, "dproduct");
-            s->dstate_bias = add_result(all, parts * width, "dstate_bias");
+            r->dproduct = add_result(all, rows * width, "dproduct");
+            r->dstate_bias = add_result(all, parts * width, "dstate_bias");
         }
         if (p->cell == ATTNC_LSTM) {
-            s->c = add_result(all, (batch + rows) * H, "c");
-            fill(all, s->c, batch * H, 1);
-            s->dc = add_numbers(all, batch * H, 1, "dc");
+            r->c = add_result(all, (batch + rows) * H, "c");
+            fill(all, r->c, batch * H, 1);
+            r->dc = add_numbers(all, batch * H, 1, "dc");
         }
-        backward.sweep[i] = *s;
-        s->outputs = outputs + i * H * item;
-        backward.sweep[i].doutputs = doutputs + i * H * item;
-        s->outputs_row = backward.sweep[i].doutputs_row = ATTNC_MAX_SWEEPS * H;
+        forward[i].type = &attnc_operation_cell;
+        cell->beside = i > 0;
+        backward[i] = forward[i];
+        backward[i].type = &attnc_operation_cell_back;
+        cell->panels = add_panels(all, k, U, width, 1, H, H, G);
+        back->panels = add_panels(all, k, U, 1, width, width, H, 1);
+        r->outputs = outputs + i * H * item;
+        back->recurrence.doutputs = doutputs + i * H * item;
     }
-    if (attnc_recurrence_forward(&forward) < 0 || attnc_recurrence_backward(&backward) < 0)
-        exit(2);
+    attnc_loop loop = {.f32 = all->f32,
+                       .steps = steps,
+                       .batch = batch,
+                       .counts = counts,
+                       .operations = DIRECTIONS,
+                       .operation = forward};
+    run_loop(&loop);
+    loop.operation = backward;
+    loop.backward = 1;
+    run_loop(&loop);
+}
+
+static attnc_rows rows_of(void *data, ptrdiff_t size, ptrdiff_t rows, ptrdiff_t features)
+{
+    return (attnc_rows){data, size, rows * features, features};
+}
+
+/* A decoder that attends to a memory before each step of its cell, by unit queries, and back: as
+ * attnc/functional/decoder_run.py does for additive scores with coverage, and for the cosine. */
+static void run_decoder(const step_problem *p, arrays *all)
+{
+    const attnc_kernels *k = attnc_kernels_for(all->f32);
+    const ptrdiff_t B = p->a, T = p->b, H = p->c, rows = T * B, Tk = 2 * T + 1, width = 3 * H;
+    const ptrdiff_t item = all->f32 ? 4 : 8, parts = attnc_divide_up(B, ATTNC_BIAS_ROWS);
+    const int additive = p->additive;
+    const double scale = 1 / sqrt((double)H);
+    const void *U = add_numbers(all, H * width, scale, NULL);
+    const void *C = add_numbers(all, H * width, scale, NULL);
+    const void *Wq = add_numbers(all, H * H, scale, NULL);
+    void *key = add_numbers(all, B * Tk * H, 1, NULL), *h = add_result(all, (T + 1) * B * H, "h");
+    fill(all, h, B * H, 1);
+    void *query = add_result(all, rows * H, "query"), *unit = add_result(all, rows * H, "unit");
+    void *context = add_result(all, rows * H, "context");
+
+    /* forward: query = h Wq; unit; attention; cell */
+    attnc_operation forward[4] = {{.type = &attnc_operation_linear},
+                                  {.type = &attnc_operation_normalize},
+                                  {.type = &attnc_operation_attend},
+                                  {.type = &attnc_operation_cell}};
+    forward[0].linear = (attnc_loop_linear){
+        .out = rows_of(query, T, B, H),
+        .N = H,
+        .terms = 1,
+        .term = {{rows_of(h, T, B, H), add_panels(all, k, Wq, H, 1, H, H, 1), H}}};
+    forward[1].normalize = (attnc_loop_normalize){
+        .D = H, .x = rows_of(query, T, B, H), .unit = unit, .norm = add_result(all, rows, "norm")};
+    attnc_loop_attend *a = &forward[2].attend;
+    *a = (attnc_loop_attend){.score = additive ? ATTNC_ADDITIVE : ATTNC_DOT,
+                             .Tk = Tk,
+                             .D = H,
+                             .Dv = H,
+                             .query = {unit, B, H, B * H},
+                             .key = rows_of(key, B, Tk, H),
+                             .value = rows_of(key, B, Tk, H),
+                             .scale = 3,
+                             .context = context,
+                             .weights = add_result(all, B * T * Tk, "weights"),
+                             .stats = add_result(all, B * T * 2, "stats")};
+    if (additive) {
+        const ptrdiff_t padded = attnc_divide_up(H, k->lanes) * k->lanes;
+        a->score_vector = add_numbers(all, H, 1, NULL);
+        a->transforms = (attnc_key_transforms){.key = key,
+                                               .small = add_result(all, B * Tk * padded, NULL),
+                                               .large = add_result(all, B * Tk * padded, NULL),
+                                               .top = add_result(all, B, NULL),
+                                               .count = B,
+                                               .Tk = Tk,
+                                               .D = H};
+        attnc_parallel_for(k->transform_keys, &a->transforms, B, attnc_get_num_threads(), NULL, 0);
+        a->coverage_weight = -0.5;
+        a->coverage = add_numbers(all, B * Tk, 1, "coverage");
+        a->coverage_bias = add_result(all, B * T * Tk, "coverage_bias");
+        a->scores = add_result(all, B * T * Tk, "scores");
+    }
+    attnc_loop_cell *cell = &forward[3].cell;
+    attnc_recurrence *r = &cell->recurrence;
+    *r = (attnc_recurrence){.kind = ATTNC_GRU, .gate_count = 3, .H = H, .batch = B, .h = h};
+    r->gates = add_result(all, rows * width, "gates");
+    r->saved = add_result(all, rows * H, "saved");
+    r->input_bias = add_numbers(all, width, 1, NULL);
+    r->state_bias = add_numbers(all, width, 1, NULL);
+    cell->panels = add_panels(all, k, U, width, 1, H, H, 3);
+    cell->terms = 1;
+    cell->term[0] =
+        (attnc_loop_term){{context, T, H, T * H}, add_panels(all, k, C, width, 1, H, H, 3), H};
+    attnc_loop loop = {
+        .f32 = all->f32, .steps = T, .batch = B, .operations = 4, .operation = forward};
+    run_loop(&loop);
+
+    /* back: the queries of step t + 1, and their gradients, belong to the state of step t */
+    void *dquery = add_result(all, rows * H, "dquery"), *dunit = add_result(all, rows * H, "dunit");
+    void *dcontext = add_result(all, rows * H, "dcontext");
+    void *doutputs = add_numbers(all, rows * H, 1, NULL);
+    attnc_operation backward[4] = {forward[3],
+                                   {.type = &attnc_operation_linear},
+                                   forward[2],
+                                   {.type = &attnc_operation_normalize_back}};
+    backward[0].type = &attnc_operation_cell_back;
+    cell = &backward[0].cell;
+    r = &cell->recurrence;
+    r->dinput = add_result(all, rows * width, "dinput");
+    r->dproduct = add_result(all, rows * width, "dproduct");
+    r->dh = add_numbers(all, B * H, 1, "dh");
+    r->dinput_bias = add_result(all, parts * width, "dinput_bias");
+    r->dstate_bias = add_result(all, parts * width, "dstate_bias");
+    cell->panels = add_panels(all, k, U, 1, width, width, H, 1);
+    cell->term[0] = (attnc_loop_term){
+        {(char *)dquery + B * H * item, T - 1, B * H, H}, add_panels(all, k, Wq, 1, H, H, H, 1), H};
+    cell->adds = 1;
+    cell->add[0] = rows_of(doutputs, T, B, H);
+    backward[1].linear =
+        (attnc_loop_linear){.out = rows_of(dcontext, T, B, H),
+                            .N = H,
+                            .terms = 1,
+                            .term = {{rows_of(r->dinput, T, B, width),
+                                      add_panels(all, k, C, 1, width, width, H, 1), width}}};
+    backward[2].type = &attnc_operation_attend_back;
+    a = &backward[2].attend;
+    a->dcontext = (attnc_rows){dcontext, B, H, B * H};
+    a->dquery = dunit;
+    if (additive) {
+        a->coverage = add_numbers(all, B * Tk, 1, "dcoverage");
+        a->dweights = rows_of(add_numbers(all, B * T * Tk, 1, NULL), B, T, Tk);
+        a->dweights_total = add_result(all, B * T * Tk, "dweights_total");
+    }
+    backward[3].normalize = (attnc_loop_normalize){
+        .D = H, .unit = unit, .norm = forward[1].normalize.norm, .dunit = dunit, .dx = dquery};
+    loop.operation = backward;
+    loop.backward = 1;
+    run_loop(&loop);
 }
 
 /* Forward and backward. */
@@ -794,17 +938,20 @@ static void run_product(const step_problem *p, arrays *all)
 }
 
 static const step_problem step_problems[] = {
-    {"RNN", run_layer, ATTNC_RNN, 37, 5, 45},
-    {"GRU", run_layer, ATTNC_GRU, 37, 5, 45},
-    {"LSTM", run_layer, ATTNC_LSTM, 37, 5, 45},
-    {"RNN, one unit", run_layer, ATTNC_RNN, 20, 3, 1},
-    {"GRU, one sequence", run_layer, ATTNC_GRU, 1, 4, 67},
-    {"LSTM, many sequences", run_layer, ATTNC_LSTM, 150, 3, 20},
-    {"LSTM, many units", run_layer, ATTNC_LSTM, 18, 2, 190},
-    {"cross-entropy", run_loss, 0, 100, 301, 0},
-    {"cross-entropy, one class", run_loss, 0, 40, 1, 0},
-    {"product", run_product, 0, 67, 300, 131},
-    {"product, one column", run_product, 0, 100, 5, 1},
+    {"RNN", run_layer, ATTNC_RNN, 37, 5, 45, 0},
+    {"GRU", run_layer, ATTNC_GRU, 37, 5, 45, 0},
+    {"LSTM", run_layer, ATTNC_LSTM, 37, 5, 45, 0},
+    {"RNN, one unit", run_layer, ATTNC_RNN, 20, 3, 1, 0},
+    {"GRU, one sequence", run_layer, ATTNC_GRU, 1, 4, 67, 0},
+    {"LSTM, many sequences", run_layer, ATTNC_LSTM, 150, 3, 20, 0},
+    {"LSTM, many units", run_layer, ATTNC_LSTM, 18, 2, 190, 0},
+    {"decoder, cosine", run_decoder, ATTNC_GRU, 19, 4, 37, 0},
+    {"decoder, additive", run_decoder, ATTNC_GRU, 20, 3, 24, 1},
+    {"decoder, one sequence", run_decoder, ATTNC_GRU, 1, 5, 70, 1},
+    {"cross-entropy", run_loss, 0, 100, 301, 0, 0},
+    {"cross-entropy, one class", run_loss, 0, 40, 1, 0, 0},
+    {"product", run_product, 0, 67, 300, 131, 0},
+    {"product, one column", run_product, 0, 100, 5, 1, 0},
 };
 enum { STEP_PROBLEMS = sizeof step_problems / sizeof *step_problems };
 
