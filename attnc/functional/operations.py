@@ -8,9 +8,10 @@ the last step to the first. `like` is an array of the dtype that all have. In pl
 
 The shapes below are of a loop of T steps over a batch of B. `(T, B, size)` is time-major and of
 any strides but for the last axis; `(<= T, B, size)` may lack the last steps, and adds nothing
-there: so `x[1:]` is, for step t, what step t + 1 left in x. All other arrays are C-contiguous. R is
-the number of rows of all steps, step after step: T * B, or the sum of the counts. Panels are what
-`_core.panels` made of a matrix, whose shape is given. Arrays that are not needed are None.
+there: so `x[1:]` is, for step t, what step t + 1 left in x. (With counts it has to hold 0 for
+sequences that end at step t.) All other arrays are C-contiguous. R is the number of rows of all
+steps, step after step: T * B, or the sum of the counts. Panels are what `_core.panels` made of a
+matrix, whose shape is given. Arrays that are not needed are None.
 
 An operation is one class here, and one reader and one row of a table in csrc/python/op_loop.c;
 what it does is in csrc/engine/loop.c.
