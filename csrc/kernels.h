@@ -10,7 +10,8 @@
  * defines: attnc_view, attnc_lead, attnc_key_transforms, attnc_problem, attnc_attention_fwd,
  *          attnc_attention_bwd, attnc_attention_dbias, attnc_product, attnc_sum, attnc_normalize,
  *          attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term, attnc_linear,
- *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels, attnc_kernel_fn
+ *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels,
+ *          attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
