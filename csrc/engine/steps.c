@@ -242,7 +242,7 @@ static void run_attend(const attnc_loop *l, const team *team, attnc_operation *o
 static void run_normalize(const attnc_loop *l, const team *team, const attnc_operation *o,
                           ptrdiff_t t)
 {
-    attnc_normalize n = {.out = at_step(l, &o->out, t),
+    attnc_normalize n = {.out.data = at_step(l, &o->out, t),
                          .norm = (char *)o->norm + t * l->batch * (ptrdiff_t)l->item,
                          .lead = {1, l->batch, &l->batch},
                          .T = 1,

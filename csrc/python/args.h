@@ -31,7 +31,8 @@
 /* A real array argument. array is NULL where it was not given. */
 typedef struct {
     const char *name;
-    PyArrayObject *array; /* after conversion: the computing dtype, last axis contiguous */
+    PyArrayObject *array; /* after conversion: the computing dtype, or halves where the kernels read
+                             them; last axis contiguous */
     PyArray_Descr *dtype; /* of its gradient; NULL: the computing dtype */
 } attnc_argument;
 
@@ -101,7 +102,8 @@ int attnc_read_options(attnc_call *c, PyObject *const *options);
 /* Reads the masks against the shapes found by attnc_check_sequences. */
 int attnc_read_masks(attnc_call *c, PyObject *const *options);
 
-/* Chooses the computing dtype by np.result_type over all operands and converts them. */
+/* Chooses the computing dtype by np.result_type over all operands and converts them; but what is
+ * computed in float32 may stay in halves, parameters and scale apart. */
 int attnc_convert(attnc_call *c);
 /* Ranks, time axes and leading axes of query, key and value (or scores and value); sets in.lead,
  * Tq, Tk, D, Dv. same_features: query and key have the same last axis. */
@@ -127,8 +129,8 @@ int attnc_operand_of(attnc_call *c, PyArrayObject *array, attnc_operand *operand
  * is no whole number of them. */
 ptrdiff_t attnc_stride(const PyArrayObject *array, int axis, int *whole);
 
-/* An incoming gradient: None, or exactly the shape of its output. */
+/* An incoming gradient: None, or exactly the shape of its output. halves: it may stay in them. */
 int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const char *output,
-                        int ndim, const npy_intp *shape, PyArrayObject **array);
+                        int ndim, const npy_intp *shape, int halves, PyArrayObject **array);
 
 #endif

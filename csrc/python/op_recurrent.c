@@ -594,7 +594,7 @@ static void read_attend(reader *r, attnc_operation *o)
     f->problem = a;
     f->query_chunk = f->key_splits = 1;
     const ptrdiff_t rows = r->B * r->T;
-    f->context = needed(r, next_written(r, rows, a->Dv));
+    f->context.data = needed(r, next_written(r, rows, a->Dv));
     f->weights = needed(r, next_written(r, rows, a->Tk));
     f->stats = needed(r, next_written(r, rows, 2));
     f->scores_copy = next_written(r, rows, a->Tk);

@@ -42,9 +42,16 @@ static int fill_operands(attnc_call *c)
 
 /* ---- forward ---- */
 
-/* A new array (lead, Tq) or, with columns >= 0, (lead, Tq, columns) of the computing dtype; its
- * memory goes to *data. */
-static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns, void **data)
+/* The type in which context and weights are made: halves, or the computing one. */
+static int output_type(const attnc_call *c)
+{
+    const int type = c->output ? c->output->type_num : NPY_NOTYPE;
+    return c->output && attnc_stored_as(type) != ATTNC_AS_COMPUTED ? type : real_type(c);
+}
+
+/* A new array (lead, Tq) or, with columns >= 0, (lead, Tq, columns) of the type; its memory goes to
+ * *data. */
+static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns, int type, void **data)
 {
     npy_intp shape[NPY_MAXDIMS];
     int ndim = c->in.lead.ndim;
@@ -53,7 +60,7 @@ static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns, void **da
     shape[ndim++] = c->in.Tq;
     if (columns >= 0)
         shape[ndim++] = columns;
-    PyArrayObject *array = attnc_new_array(ndim, shape, real_type(c), 0);
+    PyArrayObject *array = attnc_new_array(ndim, shape, type, 0);
     *data = array ? PyArray_DATA(array) : NULL;
     return array;
 }
@@ -63,13 +70,16 @@ static int make_outputs(attnc_call *c, int save, attnc_outputs *out)
     attnc_saves saves = {-1, -1, -1};
     if (save)
         saves = attnc_what_is_saved(&c->in);
-    if (!(c->context = new_rows(c, c->in.Dv, &out->context)) ||
-        (c->return_lse && !(c->lse = new_rows(c, -1, &out->lse))) ||
-        (c->return_weights && !(c->weights = new_rows(c, c->in.Tk, &out->weights))) ||
+    const int type = real_type(c), narrow = output_type(c);
+    out->context.stored = out->weights.stored = attnc_stored_as(narrow);
+    if (!(c->context = new_rows(c, c->in.Dv, narrow, &out->context.data)) ||
+        (c->return_lse && !(c->lse = new_rows(c, -1, type, &out->lse))) ||
+        (c->return_weights && !(c->weights = new_rows(c, c->in.Tk, narrow, &out->weights.data))) ||
         (saves.context >= 0 &&
-         !(c->saved_context = new_rows(c, saves.context, &out->saved_context))) ||
-        (saves.stats >= 0 && !(c->stats = new_rows(c, saves.stats, &out->saved_stats))) ||
-        (saves.scores >= 0 && !(c->saved_scores = new_rows(c, saves.scores, &out->saved_scores))))
+         !(c->saved_context = new_rows(c, saves.context, type, &out->saved_context))) ||
+        (saves.stats >= 0 && !(c->stats = new_rows(c, saves.stats, type, &out->saved_stats))) ||
+        (saves.scores >= 0 &&
+         !(c->saved_scores = new_rows(c, saves.scores, type, &out->saved_scores))))
         return -1;
     return 0;
 }
@@ -181,7 +191,8 @@ static int read_incoming(attnc_call *c, PyObject *object, const char *name, cons
                          int ndim, const npy_intp *shape, PyArrayObject **array,
                          attnc_operand *operand)
 {
-    if (attnc_read_gradient(c, object, name, output, ndim, shape, array) < 0)
+    const int halves = array != &c->lse; /* which is never in halves */
+    if (attnc_read_gradient(c, object, name, output, ndim, shape, halves, array) < 0)
         return -1;
     return *array ? attnc_operand_of(c, *array, operand) : 0;
 }
@@ -230,12 +241,15 @@ static PyObject *make_gradients(const attnc_call *c, const attnc_function *f,
         PyObject *gradient = Py_NewRef(Py_None);
         if (argument->array) {
             const int zeroed = argument == &c->scores || argument == &c->bias;
-            ATTNC_REPLACE(gradient, (PyObject *)attnc_new_array(PyArray_NDIM(argument->array),
-                                                                PyArray_DIMS(argument->array),
-                                                                real_type(c), zeroed));
+            const int type = PyArray_TYPE(argument->array); /* computing, or halves */
+            ATTNC_REPLACE(gradient,
+                          (PyObject *)attnc_new_array(PyArray_NDIM(argument->array),
+                                                      PyArray_DIMS(argument->array), type, zeroed));
+            attnc_result *place = (void *)((char *)gradients + f->gradients[k].gradient);
             if (gradient)
-                *(void **)(void *)((char *)gradients + f->gradients[k].gradient) =
-                    PyArray_DATA((PyArrayObject *)gradient);
+                place->data = PyArray_DATA((PyArrayObject *)gradient);
+            if (attnc_stored_as(type) != ATTNC_AS_COMPUTED)
+                place->stored = attnc_stored_as(type);
         }
         if (!gradient || PyTuple_SetItem(result, k, gradient) < 0)
             Py_CLEAR(result);
