@@ -7,8 +7,9 @@
  *
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
- * defines: attnc_view, attnc_lead, attnc_key_transforms, attnc_problem, attnc_attention_fwd,
- *          attnc_attention_bwd, attnc_attention_dbias, attnc_product, attnc_sum, attnc_normalize,
+ * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
+ *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_attention_bwd,
+ *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
  *          attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term, attnc_linear,
  *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels,
  *          attnc_kernel_fn
@@ -33,13 +34,30 @@ typedef struct {
     const ptrdiff_t *shape;
 } attnc_lead;
 
+/* How real numbers lie in memory: in the type that is computed in, or in halves, which go with
+ * float. */
+typedef enum { ATTNC_AS_COMPUTED, ATTNC_FLOAT16, ATTNC_BFLOAT16 } attnc_stored;
+
+/* Bytes of an element; computed: those of the computing type. */
+static inline size_t attnc_stored_size(attnc_stored stored, size_t computed)
+{
+    return stored == ATTNC_AS_COMPUTED ? computed : sizeof(uint16_t);
+}
+
 /* An operand: strides in elements, 0 where the operand broadcasts. data == NULL: not given.
  * col is 1 for real operands except where the last axis broadcasts (masks, bias): 0. */
 typedef struct {
     void *data;
     ptrdiff_t row, col;
     const ptrdiff_t *lead; /* a stride for each leading axis */
+    attnc_stored stored;   /* of real operands */
 } attnc_view;
+
+/* Where a result goes; data NULL: it is not wanted. */
+typedef struct {
+    void *data;
+    attnc_stored stored;
+} attnc_result;
 
 /* How the score of a pair comes about. */
 typedef enum {
@@ -96,9 +114,10 @@ typedef struct {
                     (lead, key_splits, Tq, padded Dv + 2 lanes) */
 
     /* outputs, contiguous over (lead, Tq, ...) */
-    void *context; /* (lead, Tq, Dv) */
-    void *lse;     /* (lead, Tq) or NULL */
-    void *weights; /* (lead, Tq, Tk) or NULL */
+    attnc_result context;        /* (lead, Tq, Dv) */
+    void *lse;                   /* (lead, Tq) or NULL */
+    void *weights;               /* (lead, Tq, Tk) or NULL: they hold scores before */
+    attnc_result narrow_weights; /* the weights once more, where they are wanted in halves */
     /* for backward, or NULL */
     void *context_copy; /* (lead, Tq, Dv), unless rows fit a tile */
     void *stats;        /* (lead, Tq, 2): maximum of the scores and sum of exp(s - maximum). Their
@@ -122,11 +141,11 @@ typedef struct {
     void *dquery_parts; /* (lead, segments, Tq, padded D), for attnc_sum to add up; or, where
                            dquery_direct, (lead, Tq, D) = dquery itself */
     int dquery_direct;
-    void *dkey;                /* (lead, Tk, D) */
-    void *dvalue;              /* (lead, Tk, Dv) */
+    attnc_result dkey;         /* (lead, Tk, D) */
+    attnc_result dvalue;       /* (lead, Tk, Dv) */
     void *dscore_vector_parts; /* (lead, segments, padded D) */
-    void *dscores;             /* (lead, Tq, Tk) zeroed, or NULL: before softcap and bias */
-    void *dbias;               /* (lead, Tq, Tk) zeroed, or NULL */
+    attnc_result dscores;      /* (lead, Tq, Tk) zeroed, or none: before softcap and bias */
+    attnc_result dbias;        /* (lead, Tq, Tk) zeroed, or none */
 } attnc_attention_bwd;
 
 /* The gradient of a bias, or scores, that broadcasts, summed over its axes. */
@@ -148,6 +167,7 @@ typedef struct {
     const void *a, *b;
     ptrdiff_t M, N, K;
     ptrdiff_t out_row, a_row, a_col, b_row, b_col;
+    attnc_stored a_stored; /* in halves: a_row or a_col is 1 */
     int skip_zero_rows;
 } attnc_product;
 
@@ -155,7 +175,7 @@ typedef struct {
  * and, where row_dot is given, row_dot[u, r] = sum_c of that (without factor) times with[u, r, c].
  * columns (N) multiplies each column where given. */
 typedef struct {
-    void *out;         /* (U, rows, N) */
+    attnc_result out;  /* (U, rows, N) */
     double *row_dot;   /* (U, rows) or NULL */
     const void *parts; /* (lead, segments, rows, ld) */
     const void *columns;
@@ -167,14 +187,23 @@ typedef struct {
     double factor;
 } attnc_sum;
 
+enum { ATTNC_NARROW_COUNT = 1 << 14 }; /* elements of a task */
+
+/* out[k] = x[k], rounded to the type in which out is stored */
+typedef struct {
+    attnc_result out;
+    const void *x;
+    ptrdiff_t count;
+} attnc_narrow;
+
 /* Cosine: out = x / |x| row by row (0 where |x| = 0), norm its lengths; and back. */
 typedef struct {
-    void *out;       /* (rows, D) */
-    void *norm;      /* (rows) */
-    attnc_view x;    /* backward: or none; read where the norm is no normal number */
-    attnc_lead lead; /* of x itself */
+    attnc_result out; /* (rows, D); forward: as computed */
+    void *norm;       /* (rows) */
+    attnc_view x;     /* backward: or none; read where the norm is no normal number */
+    attnc_lead lead;  /* of x itself */
     ptrdiff_t T, D;
-    const void *dout; /* backward: (rows, D), may be `out` */
+    const void *dout; /* backward: (rows, D), may be `out` where that is as computed */
     const void *unit; /* backward: the forward's out */
 } attnc_normalize;
 
@@ -301,13 +330,15 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
  * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk) * key_splits, attention_merge
  * lead.count, attention_delta lead.count * ceil(Tq / bwd_query_block), attention_bwd lead.count *
  * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
- * sum U * ceil(rows / ATTNC_SUM_ROWS), normalize lead.count, cross_entropy
- * ceil(rows / ATTNC_LOSS_ROWS). */
+ * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
+ * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS). */
 typedef struct {
     const char *isa;
     int lanes;
     attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
-    attnc_kernel_fn product, sum, normalize_fwd, normalize_bwd;
+    attnc_kernel_fn product, sum, narrow;
+    attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: padded D reals, where x or out is in
+                                                     halves */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;

@@ -73,7 +73,7 @@ SHARED = {
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
 
 
-def peak(call):
+def peak(call, arrays="query, key = ones(2, 2, 8, 32, 64), ones(2, 2, 1, 4096, 64)"):
     """MB that a call takes at its peak, in a fresh interpreter, beside its arguments."""
     grown = python(
         f"""
@@ -95,7 +95,7 @@ def peak(call):
         attnc.set_num_threads(2)
         x = ones(1, 300, 64)
         both(attnc.dot_product_attention, x, x, x)  # what only a first call takes
-        query, key = ones(2, 2, 8, 32, 64), ones(2, 2, 1, 4096, 64)
+        {arrays}
         before = memory("VmRSS")
         results = {call}
         print(memory("VmHWM") - before)
@@ -122,3 +122,32 @@ def test_a_copy_of_the_keys_would_be_seen():
     arguments = "query, np.repeat(key, 8, 2), key"
     assert peak(f"attnc.dot_product_attention({arguments})") > EACH / 2
     assert peak(f"both(attnc.dot_product_attention, {arguments})") > 3 * EACH
+
+
+# ---- halves: keys and values are read where they lie ----
+
+SINGLE = 8  # MB: the keys, or the values, in float32
+
+
+def halves(Tq):
+    return f"query, key, value = (np.ones((1, 8, T, 64), 'f2') for T in ({Tq}, 4096, 4096))"
+
+
+@needs_proc
+@pytest.mark.parametrize("Tq", [1, 100])
+def test_halves_are_not_copied(Tq):
+    assert peak("attnc.dot_product_attention(query, key, value)", halves(Tq)) < SINGLE / 2
+
+
+@needs_proc
+@pytest.mark.parametrize("Tq", [1, 100])
+def test_gradients_in_halves_are_not_copied(Tq):
+    """They take half of SINGLE each. Between them is a part of dquery for each segment."""
+    call = "both(attnc.dot_product_attention, query, key, value)"
+    assert peak(call, halves(Tq)) < 1.75 * SINGLE
+
+
+@needs_proc
+def test_a_copy_of_halves_would_be_seen():
+    call = "attnc.dot_product_attention(query, key.astype(np.float32), value)"
+    assert peak(call, halves(1)) > SINGLE / 2

@@ -39,7 +39,7 @@ static ptrdiff_t own_stride(const attnc_pass *p, const attnc_operand *x, int axi
 /* What data points to is only read, though views serve for other things too. */
 static attnc_view view_with(const attnc_operand *x, const ptrdiff_t *lead)
 {
-    return (attnc_view){.data = (void *)(uintptr_t)x->data, .lead = lead};
+    return (attnc_view){.data = (void *)(uintptr_t)x->data, .lead = lead, .stored = x->stored};
 }
 
 int attnc_pass_view(attnc_pass *p, const attnc_operand *x, attnc_view *view)
@@ -174,7 +174,8 @@ static int is_nothing_to_write(const attnc_inputs *in, const attnc_outputs *out)
 {
     if (in->lead.count == 0 || in->Tq == 0)
         return 1;
-    return in->Dv == 0 && !out->lse && !out->weights && !out->saved_stats && !out->saved_scores;
+    return in->Dv == 0 && !out->lse && !out->weights.data && !out->saved_stats &&
+           !out->saved_scores;
 }
 
 /* How the work is cut into tasks, and the memory of what is put together in the end. */
@@ -190,6 +191,10 @@ static int plan_forward(attnc_pass *p, attnc_attention_fwd *f)
         share /= 2;
     f->query_chunk = share * k->query_block;
     f->key_splits = a->Tq <= k->max_unpacked_queries ? k->segments(a->Tk) : 1;
+    /* Scores are no halves, and the weights are made where they stood. */
+    if (f->narrow_weights.data &&
+        !(f->weights = attnc_team_block(&p->team, a->lead.count, a->Tq, a->Tk)))
+        return -1;
     if (f->key_splits == 1)
         return 0;
     const ptrdiff_t row = attnc_divide_up(a->Dv, k->lanes) * k->lanes + 2 * k->lanes;
@@ -222,11 +227,14 @@ int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
     /* context_copy is a copy because the caller may write to the context it gets. */
     attnc_attention_fwd f = {.problem = &p.a,
                              .context = out->context,
-                             .weights = out->weights,
                              .lse = out->lse,
                              .context_copy = out->saved_context,
                              .stats = out->saved_stats,
                              .scores_copy = out->saved_scores};
+    if (out->weights.stored == ATTNC_AS_COMPUTED)
+        f.weights = out->weights.data;
+    else
+        f.narrow_weights = out->weights;
     if (status == 0)
         status = plan_forward(&p, &f) < 0 ? -1 : run_forward(&p, &f);
     attnc_team_end(&p.team);

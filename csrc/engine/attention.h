@@ -30,6 +30,7 @@ typedef struct {
     const void *data;        /* NULL: not given */
     const ptrdiff_t *shape;  /* leading axes, as many as the call has, then its own */
     const ptrdiff_t *stride; /* in elements; NULL: C-contiguous */
+    attnc_stored stored;     /* how real numbers lie there */
 } attnc_operand;
 
 /* How a score comes about. */
@@ -44,12 +45,14 @@ extern const attnc_mechanism attnc_given_scores;   /* the caller's own */
  * causal_offset, and scale where there is one, have to be set. */
 typedef struct {
     const attnc_mechanism *mechanism;
-    int f32;         /* real arrays hold float, else double */
+    int f32;         /* computed in float, else in double */
     attnc_lead lead; /* leading axes after broadcasting */
     ptrdiff_t Tq, Tk, Dv;
     ptrdiff_t D; /* size of the rows that are compared: of key; additive: of score_vector */
 
-    /* Real arrays whose last axis is contiguous. */
+    /* Real arrays whose last axis is contiguous. These and the bias, and what belongs to them in
+     * outputs and gradients, may be stored in halves where the call is computed in float; all other
+     * arrays hold what is computed in. */
     attnc_operand query, key, value; /* (..., Tq, Dq), (..., Tk, Dk), (..., Tk, Dv) */
     attnc_operand scores;            /* (..., Tq, Tk): given scores, which need no query and key */
     double scale;                    /* dot product, cosine */
@@ -80,8 +83,8 @@ attnc_saves attnc_what_is_saved(const attnc_inputs *in);
 
 /* Where forward writes: C-contiguous arrays, overwritten; NULL: not wanted. */
 typedef struct {
-    void *context;                                    /* (lead, Tq, Dv), always */
-    void *weights;                                    /* (lead, Tq, Tk) */
+    attnc_result context;                             /* (lead, Tq, Dv), always */
+    attnc_result weights;                             /* (lead, Tq, Tk) */
     void *lse;                                        /* (lead, Tq) */
     void *saved_context, *saved_stats, *saved_scores; /* as attnc_what_is_saved says; the first is
                                                          what context gets */
@@ -90,15 +93,15 @@ typedef struct {
 /* What backward starts from: gradients of the outputs, where there are any, and what was saved. */
 typedef struct {
     attnc_operand context, weights, lse; /* of their output's whole shape; the last axis of the
-                                            first two is contiguous */
+                                            first two, which may be in halves, is contiguous */
     const void *saved_context, *saved_stats, *saved_scores; /* NULL: it was not to be saved */
 } attnc_incoming;
 
 /* Where backward writes: C-contiguous arrays of their argument's own shape, overwritten; NULL: not
  * wanted. */
 typedef struct {
-    void *query, *key, *value, *scores, *bias, *scale;
-    void *weight, *score_vector, *query_weight, *key_weight, *score_bias;
+    attnc_result query, key, value, scores, bias;
+    void *scale, *weight, *score_vector, *query_weight, *key_weight, *score_bias;
     int zeroed; /* scores and bias hold zeros already: memory from calloc */
 } attnc_gradients;
 

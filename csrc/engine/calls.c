@@ -23,3 +23,14 @@ int attnc_call_cross_entropy(int f32, const attnc_cross_entropy *c, int backward
     attnc_team_end(&team);
     return status;
 }
+
+int attnc_call_narrow(const attnc_narrow *n, const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, 1, executor, attnc_arena_in(NULL, 0));
+    const int status =
+        attnc_team_run(&team, team.k->narrow, n, attnc_divide_up(n->count, ATTNC_NARROW_COUNT),
+                       (double)n->count, 0);
+    attnc_team_end(&team);
+    return status;
+}

@@ -1,6 +1,7 @@
-/* calls: what is one kernel, over the threads: the matrix product and the softmax cross-entropy.
+/* calls: what is one kernel, over the threads: the matrix product, the softmax cross-entropy, and
+ * rounding to halves.
  *
- * defines: attnc_call_product, attnc_call_cross_entropy
+ * defines: attnc_call_product, attnc_call_cross_entropy, attnc_call_narrow
  */
 #ifndef ATTNC_CALLS_H
 #define ATTNC_CALLS_H
@@ -11,5 +12,6 @@
 int attnc_call_product(int f32, const attnc_product *p, const attnc_executor *executor);
 int attnc_call_cross_entropy(int f32, const attnc_cross_entropy *c, int backward,
                              const attnc_executor *executor);
+int attnc_call_narrow(const attnc_narrow *n, const attnc_executor *executor); /* of floats */
 
 #endif

@@ -2,6 +2,9 @@
 #include "dispatch.h"
 
 #include <stdatomic.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 /* A row of the table: the kernels of an instruction set, and whether this machine can run them. */
 typedef struct {
@@ -19,9 +22,17 @@ static int scalar_supported(void) { return 1; }
  * row. On x86 these ask the operating system too (XCR0), not the processor alone. */
 #if defined(__x86_64__)
 ATTNC_DECLARE(avx2)
+/* F16C, the conversions of float16, is a feature of its own, though no processor is known that has
+ * AVX2 without it; older compilers do not know its name. */
+static int has_f16c(void)
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static int avx2_supported(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 ATTNC_DECLARE(avx512)

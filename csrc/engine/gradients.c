@@ -6,6 +6,25 @@
 
 #include <string.h>
 
+/* ---- results in halves ---- */
+
+attnc_result attnc_pass_as_computed(attnc_pass *p, attnc_result result, ptrdiff_t rows,
+                                    ptrdiff_t columns)
+{
+    if (!result.data || result.stored == ATTNC_AS_COMPUTED)
+        return result;
+    return (attnc_result){.data = attnc_team_block(&p->team, rows, columns, 1)};
+}
+
+int attnc_pass_narrow(attnc_pass *p, attnc_result result, attnc_result computed, ptrdiff_t count)
+{
+    const attnc_narrow n = {.out = result, .x = computed.data, .count = count};
+    if (result.data == computed.data)
+        return 0;
+    return attnc_team_run(&p->team, p->team.k->narrow, &n,
+                          attnc_divide_up(count, ATTNC_NARROW_COUNT), (double)count, 0);
+}
+
 /* ---- sums over the axes along which an argument was broadcast ---- */
 
 /* Which elements of lead an operand's own leading element stands for: first[u] + offsets[0..]. */
@@ -64,30 +83,31 @@ static int run_sum(attnc_pass *p, attnc_sum s, const own_map *map)
  * all of lead, else to a block (lead, Tk, N) that is summed. */
 typedef struct {
     own_map map;
-    void *target, *written;
+    attnc_result target, written;
     ptrdiff_t N;
 } key_rows;
 
-static int plan_key_rows(attnc_pass *p, const attnc_operand *x, ptrdiff_t N, void *target,
+static int plan_key_rows(attnc_pass *p, const attnc_operand *x, ptrdiff_t N, attnc_result target,
                          key_rows *rows)
 {
     rows->target = target;
     rows->N = N;
     if (map_own(p, x, &rows->map) < 0)
         return -1;
-    rows->written = target && rows->map.offset_count == 1
-                        ? target
-                        : attnc_team_block(&p->team, p->in->lead.count, p->in->Tk, N);
-    return rows->written ? 0 : -1;
+    rows->written = target;
+    if (!target.data || rows->map.offset_count != 1)
+        rows->written =
+            (attnc_result){.data = attnc_team_block(&p->team, p->in->lead.count, p->in->Tk, N)};
+    return rows->written.data ? 0 : -1;
 }
 
 static int sum_key_rows(attnc_pass *p, const key_rows *rows)
 {
-    if (!rows->target || rows->written == rows->target)
+    if (!rows->target.data || rows->written.data == rows->target.data)
         return 0;
     return run_sum(p,
                    (attnc_sum){.out = rows->target,
-                               .parts = rows->written,
+                               .parts = rows->written.data,
                                .rows = p->in->Tk,
                                .N = rows->N,
                                .ld = rows->N,
@@ -99,37 +119,47 @@ static int sum_key_rows(attnc_pass *p, const key_rows *rows)
 /* ---- bias and given scores: an element for each pair ---- */
 
 /* The gradient of bias or scores. direct: the kernels' main pass writes to it, because nothing
- * broadcasts; else it has a pass of its own. */
+ * broadcasts; else a pass of its own adds up `sums`. */
 typedef struct {
     own_map map;
     const attnc_operand *x;
-    void *target, *direct;
+    attnc_result target, direct, sums;
+    ptrdiff_t count;
 } pair_rows;
 
-static int plan_pairs(attnc_pass *p, const attnc_operand *x, void *target, int zeroed,
+static int plan_pairs(attnc_pass *p, const attnc_operand *x, attnc_result target, int zeroed,
                       pair_rows *pairs)
 {
     const int ndim = p->in->lead.ndim;
     *pairs = (pair_rows){.x = x, .target = target};
-    if (!target)
+    if (!target.data)
         return 0;
     if (map_own(p, x, &pairs->map) < 0)
         return -1;
     const ptrdiff_t Tq = x->shape[ndim], Tk = x->shape[ndim + 1];
-    if (!zeroed) /* kernels skip the tiles that are not allowed */
-        memset(target, 0, (size_t)(pairs->map.own.count * Tq * Tk) * p->team.item);
+    attnc_result *written = &pairs->direct;
+    pairs->count = pairs->map.own.count * Tq * Tk;
     if (pairs->map.offset_count == 1 && Tq == p->in->Tq && Tk == p->in->Tk)
         pairs->direct = target;
+    else {
+        written = &pairs->sums;
+        pairs->sums = attnc_pass_as_computed(p, target, pairs->count, 1);
+        if (!pairs->sums.data)
+            return -1;
+    }
+    if (!zeroed || written->data != target.data) /* kernels skip tiles that are not allowed */
+        memset(written->data, 0,
+               (size_t)pairs->count * attnc_stored_size(written->stored, p->team.item));
     return 0;
 }
 
 static int run_pairs(attnc_pass *p, const pair_rows *pairs, int of_scores)
 {
-    if (!pairs->target || pairs->direct)
+    if (!pairs->sums.data)
         return 0;
     const int ndim = p->in->lead.ndim;
     const attnc_attention_dbias d = {.bwd = &p->bwd,
-                                     .out = pairs->target,
+                                     .out = pairs->sums.data,
                                      .own_count = pairs->map.own.count,
                                      .own_Tq = pairs->x->shape[ndim],
                                      .own_Tk = pairs->x->shape[ndim + 1],
@@ -137,9 +167,11 @@ static int run_pairs(attnc_pass *p, const pair_rows *pairs, int of_scores)
                                      .offsets = pairs->map.offsets,
                                      .offset_count = pairs->map.offset_count,
                                      .of_scores = of_scores};
-    return attnc_team_run(&p->team, p->team.k->attention_dbias, &d,
-                          d.own_count * attnc_divide_up(d.own_Tq, p->team.k->bwd_query_block),
-                          ATTNC_DBIAS_PASSES * attnc_pass_work(p), p->team.k->bwd_scratch(&p->a));
+    if (attnc_team_run(&p->team, p->team.k->attention_dbias, &d,
+                       d.own_count * attnc_divide_up(d.own_Tq, p->team.k->bwd_query_block),
+                       ATTNC_DBIAS_PASSES * attnc_pass_work(p), p->team.k->bwd_scratch(&p->a)) < 0)
+        return -1;
+    return attnc_pass_narrow(p, pairs->target, pairs->sums, pairs->count);
 }
 
 /* ---- queries: parts for each segment of the keys ---- */
@@ -151,10 +183,10 @@ static int plan_query(attnc_pass *p, const attnc_gradients *to, own_map *map)
     const ptrdiff_t Dp = attnc_divide_up(a->D, p->team.k->lanes) * p->team.k->lanes;
     if (map_own(p, &p->in->query, map) < 0)
         return -1;
-    b->dquery_direct =
-        to->query && b->segments == 1 && map->offset_count == 1 && a->D == Dp && !to->scale;
+    b->dquery_direct = to->query.data && to->query.stored == ATTNC_AS_COMPUTED &&
+                       b->segments == 1 && map->offset_count == 1 && a->D == Dp && !to->scale;
     b->dquery_parts = b->dquery_direct
-                          ? to->query
+                          ? to->query.data
                           : attnc_team_block(&p->team, a->lead.count, b->segments * a->Tq, Dp);
     return b->dquery_parts ? 0 : -1;
 }
@@ -173,11 +205,11 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
     const attnc_problem *a = &p->a;
     const attnc_attention_bwd *b = &p->bwd;
     const ptrdiff_t lanes = p->team.k->lanes, rows = map->own.count * a->Tq;
-    void *target = to->query;
+    attnc_result target = to->query;
     double *row_dot = NULL, dscale = 0;
-    if (b->dquery_direct || (!to->query && !to->scale))
+    if (b->dquery_direct || (!to->query.data && !to->scale))
         return 0;
-    if (!target && !(target = attnc_team_block(&p->team, rows, a->D, 1)))
+    if (!target.data && !(target.data = attnc_team_block(&p->team, rows, a->D, 1)))
         return -1;
     if (to->scale && !(row_dot = attnc_take(&p->team.arena, (size_t)rows, sizeof *row_dot)))
         return -1;
@@ -217,7 +249,7 @@ static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
     for (ptrdiff_t n = 0; n < a->lead.count; n++)
         all.offsets[n] = n;
     return run_sum(p,
-                   (attnc_sum){.out = to->score_vector,
+                   (attnc_sum){.out.data = to->score_vector,
                                .parts = b->dscore_vector_parts,
                                .rows = 1,
                                .N = a->D,
@@ -267,7 +299,8 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
          (plan_query(p, to, &query) < 0 || plan_key_rows(p, &in->key, a->D, to->key, &key) < 0)))
         return -1;
     b->dvalue = value.written;
-    b->dkey = compares ? key.written : NULL;
+    if (compares)
+        b->dkey = key.written;
     b->dbias = bias.direct;
     b->dscores = scores.direct;
     if (!k->rows_fit_a_tile(a->Tk) &&

@@ -276,7 +276,7 @@ static void attend_args_of(const attnc_loop *l, const attnc_loop_attend *o, atte
     args->fwd = (attnc_attention_fwd){.problem = a,
                                       .query_chunk = 1,
                                       .key_splits = 1,
-                                      .context = o->context,
+                                      .context.data = o->context,
                                       .weights = o->weights,
                                       .stats = o->stats,
                                       .scores_copy = o->scores};
@@ -352,7 +352,7 @@ static int run_normalize(progress *p, const attnc_operation *operation, int coun
     const attnc_loop_normalize *o = &operation->normalize;
     const ptrdiff_t row = p->t * p->l->batch;
     (void)count;
-    attnc_normalize args = {.out = element(p, o->unit, row * o->D),
+    attnc_normalize args = {.out.data = element(p, o->unit, row * o->D),
                             .norm = element(p, o->norm, row),
                             .D = o->D,
                             .x = {.data = at_step(p, &o->x), .col = 1, .lead = &o->x.row_stride}};
@@ -366,7 +366,7 @@ static int run_normalize_back(progress *p, const attnc_operation *operation, int
     const attnc_loop_normalize *o = &operation->normalize;
     const ptrdiff_t row = p->t * p->l->batch;
     (void)count;
-    attnc_normalize args = {.out = element(p, o->dx, row * o->D),
+    attnc_normalize args = {.out.data = element(p, o->dx, row * o->D),
                             .norm = element(p, o->norm, row),
                             .D = o->D,
                             .dout = element(p, o->dunit, row * o->D),

@@ -4,6 +4,12 @@
 
 #include "work.h"
 
+/* A block for the gradient of the rows that scores are made of, where the way back starts. */
+static attnc_result new_rows(attnc_pass *p, const attnc_operand *x)
+{
+    return (attnc_result){.data = attnc_team_block(&p->team, attnc_pass_rows(p, x), p->in->D, 1)};
+}
+
 /* ---- dot product: s = scale * q . k ---- */
 
 static int dot_product_prepare(attnc_pass *p)
@@ -29,10 +35,10 @@ static int multiplicative_prepare(attnc_pass *p)
 static int multiplicative_backward(attnc_pass *p, const attnc_gradients *g)
 {
     attnc_gradients to = *g;
-    to.query = attnc_team_block(&p->team, attnc_pass_rows(p, &p->in->query), p->in->D, 1);
-    if (!to.query || attnc_pass_backward(p, &to) < 0)
+    to.query = new_rows(p, &p->in->query);
+    if (!to.query.data || attnc_pass_backward(p, &to) < 0)
         return -1;
-    return attnc_project_backward(p, &p->query_projection, to.query, g->query, g->weight);
+    return attnc_project_backward(p, &p->query_projection, to.query.data, g->query, g->weight);
 }
 
 const attnc_mechanism attnc_multiplicative = {ATTNC_DOT, multiplicative_prepare,
@@ -65,21 +71,25 @@ static int additive_backward(attnc_pass *p, const attnc_gradients *g)
     const ptrdiff_t query_rows = attnc_pass_rows(p, &in->query);
     attnc_gradients to = *g;
     /* What the kernels give is the gradient of the projected rows. */
-    if (in->query_weight.data || (g->score_bias && !g->query))
-        to.query = attnc_team_block(&p->team, query_rows, in->D, 1);
+    if (in->query_weight.data || (g->score_bias && !g->query.data))
+        to.query = new_rows(p, &in->query);
+    else if (g->score_bias) /* it is read once more */
+        to.query = attnc_pass_as_computed(p, g->query, query_rows, in->D);
     if (in->key_weight.data)
-        to.key = attnc_team_block(&p->team, attnc_pass_rows(p, &in->key), in->D, 1);
-    if ((in->query_weight.data && !to.query) || (in->key_weight.data && !to.key) ||
-        (g->score_bias && !to.query) || attnc_pass_backward(p, &to) < 0)
+        to.key = new_rows(p, &in->key);
+    if ((in->query_weight.data && !to.query.data) || (in->key_weight.data && !to.key.data) ||
+        (g->score_bias && !to.query.data) || attnc_pass_backward(p, &to) < 0)
         return -1;
     /* The bias was added to every projected query. */
-    if (g->score_bias && attnc_sum_rows(p, to.query, query_rows, in->D, g->score_bias) < 0)
+    if (g->score_bias && attnc_sum_rows(p, to.query.data, query_rows, in->D, g->score_bias) < 0)
         return -1;
-    if (in->query_weight.data &&
-        attnc_project_backward(p, &p->query_projection, to.query, g->query, g->query_weight) < 0)
+    if (in->query_weight.data
+            ? attnc_project_backward(p, &p->query_projection, to.query.data, g->query,
+                                     g->query_weight) < 0
+            : g->query.data && attnc_pass_narrow(p, g->query, to.query, query_rows * in->D) < 0)
         return -1;
     return in->key_weight.data
-               ? attnc_project_backward(p, &p->key_projection, to.key, g->key, g->key_weight)
+               ? attnc_project_backward(p, &p->key_projection, to.key.data, g->key, g->key_weight)
                : 0;
 }
 
@@ -87,29 +97,37 @@ const attnc_mechanism attnc_additive = {ATTNC_ADDITIVE, additive_prepare, additi
 
 /* ---- cosine: s = scale * q . k / (|q| |k|), the dot product of unit rows ---- */
 
+/* Bytes of a row, which kernels need where it is in halves. */
+static size_t row_scratch(const attnc_pass *p, const attnc_normalize *n)
+{
+    const ptrdiff_t lanes = p->team.k->lanes;
+    const int halves = n->x.stored != ATTNC_AS_COMPUTED || n->out.stored != ATTNC_AS_COMPUTED;
+    return halves ? (size_t)(attnc_divide_up(n->D, lanes) * lanes) * p->team.item : 0;
+}
+
 /* The unit rows of an operand, and in *n what the way back needs. */
 static int normalize(attnc_pass *p, const attnc_operand *x, ptrdiff_t T, attnc_view *view,
                      attnc_normalize *n)
 {
     *n = (attnc_normalize){.lead = attnc_pass_own_lead(p, x), .T = T, .D = p->in->D};
-    n->out = attnc_team_block(&p->team, n->lead.count, T, n->D);
+    n->out.data = attnc_team_block(&p->team, n->lead.count, T, n->D);
     n->norm = attnc_team_block(&p->team, n->lead.count, T, 1);
-    if (!n->out || !n->norm || attnc_pass_view(p, x, &n->x) < 0 ||
+    if (!n->out.data || !n->norm || attnc_pass_view(p, x, &n->x) < 0 ||
         attnc_team_run(&p->team, p->team.k->normalize_fwd, n, n->lead.count,
-                       attnc_normalize_work(n), 0) < 0)
+                       attnc_normalize_work(n), row_scratch(p, n)) < 0)
         return -1;
-    return attnc_pass_view_of_block(p, x, n->out, T, n->D, view);
+    return attnc_pass_view_of_block(p, x, n->out.data, T, n->D, view);
 }
 
-static int normalize_backward(attnc_pass *p, attnc_normalize n, const void *dunit, void *out)
+static int normalize_backward(attnc_pass *p, attnc_normalize n, const void *dunit, attnc_result out)
 {
-    if (!out)
+    if (!out.data)
         return 0;
-    n.unit = n.out;
+    n.unit = n.out.data;
     n.dout = dunit;
     n.out = out;
     return attnc_team_run(&p->team, p->team.k->normalize_bwd, &n, n.lead.count,
-                          attnc_normalize_work(&n), 0);
+                          attnc_normalize_work(&n), row_scratch(p, &n));
 }
 
 static int cosine_prepare(attnc_pass *p)
@@ -120,13 +138,18 @@ static int cosine_prepare(attnc_pass *p)
                : normalize(p, &in->key, in->Tk, &p->a.key, &p->unit_key);
 }
 
-/* The gradients hold those of the unit rows first, then those of the rows. */
+/* The gradients, unless they are in halves, hold those of the unit rows first, then those of the
+ * rows. */
 static int cosine_backward(attnc_pass *p, const attnc_gradients *g)
 {
-    if (attnc_pass_backward(p, g) < 0 ||
-        normalize_backward(p, p->unit_query, g->query, g->query) < 0)
+    attnc_gradients to = *g;
+    to.query = attnc_pass_as_computed(p, g->query, attnc_pass_rows(p, &p->in->query), p->in->D);
+    to.key = attnc_pass_as_computed(p, g->key, attnc_pass_rows(p, &p->in->key), p->in->D);
+    if ((g->query.data && !to.query.data) || (g->key.data && !to.key.data) ||
+        attnc_pass_backward(p, &to) < 0 ||
+        normalize_backward(p, p->unit_query, to.query.data, g->query) < 0)
         return -1;
-    return normalize_backward(p, p->unit_key, g->key, g->key);
+    return normalize_backward(p, p->unit_key, to.key.data, g->key);
 }
 
 const attnc_mechanism attnc_cosine = {ATTNC_DOT, cosine_prepare, cosine_backward};

@@ -13,6 +13,7 @@
 /* An operand times a weight: x (rows, K) W (K, N), and what its gradients need again. */
 typedef struct {
     const void *x; /* contiguous */
+    attnc_stored stored;
     const attnc_operand *weight;
     ptrdiff_t rows, K, N;
 } attnc_projection;
@@ -51,6 +52,12 @@ ptrdiff_t attnc_pass_features(const attnc_pass *p, const attnc_operand *x);
 /* Time of one pass over all pairs, in multiply-adds. */
 double attnc_pass_work(const attnc_pass *p);
 
+/* Where a result (rows, columns) can be added up: where it is to be, or, of halves, in a block that
+ * attnc_pass_narrow rounds into it. data is NULL for want of memory, and where it was. */
+attnc_result attnc_pass_as_computed(attnc_pass *p, attnc_result result, ptrdiff_t rows,
+                                    ptrdiff_t columns);
+int attnc_pass_narrow(attnc_pass *p, attnc_result result, attnc_result computed, ptrdiff_t count);
+
 /* Runs the kernels of backward and sums up their parts. to: gradients of what prepare made of query
  * and key, (own lead, T, D) each, and of everything that needs no way back. */
 int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to);
@@ -64,7 +71,7 @@ int attnc_project(attnc_pass *p, const attnc_operand *x, const attnc_operand *we
 /* From the gradient of x W: dx = dprojected W^T, dweight = x^T dprojected; NULL: not wanted. A row
  * that no gradient reaches is not read. */
 int attnc_project_backward(attnc_pass *p, const attnc_projection *projection,
-                           const void *dprojected, void *dx, void *dweight);
+                           const void *dprojected, attnc_result dx, void *dweight);
 
 /* out (N) = the sum of the rows of x (rows, N) */
 int attnc_sum_rows(attnc_pass *p, const void *x, ptrdiff_t rows, ptrdiff_t N, void *out);

@@ -22,13 +22,13 @@ static const void *rows_without_gaps(attnc_pass *p, const attnc_operand *x)
     if (is_contiguous(x->shape, x->stride, own.ndim + 2))
         return x->data;
     const ptrdiff_t T = x->shape[own.ndim], N = x->shape[own.ndim + 1];
-    char *copy = attnc_team_block(&p->team, own.count, T, N);
-    const size_t bytes = (size_t)N * p->team.item;
+    const ptrdiff_t item = (ptrdiff_t)attnc_stored_size(x->stored, p->team.item);
+    char *copy = attnc_take(&p->team.arena, (size_t)(own.count * T * N), (size_t)item);
+    const size_t bytes = (size_t)(N * item);
     for (ptrdiff_t n = 0; copy && n < own.count; n++)
         for (ptrdiff_t t = 0; t < T; t++) {
             const ptrdiff_t at = attnc_lead_offset(&own, x->stride, n) + t * x->stride[own.ndim];
-            memcpy(copy + (size_t)(n * T + t) * bytes,
-                   (const char *)x->data + at * (ptrdiff_t)p->team.item, bytes);
+            memcpy(copy + (size_t)(n * T + t) * bytes, (const char *)x->data + at * item, bytes);
         }
     return copy;
 }
@@ -43,7 +43,7 @@ int attnc_project(attnc_pass *p, const attnc_operand *x, const attnc_operand *we
 {
     const ptrdiff_t rows = attnc_pass_rows(p, x), K = attnc_pass_features(p, x);
     const ptrdiff_t N = weight->shape[1];
-    *projection = (attnc_projection){rows_without_gaps(p, x), weight, rows, K, N};
+    *projection = (attnc_projection){rows_without_gaps(p, x), x->stored, weight, rows, K, N};
     void *out = projection->x ? attnc_team_block(&p->team, rows, N, 1) : NULL;
     const attnc_product product = {.out = out,
                                    .a = projection->x,
@@ -54,6 +54,7 @@ int attnc_project(attnc_pass *p, const attnc_operand *x, const attnc_operand *we
                                    .out_row = N,
                                    .a_row = K,
                                    .a_col = 1,
+                                   .a_stored = x->stored,
                                    .b_row = row_stride(weight),
                                    .b_col = 1};
     if (!out || attnc_team_product(&p->team, &product) < 0)
@@ -62,10 +63,11 @@ int attnc_project(attnc_pass *p, const attnc_operand *x, const attnc_operand *we
 }
 
 int attnc_project_backward(attnc_pass *p, const attnc_projection *projection,
-                           const void *dprojected, void *dx, void *dweight)
+                           const void *dprojected, attnc_result dx, void *dweight)
 {
     const ptrdiff_t rows = projection->rows, K = projection->K, N = projection->N;
-    const attnc_product to_x = {.out = dx,
+    const attnc_result computed = attnc_pass_as_computed(p, dx, rows, K);
+    const attnc_product to_x = {.out = computed.data,
                                 .a = dprojected,
                                 .b = projection->weight->data,
                                 .M = rows,
@@ -85,10 +87,12 @@ int attnc_project_backward(attnc_pass *p, const attnc_projection *projection,
                                      .out_row = N,
                                      .a_row = 1,
                                      .a_col = K,
+                                     .a_stored = projection->stored,
                                      .b_row = N,
                                      .b_col = 1,
                                      .skip_zero_rows = 1};
-    if (dx && attnc_team_product(&p->team, &to_x) < 0)
+    if (dx.data && (!computed.data || attnc_team_product(&p->team, &to_x) < 0 ||
+                    attnc_pass_narrow(p, dx, computed, rows * K) < 0))
         return -1;
     return dweight ? attnc_team_product(&p->team, &to_weight) : 0;
 }

@@ -79,8 +79,9 @@ static const ptrdiff_t LONGEST_SUM = 64 * 128;
 static int run_long_product(attnc_team *t, const attnc_product *p)
 {
     const ptrdiff_t size = p->M * p->N, zero = 0;
+    const ptrdiff_t a_item = (ptrdiff_t)attnc_stored_size(p->a_stored, t->item);
     char *parts = attnc_team_block(t, 2, p->M, p->N); /* the sum so far, the next product */
-    attnc_sum sum = {.out = parts,
+    attnc_sum sum = {.out.data = parts,
                      .parts = parts,
                      .U = 1,
                      .rows = p->M,
@@ -95,14 +96,14 @@ static int run_long_product(attnc_team *t, const attnc_product *p)
         return -1;
     for (ptrdiff_t k = 0; k < p->K; k += LONGEST_SUM) {
         attnc_product run = *p;
-        run.a = (const char *)p->a + k * p->a_col * (ptrdiff_t)t->item;
+        run.a = (const char *)p->a + k * p->a_col * a_item;
         run.b = (const char *)p->b + k * p->b_row * (ptrdiff_t)t->item;
         run.K = p->K - k < LONGEST_SUM ? p->K - k : LONGEST_SUM;
         run.out = k > 0 ? parts + size * (ptrdiff_t)t->item : parts;
         if (run_product(t, &run) < 0)
             return -1;
         if (run.K == p->K - k)
-            sum.out = p->out; /* the last one */
+            sum.out.data = p->out; /* the last one */
         if (k > 0 && attnc_team_run(t, t->k->sum, &sum, attnc_divide_up(sum.rows, ATTNC_SUM_ROWS),
                                     attnc_sum_work(&sum), 0) < 0)
             return -1;

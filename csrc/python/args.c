@@ -1,6 +1,8 @@
 /* args: see args.h. */
 #include "options.h"
 
+#include "arrays.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdarg.h>
@@ -162,7 +164,7 @@ static int rows_are_readable(PyArrayObject *array)
     if (ndim > 0 && PyArray_DIM(array, ndim - 1) > 1 && PyArray_STRIDE(array, ndim - 1) != size)
         return 0;
     for (int d = 0; d < ndim - 1; d++)
-        if (PyArray_STRIDE(array, d) & (size - 1)) /* of 4 or 8 bytes */
+        if (PyArray_STRIDE(array, d) & (size - 1)) /* of 2, 4 or 8 bytes */
             return 0;
     return 1;
 }
@@ -214,12 +216,19 @@ static int make_contiguous(attnc_argument *argument)
     return 0;
 }
 
-static int convert_argument(attnc_call *c, attnc_argument *argument)
+/* Whether the kernels read the array in halves, as it is. */
+static int stays_in_halves(const attnc_call *c, PyArrayObject *array)
+{
+    const int type = PyArray_TYPE(array);
+    return c->in.f32 && attnc_stored_as(type) != ATTNC_AS_COMPUTED && is_native(array, type);
+}
+
+static int convert_argument(attnc_call *c, attnc_argument *argument, int halves)
 {
     int type = computing_type(c);
     if (!argument->array)
         return 0;
-    if (!is_native(argument->array, type)) {
+    if (!is_native(argument->array, type) && !(halves && stays_in_halves(c, argument->array))) {
         PyObject *native = converted(argument->array, type);
         if (!native && PyErr_ExceptionMatches(PyExc_FloatingPointError)) {
             PyErr_Clear();
@@ -291,9 +300,13 @@ static int convert(attnc_call *c)
             return -1;
         c->in.f32 = c->output->type_num != NPY_DOUBLE;
     }
-    for (int k = 0; k < ATTNC_ARGUMENTS; k++)
-        if (convert_argument(c, &c->arguments[k]) < 0)
+    for (int k = 0; k < ATTNC_ARGUMENTS; k++) {
+        const attnc_argument *a = &c->arguments[k];
+        const int halves =
+            a == &c->query || a == &c->key || a == &c->value || a == &c->scores || a == &c->bias;
+        if (convert_argument(c, &c->arguments[k], halves) < 0)
             return -1;
+    }
     if (c->scale.array)
         c->in.scale = c->in.f32 ? *(float *)PyArray_DATA(c->scale.array)
                                 : *(double *)PyArray_DATA(c->scale.array);
@@ -511,10 +524,11 @@ ptrdiff_t attnc_features(const attnc_argument *argument)
     return PyArray_DIM(argument->array, PyArray_NDIM(argument->array) - 1);
 }
 
-/* A stride of bytes in elements of 1, 4 or 8 bytes. By a constant the processor need not divide. */
+/* A stride of bytes in elements of 1, 2, 4 or 8 bytes. By a constant the processor need not
+ * divide. */
 static ptrdiff_t in_items(npy_intp bytes, npy_intp item)
 {
-    return item == 4 ? bytes / 4 : item == 8 ? bytes / 8 : bytes;
+    return item == 4 ? bytes / 4 : item == 8 ? bytes / 8 : item == 2 ? bytes / 2 : bytes;
 }
 
 int attnc_operand_of(attnc_call *c, PyArrayObject *array, attnc_operand *operand)
@@ -530,12 +544,13 @@ int attnc_operand_of(attnc_call *c, PyArrayObject *array, attnc_operand *operand
     /* A leading axis of size 1 may have any stride; with 0 the engine need not change it. */
     for (int d = 0; d < ndim; d++)
         stride[d] = d < c->in.lead.ndim && shape[d] == 1 ? 0 : in_items(bytes[d], item);
-    *operand = (attnc_operand){PyArray_DATA(array), shape, stride};
+    *operand =
+        (attnc_operand){PyArray_DATA(array), shape, stride, attnc_stored_as(PyArray_TYPE(array))};
     return 0;
 }
 
 int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const char *output,
-                        int ndim, const npy_intp *shape, PyArrayObject **array)
+                        int ndim, const npy_intp *shape, int halves, PyArrayObject **array)
 {
     if (object == Py_None)
         return 0;
@@ -559,7 +574,7 @@ int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const
         Py_XDECREF(got);
         goto fail;
     }
-    if (convert_argument(c, &argument) < 0)
+    if (convert_argument(c, &argument, halves) < 0)
         goto fail;
     Py_XDECREF((PyObject *)argument.dtype);
     *array = argument.array;

@@ -14,7 +14,8 @@
 /* A real array argument. array is NULL where it was not given. */
 typedef struct {
     const char *name;
-    PyArrayObject *array; /* after conversion: the computing dtype, last axis contiguous */
+    PyArrayObject *array; /* after conversion: the computing dtype, or halves where the kernels read
+                             them; last axis contiguous */
     PyArray_Descr *dtype; /* of its gradient; NULL: the computing dtype */
 } attnc_argument;
 
@@ -117,8 +118,8 @@ int attnc_operand_of(attnc_call *c, PyArrayObject *array, attnc_operand *operand
  * is no whole number of them. */
 ptrdiff_t attnc_stride(const PyArrayObject *array, int axis, int *whole);
 
-/* An incoming gradient: None, or exactly the shape of its output. */
+/* An incoming gradient: None, or exactly the shape of its output. halves: it may stay in them. */
 int attnc_read_gradient(attnc_call *c, PyObject *object, const char *name, const char *output,
-                        int ndim, const npy_intp *shape, PyArrayObject **array);
+                        int ndim, const npy_intp *shape, int halves, PyArrayObject **array);
 
 #endif

@@ -1,6 +1,7 @@
 /* arrays: see arrays.h. */
 #include "arrays.h"
 
+#include "../engine/calls.h"
 #include "../engine/scratch.h"
 
 #include <string.h>
@@ -60,7 +61,8 @@ int attnc_arrays_init(void)
 
 static int is_kept(int ndim, const npy_intp *shape, int type)
 {
-    size_t bytes = type == NPY_FLOAT ? sizeof(float) : sizeof(double);
+    size_t bytes = attnc_stored_size(attnc_stored_as(type),
+                                     type == NPY_FLOAT ? sizeof(float) : sizeof(double));
     for (int d = 0; d < ndim; d++)
         if (__builtin_mul_overflow(bytes, (size_t)shape[d], &bytes))
             return 0;
@@ -95,47 +97,31 @@ PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int ze
 
 /* ---- half precision ---- */
 
-/* The 16 bits of a float32 that bfloat16 keeps, rounded to nearest, ties to even. */
-static uint16_t bfloat16_of(uint32_t bits)
+attnc_stored attnc_stored_as(int type)
 {
-    if ((bits & 0x7fffffff) > 0x7f800000) /* NaN: quiet, with its sign */
-        return (uint16_t)((bits >> 16 & 0x8000) | 0x7fc0);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-/* A float32 as float16, rounded to nearest, ties to even. */
-static uint16_t float16_of(uint32_t bits)
-{
-    const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
-    if (size > 0x7f800000) /* NaN */
-        return (uint16_t)(sign | 0x7e00);
-    if (size >= 0x477ff000) /* 65520 and above round to infinity */
-        return (uint16_t)(sign | 0x7c00);
-    if (size >= 0x38800000) { /* 2^-14 and above: normal numbers, 13 bits go */
-        const uint32_t rebased = size - ((127 - 15) << 23);
-        return (uint16_t)(sign | (rebased + 0xfff + (rebased >> 13 & 1)) >> 13);
-    }
-    if (size < 0x33000000) /* below 2^-25: 0 */
-        return (uint16_t)sign;
-    /* subnormal: the mantissa, with its leading 1, in units of 2^-24 */
-    const int shift = 126 - (int)(size >> 23); /* 14 .. 24 */
-    const uint32_t mantissa = (size & 0x7fffff) | 0x800000, half = 1u << (shift - 1);
-    const uint32_t kept = mantissa >> shift, rest = mantissa & (2 * half - 1);
-    return (uint16_t)(sign | (kept + (rest > half || (rest == half && (kept & 1)))));
+    if (type == NPY_HALF)
+        return ATTNC_FLOAT16;
+    return PyTypeNum_ISUSERDEF(type) ? ATTNC_BFLOAT16 : ATTNC_AS_COMPUTED;
 }
 
 PyObject *attnc_narrowed(PyArrayObject *array, PyArray_Descr *dtype)
 {
+    const attnc_stored stored = attnc_stored_as(dtype->type_num);
     if (dtype->type_num == PyArray_TYPE(array))
         return Py_NewRef((PyObject *)array);
-    Py_INCREF((PyObject *)dtype); /* what is called below steals it */
-    if (PyArray_TYPE(array) != NPY_FLOAT || PyDataType_ELSIZE(dtype) != 2)
+    if (PyArray_TYPE(array) != NPY_FLOAT || stored == ATTNC_AS_COMPUTED) {
+        Py_INCREF((PyObject *)dtype); /* which is stolen */
         return PyArray_CastToType(array, dtype, 0);
-    PyObject *result = PyArray_Empty(PyArray_NDIM(array), PyArray_DIMS(array), dtype, 0);
-    const uint32_t *from = PyArray_DATA(array);
-    uint16_t *to = result ? PyArray_DATA((PyArrayObject *)result) : NULL;
-    const int is_float16 = dtype->type_num == NPY_HALF;
-    for (npy_intp k = 0; result && k < PyArray_SIZE(array); k++)
-        to[k] = is_float16 ? float16_of(from[k]) : bfloat16_of(from[k]);
-    return result;
+    }
+    PyArrayObject *result =
+        attnc_new_array(PyArray_NDIM(array), PyArray_DIMS(array), dtype->type_num, 0);
+    if (!result)
+        return NULL;
+    const attnc_narrow n = {.out = {PyArray_DATA(result), stored},
+                            .x = PyArray_DATA(array),
+                            .count = PyArray_SIZE(array)};
+    if (attnc_call_narrow(&n, NULL) == 0)
+        return (PyObject *)result;
+    Py_DECREF((PyObject *)result);
+    return PyErr_NoMemory();
 }

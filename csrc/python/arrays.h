@@ -5,7 +5,7 @@
  * the memory that scratch.c keeps, through NumPy's own interface for that (NEP 49): they own their
  * data like any other.
  *
- * defines: attnc_arrays_init, attnc_new_array, attnc_narrowed
+ * defines: attnc_arrays_init, attnc_new_array, attnc_stored_as, attnc_narrowed
  */
 #ifndef ATTNC_ARRAYS_H
 #define ATTNC_ARRAYS_H
@@ -17,6 +17,9 @@ int attnc_arrays_init(void);
 
 /* C-contiguous, zeroed or not filled; or NULL with an error. */
 PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int zeroed);
+
+/* How numbers of a real type that attnc_read accepts lie in memory. */
+attnc_stored attnc_stored_as(int type);
 
 /* A new reference to a contiguous array: the array itself if it is of that dtype, else its numbers
  * in it; or NULL. Floats are rounded to float16 or bfloat16 whatever numpy.errstate says of it. */

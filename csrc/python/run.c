@@ -43,9 +43,16 @@ static int read_call(attnc_call *c, const attnc_function *f, PyObject *const *ar
 
 /* ---- forward ---- */
 
-/* A new array (lead, Tq) or, with columns >= 0, (lead, Tq, columns) of the computing dtype; its
- * memory goes to *data. */
-static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns, void **data)
+/* The type in which context and weights are made: halves, or the computing one. */
+static int output_type(const attnc_call *c)
+{
+    const int type = c->output ? c->output->type_num : NPY_NOTYPE;
+    return c->output && attnc_stored_as(type) != ATTNC_AS_COMPUTED ? type : real_type(c);
+}
+
+/* A new array (lead, Tq) or, with columns >= 0, (lead, Tq, columns) of the type; its memory goes to
+ * *data. */
+static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns, int type, void **data)
 {
     npy_intp shape[NPY_MAXDIMS];
     int ndim = c->in.lead.ndim;
@@ -54,7 +61,7 @@ static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns, void **da
     shape[ndim++] = c->in.Tq;
     if (columns >= 0)
         shape[ndim++] = columns;
-    PyArrayObject *array = attnc_new_array(ndim, shape, real_type(c), 0);
+    PyArrayObject *array = attnc_new_array(ndim, shape, type, 0);
     *data = array ? PyArray_DATA(array) : NULL;
     return array;
 }
@@ -64,13 +71,16 @@ static int make_outputs(attnc_call *c, int save, attnc_outputs *out)
     attnc_saves saves = {-1, -1, -1};
     if (save)
         saves = attnc_what_is_saved(&c->in);
-    if (!(c->context = new_rows(c, c->in.Dv, &out->context)) ||
-        (c->return_lse && !(c->lse = new_rows(c, -1, &out->lse))) ||
-        (c->return_weights && !(c->weights = new_rows(c, c->in.Tk, &out->weights))) ||
+    const int type = real_type(c), narrow = output_type(c);
+    out->context.stored = out->weights.stored = attnc_stored_as(narrow);
+    if (!(c->context = new_rows(c, c->in.Dv, narrow, &out->context.data)) ||
+        (c->return_lse && !(c->lse = new_rows(c, -1, type, &out->lse))) ||
+        (c->return_weights && !(c->weights = new_rows(c, c->in.Tk, narrow, &out->weights.data))) ||
         (saves.context >= 0 &&
-         !(c->saved_context = new_rows(c, saves.context, &out->saved_context))) ||
-        (saves.stats >= 0 && !(c->stats = new_rows(c, saves.stats, &out->saved_stats))) ||
-        (saves.scores >= 0 && !(c->saved_scores = new_rows(c, saves.scores, &out->saved_scores))))
+         !(c->saved_context = new_rows(c, saves.context, type, &out->saved_context))) ||
+        (saves.stats >= 0 && !(c->stats = new_rows(c, saves.stats, type, &out->saved_stats))) ||
+        (saves.scores >= 0 &&
+         !(c->saved_scores = new_rows(c, saves.scores, type, &out->saved_scores))))
         return -1;
     return 0;
 }
@@ -180,7 +190,8 @@ static int read_incoming(attnc_call *c, PyObject *object, const char *name, cons
                          int ndim, const npy_intp *shape, PyArrayObject **array,
                          attnc_operand *operand)
 {
-    if (attnc_read_gradient(c, object, name, output, ndim, shape, array) < 0)
+    const int halves = array != &c->lse; /* which is never in halves */
+    if (attnc_read_gradient(c, object, name, output, ndim, shape, halves, array) < 0)
         return -1;
     return *array ? attnc_operand_of(c, *array, operand) : 0;
 }
@@ -214,7 +225,7 @@ static int read_backward(attnc_call *c, PyObject *const *args, attnc_incoming *i
 /* A gradient of the result: of which argument, and where the engine finds its memory. */
 typedef struct {
     attnc_argument *argument;
-    void **data;
+    attnc_result *place;
 } wanted;
 
 /* The k-th: of the function's own arguments, then of bias. */
@@ -223,7 +234,7 @@ static wanted wanted_at(attnc_call *c, const attnc_function *f, int k, attnc_gra
     if (k == f->own_count)
         return (wanted){&c->bias, &gradients->bias};
     return (wanted){argument_at(c, f->own[k].argument),
-                    (void **)(void *)((char *)gradients + f->own[k].gradient)};
+                    (void *)((char *)gradients + f->own[k].gradient)};
 }
 
 /* A tuple of new arrays for the gradients, None where there is no argument; their memory goes to
@@ -238,11 +249,14 @@ static PyObject *make_gradients(attnc_call *c, const attnc_function *f, attnc_gr
         PyObject *gradient = Py_NewRef(Py_None);
         if (w.argument->array) {
             const int zeroed = w.argument == &c->scores || w.argument == &c->bias;
+            const int type = PyArray_TYPE(w.argument->array); /* computing, or halves */
             ATTNC_REPLACE(gradient, (PyObject *)attnc_new_array(PyArray_NDIM(w.argument->array),
                                                                 PyArray_DIMS(w.argument->array),
-                                                                real_type(c), zeroed));
+                                                                type, zeroed));
             if (gradient)
-                *w.data = PyArray_DATA((PyArrayObject *)gradient);
+                w.place->data = PyArray_DATA((PyArrayObject *)gradient);
+            if (attnc_stored_as(type) != ATTNC_AS_COMPUTED)
+                w.place->stored = attnc_stored_as(type);
         }
         if (!gradient || PyTuple_SetItem(result, k, gradient) < 0)
             Py_CLEAR(result);

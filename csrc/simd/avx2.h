@@ -101,6 +101,67 @@ static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff
     }
 }
 
+static inline vec v_load_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+static inline vec v_load_bf16(const uint16_t *p)
+{
+    const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+}
+/* Lanes of 32 bits, 0 .. 0xffff each, in 16 bits. */
+static inline __m128i in_16_bits(__m256i x)
+{
+    return _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+}
+/* A NaN keeps its sign alone. */
+static inline void v_store_f16(uint16_t *p, vec x)
+{
+    const __m128i half = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+    const __m256i unordered = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m128i is_nan = in_16_bits(_mm256_srli_epi32(unordered, 16));
+    const __m128i nan =
+        _mm_or_si128(_mm_and_si128(half, _mm_set1_epi16((short)0x8000)), _mm_set1_epi16(0x7e00));
+    _mm_storeu_si128((__m128i *)p, _mm_blendv_epi8(half, nan, is_nan));
+}
+static inline void v_store_bf16(uint16_t *p, vec x)
+{
+    const __m256i bits = _mm256_castps_si256(x), half = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(half, _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, up), 16);
+    const __m256i nan = _mm256_or_si256(_mm256_and_si256(half, _mm256_set1_epi32(0x8000)),
+                                        _mm256_set1_epi32(0x7fc0));
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    _mm_storeu_si128((__m128i *)p, in_16_bits(_mm256_blendv_epi8(rounded, nan, is_nan)));
+}
+/* There are no masked loads of 16 bits: remainders go through a small buffer. */
+static inline vec v_load_n_f16(const uint16_t *p, ptrdiff_t n)
+{
+    uint16_t buffer[LANES] = {0};
+    memcpy(buffer, p, (size_t)n * sizeof *p);
+    return v_load_f16(buffer);
+}
+static inline vec v_load_n_bf16(const uint16_t *p, ptrdiff_t n)
+{
+    uint16_t buffer[LANES] = {0};
+    memcpy(buffer, p, (size_t)n * sizeof *p);
+    return v_load_bf16(buffer);
+}
+static inline void v_store_n_f16(uint16_t *p, vec x, ptrdiff_t n)
+{
+    uint16_t buffer[LANES];
+    v_store_f16(buffer, x);
+    memcpy(p, buffer, (size_t)n * sizeof *p);
+}
+static inline void v_store_n_bf16(uint16_t *p, vec x, ptrdiff_t n)
+{
+    uint16_t buffer[LANES];
+    v_store_bf16(buffer, x);
+    memcpy(p, buffer, (size_t)n * sizeof *p);
+}
+
 #else
 
 typedef __m256d vec;

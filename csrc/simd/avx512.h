@@ -101,6 +101,59 @@ static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff
     }
 }
 
+static inline vec v_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline vec v_load_n_f16(const uint16_t *p, ptrdiff_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes_below(n), p));
+}
+static inline vec from_bf16(__m256i x)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+static inline vec v_load_bf16(const uint16_t *p)
+{
+    return from_bf16(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline vec v_load_n_bf16(const uint16_t *p, ptrdiff_t n)
+{
+    return from_bf16(_mm256_maskz_loadu_epi16(lanes_below(n), p));
+}
+/* A NaN keeps its sign alone. */
+static inline __m256i to_f16(vec x)
+{
+    const __m256i half = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m256i nan = _mm256_or_si256(_mm256_and_si256(half, _mm256_set1_epi16((short)0x8000)),
+                                        _mm256_set1_epi16(0x7e00));
+    return _mm256_mask_mov_epi16(half, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), nan);
+}
+static inline __m256i to_bf16(vec x)
+{
+    const __m512i bits = _mm512_castps_si512(x), half = _mm512_srli_epi32(bits, 16);
+    const __m512i odd = _mm512_and_si512(half, _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, up), 16);
+    const __m512i nan = _mm512_or_si512(_mm512_and_si512(half, _mm512_set1_epi32(0x8000)),
+                                        _mm512_set1_epi32(0x7fc0));
+    return _mm512_cvtepi32_epi16(
+        _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), nan));
+}
+static inline void v_store_f16(uint16_t *p, vec x) { _mm256_storeu_si256((__m256i *)p, to_f16(x)); }
+static inline void v_store_n_f16(uint16_t *p, vec x, ptrdiff_t n)
+{
+    _mm256_mask_storeu_epi16(p, lanes_below(n), to_f16(x));
+}
+static inline void v_store_bf16(uint16_t *p, vec x)
+{
+    _mm256_storeu_si256((__m256i *)p, to_bf16(x));
+}
+static inline void v_store_n_bf16(uint16_t *p, vec x, ptrdiff_t n)
+{
+    _mm256_mask_storeu_epi16(p, lanes_below(n), to_bf16(x));
+}
+
 #else
 
 typedef __m512d vec;

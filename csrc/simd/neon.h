@@ -49,6 +49,56 @@ static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff
     v_store(dst + 3 * ldd, vcombine_f32(vget_high_f32(ab.val[1]), vget_high_f32(cd.val[1])));
 }
 
+static inline vec v_load_f16(const uint16_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+static inline vec v_load_bf16(const uint16_t *p)
+{
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
+static inline uint16x4_t is_nan(vec x) { return vmvn_u16(vmovn_u32(vceqq_f32(x, x))); }
+/* A NaN keeps its sign alone. */
+static inline void v_store_f16(uint16_t *p, vec x)
+{
+    const uint16x4_t half = vreinterpret_u16_f16(vcvt_f16_f32(x));
+    const uint16x4_t nan = vorr_u16(vand_u16(half, vdup_n_u16(0x8000)), vdup_n_u16(0x7e00));
+    vst1_u16(p, vbsl_u16(is_nan(x), nan, half));
+}
+static inline void v_store_bf16(uint16_t *p, vec x)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint16x4_t half = vshrn_n_u32(bits, 16);
+    const uint32x4_t odd = vmovl_u16(vand_u16(half, vdup_n_u16(1)));
+    const uint32x4_t up = vaddq_u32(odd, vdupq_n_u32(0x7fff));
+    const uint16x4_t nan = vorr_u16(vand_u16(half, vdup_n_u16(0x8000)), vdup_n_u16(0x7fc0));
+    vst1_u16(p, vbsl_u16(is_nan(x), nan, vshrn_n_u32(vaddq_u32(bits, up), 16)));
+}
+static inline vec v_load_n_f16(const uint16_t *p, ptrdiff_t n)
+{
+    uint16_t buffer[LANES] = {0};
+    memcpy(buffer, p, (size_t)n * sizeof *p);
+    return v_load_f16(buffer);
+}
+static inline vec v_load_n_bf16(const uint16_t *p, ptrdiff_t n)
+{
+    uint16_t buffer[LANES] = {0};
+    memcpy(buffer, p, (size_t)n * sizeof *p);
+    return v_load_bf16(buffer);
+}
+static inline void v_store_n_f16(uint16_t *p, vec x, ptrdiff_t n)
+{
+    uint16_t buffer[LANES];
+    v_store_f16(buffer, x);
+    memcpy(p, buffer, (size_t)n * sizeof *p);
+}
+static inline void v_store_n_bf16(uint16_t *p, vec x, ptrdiff_t n)
+{
+    uint16_t buffer[LANES];
+    v_store_bf16(buffer, x);
+    memcpy(p, buffer, (size_t)n * sizeof *p);
+}
+
 #else
 
 typedef float64x2_t vec;

@@ -67,3 +67,71 @@ static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff
     (void)ld, (void)ldd;
     *dst = *src;
 }
+
+#ifdef ATTNC_F32
+static inline uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+static inline float float_of(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+static inline vec v_load_f16(const uint16_t *p)
+{
+    const uint32_t sign = (*p & 0x8000u) << 16, exponent = *p >> 10 & 31, mantissa = *p & 0x3ff;
+    if (exponent == 0) /* 0, or subnormal: the mantissa in units of 2^-24 */
+        return copysignf((float)mantissa * 0x1p-24f, float_of(sign));
+    return float_of(sign | (exponent == 31 ? 0xffu : exponent + 127 - 15) << 23 | mantissa << 13);
+}
+static inline vec v_load_bf16(const uint16_t *p) { return float_of((uint32_t)*p << 16); }
+static inline vec v_load_n_f16(const uint16_t *p, ptrdiff_t n) { return n > 0 ? v_load_f16(p) : 0; }
+static inline vec v_load_n_bf16(const uint16_t *p, ptrdiff_t n)
+{
+    return n > 0 ? v_load_bf16(p) : 0;
+}
+static inline void v_store_f16(uint16_t *p, vec x)
+{
+    const uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+    uint32_t half;
+    if (size > 0x7f800000) /* NaN */
+        half = 0x7e00;
+    else if (size >= 0x477ff000) /* 65520 and above round to infinity */
+        half = 0x7c00;
+    else if (size >= 0x38800000) { /* 2^-14 and above: normal numbers, 13 bits go */
+        const uint32_t rebased = size - ((127 - 15) << 23);
+        half = (rebased + 0xfff + (rebased >> 13 & 1)) >> 13;
+    }
+    else if (size < 0x33000000) /* below 2^-25: 0 */
+        half = 0;
+    else { /* subnormal: the mantissa, with its leading 1, in units of 2^-24 */
+        const int shift = 126 - (int)(size >> 23); /* 14 .. 24 */
+        const uint32_t mantissa = (size & 0x7fffff) | 0x800000, middle = 1u << (shift - 1);
+        const uint32_t kept = mantissa >> shift, rest = mantissa & (2 * middle - 1);
+        half = kept + (rest > middle || (rest == middle && (kept & 1)));
+    }
+    *p = (uint16_t)(sign | half);
+}
+static inline void v_store_bf16(uint16_t *p, vec x)
+{
+    const uint32_t bits = bits_of(x);
+    if ((bits & 0x7fffffff) > 0x7f800000) /* NaN */
+        *p = (uint16_t)((bits >> 16 & 0x8000) | 0x7fc0);
+    else
+        *p = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+static inline void v_store_n_f16(uint16_t *p, vec x, ptrdiff_t n)
+{
+    if (n > 0)
+        v_store_f16(p, x);
+}
+static inline void v_store_n_bf16(uint16_t *p, vec x, ptrdiff_t n)
+{
+    if (n > 0)
+        v_store_bf16(p, x);
+}
+#endif

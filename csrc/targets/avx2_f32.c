@@ -1,6 +1,6 @@
 /* avx2, float */
 #if defined(__x86_64__)
-#define ATTNC_ENABLE "avx2,fma"
+#define ATTNC_ENABLE "avx2,fma,f16c"
 #include "begin.h"
 #define ATTNC_F32
 #define ATTNC_ISA_NAME "avx2"

@@ -3,8 +3,8 @@
  * Every mechanism runs forward and backward with each instruction set, alone and by several threads
  * at once, on the pool and on threads of the caller's own; so do recurrent layers, decoders, the
  * softmax cross-entropy and the matrix product. Threads must change no bit; the instruction sets
- * must agree with the scalar one. For ThreadSanitizer (`make tsan`), and for machines that are
- * emulated (`make emulate`).
+ * must agree with the scalar one; halves must give the bits of the same numbers in float, rounded.
+ * For ThreadSanitizer (`make tsan`), and for machines that are emulated (`make emulate`).
  */
 #define _POSIX_C_SOURCE 200809L
 #include "../../csrc/engine/attention.h"
@@ -83,6 +83,7 @@ typedef struct {
     int bias;         /* 1: for each pair; 2: (1, HEADS, 1, Tk) */
     int causal, window;
     double softcap, dropout;
+    attnc_stored stored; /* of query, key, value, scores, bias and their results, with float */
 } problem;
 
 static const problem problems[] = {
@@ -125,6 +126,57 @@ static const problem problems[] = {
     {.name = "additive, few queries", .mechanism = &attnc_additive, .Tq = 1, .Tk = 700},
     {.name = "cosine", .mechanism = &attnc_cosine, .Tq = 65, .Tk = 130, .one_key_head = 1},
     {.name = "given scores", .mechanism = &attnc_given_scores, .Tq = 100, .Tk = 300, .masks = 1},
+    {.name = "dot, float16",
+     .mechanism = &attnc_dot_product,
+     .Tq = 70,
+     .Tk = 300,
+     .one_key_head = 1,
+     .gaps = 1,
+     .masks = 1,
+     .bias = 1,
+     .stored = ATTNC_FLOAT16},
+    {.name = "dot, few queries, float16",
+     .mechanism = &attnc_dot_product,
+     .Tq = 2,
+     .Tk = 700,
+     .masks = 1,
+     .bias = 2,
+     .stored = ATTNC_FLOAT16},
+    {.name = "dot, few queries, bfloat16",
+     .mechanism = &attnc_dot_product,
+     .Tq = 1,
+     .Tk = 1100,
+     .stored = ATTNC_BFLOAT16},
+    {.name = "multiplicative, bfloat16",
+     .mechanism = &attnc_multiplicative,
+     .Tq = 60,
+     .Tk = 210,
+     .gaps = 1,
+     .stored = ATTNC_BFLOAT16},
+    {.name = "additive, float16",
+     .mechanism = &attnc_additive,
+     .Tq = 60,
+     .Tk = 70,
+     .weights = 1,
+     .gaps = 1,
+     .stored = ATTNC_FLOAT16},
+    {.name = "additive, few queries, bfloat16",
+     .mechanism = &attnc_additive,
+     .Tq = 1,
+     .Tk = 300,
+     .stored = ATTNC_BFLOAT16},
+    {.name = "cosine, float16",
+     .mechanism = &attnc_cosine,
+     .Tq = 65,
+     .Tk = 130,
+     .one_key_head = 1,
+     .stored = ATTNC_FLOAT16},
+    {.name = "given scores, bfloat16",
+     .mechanism = &attnc_given_scores,
+     .Tq = 100,
+     .Tk = 300,
+     .masks = 1,
+     .stored = ATTNC_BFLOAT16},
     {.name = "no keys", .mechanism = &attnc_dot_product, .Tq = 5, .Tk = 0},
 };
 enum { PROBLEMS = sizeof problems / sizeof *problems };
@@ -157,7 +209,10 @@ enum { MOST_AXES = 4 };
 typedef struct {
     attnc_inputs in;
     attnc_incoming incoming;
+    attnc_stored halves;
     void *data[INPUTS];
+    ptrdiff_t size[INPUTS]; /* in elements */
+    attnc_stored stored[INPUTS];
     ptrdiff_t lead[2], shape[INPUTS][MOST_AXES], stride[INPUTS][MOST_AXES];
 } inputs;
 
@@ -168,11 +223,37 @@ static double uniform(void) /* -1 .. 1 */
     return (double)(random_state >> 11) / (double)(1ull << 52) - 1;
 }
 
-typedef enum { REAL, BYTE, INTEGER } element_kind;
+/* PARAMETER: never in halves. */
+typedef enum { REAL, PARAMETER, BYTE, INTEGER } element_kind;
 
-static void put(const inputs *i, void *data, element_kind kind, ptrdiff_t k, double x)
+/* A number in halves, its low bits cut off, and back. */
+static uint16_t half_of(double x, attnc_stored stored)
 {
-    if (kind == BYTE)
+    const int bits = stored == ATTNC_FLOAT16 ? 10 : 7, bias = stored == ATTNC_FLOAT16 ? 15 : 127;
+    int exponent;
+    const double fraction = 2 * frexp(fabs(x), &exponent) - 1; /* |x| = (1 + it) 2^(exponent - 1) */
+    if (fabs(x) < 1e-4)
+        return 0;
+    const int sign = x < 0 ? 0x8000 : 0, field = exponent - 1 + bias;
+    return (uint16_t)(sign | field << bits | (int)(fraction * (1 << bits)));
+}
+
+static double of_half(uint16_t half, attnc_stored stored)
+{
+    const int bits = stored == ATTNC_FLOAT16 ? 10 : 7, bias = stored == ATTNC_FLOAT16 ? 15 : 127;
+    const int field = (half & 0x7fff) >> bits, fraction = half & ((1 << bits) - 1);
+    const double sign = half & 0x8000 ? -1 : 1;
+    if (field == 2 * bias + 1)
+        return fraction ? NAN : sign * INFINITY;
+    return sign * ldexp(fraction + (field ? 1 << bits : 0), (field ? field : 1) - bias - bits);
+}
+
+static void put(const inputs *i, void *data, element_kind kind, attnc_stored stored, ptrdiff_t k,
+                double x)
+{
+    if (stored != ATTNC_AS_COMPUTED)
+        ((uint16_t *)data)[k] = half_of(x, stored);
+    else if (kind == BYTE)
         ((unsigned char *)data)[k] = x > -0.5;
     else if (kind == INTEGER)
         ((int64_t *)data)[k] = (int64_t)fabs(x * (double)i->in.Tk);
@@ -186,7 +267,9 @@ static void put(const inputs *i, void *data, element_kind kind, ptrdiff_t k, dou
 static attnc_operand add_input(inputs *i, int index, element_kind kind, int ndim,
                                const ptrdiff_t *shape, ptrdiff_t gap)
 {
-    const size_t size = kind == BYTE ? 1 : kind == REAL && i->in.f32 ? 4 : 8;
+    const attnc_stored stored = kind == REAL ? i->halves : ATTNC_AS_COMPUTED;
+    const size_t real_size = attnc_stored_size(stored, i->in.f32 ? 4 : 8);
+    const size_t size = kind == BYTE ? 1 : kind == INTEGER ? 8 : real_size;
     ptrdiff_t count = 1;
     for (int d = ndim - 1; d >= 0; d--) {
         i->shape[index][d] = shape[d];
@@ -194,9 +277,11 @@ static attnc_operand add_input(inputs *i, int index, element_kind kind, int ndim
         count *= shape[d] + (d == ndim - 1 ? gap : 0);
     }
     i->data[index] = new_block((size_t)count * size);
+    i->size[index] = count;
+    i->stored[index] = stored;
     for (ptrdiff_t k = 0; k < count; k++)
-        put(i, i->data[index], kind, k, uniform());
-    return (attnc_operand){i->data[index], i->shape[index], gap ? i->stride[index] : NULL};
+        put(i, i->data[index], kind, stored, k, uniform());
+    return (attnc_operand){i->data[index], i->shape[index], gap ? i->stride[index] : NULL, stored};
 }
 
 static void add_scores(inputs *i, const problem *p)
@@ -214,13 +299,13 @@ static void add_scores(inputs *i, const problem *p)
     in->query = add_input(i, QUERY, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, Dq}, gap);
     in->key = add_input(i, KEY, REAL, 4, (ptrdiff_t[]){BATCH, key_heads, p->Tk, Dk}, gap);
     if (p->mechanism == &attnc_multiplicative)
-        in->weight = add_input(i, WEIGHT, REAL, 2, (ptrdiff_t[]){DQ, D}, gap);
+        in->weight = add_input(i, WEIGHT, PARAMETER, 2, (ptrdiff_t[]){DQ, D}, gap);
     if (p->mechanism == &attnc_additive)
-        in->score_vector = add_input(i, SCORE_VECTOR, REAL, 1, (ptrdiff_t[]){D}, 0);
+        in->score_vector = add_input(i, SCORE_VECTOR, PARAMETER, 1, (ptrdiff_t[]){D}, 0);
     if (p->weights) {
-        in->query_weight = add_input(i, QUERY_WEIGHT, REAL, 2, (ptrdiff_t[]){DQ, D}, 0);
-        in->key_weight = add_input(i, KEY_WEIGHT, REAL, 2, (ptrdiff_t[]){DQ, D}, 0);
-        in->score_bias = add_input(i, SCORE_BIAS, REAL, 1, (ptrdiff_t[]){D}, 0);
+        in->query_weight = add_input(i, QUERY_WEIGHT, PARAMETER, 2, (ptrdiff_t[]){DQ, D}, 0);
+        in->key_weight = add_input(i, KEY_WEIGHT, PARAMETER, 2, (ptrdiff_t[]){DQ, D}, 0);
+        in->score_bias = add_input(i, SCORE_BIAS, PARAMETER, 1, (ptrdiff_t[]){D}, 0);
     }
 }
 
@@ -243,6 +328,7 @@ static inputs *new_inputs(const problem *p, int f32)
 {
     inputs *i = new_block(sizeof *i);
     i->lead[0] = BATCH, i->lead[1] = HEADS;
+    i->halves = f32 ? p->stored : ATTNC_AS_COMPUTED;
     i->in = (attnc_inputs){.mechanism = p->mechanism,
                            .f32 = f32,
                            .lead = {2, BATCH * HEADS, i->lead},
@@ -267,7 +353,7 @@ static inputs *new_inputs(const problem *p, int f32)
     if (p->gaps) {
         i->incoming.weights =
             add_input(i, D_WEIGHTS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, 0);
-        i->incoming.lse = add_input(i, D_LSE, REAL, 3, (ptrdiff_t[]){BATCH, HEADS, p->Tq}, 0);
+        i->incoming.lse = add_input(i, D_LSE, PARAMETER, 3, (ptrdiff_t[]){BATCH, HEADS, p->Tq}, 0);
     }
     return i;
 }
@@ -316,26 +402,35 @@ static const char *const result_names[RESULTS] = {
 typedef struct {
     void *data[RESULTS];
     ptrdiff_t size[RESULTS];
+    attnc_stored stored[RESULTS];
     attnc_outputs out;
     attnc_gradients gradients;
 } results;
 
 /* Full of NaN: what a call does not write, it is caught by. */
-static void *add_to_results(results *r, const inputs *i, int index, ptrdiff_t size)
+static attnc_result add_stored(results *r, const inputs *i, int index, ptrdiff_t size,
+                               attnc_stored stored)
 {
-    const size_t bytes = (size_t)size * (i->in.f32 ? 4 : 8);
+    const size_t bytes = (size_t)size * attnc_stored_size(stored, i->in.f32 ? 4 : 8);
     r->size[index] = size;
-    return r->data[index] = memset(new_block(bytes), 0xff, bytes);
+    r->stored[index] = stored;
+    r->data[index] = memset(new_block(bytes), 0xff, bytes);
+    return (attnc_result){r->data[index], stored};
 }
 
-static void *add_gradient(results *r, const inputs *i, int only, int input, int ndim)
+static void *add_to_results(results *r, const inputs *i, int index, ptrdiff_t size)
+{
+    return add_stored(r, i, index, size, ATTNC_AS_COMPUTED).data;
+}
+
+static attnc_result add_gradient(results *r, const inputs *i, int only, int input, int ndim)
 {
     ptrdiff_t size = 1;
     if (!i->data[input] || (only >= 0 && only != OUT_GRADIENTS + input))
-        return NULL;
+        return (attnc_result){0};
     for (int d = 0; d < ndim; d++)
         size *= i->shape[input][d];
-    return add_to_results(r, i, OUT_GRADIENTS + input, size);
+    return add_stored(r, i, OUT_GRADIENTS + input, size, i->stored[input]);
 }
 
 static void *add_saved(results *r, const inputs *i, int index, ptrdiff_t columns)
@@ -350,8 +445,8 @@ static results new_results(const inputs *i, int only)
     const attnc_saves saves = attnc_what_is_saved(&i->in);
     results r = {0};
     r.out = (attnc_outputs){
-        .context = add_to_results(&r, i, OUT_CONTEXT, rows * DV),
-        .weights = add_to_results(&r, i, OUT_WEIGHTS, rows * i->in.Tk),
+        .context = add_stored(&r, i, OUT_CONTEXT, rows * DV, i->halves),
+        .weights = add_stored(&r, i, OUT_WEIGHTS, rows * i->in.Tk, i->halves),
         .lse = add_to_results(&r, i, OUT_LSE, rows),
         .saved_context = add_saved(&r, i, OUT_SAVED_CONTEXT, saves.context),
         .saved_stats = add_saved(&r, i, OUT_SAVED_STATS, saves.stats),
@@ -365,11 +460,11 @@ static results new_results(const inputs *i, int only)
         .scores = add_gradient(&r, i, only, SCORES, 4),
         .bias = add_gradient(&r, i, only, BIAS, 4),
         .scale = dscale ? add_to_results(&r, i, OUT_DSCALE, 1) : NULL,
-        .weight = add_gradient(&r, i, only, WEIGHT, 2),
-        .score_vector = add_gradient(&r, i, only, SCORE_VECTOR, 1),
-        .query_weight = add_gradient(&r, i, only, QUERY_WEIGHT, 2),
-        .key_weight = add_gradient(&r, i, only, KEY_WEIGHT, 2),
-        .score_bias = add_gradient(&r, i, only, SCORE_BIAS, 1),
+        .weight = add_gradient(&r, i, only, WEIGHT, 2).data,
+        .score_vector = add_gradient(&r, i, only, SCORE_VECTOR, 1).data,
+        .query_weight = add_gradient(&r, i, only, QUERY_WEIGHT, 2).data,
+        .key_weight = add_gradient(&r, i, only, KEY_WEIGHT, 2).data,
+        .score_bias = add_gradient(&r, i, only, SCORE_BIAS, 1).data,
     };
     return r;
 }
@@ -461,17 +556,63 @@ static void fail(const char *isa, const inputs *i, const problem *p, const char 
 
 static double element(const inputs *i, const results *r, int result, ptrdiff_t k)
 {
+    if (r->stored[result] != ATTNC_AS_COMPUTED)
+        return of_half(((const uint16_t *)r->data[result])[k], r->stored[result]);
     return i->in.f32 ? ((const float *)r->data[result])[k] : ((const double *)r->data[result])[k];
 }
 
 static void expect_same(const char *isa, const problem *p, const inputs *i, const results *got,
                         const results *expected)
 {
-    const size_t size = i->in.f32 ? 4 : 8;
-    for (int k = 0; k < RESULTS; k++)
+    for (int k = 0; k < RESULTS; k++) {
+        const size_t size = attnc_stored_size(got->stored[k], i->in.f32 ? 4 : 8);
         if (got->data[k] &&
             memcmp(got->data[k], expected->data[k], (size_t)got->size[k] * size) != 0)
             fail(isa, i, p, result_names[k], "has other bits");
+    }
+}
+
+/* Halves are computed as the same numbers in float, and rounded. */
+static void expect_rounded(const char *isa, const problem *p, const inputs *i, const results *got)
+{
+    inputs wide = *i;
+    attnc_operand *operands[INPUTS] = {
+        [QUERY] = &wide.in.query,
+        [KEY] = &wide.in.key,
+        [VALUE] = &wide.in.value,
+        [SCORES] = &wide.in.scores,
+        [BIAS] = &wide.in.bias,
+        [D_CONTEXT] = &wide.incoming.context,
+        [D_WEIGHTS] = &wide.incoming.weights,
+    };
+    for (int k = 0; k < INPUTS; k++) {
+        wide.stored[k] = ATTNC_AS_COMPUTED;
+        if (i->stored[k] == ATTNC_AS_COMPUTED)
+            continue;
+        float *floats = wide.data[k] = new_block((size_t)i->size[k] * sizeof *floats);
+        for (ptrdiff_t x = 0; x < i->size[k]; x++)
+            floats[x] = (float)of_half(((const uint16_t *)i->data[k])[x], i->stored[k]);
+        operands[k]->data = floats;
+        operands[k]->stored = ATTNC_AS_COMPUTED;
+    }
+    wide.halves = ATTNC_AS_COMPUTED;
+    results floats = run_attention(&wide, NULL, -1), rounded = floats;
+    for (int k = 0; k < RESULTS; k++)
+        if (floats.data[k] && got->stored[k] != ATTNC_AS_COMPUTED) {
+            rounded.data[k] = new_block((size_t)floats.size[k] * sizeof(uint16_t));
+            const attnc_narrow n = {
+                {rounded.data[k], got->stored[k]}, floats.data[k], floats.size[k]};
+            if (attnc_call_narrow(&n, NULL) < 0)
+                exit(2);
+        }
+    expect_same(isa, p, i, got, &rounded);
+    for (int k = 0; k < RESULTS; k++)
+        if (rounded.data[k] != floats.data[k])
+            attnc_release(rounded.data[k]);
+    for (int k = 0; k < INPUTS; k++)
+        if (wide.data[k] != i->data[k])
+            attnc_release(wide.data[k]);
+    free_results(&floats);
 }
 
 static void expect_close(const char *isa, const problem *p, const inputs *i, const results *got,
@@ -486,7 +627,10 @@ static void expect_close(const char *isa, const problem *p, const inputs *i, con
             if (x != y && !(fabs(x - y) <= error)) /* so that a NaN stays */
                 error = fabs(x - y);
         }
-        if (!(error <= (i->in.f32 ? 2e-5 : 2e-13) * top))
+        const double rounding = got->stored[r] == ATTNC_AS_COMPUTED ? 0
+                                : got->stored[r] == ATTNC_FLOAT16   ? 1e-3
+                                                                    : 8e-3;
+        if (!(error <= (rounding + (i->in.f32 ? 2e-5 : 2e-13)) * top))
             fail(isa, i, p, result_names[r], "is not that of the scalar kernels");
     }
 }
@@ -563,6 +707,8 @@ static void check(const problem *p, int f32)
         attnc_isa_select(isa);
         results alone = run_attention(i, &one, -1);
         expect_close(attnc_isa_name(isa), p, i, &alone, &scalar);
+        if (i->halves != ATTNC_AS_COMPUTED)
+            expect_rounded(attnc_isa_name(isa), p, i, &alone);
         const attention_args args = {p, i, &alone, attnc_isa_name(isa)};
         attnc_set_num_threads(THREADS);
         run_callers(one_caller, &args);
