@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attnc.data import detokenise, normalise, tokenise
 
 PROSE = {
-    "en": "“Don't,” she said, “it's 7:30 p.m. – the 3rd time, isn't it?” Mr. O'Neill (aged 42) ran.",
+    "en": "“Don't,” she said, “it's 7:30 p.m. – the 3rd time, isn't it?” Mr. O'Neil (aged 4) ate.",
     "fr": "L’été dernier, à Noël, « j’ai vu » 1 234,56 € : aujourd'hui, c'est cher ! Où vas-tu ?",
     "de": "„Schöne Grüße“, schrieb Straßenbauer Müller am 3. Oktober 2026 – z. B. für 12,50 €.",
     "es": "¿Cómo estás? ¡Qué alegría! El niño cumplió 9 años; la señora, 1.000 días después…",
@@ -145,7 +145,7 @@ def sacremoses():
 
 
 def test_the_library(sacremoses):
-    text = "Mr. O'Neill said: \"It isn't 1,5 & <b>!\""
+    text = "Mr. O'Neill said: \"It isn't 1,5 & more!\""
     words = tokenise(text, library="sacremoses")
     assert words[:3] == [" Mr.", " O", " 'Neill"]  # abbreviations keep their dot
     assert detokenise(words, library="sacremoses") == text

@@ -214,14 +214,14 @@ def _learned(where, counts, known, max_words):
         for part in "".join(c if c in known else "\0" for c in word).split("\0"):
             parts[part] += count
     del parts[""]
-    most = len(known) + sum(len(part) - 1 for part in parts) if max_words is None else max_words
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(f"{part}\t{parts[part]}" for part in sorted(parts)),
         input_format="tsv",
         model_writer=model,
         model_type="bpe",
-        vocab_size=most + 3,  # with the unknown, start and end of the library's own
+        # With the unknown, start and end of the library's own; or more than there can be.
+        vocab_size=2**30 if max_words is None else min(max_words + 3, 2**30),
         hard_vocab_limit=False,  # fewer, where there are no more pairs
         character_coverage=1.0,
         max_sentence_length=max(4 * len(part) for part in parts) + 32,  # bytes
