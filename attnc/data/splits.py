@@ -41,7 +41,7 @@ def split(
 ) -> Split:
     """Split sentence pairs into training, validation and test, without near-copies across.
 
-    Two texts are near-copies if they are equal but for case, accents' encoding, punctuation,
+    Two texts are near-copies if they are equal but for case, Unicode form, punctuation,
     digits and white space ("Error 5." and "error: 17"); two pairs, if their sources are or their
     targets are. What is linked by near-copies, also through others, is a group and stays together:
     a model cannot be right on held-out text by having seen it. Groups are drawn at random until
