@@ -1,4 +1,4 @@
-"""The text that translate.py learns from: words, clear sources, and dates as CLDR writes them.
+"""The text that translate.py learns from: clear sources, dates as CLDR writes them, real sentences.
 
 The Unicode Common Locale Data Repository (CLDR) says how every language writes a date, in several
 lengths, and how it joins a list::
@@ -9,36 +9,28 @@ lengths, and how it joins a list::
 
 Words swap places, some disappear, and there is one right answer: a text made for watching
 attention. The dates come from Babel, which carries the CLDR data; nothing is downloaded.
+
+Real sentences are on many a Linux system, as messages of programs and as documentation in several
+languages (`apt install debian-reference-en debian-reference-fr`). This writes them as pairs::
+
+    python corpus.py messages fr > messages.tsv
+    python corpus.py documentation fr > documentation.tsv
+    python translate.py --pairs documentation.tsv
 """
 
+import argparse
 import datetime
 import functools
+import glob
+import html.parser
+import os
 import re
+import sys
 from collections import defaultdict
 
 import numpy as np
 
-# ---- Words ---------------------------------------------------------------------------------------
-
-# A word is a run of letters, one Chinese or Japanese character, at most two digits, or one sign,
-# each with the space before it. Years become two words of two digits: "1999" and "'99" share one.
-CHARACTERS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-WORD = re.compile(rf" ?(?:[{CHARACTERS}]|\d{{1,2}}|[^\W\d{CHARACTERS}]+|[^\w ])| ")
-
-
-def tokenise(text):
-    """Cut a text into words. The space before a word belongs to it, so that nothing is lost.
-
-    >>> tokenise("7 janv. 2026")
-    [' 7', ' janv', '.', ' 20', '26']
-    """
-    return WORD.findall(" " + text)  # the first word, too, comes after a space
-
-
-def detokenise(words):
-    """Put words together again: ``detokenise(tokenise(text)) == text``."""
-    return "".join(words)[1:]
-
+from attnc.data import read_pairs, tokenise
 
 # ---- Pairs ---------------------------------------------------------------------------------------
 
@@ -136,3 +128,107 @@ def _write_day(day, length, language):
     if length in ("short", "medium", "long", "full"):
         return format_date(day, length, locale=language)
     return format_skeleton(length, day, locale=language)
+
+
+# ---- Real sentences ------------------------------------------------------------------------------
+
+
+def message_pairs(target, folder="/usr/share/locale"):
+    """Read the messages of all installed programs, in English and in the language `target`.
+
+    Each pair once, in the order of the catalogues' names.
+    """
+    pairs: dict[tuple[str, str], None] = {}
+    for path in sorted(glob.glob(f"{glob.escape(folder)}/{target}/LC_MESSAGES/*.mo")):
+        try:
+            pairs.update(dict.fromkeys(read_pairs(path)))
+        except ValueError as error:  # nothing is translated, or the file is damaged
+            print(f"left out: {error}", file=sys.stderr)
+    return list(pairs)
+
+
+def documentation_pairs(target, folder="/usr/share/debian-reference"):
+    """Read the Debian Reference in English and in the language `target`, sentence by sentence.
+
+    Its translations have the paragraphs, list items and cells of the original, one for one: a page
+    whose elements differ is left out, and so is what is the same in both. A paragraph is cut into
+    sentences where both sides have as many. Numbers of sections are cut off. Each pair once.
+    """
+    pairs: dict[tuple[str, str], None] = {}
+    for path in sorted(glob.glob(f"{glob.escape(folder)}/*.en.html")):
+        other = path.removesuffix("en.html") + f"{target}.html"
+        if not os.path.exists(other):
+            continue
+        here, there = blocks(path), blocks(other)
+        if [tag for tag, _ in here] != [tag for tag, _ in there]:
+            print(f"left out: {other} has other elements than the original", file=sys.stderr)
+            continue
+        for (tag, source), (_, translation) in zip(here, there, strict=True):
+            if tag == "pre":  # what a terminal shows
+                continue
+            sides = [SENTENCE_END.split(text) for text in (source, translation)]
+            if len(sides[0]) != len(sides[1]):
+                sides = [[source], [translation]]
+            pairs.update((pair, None) for pair in zip(*sides, strict=True) if pair[0] != pair[1])
+    return list(pairs)
+
+
+# A sentence ends with a sign and a space, and the next begins with a capital, also after a quote.
+SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[«\"“„]?\s?[A-ZÀÂÇÈÉÊÎÔÄÖÜ])")
+
+
+def blocks(path):
+    """Cut a page into its blocks of text, each with the element it is in."""
+    page = Page()
+    with open(path, encoding="utf-8") as file:
+        page.feed(file.read())
+    page.close()
+    page.end_block()
+    return page.blocks
+
+
+class Page(html.parser.HTMLParser):
+    """The text of a page of HTML, by elements that stand on lines of their own."""
+
+    tags = set("h1 h2 h3 h4 p pre div title table tr th td caption ul ol li dl dt dd".split())
+
+    def __init__(self):
+        super().__init__()
+        self.blocks, self.inside, self.text = [], ["body"], ""
+
+    def handle_starttag(self, tag, attrs):
+        if tag in self.tags:
+            self.end_block()
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.tags:
+            self.end_block()
+            self.inside.pop()
+
+    def handle_data(self, data):
+        self.text += data
+
+    def end_block(self):
+        # "Chapter 5. Network setup", "5.1. The basics": the number stays out.
+        text = re.sub(r"^(\w+ )?[A-Z\d]+(\.\d+)*\. ", "", " ".join(self.text.split()))
+        if text:
+            self.blocks.append((self.inside[-1], text))
+        self.text = ""
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Write sentence pairs: English TAB translation.")
+    parser.add_argument("kind", choices=["messages", "documentation"])
+    parser.add_argument("target", help="language of the translations: fr, de, ...")
+    args = parser.parse_args()
+    readers = {"messages": message_pairs, "documentation": documentation_pairs}
+    pairs = readers[args.kind](args.target)
+    if not pairs:
+        sys.exit(f"corpus.py: found no {args.kind} in {args.target} on this machine")
+    with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as output:
+        output.writelines(f"{source}\t{target}\n" for source, target in pairs)
+
+
+if __name__ == "__main__":
+    main()

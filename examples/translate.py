@@ -36,11 +36,11 @@ try:
     from tqdm import tqdm
 
     import attnc
-    from attnc.data import Vocabulary, batches, pad, read_pairs
+    from attnc.data import Vocabulary, batches, detokenise, pad, read_pairs, tokenise
     from attnc.plot import heat_map, loss_curve
 except ImportError as error:
     sys.exit(f"translate.py: {error}; install it with: pip install {error.name}")
-from corpus import date_pairs, detokenise, drop_ambiguous, split, tokenise
+from corpus import date_pairs, drop_ambiguous, split
 
 matplotlib.use("Agg")  # pictures go to files, with or without a screen
 

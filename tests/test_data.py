@@ -687,3 +687,133 @@ def test_batches_refuses_wrong_options():
                 batches([1, 2], 2, shuffle=shuffle, rng=wrong)
         with pytest.raises(ValueError, match="^batches: rng must not be negative, got -1"):
             batches([1, 2], 2, shuffle=shuffle, rng=-1)
+
+
+# ---- bounds of batches ---------------------------------------------------------------------------
+
+
+def padding_of(lengths, rows):
+    """The share of a batch that is padding, measured on the array that it becomes."""
+    array, held = pad([np.ones(lengths[row], np.int8) for row in rows])
+    return np.mean(array == 0) if array.size else 0
+
+
+LENGTHS = st.lists(st.integers(0, 40), max_size=60)
+
+
+@given(
+    LENGTHS,
+    st.none() | st.integers(1, 10),
+    st.none() | st.integers(40, 200),
+    st.none() | st.floats(0, 0.9),
+    st.booleans(),
+)
+def test_batches_keep_their_bounds(lengths, size, max_tokens, max_padding, shuffle):
+    if size is None and max_tokens is None:
+        size = 3
+    bounds = {"max_tokens": max_tokens, "max_padding": max_padding}
+    parts = list(batches(lengths, size, **bounds, shuffle=shuffle, rng=0))
+    assert sorted(row for rows in parts for row in rows) == list(range(len(lengths)))
+    for rows in parts:
+        assert rows.dtype == np.intp
+        assert 1 <= len(rows) <= (size or len(rows))
+        assert max_tokens is None or len(rows) * max(lengths[row] for row in rows) <= max_tokens
+        assert max_padding is None or padding_of(lengths, rows) <= max_padding
+    # As large as they may be: the first sequence of the next batch has no room.
+    parts = list(batches(lengths, size, **bounds, shuffle=False))
+    ordered = [[lengths[row] for row in rows] for rows in parts]
+    for batch, after in zip(ordered, ordered[1:], strict=False):
+        more = [*batch, after[0]]
+        held = len(more) * more[-1]
+        assert (
+            (size is not None and len(more) > size)
+            or (max_tokens is not None and held > max_tokens)
+            or (max_padding is not None and held - sum(more) > max_padding * held)
+        )
+
+
+def test_padding_of_text(rng):
+    """Lengths as sentences have them: sorting alone leaves some batches half empty."""
+    lengths = np.maximum(1, rng.gamma(2, 6, 5000).astype(int))
+
+    def shares(**bounds):
+        parts = list(batches(lengths, 64, **bounds, rng=0))
+        held = sum(len(rows) * lengths[rows].max() for rows in parts)
+        return 1 - lengths.sum() / held, max(padding_of(lengths, rows) for rows in parts)
+
+    total, worst = shares()
+    assert worst > 0.1 and total < 0.05
+    total, worst = shares(max_padding=0.05)
+    assert total < worst <= 0.05
+    assert shares(max_padding=0.0) == (0, 0)
+    # Without sorting it would be half.
+    order = rng.permutation(5000)
+    held = sum(64 * lengths[order[start : start + 64]].max() for start in range(0, 4992, 64))
+    assert 1 - lengths[order[:4992]].sum() / held > 0.5
+
+
+def test_batches_of_tokens():
+    parts = list(batches([9, 2, 8, 3, 2], max_tokens=9, shuffle=False))
+    assert [rows.tolist() for rows in parts] == [[1, 4, 3], [2], [0]]
+    parts = list(batches([9, 2, 8, 3, 2], 2, max_tokens=9, shuffle=False))
+    assert [rows.tolist() for rows in parts] == [[1, 4], [3], [2], [0]]
+    assert [rows.tolist() for rows in batches([0, 0, 0], max_tokens=1, shuffle=False)] == [
+        [0, 1, 2]
+    ]
+    assert list(batches([], max_tokens=1)) == []
+    huge = np.array([2**62, 2**62], np.uint64)  # their products are computed exactly
+    assert len(list(batches(huge, max_tokens=2**63))) == 1
+    assert len(list(batches(huge, max_tokens=2**63 - 1))) == 2
+
+
+@pytest.mark.parametrize("count, size", [(10, 3), (9, 3), (2, 5), (0, 4)])
+def test_drop_last(count, size, rng):
+    lengths = rng.integers(1, 50, count)
+    for shuffle in (True, False):
+        parts = list(batches(lengths, size, drop_last=True, shuffle=shuffle, rng=1))
+        rows = [row for part in parts for row in part]
+        assert [len(part) for part in parts] == [size] * (count // size)
+        assert len(set(rows)) == len(rows)
+    assert sorted(rows) == list(range(count // size * size))  # the last of the data set are left
+
+
+def test_drop_last_drops_others_every_time():
+    """Also the longest have their turn: what is left out is drawn, not what came last."""
+    lengths = np.arange(10)
+    generator = np.random.default_rng(0)
+    dropped = [
+        {*range(10)}
+        - {row for rows in batches(lengths, 4, drop_last=True, rng=generator) for row in rows}
+        for _ in range(50)
+    ]
+    assert all(len(rows) == 2 for rows in dropped)
+    assert set().union(*dropped) == {*range(10)}
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({}, TypeError, "size must be an integer of at least 1, got None .or give max_tokens"),
+        ({"max_padding": 0.1}, TypeError, "size must be an integer of at least 1, got None"),
+        ({"max_tokens": 0}, ValueError, "max_tokens must be an integer of at least 1, got 0"),
+        ({"max_tokens": 9.0}, TypeError, "max_tokens must be an integer of at least 1, got 9.0"),
+        (
+            {"max_tokens": 8},
+            ValueError,
+            "max_tokens must be at least 9, the greatest length, got 8",
+        ),
+        ({"size": 2, "max_padding": 1}, ValueError, "max_padding must lie in 0 <= max_padding < 1"),
+        ({"size": 2, "max_padding": -0.1}, ValueError, "max_padding must lie in 0 <= max_paddin"),
+        ({"size": 2, "max_padding": "0"}, TypeError, "max_padding must lie in 0 <= max_padding <"),
+        ({"size": 2, "drop_last": 1}, TypeError, "drop_last must be True or False, got 1"),
+        ({"max_tokens": 9, "drop_last": True}, ValueError, "drop_last must go with size alone"),
+        (
+            {"size": 2, "max_padding": 0.1, "drop_last": True},
+            ValueError,
+            "drop_last must go with size alone",
+        ),
+    ],
+)
+def test_batches_refuses_wrong_bounds(options, error, message):
+    with pytest.raises(error, match=f"^batches: {message}"):
+        batches([9, 2], **options)

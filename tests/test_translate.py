@@ -23,9 +23,9 @@ sys.path.insert(0, str(EXAMPLES))
 
 import corpus  # noqa: E402
 import translate  # noqa: E402
-from corpus import date_pairs, detokenise, drop_ambiguous, tokenise  # noqa: E402
+from corpus import date_pairs, drop_ambiguous  # noqa: E402
 
-from attnc.data import Vocabulary  # noqa: E402
+from attnc.data import Vocabulary, detokenise, tokenise  # noqa: E402
 
 ATTENTIONS = ["additive", "multiplicative", "dot", "cosine", "none"]
 PNG = b"\x89PNG\r\n\x1a\n"

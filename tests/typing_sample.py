@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import attnc
-from attnc.data import Vocabulary, batches, pad
+from attnc.data import Subwords, Vocabulary, batches, pad, read_pairs, split, tokenise
 from attnc.gradients import Gradients
 
 Array = npt.NDArray[Any]
@@ -109,6 +109,12 @@ numbers = [vocabulary.encode(["to", "be"], end=True)]
 for rows in batches([len(n) for n in numbers], 64, rng=0):
     array, lengths = pad([numbers[row] for row in rows], dtype=np.int32)
     assert_type(vocabulary.decode(array[0]), list[str])
+assert_type(Subwords.build([tokenise("to be")], max_words=50), Subwords)
+assert_type(Vocabulary.from_state(vocabulary.state()), Vocabulary)
+pairs = read_pairs("corpus", format="moses", source="en", target="fr")
+assert_type(split(pairs, validation=0.1, test=500).training, list[tuple[str, str]])
+batches([1, 2], max_tokens="many")  # type: ignore[arg-type]
+read_pairs("corpus", format="csv")  # type: ignore[arg-type]
 
 with attnc.set_num_threads(2):
     assert_type(attnc.get_num_threads(), int)

@@ -1,0 +1,67 @@
+"""What the helpers of data take: sequences of strings and of numbers, checked."""
+
+from __future__ import annotations
+
+import importlib
+import reprlib
+from collections.abc import Mapping, Set
+
+import numpy as np
+
+from attnc.arrays import plain_array
+
+
+def iterable(where, name, value, rule):
+    """`value`, which can be iterated over and is not itself a string, or a dict."""
+    if isinstance(value, str):
+        raise TypeError(f"{where}: {name} must be {rule}, got {short(value)} (use .split())")
+    if isinstance(value, (bytes, Mapping)):
+        raise TypeError(f"{where}: {name} must be {rule}, got {short(value)}")
+    if isinstance(value, np.ndarray):
+        plain_array(where, name, value)  # not masked
+    try:
+        iter(value)
+    except TypeError:
+        raise TypeError(f"{where}: {name} must be {rule}, got {short(value)}") from None
+    return value
+
+
+def ordered(where, name, value):
+    """The items of `value`, whose order matters: an array as it is, all else as a list."""
+    rule = "a list of strings" if name == "words" else "a list of sequences"
+    value = iterable(where, name, value, rule)
+    if isinstance(value, Set):
+        raise TypeError(
+            f"{where}: {name} must be in order, got a {type(value).__name__} (use sorted())"
+        )
+    return value if isinstance(value, np.ndarray) else list(value)
+
+
+def listed(value):
+    """`value`, as a list where it is an iterator."""
+    iterator = hasattr(value, "__next__") and not hasattr(value, "__array__")
+    return list(value) if iterator else value
+
+
+def strings(where, name, words):
+    """Yield `words`, each of which is a string."""
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(f"{where}: {name} must be strings, got {short(word)}")
+        yield word
+
+
+def short(value):
+    """What an error text shows of a value, which may be a whole text."""
+    return reprlib.repr(value)
+
+
+def required(where, what, module):
+    """Import a library that only `what` needs."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f'{where}: {what} needs {module}; install it with: pip install "attnc[data]"',
+            name=module,
+        ) from error
