@@ -327,10 +327,10 @@ def test_a_small_catalogue_that_stands_for_much_text(polib, tmp_path):
     entries = [(len(text) - k, k) for k in range(40_000)]
     path = tmp_path / "bomb.mo"
     path.write_bytes(mo(len(entries), entries, entries, text))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="has a text twice"):
         read_pairs(path)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("kind", ["mo", "po", "tmx"])
@@ -467,16 +467,16 @@ LAUGHS = "".join(f'<!ENTITY l{k} "{f"&l{k - 1};" * 10}">' for k in range(1, 30))
 )
 def test_hostile_tmx(tmp_path, declarations, text):
     (tmp_path / "secret.txt").write_text("the secret", encoding="utf-8")
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="line 2: declares the entity 'l0?', which could expand"):
         read_tmx(tmp_path, tmx_file(("en", text), ("fr", "b"), declarations=declarations))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_tmx_of_a_great_depth_or_length(tmp_path):
     deep = "<hi>" * 100_000 + "deep" + "</hi>" * 100_000
     long = "<!-- " + "-x" * 5_000_000 + " --> long " + "word " * 1_000_000
-    start = time.perf_counter()
+    start = time.process_time()
     pairs = read_tmx(tmp_path, tmx_file(("en", deep), ("fr", long)))
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert pairs == [("deep", "long " + " ".join(["word"] * 1_000_000))]

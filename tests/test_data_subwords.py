@@ -82,9 +82,9 @@ def test_what_encode_refuses():
 
 def test_a_long_word_takes_no_time():
     s = Subwords(["a" * 2**k for k in range(1, 5)] + ["a"])
-    start = time.perf_counter()
+    start = time.process_time()
     assert s.encode(["a" * 400_000]).shape == (25_000,)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_the_words_kept_are_bounded(monkeypatch):
