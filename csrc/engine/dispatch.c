@@ -22,8 +22,8 @@ static int scalar_supported(void) { return 1; }
  * row. On x86 these ask the operating system too (XCR0), not the processor alone. */
 #if defined(__x86_64__)
 ATTNC_DECLARE(avx2)
-/* F16C, the conversions of float16, is a feature of its own, though no processor is known that has
- * AVX2 without it; older compilers do not know its name. */
+/* F16C, the conversions of float16, is a bit of its own beside AVX2, though x86-64-v3 has both;
+ * older compilers do not know its name. */
 static int has_f16c(void)
 {
     unsigned a, b, c = 0, d;

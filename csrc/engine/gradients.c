@@ -131,7 +131,9 @@ static int plan_pairs(attnc_pass *p, const attnc_operand *x, attnc_result target
                       pair_rows *pairs)
 {
     const int ndim = p->in->lead.ndim;
-    *pairs = (pair_rows){.x = x, .target = target};
+    pairs->x = x;
+    pairs->target = target;
+    pairs->direct = pairs->sums = (attnc_result){0};
     if (!target.data)
         return 0;
     if (map_own(p, x, &pairs->map) < 0)
