@@ -194,3 +194,14 @@ def test_rounding_is_silent(half, isa):
         _, pullback = attnc.vjp(attnc.attend, np.zeros((1, 1), half), value)
         dcontext = np.float32([[1e-30, 3e38] * 32])
         np.testing.assert_array_equal(pullback(dcontext).value, narrowed(dcontext, half))
+
+
+def test_no_type_holds_both():
+    """NumPy has no common type of float16 and bfloat16, and neither is chosen in silence."""
+    x = np.ones((2, 3), np.float16)
+    y = x.astype(pytest.importorskip("ml_dtypes").bfloat16)
+    for arrays in ((x, y, y), (y, y, x)):
+        with pytest.raises(TypeError, match="^dot_product_attention: arrays must have dtypes with"):
+            attnc.dot_product_attention(*arrays)
+    with pytest.raises(TypeError, match=r"got float16 with bfloat16; .* \.astype\(np\.float32\)"):
+        attnc.attend(x, y[:1].repeat(3, axis=0), bias=x)

@@ -296,8 +296,14 @@ static int convert(attnc_call *c)
                 dtypes[k] = wide;
         c->output = PyArray_ResultType(0, NULL, count, dtypes);
         Py_DECREF(wide);
-        if (!c->output)
-            return -1;
+        if (!c->output) {
+            if (!PyErr_ExceptionMatches(PyExc_TypeError))
+                return -1;
+            PyErr_Clear();
+            return attnc_fail(c, PyExc_TypeError,
+                              "arrays must have dtypes with one that holds them all, got float16 "
+                              "with bfloat16; convert one of them, .astype(np.float32)");
+        }
         c->in.f32 = c->output->type_num != NPY_DOUBLE;
     }
     for (int k = 0; k < ATTNC_ARGUMENTS; k++) {

@@ -166,14 +166,22 @@ int attnc_is_empty_list(PyArrayObject *array, PyObject *object)
            PyArray_TYPE(array) == NPY_DOUBLE;
 }
 
+/* The number of a type of users is the same for the life of the process: one look at its name, which
+ * takes a microsecond, is enough. */
+static _Atomic int bfloat16 = NPY_NOTYPE;
+
 int attnc_is_bfloat16(PyArray_Descr *dtype)
 {
     if (!PyTypeNum_ISUSERDEF(dtype->type_num))
         return 0;
+    if (dtype->type_num == bfloat16)
+        return 1;
     PyObject *name = PyObject_GetAttrString((PyObject *)dtype, "name");
     int is = name && PyUnicode_CompareWithASCIIString(name, "bfloat16") == 0;
     Py_XDECREF(name);
     PyErr_Clear();
+    if (is)
+        bfloat16 = dtype->type_num;
     return is;
 }
 
