@@ -5,9 +5,9 @@ and the options that all of them share by name; `rng` is the key of the dropout 
 given is checked and converted (csrc/python/args.c, options.c), so real arrays may be of any kind
 that `numpy.asarray` takes. ``<function>`` returns the context, or a tuple of what was asked for;
 ``<function>_saving`` always the tuple (context, weights, lse, saved), None where not asked for.
-``<function>_backward`` takes `saved`, the gradients of the outputs (None: zero), and the arguments
-of the forward call. It returns the gradients of the function's own arguments in their order and
-that of `bias`, None for those not given as arrays.
+``<function>_backward`` takes the gradients of the outputs (None: zero), the arrays of `saved`, and
+the arguments of the forward call. It returns the gradients of the function's own arguments in their
+order and that of `bias`, None for those not given as arrays.
 
 The recurrent loops, the loss and the product take arrays that attnc.functional and attnc.losses
 have checked and made, all of one float type; here they are only held against each other.
@@ -37,7 +37,6 @@ def dot_product_attention_saving(
     *arrays: _Real, **options: Unpack[AttentionOptions]
 ) -> _OutputsAndSaved: ...
 def dot_product_attention_backward(
-    saved: _Saved,
     dcontext: _Real,
     dweights: _Real,
     dlse: _Real,
@@ -50,7 +49,6 @@ def multiplicative_attention_saving(
     *arrays: _Real, **options: Unpack[AttentionOptions]
 ) -> _OutputsAndSaved: ...
 def multiplicative_attention_backward(
-    saved: _Saved,
     dcontext: _Real,
     dweights: _Real,
     dlse: _Real,
@@ -63,7 +61,6 @@ def additive_attention_saving(
     *arrays: _Real, **options: Unpack[AttentionOptions]
 ) -> _OutputsAndSaved: ...
 def additive_attention_backward(
-    saved: _Saved,
     dcontext: _Real,
     dweights: _Real,
     dlse: _Real,
@@ -76,7 +73,6 @@ def cosine_attention_saving(
     *arrays: _Real, **options: Unpack[AttentionOptions]
 ) -> _OutputsAndSaved: ...
 def cosine_attention_backward(
-    saved: _Saved,
     dcontext: _Real,
     dweights: _Real,
     dlse: _Real,
@@ -87,7 +83,6 @@ def cosine_attention_backward(
 def attend(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
 def attend_saving(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _OutputsAndSaved: ...
 def attend_backward(
-    saved: _Saved,
     dcontext: _Real,
     dweights: _Real,
     dlse: _Real,

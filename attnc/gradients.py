@@ -8,6 +8,7 @@ There is no tape: a function takes part by its record (`attnc.registry`), a laye
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections import namedtuple
@@ -19,6 +20,7 @@ from attnc.registry import Record, record_of, records
 __all__ = [
     "Gradients",
     "Pullback",
+    "gradients_of",
     "register_vjp",
     "require_incoming",
     "result_type",
@@ -167,10 +169,10 @@ def register_vjp(function: Callable[..., Any], rule: _Rule) -> None:
 class _Signature:
     """The signature of a pullback, for help() and completion: the names that its record has."""
 
-    def __get__(self, pullback: Pullback | None, owner: Any = None) -> inspect.Signature | None:
-        if pullback is None:
-            return None
-        kinds, record = inspect.Parameter, pullback._record
+    def __get__(self, pullback: Pullback | None, owner: Any = None) -> inspect.Signature:
+        if pullback is None:  # the class
+            return inspect.signature(lambda func, /, *args, **keywords: None)
+        kinds, record = inspect.Parameter, pullback.args[0]
         parameters = [
             kinds(
                 name,
@@ -182,93 +184,107 @@ class _Signature:
         return inspect.Signature(parameters)
 
 
-class Pullback:
+class Pullback(functools.partial[Gradients]):
     """The map from gradients of the outputs of one call to gradients of its inputs.
 
     Called with the gradients of the outputs by name, as `registry.Record.incoming` lists them, or
-    the first ones by position, it returns `Gradients`. It holds the record of the function and what
-    the forward pass saved, and may be called more than once.
+    the first ones by position, it returns `Gradients`. It is `gradients_of` with its first
+    arguments, and may be called more than once.
+
+    Parameters
+    ----------
+    func : callable
+        `gradients_of`.
+    *args
+        The record of the function, what the forward pass left, and whether its output is a number.
+    **keywords
+        None.
+    """
+
+    __slots__ = ()
+    __signature__ = _Signature()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        record, *kept = self.args
+        return _pullback_of, (record.function, *kept)
+
+    def __repr__(self) -> str:
+        return f"<pullback of {self.args[0].name}{self.__signature__}>"
+
+
+def _pullback_of(function: Callable[..., Any], *kept: Any) -> Pullback:
+    """A pullback that was pickled."""
+    return Pullback(gradients_of, record_of(function), *kept)
+
+
+def gradients_of(
+    record: Record,
+    saved: tuple[Any, ...],
+    static: Any,
+    scalar: bool,
+    first: Any = None,
+    /,
+    *others: Any,
+    **named: Any,
+) -> Gradients:
+    """The gradients of the inputs of a call: what its pullback runs.
 
     Parameters
     ----------
     record : registry.Record
     saved : tuple of ndarray or None
     static : object
+        What the forward pass left, both.
     scalar : bool
         Whether the first output is one number: its gradient is 1 unless given.
+    first, *others, **named
+        Gradients of the outputs, the first by position, all by name. None: not given.
+
+    Returns
+    -------
+    Gradients
+
+    Raises
+    ------
+    TypeError, ValueError
+        If none is given and the first output is not a number; if one is of a wrong kind, or has not
+        the shape of its output.
     """
-
-    __slots__ = ("_record", "_saved", "_static", "_scalar")
-
-    def __init__(self, record: Record, saved: tuple[Any, ...], static: Any, scalar: bool) -> None:
-        self._record, self._saved, self._static, self._scalar = record, saved, static, scalar
-
-    def __call__(self, first: Any = None, /, *others: Any, **named: Any) -> Gradients:
-        """The gradients of the inputs.
-
-        Parameters
-        ----------
-        first, *others, **named
-            Gradients of the outputs, the first by position, all by name. None: not given.
-
-        Returns
-        -------
-        Gradients
-
-        Raises
-        ------
-        TypeError, ValueError
-            If none is given and the first output is not a number; if one is of a wrong kind, or has
-            not the shape of its output.
-        """
-        record = self._record
-        if first is None or others or named:
-            given = self._bind((first, *others) if others or first is not None else (), named)
-            found = record.backward(self._saved, self._static, *given)
-        else:  # the same, in less time
-            found = record.backward(self._saved, self._static, first, *record.others)
-        gradients = tuple.__new__(Gradients, found[: len(record.required)])
-        by_name = gradients.__dict__
-        # Without strict=: to parse that keyword takes longer than all the rest here.
-        for name, gradient in zip(record.arrays, found):  # noqa: B905
-            if gradient is not None:  # it was passed as a real array
-                by_name[name] = gradient
-        return gradients
-
-    def _bind(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-        """All incoming gradients, in the order of their names; that of a number is 1."""
-        names, most = self._record.incoming, self._record.positional
-        if len(given) > most:
-            raise TypeError(
-                f"{self._record.name}: pullback takes {most} gradient{'s' * (most != 1)} by "
-                f"position, got {len(given)}; the others by name: {', '.join(names[most:])}"
-            )
-        for name in named:
-            if name not in names:
-                raise TypeError(
-                    f"{self._record.name}: pullback takes {', '.join(names)}, got {name!r}"
-                )
-            if name in names[: len(given)]:
-                raise TypeError(f"{self._record.name}: pullback got {name} by position and by name")
-        given = (*given, *(named.get(name) for name in names[len(given) :]))
-        if any(gradient is not None for gradient in given):
-            return given
-        if not self._scalar:
-            require_incoming(self._record.name, **dict.fromkeys(names))
-        return (1.0, *self._record.others)
-
-    __signature__ = _Signature()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _pullback_of, (self._record.function, self._saved, self._static, self._scalar)
-
-    def __repr__(self) -> str:
-        return f"<pullback of {self._record.name}{self.__signature__}>"
+    if first is None or others or named:
+        by_position = (first, *others) if others or first is not None else ()
+        found = record.backward(saved, static, *_incoming(record, scalar, by_position, named))
+    else:  # the same, in less time
+        found = record.backward(saved, static, first, *record.others)
+    gradients = tuple.__new__(Gradients, found[: len(record.required)])
+    by_name = gradients.__dict__
+    # Without strict=: to parse that keyword takes longer than all the rest here.
+    for name, gradient in zip(record.arrays, found):  # noqa: B905
+        if gradient is not None:  # it was passed as a real array
+            by_name[name] = gradient
+    return gradients
 
 
-def _pullback_of(function: Callable[..., Any], *kept: Any) -> Pullback:
-    """A pullback that was pickled."""
-    return Pullback(record_of(function), *kept)  # type: ignore[arg-type]
+def _incoming(
+    record: Record, scalar: bool, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Any, ...]:
+    """All incoming gradients, in the order of their names; that of a number is 1."""
+    names, most = record.incoming, record.positional
+    if len(given) > most:
+        raise TypeError(
+            f"{record.name}: pullback takes {most} gradient{'s' * (most != 1)} by "
+            f"position, got {len(given)}; the others by name: {', '.join(names[most:])}"
+        )
+    for name in named:
+        if name not in names:
+            raise TypeError(f"{record.name}: pullback takes {', '.join(names)}, got {name!r}")
+        if name in names[: len(given)]:
+            raise TypeError(f"{record.name}: pullback got {name} by position and by name")
+    given = (*given, *(named.get(name) for name in names[len(given) :]))
+    if any(gradient is not None for gradient in given):
+        return given
+    if not scalar:
+        require_incoming(record.name, **dict.fromkeys(names))
+    return (1.0, *record.others)
 
 
 def vjp(
@@ -313,7 +329,8 @@ def vjp(
     if record is not None:
         output, saved, static = record.forward(*arrays, **options)
         first = output[0] if isinstance(output, tuple) else output
-        return output, Pullback(record, saved, static, getattr(first, "ndim", 1) == 0)
+        scalar = getattr(first, "ndim", 1) == 0
+        return output, Pullback(gradients_of, record, saved, static, scalar)
     rule: _Rule | None
     try:
         rule = _rules[f]

@@ -568,13 +568,13 @@ def test_attention_takes_back_what_it_saved_and_nothing_else(isa, rng):
     *_, saved = _core.dot_product_attention_saving(x, x, x)
 
     def backward(saved):
-        return _core.dot_product_attention_backward(saved, x, None, None, x, x, x)
+        return _core.dot_product_attention_backward(x, None, None, *saved, x, x, x)
 
     dquery = backward(saved)[0]
     assert dquery.shape == x.shape
     stats = saved[1]
     for wrong in (
-        None, (), saved[:2], (*saved, None), list(saved), (None, None, None), (*saved[:2], stats),
+        (None, None, None), (*saved[:2], stats), ("", stats, None), (saved[0], None, None),
         (saved[0], stats[:1], *saved[2:]), (saved[0], stats.astype(float), *saved[2:]),
         (saved[0], stats.tolist(), *saved[2:]), (saved[0], stats[..., ::-1], *saved[2:]),
     ):  # fmt: skip
@@ -598,7 +598,7 @@ def test_attention_takes_its_arguments_once_and_by_their_names(name):
         function(*[x] * 9)
     with pytest.raises(TypeError, match=f"^{name}: value must be an array, got None"):
         function(given[0], **({} if name == "attend" else {"key": x}))
-    with pytest.raises(TypeError, match=f"^{name}: backward takes saved and"):
+    with pytest.raises(TypeError, match=f"^{name}: backward takes three gradients"):
         backward(None, None)
     # A name that is not interned, and an option that says what its default says.
     odd = {"".join(["cau", "sal"]): False, "mask": None, "rng": None, "dropout": 0}

@@ -197,7 +197,7 @@ def test_c_has_the_arguments_of_the_public_function(name):
     own = list(parameters)[: -len(options)]
     assert {k: parameters[k].default for k in list(parameters)[len(own) :]} == options
     assert list(parameters) == [*own, *options]
-    first = {"": 0, "_saving": 0, "_backward": 4}
+    first = {"": 0, "_saving": 0, "_backward": 6}
     for kind, count in first.items():
         function = getattr(_core, name + kind)
         for k, argument in enumerate(own):  # by position, and by name

@@ -550,12 +550,12 @@ class Mechanism:
 
     def backward(self, saved, static, dcontext, dweights, dlse):
         if static is _NO_OPTIONS:
-            return self.backward_in_c(saved[:3], dcontext, dweights, dlse, *saved[3:])
+            return self.backward_in_c(dcontext, dweights, dlse, *saved)
         names, rest = static
         end = 3 + self.count
         # Without strict=: to parse that keyword takes longer than all the rest here.
         options = dict(zip(names, saved[end:])) | rest  # noqa: B905
-        return self.backward_in_c(saved[:3], dcontext, dweights, dlse, *saved[3:end], **options)
+        return self.backward_in_c(dcontext, dweights, dlse, *saved[:end], **options)
 
 
 # What a call without options leaves: no names of arrays, no other options.

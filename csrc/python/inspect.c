@@ -166,8 +166,8 @@ int attnc_is_empty_list(PyArrayObject *array, PyObject *object)
            PyArray_TYPE(array) == NPY_DOUBLE;
 }
 
-/* Which number bfloat16 has among the types that others add to NumPy. It stays the same for the life
- * of the process, and to ask for the name of a type takes a microsecond. */
+/* Which number bfloat16 has among the types that others add to NumPy. It is the same as long as the
+ * process lives, and to ask for the name of a type takes a microsecond. */
 static _Atomic int bfloat16 = NPY_NOTYPE;
 
 int attnc_is_bfloat16(PyArray_Descr *dtype)

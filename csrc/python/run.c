@@ -155,7 +155,7 @@ PyObject *attnc_forward(const attnc_function *f, int save, PyObject *const *args
 
 /* ---- backward ---- */
 
-/* The array (lead, Tq, N) of `saved`, made by the forward call and passed back untouched. */
+/* The array (lead, Tq, N) that the forward call saved, passed back untouched; or NULL. */
 static const void *saved_array(const attnc_call *c, PyObject *object, ptrdiff_t N)
 {
     PyArrayObject *array = (PyArrayObject *)object;
@@ -170,18 +170,16 @@ static const void *saved_array(const attnc_call *c, PyObject *object, ptrdiff_t 
     return PyArray_DATA(array);
 }
 
-static int read_saved(attnc_call *c, PyObject *saved, attnc_incoming *incoming)
+static int read_saved(attnc_call *c, PyObject *const *args, attnc_incoming *incoming)
 {
-    if (PyTuple_Check(saved) && PyTuple_Size(saved) == 3) {
-        PyObject *context = PyTuple_GetItem(saved, 0), *scores = PyTuple_GetItem(saved, 2);
-        const int no_context = context == Py_None && attnc_what_is_saved(&c->in).context < 0;
-        incoming->saved_context = saved_array(c, context, c->in.Dv);
-        incoming->saved_stats = saved_array(c, PyTuple_GetItem(saved, 1), 2);
-        incoming->saved_scores = saved_array(c, scores, c->in.Tk);
-        if (incoming->saved_stats && (incoming->saved_context || no_context) &&
-            (incoming->saved_scores || scores == Py_None))
-            return 0;
-    }
+    PyObject *context = args[SAVED_CONTEXT], *scores = args[SAVED_SCORES];
+    const int no_context = context == Py_None && attnc_what_is_saved(&c->in).context < 0;
+    incoming->saved_context = saved_array(c, context, c->in.Dv);
+    incoming->saved_stats = saved_array(c, args[SAVED_STATS], 2);
+    incoming->saved_scores = saved_array(c, scores, c->in.Tk);
+    if (incoming->saved_stats && (incoming->saved_context || no_context) &&
+        (incoming->saved_scores || scores == Py_None))
+        return 0;
     return attnc_fail(c, PyExc_ValueError, "saved must be what the forward call saved");
 }
 
@@ -216,7 +214,7 @@ static int read_backward(attnc_call *c, PyObject *const *args, attnc_incoming *i
                       &incoming->weights) < 0)
         return -1;
     shape[lead + 1] = c->in.Dv;
-    if (read_saved(c, args[SAVED], incoming) < 0)
+    if (read_saved(c, args, incoming) < 0)
         return -1;
     return read_incoming(c, args[D_CONTEXT], "dcontext", "context", lead + 2, shape, &c->context,
                          &incoming->context);
@@ -307,7 +305,7 @@ PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssiz
     call_begin(&c, f, first);
     if (count < BACKWARD_FIRST)
         attnc_fail(&c, PyExc_TypeError,
-                   "backward takes saved and the gradients of three outputs, got %zd arguments",
+                   "backward takes three gradients and three saved arrays first, got %zd arguments",
                    count);
     else if (read_call(&c, f, args + BACKWARD_FIRST, count - BACKWARD_FIRST, names) == 0 &&
              read_backward(&c, args, &incoming) == 0 &&

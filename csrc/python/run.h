@@ -15,9 +15,10 @@
 PyObject *attnc_forward(const attnc_function *f, int save, PyObject *const *args, Py_ssize_t count,
                         PyObject *names);
 
-/* Positional arguments: these four, then those of the forward call; options by name. A tuple of the
- * gradients of the function's own arguments, then of bias; None for those not given as arrays. */
-enum { SAVED, D_CONTEXT, D_WEIGHTS, D_LSE, BACKWARD_FIRST };
+/* Positional arguments: the gradients of the outputs, None: zero; the three arrays that the forward
+ * call saved; then those of the forward call. Options by name. A tuple of the gradients of the
+ * function's own arguments, then of bias; None for those not given as arrays. */
+enum { D_CONTEXT, D_WEIGHTS, D_LSE, SAVED_CONTEXT, SAVED_STATS, SAVED_SCORES, BACKWARD_FIRST };
 PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                          PyObject *names);
 
