@@ -2,8 +2,8 @@
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
 `cosine_attention`, `attend`, `merge_attention`; their gradients: `vjp`. Layers: `attnc.layers`.
-Training: `attnc.losses`, `attnc.optim`, `attnc.data`. For teaching: `stages`, pictures in
-`attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
+Training: `attnc.losses`, `attnc.optim`, `attnc.data`; `summary` lists parameters. For teaching:
+`stages`, pictures in `attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
 """
 
 try:
@@ -32,6 +32,7 @@ from attnc.threads import get_num_threads, set_num_threads
 if TYPE_CHECKING:
     from attnc import data, optim, plot, reference
     from attnc.checking import check_gradients
+    from attnc.counting import summary
     from attnc.teaching import stages
 
 # What most programs do not need is imported when it is first used: {name: the module it is in}.
@@ -42,6 +43,7 @@ _LATER = {
     "plot": "attnc",
     "reference": "attnc",
     "stages": "attnc.teaching",
+    "summary": "attnc.counting",
 }
 
 __version__ = "0.1.0"
@@ -62,6 +64,7 @@ __all__ = [
     "registry",
     "set_num_threads",
     "stages",
+    "summary",
     "vjp",
 ]
 

@@ -104,6 +104,8 @@ assert_type(attnc.optim.clip_gradients(model, 1.0), float)
 optimizer.step()
 attnc.optim.SGD(encoder.parameters, 0.1)  # type: ignore[arg-type]
 assert_type(attnc.losses.binary_cross_entropy([0.5, -1], [True, False], mask=[True, True]), float)
+assert_type(translator.freeze("encoder.*").frozen_parameters, tuple[str, ...])
+assert_type(attnc.summary(translator).trained + translator.parameter_count, int)
 
 vocabulary = Vocabulary.build([text.split() for text in ("to be", "or not to be")])
 numbers = [vocabulary.encode(["to", "be"], end=True)]
