@@ -19,6 +19,7 @@ import os
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any
 
 import numpy as np
 
@@ -157,6 +158,40 @@ class Vocabulary:
     @property
     def words(self) -> list[str]:
         return list(self._words)
+
+    def state(self) -> dict[str, Any]:
+        """What `from_state` makes the vocabulary of again: a dict that JSON holds.
+
+        Returns
+        -------
+        dict
+        """
+        return {"words": self.words}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Vocabulary:
+        """Make the vocabulary whose `state` this is.
+
+        Parameters
+        ----------
+        state : mapping
+            What `Vocabulary.state` returned.
+
+        Returns
+        -------
+        Vocabulary
+
+        Raises
+        ------
+        ValueError
+            If it is another state.
+        """
+        if not isinstance(state, Mapping) or state.keys() != {"words"}:
+            raise ValueError(
+                "Vocabulary.from_state: state must be what Vocabulary.state returned, got "
+                f"{_short(state)}"
+            )
+        return cls(state["words"])
 
     @classmethod
     def build(

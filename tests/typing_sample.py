@@ -113,6 +113,11 @@ for rows in batches([len(n) for n in numbers], 64, rng=0):
     array, lengths = pad([numbers[row] for row in rows], dtype=np.int32)
     assert_type(vocabulary.decode(array[0]), list[str])
 
+attnc.save("model.npz", translator, optimizer=optimizer, vocabularies={"source": vocabulary})
+saved = attnc.load("model.npz", classes=(Scale,))
+saved.layer.translate(saved.vocabularies["source"].encode(["to"])[None], start=1, end=2)
+attnc.save(translator, "model.npz")  # type: ignore[arg-type]
+
 with attnc.set_num_threads(2):
     assert_type(attnc.get_num_threads(), int)
 stages = attnc.stages(attnc.dot_product_attention, x, x, x, causal=True)
