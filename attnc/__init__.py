@@ -2,8 +2,9 @@
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
 `cosine_attention`, `attend`, `merge_attention`; their gradients: `vjp`. Layers: `attnc.layers`.
-Training: `attnc.losses`, `attnc.optim`, `attnc.data`. For teaching: `stages`, pictures in
-`attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
+Training: `attnc.losses`, `attnc.optim`, `attnc.data`; `save` and `load` keep a model, `summary`
+lists its parameters. For teaching: `stages`, pictures in `attnc.plot`, the formulas in plain NumPy
+in `attnc.reference`.
 """
 
 try:
@@ -32,16 +33,21 @@ from attnc.threads import get_num_threads, set_num_threads
 if TYPE_CHECKING:
     from attnc import data, optim, plot, reference
     from attnc.checking import check_gradients
+    from attnc.counting import summary
+    from attnc.saving import load, save
     from attnc.teaching import stages
 
 # What most programs do not need is imported when it is first used: {name: the module it is in}.
 _LATER = {
     "check_gradients": "attnc.checking",
     "data": "attnc",
+    "load": "attnc.saving",
     "optim": "attnc",
     "plot": "attnc",
     "reference": "attnc",
+    "save": "attnc.saving",
     "stages": "attnc.teaching",
+    "summary": "attnc.counting",
 }
 
 __version__ = "0.1.0"
@@ -55,13 +61,16 @@ __all__ = [
     "get_num_threads",
     "gradients",
     "layers",
+    "load",
     "losses",
     "optim",
     "plot",
     "reference",
     "registry",
+    "save",
     "set_num_threads",
     "stages",
+    "summary",
     "vjp",
 ]
 

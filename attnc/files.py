@@ -1,8 +1,13 @@
-"""Files of arrays: written whole or not at all, read with errors that name the file."""
+"""Files of arrays: written whole or not at all, read with errors that name the file.
+
+An ``.npz`` file is a zip archive with a file ``<name>.npy`` for each array. What it says of sizes
+is held against what it has before any memory is taken.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -13,6 +18,8 @@ import numpy as np
 from attnc.typing import Array, Path
 
 __all__ = ["read_arrays", "replacing", "write_arrays"]
+
+MODEL = "attnc"  # the array that a file of `attnc.save` has, and one of `Layer.save` has not
 
 
 @contextlib.contextmanager
@@ -94,7 +101,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
                         np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def read_arrays(where: str, path: Path) -> dict[str, Array]:
+def read_arrays(where: str, path: Path, *, stored: bool = False) -> dict[str, Array]:
     """Read the arrays of an ``.npz`` file.
 
     Parameters
@@ -102,10 +109,13 @@ def read_arrays(where: str, path: Path) -> dict[str, Array]:
     where : str
         What the error text begins with.
     path : str, bytes or os.PathLike
+    stored : bool
+        Refuse what is compressed: arrays then take no more memory than the file has bytes.
 
     Returns
     -------
     dict of str to ndarray
+        Read-only.
 
     Raises
     ------
@@ -114,11 +124,26 @@ def read_arrays(where: str, path: Path) -> dict[str, Array]:
     ValueError
         If it is no such file, damaged, or holds pickles.
     """
+    import zipfile  # here, because hardly a program needs it
+
     with open(os.fsdecode(path), "rb") as file:
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                # The name in full: of arrays x and x.npy, NumPy would find the first for both.
-                return {name: archive[f"{name}.npy"] for name in archive.files}
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+                sizes = sum(entry.file_size for entry in entries)
+                if stored and (
+                    any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+                    or sizes > os.fstat(file.fileno()).st_size
+                ):
+                    raise ValueError("arrays must be stored as they are, not compressed")
+                arrays = {}
+                for entry in entries:
+                    name = entry.filename.removesuffix(".npy")
+                    if name == entry.filename or name in arrays:
+                        raise ValueError(f"names must differ and end in .npy, got {entry.filename}")
+                    with archive.open(entry) as content:
+                        arrays[name] = _read_array(name, content, entry.file_size)
+                return arrays
         except MemoryError:
             raise
         except Exception as error:  # zipfile, zlib, struct and NumPy have one each
@@ -126,3 +151,16 @@ def read_arrays(where: str, path: Path) -> dict[str, Array]:
                 f"{where}: path must be a whole .npz file of arrays without pickles, got {path!r} "
                 f"({type(error).__name__}: {error})"
             ) from error
+
+
+def _read_array(name: str, file: IO[bytes], size: int) -> Array:
+    """The array in an ``.npy`` file of so many bytes, all of which are read: that checks them."""
+    form = np.lib.format
+    read_header = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+    shape, in_columns, dtype = read_header[form.read_magic(file)](file)
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds objects, which need allow_pickle")
+    wanted, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if wanted != there:
+        raise ValueError(f"{name} needs {wanted} bytes for its shape {shape}, there are {there}")
+    return np.ndarray(shape, dtype, file.read(), order="F" if in_columns else "C")

@@ -6,6 +6,7 @@ A loss is one number, so its pullback needs no argument: ``pullback()`` is ``pul
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,23 @@ from .arrays import (
     integer_array,
     like,
     number,
+    plain_array,
+    quiet,
     real_array,
     sum_rows,
 )
 from .registry import register
-from .typing import Integers, Real
+from .typing import Bools, Integers, Real
 
-__all__ = ["linear_cross_entropy", "softmax_cross_entropy"]
+__all__ = [
+    "binary_cross_entropy",
+    "linear_cross_entropy",
+    "mean_squared_error",
+    "softmax_cross_entropy",
+]
+
+
+# ---- Classes -------------------------------------------------------------------------------------
 
 
 def softmax_cross_entropy(
@@ -357,6 +368,258 @@ def _counted(where, targets, classes, ignore_index):
     return counted
 
 
+# ---- Numbers -------------------------------------------------------------------------------------
+
+
+def mean_squared_error(
+    prediction: Real, target: Real, *, weights: Real | None = None, mask: Bools | None = None
+) -> float:
+    """Mean of ``(prediction - target)^2``, over all axes.
+
+    With weights it is ``sum_i w_i (p_i - t_i)^2 / sum_i w_i``, as `numpy.average` has it.
+
+    Parameters
+    ----------
+    prediction, target : array_like
+        Of equal shape, any. Real.
+    weights : array_like, optional
+        How much each number counts: 0 or more, finite, with every axis of prediction; an axis of
+        size 1 broadcasts.
+    mask : array_like of bool, optional
+        Which numbers count, True for those that do, likewise. The others are not read: a NaN there
+        does no harm.
+
+    Returns
+    -------
+    float
+        Of the dtype in which all arrays are computed. 0 where nothing counts.
+
+    Raises
+    ------
+    TypeError
+        If an array is not real, mask not boolean, or an array masked or of another library.
+    ValueError
+        If the shapes do not match (prediction and target do not broadcast), or a weight that counts
+        is negative or not finite.
+
+    Notes
+    -----
+    Its pullback returns the gradients of both, ``dprediction, dtarget = pullback()``, and by name
+    that of weights.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> prediction, target = np.array([1.0, 2.0, 9.0]), np.array([0.0, 4.0, 0.0])
+    >>> loss, pullback = attnc.vjp(
+    ...     attnc.losses.mean_squared_error, prediction, target, mask=[True, True, False]
+    ... )
+    >>> loss
+    np.float64(2.5)
+    >>> pullback().prediction  # 2 (p - t) / 2
+    array([ 1., -2.,  0.])
+    """
+    return _squares_forward(prediction, target, weights=weights, mask=mask)[0]
+
+
+def binary_cross_entropy(
+    logits: Real, targets: Real, *, weights: Real | None = None, mask: Bools | None = None
+) -> float:
+    """Mean of ``-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x))``, over all axes, in nats.
+
+    x are the logits, not probabilities, so that it is exact for numbers of any size: of x and t it
+    computes ``|x| q + log(1 + exp(-|x|))`` with q = 1 - t for x > 0 and q = t else. With weights it
+    is their mean as in `mean_squared_error`.
+
+    Parameters
+    ----------
+    logits : array_like
+        Any shape. Real.
+    targets : array_like
+        Probability of the class, in 0..1; or whether it is there, bool. Of the shape of logits.
+    weights : array_like, optional
+        How much each number counts: 0 or more, finite, with every axis of logits; an axis of size 1
+        broadcasts. For a class that is seldom there, ``np.where(targets, 9, 1)``.
+    mask : array_like of bool, optional
+        Which numbers count, True for those that do, likewise. The others are not read.
+
+    Returns
+    -------
+    float
+        Of the dtype in which all arrays are computed. 0 where nothing counts.
+
+    Raises
+    ------
+    TypeError
+        If an array is not real, mask not boolean, or an array masked or of another library.
+    ValueError
+        If the shapes do not match, a target that counts is outside 0..1, or a weight that counts is
+        negative or not finite.
+
+    Notes
+    -----
+    Its pullback returns the gradients of both, ``dlogits, dtargets = pullback()``, and by name that
+    of weights. An infinite logit that its target agrees with costs nothing.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> logits, targets = np.array([0.0, 1e4, -1e4]), [True, True, False]
+    >>> loss, pullback = attnc.vjp(attnc.losses.binary_cross_entropy, logits, targets)
+    >>> 3 * loss  # log 2: the last two are right, and sure
+    np.float64(0.6931471805599453)
+    >>> pullback().logits
+    array([-0.16666667,  0.        ,  0.        ])
+    """
+    return _binary_forward(logits, targets, weights=weights, mask=mask)[0]
+
+
+def _squares(p, t):
+    """(p - t)^2."""
+    d = p - t
+    return d * d
+
+
+def _squares_backward(p, t):
+    """The gradients of (p - t)^2."""
+    d = 2 * (p - t)
+    return d, -d
+
+
+def _binary(x, t):
+    """|x| q + log(1 + exp(-|x|)), whose terms are 0 or more; 0 |x| is 0, also where x is not."""
+    q = np.where(x > 0, 1 - t, t)
+    return np.where(q == 0, 0, abs(x) * q) + np.log1p(np.exp(-abs(x)))
+
+
+def _binary_backward(x, t):
+    """The gradients: sigmoid(x) - t, as q - sigmoid(-|x|) with the sign of x; and -x."""
+    q, e = np.where(x > 0, 1 - t, t), np.exp(-abs(x))
+    s = e / (1 + e)
+    return np.where(x > 0, q - s, s - q), -x
+
+
+# The loss of each number, and its gradients, by the name of the mean.
+_MEANS = {
+    "mean_squared_error": (_squares, _squares_backward),
+    "binary_cross_entropy": (_binary, _binary_backward),
+}
+
+
+def _squares_forward(prediction, target, *, weights=None, mask=None):
+    where = "mean_squared_error"
+    arrays = {
+        "prediction": real_array(where, "prediction", prediction),
+        "target": real_array(where, "target", target),
+    }
+    return _mean_forward(where, arrays, weights, mask)
+
+
+def _binary_forward(logits, targets, *, weights=None, mask=None):
+    where = "binary_cross_entropy"
+    arrays = {
+        "logits": real_array(where, "logits", logits),
+        "targets": plain_array(where, "targets", targets),
+    }
+    if arrays["targets"].dtype != bool:
+        arrays["targets"] = real_array(where, "targets", targets)
+    loss, saved, static = _mean_forward(where, arrays, weights, mask)
+    t = saved[4]
+    wrong = t[~((t >= 0) & (t <= 1))]
+    if wrong.size:
+        raise ValueError(f"{where}: targets must lie in 0..1, got {wrong[0]}")
+    return loss, saved, static
+
+
+@quiet
+def _mean_forward(where, arrays, weights, mask):
+    """The mean over the numbers that count; what backward needs."""
+    (name, x), (other, t) = arrays.items()
+    if x.shape != t.shape:
+        raise ValueError(
+            f"{where}: {other} must have the shape of {name}, got {name} {x.shape} and "
+            f"{other} {t.shape}"
+        )
+    counted = None
+    if mask is not None:
+        mask = plain_array(where, "mask", mask)
+        if mask.dtype != bool:
+            raise TypeError(
+                f"{where}: mask must be boolean (True: counts), got {mask.dtype} (write "
+                "mask.astype(bool), or pass weights=)"
+            )
+        counted = _of_each(where, "mask", mask, x.shape)
+    given = [x, t]
+    if weights is not None:
+        weights = real_array(where, "weights", weights)
+        given.append(_of_each(where, "weights", weights, x.shape))
+    dtype = computing_dtype([array for array in given if array.dtype != bool])
+    given = [contiguous(a if counted is None else a[counted], dtype) for a in given]
+    w, total = (given[2] if len(given) == 3 else None), given[0].size
+    if w is not None:
+        wrong = w[~((w >= 0) & (w < np.inf))]
+        if wrong.size:
+            raise ValueError(f"{where}: weights must be finite and 0 or more, got {wrong[0]}")
+        total = float(w.sum(dtype=np.float64))
+    loss = _mean_of(_MEANS[where][0], given, total)
+    if math.isinf(loss):  # perhaps on the way alone
+        loss = _mean_of(_MEANS[where][0], [a.astype(np.longdouble) for a in given], total)
+    return dtype.type(loss), (x, t, weights, *given[:2], w, counted), (where, total)
+
+
+def _of_each(where, name, array, shape):
+    """An array with all axes, some perhaps of size 1, in this shape."""
+
+    def fits(own):
+        pairs = zip(own, shape, strict=False)
+        return len(own) == len(shape) and all(n in (1, size) for n, size in pairs)
+
+    if fits(array.shape):
+        return np.broadcast_to(array, shape)
+    more, fix = (1,) * (len(shape) - array.ndim), ""
+    if fits((*array.shape, *more)):
+        fix = f"; write {name}[..., {', '.join(['None'] * len(more))}]"
+    elif fits((*more, *array.shape)):
+        fix = f"; write {name}[{', '.join(['None'] * len(more))}]"
+    raise ValueError(
+        f"{where}: {name} must have shape {shape}, each axis of that size or 1, got "
+        f"{array.shape}{fix}"
+    )
+
+
+def _mean_of(loss, given, total):
+    """The mean of a loss, a sum in at least float64."""
+    x, t, *weights = given
+    losses = loss(x, t)
+    for w in weights:
+        losses = losses * w
+    return losses.sum(dtype=np.result_type(losses, np.float64)) / (total or 1)
+
+
+@quiet
+def _mean_backward(saved, static, dloss):
+    x, t, weights, *given, w, counted = saved
+    (where, total), dloss, dtype = static, _incoming(static[0], dloss), given[0].dtype
+    loss, backward = _MEANS[where]
+    if _leaves_range(dloss / (total or 1), dtype):
+        given, w = [a.astype(np.float64) for a in given], w if w is None else w.astype(np.float64)
+    factor = given[0].dtype.type(dloss / (total or 1))
+    gradients = [d * factor if w is None else d * (factor * w) for d in backward(*given)]
+    if w is not None:  # of sum w l / sum w: (l_i - L) / sum w
+        losses = loss(*given)
+        gradients.append((losses - _mean_of(loss, [*given, w], total)) * (factor if total else 0))
+    found: list[Any] = []
+    for d, argument in zip(map(np.asarray, gradients), (x, t, weights), strict=False):
+        if counted is not None:
+            d, d[counted] = np.zeros(x.shape, d.dtype), d
+        if argument.shape != x.shape:  # weights that were broadcast
+            axes = tuple(k for k, size in enumerate(argument.shape) if size == 1)
+            d = d.sum(axis=axes, keepdims=True, dtype=np.float64).astype(d.dtype)
+        kept = argument.dtype != bool
+        found.append(like(_narrowed(d, dtype), argument) if kept else None)
+    return (*found, None)[:3]
+
+
 register(
     softmax_cross_entropy,
     required=("logits",),
@@ -371,4 +634,20 @@ register(
     incoming=("dloss",),
     forward=_linear_forward,
     backward=_linear_backward,
+)
+register(
+    mean_squared_error,
+    required=("prediction", "target"),
+    optional=("weights",),
+    incoming=("dloss",),
+    forward=_squares_forward,
+    backward=_mean_backward,
+)
+register(
+    binary_cross_entropy,
+    required=("logits", "targets"),
+    optional=("weights",),
+    incoming=("dloss",),
+    forward=_binary_forward,
+    backward=_mean_backward,
 )

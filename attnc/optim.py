@@ -1,7 +1,8 @@
 """Optimisers: they change the parameters of layers in place, by the gradients found there.
 
 A parameter that is there twice, under two names or in two layers, is changed once, by its one
-gradient. Pullbacks of other threads should have ended before a step or `clip_gradients`.
+gradient. One that is frozen, under any of its names (`Layer.freeze`), is left alone. Pullbacks of
+other threads should have ended before a step or `clip_gradients`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from .arrays import integer, number, quiet
 from .layers.base import ADDING, Layer
-from .layers.named import WrongKind, distinct, fit_state, in_memory_order, write
+from .layers.named import WrongKind, distinct, fit_state, in_memory_order, place, write
 from .typing import Array, Real
 
 __all__ = ["Adam", "SGD", "clip_gradients"]
@@ -42,12 +43,28 @@ def _several(where, layers):
 
 
 def _entries(layers):
-    """(name, parameter, gradient) of every name."""
+    """(name, parameter, gradient, whether it is frozen) of every name."""
     return [
-        (prefix + name, owner._parameters[own], owner._gradients[own])
+        (prefix + name, owner._parameters[own], owner._gradients[own], owner._frozen[own])
         for prefix, layer in layers.items()
         for name, (owner, own) in layer._owners().items()
     ]
+
+
+def _distinct(where, entries):
+    """{name: (parameter, gradient)}, each once, and {name: what says that it is frozen}."""
+    frozen: dict[Any, list[Any]] = {}
+    for _, parameter, _, each in entries:
+        frozen.setdefault(place(parameter), []).append(each)
+    pairs = distinct(where, [entry[:3] for entry in entries])
+    return pairs, {name: frozen[place(pair[0])] for name, pair in pairs.items()}
+
+
+def _trained(pairs, frozen):
+    """Those of `pairs` that are not frozen under any of their names."""
+    return {
+        name: pair for name, pair in pairs.items() if not any(each.value for each in frozen[name])
+    }
 
 
 # ---- A block at a time ---------------------------------------------------------------------------
@@ -109,16 +126,17 @@ class _Optimizer:
 
     A subclass names the arrays it keeps for each parameter in `_kept` and checks its numbers in
     `_check`. It says in `_limit` how large gradients may be, given the largest float, computes in
-    `_factors` what a step needs only once, and writes ``_update(factors, scratch, parameter,
-    gradient, *kept)``, which changes some rows of them in place.
+    `_factors` what a step needs only once for a parameter, given the steps that this has made, and
+    writes ``_update(factors, scratch, parameter, gradient, *kept)``, which changes some rows of
+    them in place.
 
     The layers are searched at every step, so that a copy of an optimiser, deep or pickled, changes
-    the copies of its layers.
+    the copies of its layers, and what is frozen may change.
     """
 
     _kept: tuple[str, ...] = ()
     _limit: Callable[[float], float]
-    _factors: Callable[[], Any]
+    _factors: Callable[[int], Any]
     _update: Callable[..., None]
 
     def __init__(self, layers: Layer | Iterable[Layer], learning_rate: float) -> None:
@@ -126,7 +144,8 @@ class _Optimizer:
         self._layers = _several(where, layers)
         self.learning_rate = learning_rate
         self.steps = 0
-        pairs = self._pairs()
+        self._missed: dict[str, int] = {}  # steps of a parameter while it was frozen
+        pairs, _ = self._pairs()
         if not pairs:
             raise ValueError(f"{where}: layers must have parameters, got none")
         self._made_with = {name: (p.shape, p.dtype) for name, (p, _) in pairs.items()}
@@ -138,14 +157,14 @@ class _Optimizer:
         }
 
     def _pairs(self):
-        """{name: (parameter, gradient)}, each once."""
+        """{name: (parameter, gradient)}, each once, and {name: what says that it is frozen}."""
         entries = _entries(self._layers)
-        arrays = [array for _, *pair in entries for array in pair]
-        known, pairs = vars(self).get("_known", ((), {}))
-        if len(known) != len(arrays) or not all(map(operator.is_, known, arrays)):
-            pairs = distinct(type(self).__name__, entries)
-            self._known = arrays, pairs
-        return pairs
+        found = [part for _, *parts in entries for part in parts]
+        known, result = vars(self).get("_known", ((), ({}, {})))
+        if len(known) != len(found) or not all(map(operator.is_, known, found)):
+            result = _distinct(type(self).__name__, entries)
+            self._known = found, result
+        return result
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name != "_known"}
@@ -177,7 +196,7 @@ class _Optimizer:
         """
         where = f"{type(self).__name__}.step"
         self._check()
-        pairs = self._pairs()
+        pairs, frozen = self._pairs()
         now = {name: (p.shape, p.dtype) for name, (p, _) in pairs.items()}
         if now != self._made_with:
             names = [n for n in now | self._made_with if now.get(n) != self._made_with.get(n)]
@@ -185,12 +204,15 @@ class _Optimizer:
                 f"{where}: layers must have the parameters that the optimiser was made with, "
                 f"got changes of {', '.join(names)} (make a new optimiser)"
             )
-        for name, (_, gradient) in pairs.items():
+        trained = _trained(pairs, frozen)
+        for name, (_, gradient) in trained.items():
             limit = self._limit(float(np.finfo(gradient.dtype).max))
             _check_gradient(where, name, gradient, limit)
         self.steps += 1
-        factors = self._factors()
-        for name, pair in pairs.items():
+        for name in pairs.keys() - trained.keys():
+            self._missed[name] = self._missed.get(name, 0) + 1
+        for name, pair in trained.items():
+            factors = self._factors(self.steps - self._missed.get(name, 0))
             kept = (self._state[f"{kind}.{name}"] for kind in self._kept)
             scratch = None
             for block in _blocks(*pair, *kept):
@@ -200,15 +222,16 @@ class _Optimizer:
 
     def zero_grad(self) -> None:
         """Set every gradient to zero."""
-        pairs = self._pairs().values()
+        pairs, _ = self._pairs()
         with ADDING:
-            for _, gradient in pairs:
+            for _, gradient in pairs.values():
                 gradient.fill(0)
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all that the optimiser remembers, as arrays by name.
 
-        A parameter with several names is there under the first.
+        A parameter with several names is there under the first. ``missed.<name>`` counts the steps
+        that a parameter did not make because it was frozen.
 
         Returns
         -------
@@ -217,6 +240,7 @@ class _Optimizer:
         return {
             "steps": np.array(self.steps),
             **{name: array.copy() for name, array in self._state.items()},
+            **{f"missed.{name}": np.array(count) for name, count in self._missed.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Real]) -> None:
@@ -231,15 +255,26 @@ class _Optimizer:
             returns, such as 3.5 steps; the optimiser is then unchanged.
         """
         where = f"{type(self).__name__}.load_state_dict"
-        values = fit_state(where, {"steps": np.array(self.steps), **self._state}, state)
-        del values["steps"]  # cut to an integer
+        counts = {"steps": np.array(self.steps)}
+        if isinstance(state, Mapping):  # what was never frozen has missed nothing
+            known = {f"missed.{name}" for name in self._made_with}
+            counts |= {name: np.array(0) for name in known.intersection(state)}
+        values = fit_state(where, {**counts, **self._state}, state)
+        values = {name: values[name] for name in self._state}
         try:
             steps = integer(where, "steps", np.asarray(state["steps"])[()], 0)
+            missed = {
+                name.removeprefix("missed."): integer(
+                    where, name, np.asarray(state[name])[()], 0, steps
+                )
+                for name in counts
+                if name != "steps"
+            }
         except (TypeError, ValueError) as error:
             raise WrongKind(str(error)) from None
         self._check_state(where, values)
         write(self._state, values, where)
-        self.steps = steps
+        self.steps, self._missed = steps, missed
 
     def _check_state(self, where, values):
         """Raise for values that no step leaves."""
@@ -305,7 +340,7 @@ class SGD(_Optimizer):
         # The velocity, a sum of gradients, stays finite.
         return largest * (1 - self.momentum) / 2 if self._kept else math.inf
 
-    def _factors(self):
+    def _factors(self, steps):
         return None
 
     def _update(self, factors, scratch, parameter, gradient, velocity=None):
@@ -384,11 +419,11 @@ class Adam(_Optimizer):
             if name.startswith("v.") and (value < 0).any():
                 raise ValueError(f"{where}: {name} must be 0 or more, got {value.min()}")
 
-    def _factors(self):
+    def _factors(self, steps):
         beta1, beta2 = self.betas
         # both corrections leave the loop over the numbers: the paper, end of section 2
-        correction = math.sqrt(_one_minus_power(beta2, self.steps))
-        return correction, self.learning_rate * correction / _one_minus_power(beta1, self.steps)
+        correction = math.sqrt(_one_minus_power(beta2, steps))
+        return correction, self.learning_rate * correction / _one_minus_power(beta1, steps)
 
     def _update(self, factors, scratch, parameter, gradient, m, v):
         (beta1, beta2), (correction, rate) = self.betas, factors
@@ -432,7 +467,8 @@ def clip_gradients(layers: Layer | Iterable[Layer], max_norm: float) -> float:
     -------
     float
         The Euclidean norm of all gradients together, before scaling. A gradient that is there under
-        two names counts once. inf for a norm beyond all floats, which is clipped like others.
+        two names counts once, that of a frozen parameter not at all. inf for a norm beyond all
+        floats, which is clipped like others.
 
     Raises
     ------
@@ -445,7 +481,7 @@ def clip_gradients(layers: Layer | Iterable[Layer], max_norm: float) -> float:
     """
     where = "clip_gradients"
     max_norm = number(where, "max_norm", max_norm, "be above 0", lambda norm: norm > 0)
-    pairs = distinct(where, _entries(_several(where, layers)))
+    pairs = _trained(*_distinct(where, _entries(_several(where, layers))))
     gradients = {name: gradient for name, (_, gradient) in pairs.items()}
     largest, root = _norm(where, gradients)
     norm = largest * root

@@ -849,6 +849,22 @@ def linear_loss(shape, D, classes, dtype, bias, options):
     return run
 
 
+def mean_loss(name, shape, dtype, given):
+    def run(draw):
+        x, t = draw.normal(*shape), 0.4 * draw.bools(*shape) + 0.05  # 0 and 1 as integers
+        weights, mask = 1 + draw.bools(*shape), draw.bools(*shape[:-1], *[1] * (len(shape) > 0))
+        arrays = typed([x, t, weights.astype(np.float64)], dtype)
+        options = {"weights": arrays.pop(), "mask": mask}
+        options = {option: options[option] for option in given}
+        call = getattr(losses, name)
+        yield "call", call(*arrays, **options)
+        output, pullback = attnc.vjp(call, *arrays, **options)
+        gradients = {dloss: vars(pullback(dloss)) for dloss in (1.0, 0.37)}
+        yield "vjp", {"loss": output, **gradients}
+
+    return run
+
+
 def loss_cases():
     options = {
         "plain": {},
@@ -868,6 +884,12 @@ def loss_cases():
                 for bias in (False, True):
                     run = linear_loss(shape, 12, classes, dtype, bias, given)
                     case(f"linear_cross_entropy/{end}" + ("/bias" if bias else ""), run)
+    for name in ("mean_squared_error", "binary_cross_entropy"):
+        for dtype in DTYPES:
+            for shape in ((), (7,), (3, 40)):
+                for given in ((), ("weights",), ("mask",), ("weights", "mask")):
+                    end = f"{dtype}/{len(shape)}/{' '.join(given) or 'plain'}"
+                    case(f"{name}/{end}", mean_loss(name, shape, dtype, given))
 
 
 # ---- Layers --------------------------------------------------------------------------------------

@@ -103,6 +103,9 @@ optimizer = attnc.optim.Adam([encoder, decoder], learning_rate=1e-3, betas=(0.9,
 assert_type(attnc.optim.clip_gradients(model, 1.0), float)
 optimizer.step()
 attnc.optim.SGD(encoder.parameters, 0.1)  # type: ignore[arg-type]
+assert_type(attnc.losses.binary_cross_entropy([0.5, -1], [True, False], mask=[True, True]), float)
+assert_type(translator.freeze("encoder.*").frozen_parameters, tuple[str, ...])
+assert_type(attnc.summary(translator).trained + translator.parameter_count, int)
 
 vocabulary = Vocabulary.build([text.split() for text in ("to be", "or not to be")])
 numbers = [vocabulary.encode(["to", "be"], end=True)]
@@ -115,6 +118,11 @@ pairs = read_pairs("corpus", format="moses", source="en", target="fr")
 assert_type(split(pairs, validation=0.1, test=500).training, list[tuple[str, str]])
 batches([1, 2], max_tokens="many")  # type: ignore[arg-type]
 read_pairs("corpus", format="csv")  # type: ignore[arg-type]
+
+attnc.save("model.npz", translator, optimizer=optimizer, vocabularies={"source": vocabulary})
+saved = attnc.load("model.npz", classes=(Scale,))
+saved.layer.translate(saved.vocabularies["source"].encode(["to"])[None], start=1, end=2)
+attnc.save(translator, "model.npz")  # type: ignore[arg-type]
 
 with attnc.set_num_threads(2):
     assert_type(attnc.get_num_threads(), int)

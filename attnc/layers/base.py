@@ -7,19 +7,21 @@ that `attnc.vjp` returns, so that a forward pass for validation disturbs no trai
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import inspect
 import os
 import reprlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..arrays import contiguous, flag, integer, integer_array, real_array
-from ..files import read_arrays, write_arrays
+from ..files import MODEL, read_arrays, write_arrays
+from ..functional.options import nearest
 from ..typing import Array, DType, Integers, Path, Real, Shape
-from .named import Arrays, cast, copy_arrays
+from .named import Arrays, Frozen, cast, copy_arrays, place
 
 # ADDING is held for each addition to a gradient. One lock serves the whole process: tied layers
 # share their arrays, and a lock in a layer could be neither copied nor pickled. More would not make
@@ -43,7 +45,7 @@ class Layer:
     Layers may share parameters: by being one layer in two places, ``model.target_embedding =
     model.source_embedding``, or by `tie`. Such a parameter has several names in `parameters`, and
     optimisers change it once. ``copy.deepcopy`` and pickle keep what is shared; ``copy.copy`` gives
-    a second layer with the same arrays.
+    a second layer with the same arrays. Parameters that `freeze` names are not trained.
 
     Parameters
     ----------
@@ -81,6 +83,7 @@ class Layer:
         self.dtype = got
         self._parameters: dict[str, Array] = {}
         self._gradients: dict[str, Array] = {}
+        self._frozen: dict[str, Frozen] = {}
         self._tied: set[str] = set()  # names of parameters here that others share
 
     def add_parameter(self, name: str, value: Real) -> None:
@@ -93,13 +96,14 @@ class Layer:
         value = cast(where, name, value, self.dtype)
         self._parameters[name] = value
         self._gradients[name] = np.zeros_like(value)
+        self._frozen[name] = Frozen()
 
     def tie(self, name: str, other: Layer, other_name: str, *, transpose: bool = False) -> None:
         """Make the parameter `name` one with a parameter of another layer: one array, one gradient.
 
         This layer takes the values of the other. So an output layer gets the table of an embedding
         (Press and Wolf 2017, "Using the output embedding to improve language models"), and a step
-        of an optimiser goes by the sum of both gradients.
+        of an optimiser goes by the sum of both gradients. It is frozen if one of the two was.
 
         Parameters
         ----------
@@ -143,7 +147,12 @@ class Layer:
                 f"{where}: {other_name} must have shape {was.shape} and dtype {was.dtype} like "
                 f"{name}, got {now.shape} and {now.dtype}{' transposed' if transpose else ''}"
             )
+        frozen = theirs._frozen[source]
+        if mine._frozen[own].value and not frozen.value:
+            frozen.value = True
+            arrays[1].fill(0)
         mine._parameters[own], mine._gradients[own] = arrays
+        mine._frozen[own] = frozen
         mine._tied.add(own)
         theirs._tied.add(source)
 
@@ -159,22 +168,24 @@ class Layer:
     def _owners(self):
         """{dotted name: (layer that has it, name there)} of every parameter."""
         owners: dict[str, tuple[Layer, str]] = {}
-        self._add_owners(owners, "", ())
+        for prefix, layer in self._walk():
+            for name in layer._parameters:
+                if prefix + name in owners:
+                    raise self._error(
+                        f"parameters must differ in names, got two called {prefix + name}"
+                    )
+                owners[prefix + name] = layer, name
         return owners
 
-    def _add_owners(self, owners, prefix, above):
-        for name in self._parameters:
-            if prefix + name in owners:
-                raise self._error(
-                    f"parameters must differ in names, got two called {prefix + name}"
-                )
-            owners[prefix + name] = self, name
-        above = (*above, self)
+    def _walk(self, prefix: str = "", above: tuple[Layer, ...] = ()) -> list[tuple[str, Layer]]:
+        """(what the names of its parameters begin with, layer): of this one, then those inside."""
+        found, above = [(prefix, self)], (*above, self)
         for attribute, value in vars(self).items():
             if isinstance(value, _HOLDERS):
                 for name, layer in _layers_in(prefix + attribute, value):
                     if layer not in above:  # a layer may hold the one around it
-                        layer._add_owners(owners, name + self._joint, above)
+                        found += layer._walk(name + self._joint, above)
+        return found
 
     @property
     def parameters(self) -> Arrays:
@@ -197,13 +208,98 @@ class Layer:
     def gradients(self, value: Mapping[str, Real]) -> None:
         copy_arrays(f"{type(self).__name__}.gradients", self.gradients, value)
 
+    @property
+    def parameter_count(self) -> int:
+        """int: how many numbers the parameters are, tied ones counted once; see `attnc.summary`."""
+        return sum({place(array): array.size for array in self.parameters.values()}.values())
+
+    # ---- Freezing --------------------------------------------------------------------------------
+
+    def freeze(self, *patterns: str) -> Self:
+        """Let training leave parameters alone: those that the patterns name.
+
+        A frozen parameter gets no gradient: `add_gradient` drops what comes to it, and `Linear` and
+        `Embedding` do not compute it. Optimisers change neither it nor what they remember of it,
+        and `optim.clip_gradients` does not count it. It can be set like any other. Where it is
+        tied, it is frozen under all of its names. Copies, pickle and `attnc.save` keep this.
+
+        Parameters
+        ----------
+        *patterns : str
+            Names in `parameters`, or patterns such as ``"encoder.*"`` as `fnmatch` has them, where
+            ``*`` stands for anything, dots too. None of them: every parameter.
+
+        Returns
+        -------
+        Layer
+            This one.
+
+        Raises
+        ------
+        KeyError
+            If a pattern fits no name; no parameter is then frozen.
+        TypeError
+            If a pattern is not a string.
+
+        Examples
+        --------
+        >>> import attnc
+        >>> model = attnc.Sequential(attnc.Linear(4, 8), attnc.Linear(8, 2)).freeze("layers.0.*")
+        >>> model.frozen_parameters
+        ('layers.0.weight', 'layers.0.bias')
+        """
+        self._set_frozen("freeze", patterns, True)
+        return self
+
+    def unfreeze(self, *patterns: str) -> Self:
+        """Let training change parameters again: the opposite of `freeze`, with its arguments.
+
+        Parameters
+        ----------
+        *patterns : str
+            As in `freeze`.
+
+        Returns
+        -------
+        Layer
+            This one.
+
+        Raises
+        ------
+        KeyError
+            If a pattern fits no name; nothing is then changed.
+        TypeError
+            If a pattern is not a string.
+        """
+        self._set_frozen("unfreeze", patterns, False)
+        return self
+
+    @property
+    def frozen_parameters(self) -> tuple[str, ...]:
+        """tuple of str: the names of the parameters that training leaves alone."""
+        owners = self._owners().items()
+        return tuple(name for name, (layer, own) in owners if layer._frozen[own].value)
+
+    def _set_frozen(self, method, patterns, value):
+        where, owners = f"{type(self).__name__}.{method}", self._owners()
+        fitting = [_fitting(where, pattern, owners) for pattern in patterns] or [owners]
+        for name in (name for names in fitting for name in names):
+            layer, own = owners[name]
+            with ADDING:
+                layer._frozen[own].value = value
+                if value:
+                    layer._gradients[own].fill(0)
+
+    # ---- Gradients -------------------------------------------------------------------------------
+
     def add_gradient(self, name: str, d: Real, rows: Integers | None = None) -> None:
         """Add `d` to the gradient of the parameter `name`: the one safe way from a pullback.
 
         Pullbacks may run in several threads: every addition is whole, and none is lost, also where
         layers share an array. They come in the order in which the threads arrive; as sums of floats
         depend on their order, the last bits may differ from run to run.
-        (``layer.gradients[name] += d`` is for one thread alone.)
+        (``layer.gradients[name] += d`` is for one thread alone.) To a frozen parameter nothing is
+        added.
 
         Parameters
         ----------
@@ -225,10 +321,8 @@ class Layer:
             If the shape of `d` does not fit, or a row is not there.
         """
         where = f"{type(self).__name__}.add_gradient"
-        gradient = self._gradients.get(name)
-        if gradient is None:
-            layer, own = self._owner(where, name)
-            gradient = layer._gradients[own]
+        layer, own = (self, name) if name in self._gradients else self._owner(where, name)
+        gradient = layer._gradients[own]
         shape = gradient.shape
         if type(d) is not np.ndarray or d.dtype != gradient.dtype:
             d = real_array(where, name, d)
@@ -247,6 +341,8 @@ class Layer:
             shape = (len(rows), *shape[1:])
         if d.shape != shape:
             raise ValueError(f"{where}: {name} must have shape {shape}, got {d.shape}")
+        if layer._frozen[own].value:
+            return
         with ADDING, np.errstate(all="ignore"):
             if rows is None:
                 gradient += d
@@ -295,7 +391,8 @@ class Layer:
         """Write the parameters to `path`, an ``.npz`` file without pickles.
 
         The file appears whole or not at all: an error or interrupt leaves an earlier one as it was,
-        and nothing else. It has exactly the name that is given.
+        and nothing else. It has exactly the name that is given. `attnc.save` also writes how the
+        layer is made.
         """
         write_arrays(path, self.parameters)
 
@@ -310,7 +407,14 @@ class Layer:
             If it is damaged or no such file, or holds pickles, or other names or shapes (see
             `load_state_dict`); the layer is unchanged.
         """
-        self.load_state_dict(read_arrays(f"{type(self).__name__}.load", path))
+        where = f"{type(self).__name__}.load"
+        arrays = read_arrays(where, path)
+        if MODEL in arrays and arrays[MODEL].dtype == np.uint8:
+            raise ValueError(
+                f"{where}: path must be a file of parameters alone, got {path!r}, which attnc.save "
+                "wrote (attnc.load reads it)"
+            )
+        self.load_state_dict(arrays)
         return self
 
     # ---- Python's own protocols ------------------------------------------------------------------
@@ -321,7 +425,7 @@ class Layer:
             kind: {name: _owner_of(array) for name, array in getattr(self, kind).items()}
             for kind in ("_parameters", "_gradients")
         }
-        return {**vars(self), **views, "_tied": set(self._tied)}
+        return {**vars(self), **views, "_frozen": dict(self._frozen), "_tied": set(self._tied)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -340,7 +444,7 @@ class Layer:
     def __getattr__(self, name: str) -> Any:
         # Python calls this only where there is no such attribute.
         where = type(self).__name__
-        if name in ("_parameters", "_gradients", "_tied", "dtype"):
+        if name in ("_parameters", "_gradients", "_frozen", "_tied", "dtype"):
             raise RuntimeError(
                 f"{where}: __init__ must begin with super().__init__(dtype), got a layer without"
             )
@@ -357,23 +461,20 @@ class Layer:
     def __repr__(self) -> str:
         """The constructor call that makes a layer like this one (with fresh parameters)."""
         arguments = []
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            if name == "rng" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        for parameter, value in constructor_arguments(self):
+            name, default = parameter.name, parameter.default
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                if isinstance(value, dict):
+                    arguments += [f"{key}={item!r}" for key, item in value.items()]
+                elif value is not ...:
+                    arguments += map(repr, value)
                 continue
-            value, default = self._argument(name), parameter.default
             if name == "dtype" and isinstance(value, np.dtype):
                 value, default = value.name, np.dtype(default).name
             if parameter.default is parameter.empty or not _same(value, default):
                 shown = "..." if value is ... else repr(value)
                 arguments.append(f"{name}={shown}")
         return f"{type(self).__name__}({', '.join(arguments)})"
-
-    def _argument(self, name: str) -> Any:
-        """The attribute that keeps a constructor argument; ... where it was forgotten."""
-        try:
-            return getattr(self, name)
-        except (AttributeError, RuntimeError):
-            return ...
 
     # ---- Calls -----------------------------------------------------------------------------------
 
@@ -409,6 +510,40 @@ class Layer:
     def _incoming(self, name: str, value: Any, shape: Shape) -> Array | None:
         """An incoming gradient in the layer's dtype; None stands for zeros and stays None."""
         return None if value is None else self._real(name, value, *shape)
+
+
+def constructor_arguments(
+    thing: Any, without: tuple[str, ...] = ("rng",)
+) -> Iterator[tuple[inspect.Parameter, Any]]:
+    """(parameter, value) of the constructor call that makes a thing like this one.
+
+    The value is the attribute of the parameter's name: of ``*layers`` a list or tuple, of
+    ``**options`` a dict; ... where it was forgotten.
+    """
+    kinds: dict[Any, Any] = {
+        inspect.Parameter.VAR_POSITIONAL: (list, tuple),
+        inspect.Parameter.VAR_KEYWORD: dict,
+    }
+    for name, parameter in inspect.signature(type(thing)).parameters.items():
+        if name in without:
+            continue
+        try:
+            value = getattr(thing, name)
+        except (AttributeError, RuntimeError):
+            value = ...
+        yield parameter, value if isinstance(value, kinds.get(parameter.kind, object)) else ...
+
+
+def _fitting(where, pattern, names):
+    """Those of `names` that a name or a pattern means."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"{where}: patterns must be strings, got {pattern!r}")
+    found = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        inside = any(name.startswith(f"{pattern}.") for name in names)
+        fix = f"; did you mean '{pattern}.*'?" if inside else nearest(pattern, names)
+        raise KeyError(f"{where}: patterns must fit the name of a parameter, got {pattern!r}{fix}")
+    return found
 
 
 _HOLDERS = Layer, list, tuple, dict, set, frozenset  # attributes of these kinds may hold layers
@@ -474,6 +609,10 @@ def orthogonal(rng: np.random.Generator, size: int, blocks: int = 1) -> Array:
     """`blocks` random orthogonal matrices side by side (Saxe et al. 2014): they keep lengths."""
     matrices = []
     for _ in range(blocks):
-        q, r = np.linalg.qr(rng.standard_normal((size, size)))
+        drawn = rng.standard_normal((size, size))
+        if not drawn.any():  # of `attnc.load`, which overwrites them
+            matrices.append(drawn)
+            continue
+        q, r = np.linalg.qr(drawn)
         matrices.append(q * np.sign(np.diag(r)))
     return np.concatenate(matrices, axis=1)

@@ -112,9 +112,6 @@ class Sequential(Layer):
 
         return y, pullback
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
-
 
 class Residual(Layer):
     """A layer beside the identity: ``x + f(x)`` (He et al. 2016, "Deep residual learning").

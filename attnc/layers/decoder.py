@@ -184,7 +184,7 @@ class AttentionDecoder(Layer):
             positive(self, input_size=input_size)  # a cell needs something to read
 
         rng = generator(where, rng)
-        sizes = [input_size + fed_size] + [state_size] * (layers - 1)
+        sizes = (state_size if k else input_size + fed_size for k in range(layers))
         self.cells = [CELLS[cell](size, state_size, rng=rng, dtype=dtype) for size in sizes]
         if attention == "additive":
             self.score: Layer = AdditiveAttention(

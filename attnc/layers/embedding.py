@@ -94,6 +94,8 @@ class Embedding(Layer):
         def pullback(dy=None):
             require_incoming(where, dy=dy)
             dy = self._real("dy", dy, *y.shape).reshape(-1, self.embedding_size)
+            if self._frozen["weight"].value:
+                return Gradients({})
             words, sums = _sum_by_token(tokens.reshape(-1), dy)
             if self.padding_index is not None:
                 learned = words != self.padding_index

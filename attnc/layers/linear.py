@@ -111,7 +111,8 @@ class Linear(Layer):
 
         def back(dy):
             dy = dy.reshape(-1, self.output_size)
-            self.add_gradient("weight", _weight_gradient(rows, dy))
+            if not self._frozen["weight"].value:
+                self.add_gradient("weight", _weight_gradient(rows, dy))
             if self.bias:
                 self.add_gradient("bias", sum_rows(dy))
             return _core.product(dy, weight.T).reshape(shape)

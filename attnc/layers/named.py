@@ -91,6 +91,15 @@ class Arrays(dict[str, Array]):
         return f"<{entries}>" if entries else "<none>"
 
 
+class Frozen:
+    """Whether training leaves a parameter alone: one of these for all names of one array."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = False
+
+
 # ---- Writing -------------------------------------------------------------------------------------
 
 

@@ -8,8 +8,13 @@ Every loss of `attnc.losses` stands here once more, under the same name and with
     loss          L = 1/n sum_r sum_v -q_rv log p_rv            n: number of these rows
     and back      dx_rv = dL (p_rv - q_rv) / n
 
-A row whose target is ignored is not read and has gradient 0. Every function also takes `dtype`,
-what to compute in: float64 unless given.
+A row whose target is ignored is not read and has gradient 0. Of numbers one by one, with weights
+w_i, 1 unless given, for those that the mask lets count:
+
+    loss          L = sum_i w_i l_i / W                         W: sum_i w_i
+    and back      dx_i = dL w_i l'(x_i) / W                     dw_i = dL (l_i - L) / W
+
+Every function also takes `dtype`, what to compute in: float64 unless given.
 """
 
 from __future__ import annotations
@@ -19,9 +24,14 @@ from typing import Any
 import numpy as np
 
 from attnc.reference.attention import Gradients, differentiable
-from attnc.typing import Integers, Real
+from attnc.typing import Bools, Integers, Real
 
-__all__ = ["linear_cross_entropy", "softmax_cross_entropy"]
+__all__ = [
+    "binary_cross_entropy",
+    "linear_cross_entropy",
+    "mean_squared_error",
+    "softmax_cross_entropy",
+]
 
 
 def cross_entropy(x, targets, label_smoothing):
@@ -133,3 +143,96 @@ def linear_cross_entropy(
 def _counted(targets, ignore_index):
     """Which targets count, bool (...)."""
     return np.ones(targets.shape, bool) if ignore_index is None else targets != ignore_index
+
+
+def mean(names, x, t, weights, mask, dtype, loss):
+    """The weighted mean of losses of single numbers: returns (L, pullback).
+
+    `loss` takes x and t, and returns the losses and their gradients with respect to x and t.
+    """
+    x, t = np.asarray(x, dtype), np.asarray(t, dtype)
+    w = np.broadcast_to(np.asarray(1 if weights is None else weights, dtype), x.shape)
+    counted = np.broadcast_to(True if mask is None else mask, x.shape)
+    losses, dx, dt = loss(x[counted], t[counted])
+    total = w[counted].sum() or dtype(1)
+    L = (w[counted] * losses).sum() / total
+
+    @np.errstate(all="ignore")
+    def pullback(dloss=1.0):
+        gradients = {}
+        dw = np.zeros_like(losses) if not w[counted].any() else (losses - L) / total
+        for name, d in zip(names, (dx, dt), strict=True):
+            gradients[name] = np.zeros_like(x)
+            gradients[name][counted] = dtype(dloss) * w[counted] * d / total
+        if weights is not None:
+            gradients["weights"] = np.zeros_like(x)
+            gradients["weights"][counted] = dtype(dloss) * dw
+            axes = tuple(k for k, size in enumerate(np.shape(weights)) if size == 1)
+            if np.shape(weights) != x.shape:
+                gradients["weights"] = gradients["weights"].sum(axis=axes, keepdims=True)
+        return Gradients(gradients, list(names))
+
+    return L, pullback
+
+
+@differentiable
+def mean_squared_error(
+    prediction: Real,
+    target: Real,
+    *,
+    weights: Real | None = None,
+    mask: Bools | None = None,
+    dtype: Any = np.float64,
+) -> Any:
+    """Mean of ``(prediction - target)^2``.
+
+    Parameters
+    ----------
+    prediction, target : array (...)
+    weights : array (...), optional
+        How much each number counts; axes of size 1 broadcast.
+    mask : array of bool (...), optional
+        Which numbers count.
+    dtype : type
+        What to compute in.
+
+    Returns
+    -------
+    loss, a number
+    """
+
+    def squares(p, t):
+        return (p - t) ** 2, 2 * (p - t), 2 * (t - p)
+
+    return mean(("prediction", "target"), prediction, target, weights, mask, dtype, squares)
+
+
+@differentiable
+def binary_cross_entropy(
+    logits: Real,
+    targets: Real,
+    *,
+    weights: Real | None = None,
+    mask: Bools | None = None,
+    dtype: Any = np.float64,
+) -> Any:
+    """Mean of ``-t log p - (1 - t) log(1 - p)`` with ``p = 1 / (1 + exp(-logit))``.
+
+    Parameters
+    ----------
+    logits, targets : array (...)
+    weights, mask, dtype
+        As in `mean_squared_error`.
+
+    Returns
+    -------
+    loss, a number
+    """
+
+    @np.errstate(over="ignore")
+    def binary(x, t):
+        minus_log_p, minus_log_rest = np.logaddexp(0, -x), np.logaddexp(0, x)
+        p = 1 / (1 + np.exp(-x))
+        return t * minus_log_p + (1 - t) * minus_log_rest, p - t, -x
+
+    return mean(("logits", "targets"), logits, targets, weights, mask, dtype, binary)
