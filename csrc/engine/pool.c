@@ -2,6 +2,8 @@
 #define _POSIX_C_SOURCE 200809L
 #include "pool.h"
 
+#include "work.h"
+
 #include <stdatomic.h>
 
 /* ---- how many ---- */
@@ -41,17 +43,13 @@ void attnc_parallel_for(attnc_kernel_fn kernel, const void *args, ptrdiff_t task
 #include <pthread.h>
 #include <time.h>
 
-/* Below this many multiply-adds a call stays on its thread: waking another one costs about 20 us,
- * in which a core does some 10^6 of them. */
-static const double WORK_PER_THREAD = 1e6;
-
 int attnc_threads_for(ptrdiff_t tasks, double work)
 {
     int threads = attnc_get_num_threads();
     if (threads > tasks)
         threads = tasks > 0 ? (int)tasks : 1;
-    if (work < WORK_PER_THREAD * threads)
-        threads = work < 2 * WORK_PER_THREAD ? 1 : (int)(work / WORK_PER_THREAD);
+    if (work < ATTNC_WORK_PER_THREAD * threads)
+        threads = work < 2 * ATTNC_WORK_PER_THREAD ? 1 : (int)(work / ATTNC_WORK_PER_THREAD);
     return threads;
 }
 

@@ -4,17 +4,22 @@
  * The numbers are ratios of times, rounded to what a choice between one thread and two can feel;
  * none is a measurement of one machine.
  *
- * defines: ATTNC_GIL_MIN_WORK, attnc_product_work, attnc_normalize_work, attnc_cross_entropy_work,
- *          attnc_sum_work, attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_DBIAS_PASSES,
- *          ATTNC_LOOP_FACTOR, ATTNC_SHARED_WEIGHTS, attnc_panels_work, attnc_key_transforms_work
+ * defines: ATTNC_WORK_PER_THREAD, ATTNC_GIL_MIN_WORK, attnc_product_work, attnc_normalize_work,
+ *          attnc_cross_entropy_work, attnc_sum_work, attnc_pair_work, ATTNC_BACKWARD_PASSES,
+ *          ATTNC_DBIAS_PASSES, ATTNC_LOOP_FACTOR, ATTNC_SHARED_WEIGHTS, attnc_panels_work,
+ *          attnc_key_transforms_work
  */
 #ifndef ATTNC_WORK_H
 #define ATTNC_WORK_H
 
 #include "../kernels.h"
 
+/* Below this many multiply-adds a call stays on its thread: waking another one costs about 20 us,
+ * in which a core does some 10^6 of them. */
+static const double ATTNC_WORK_PER_THREAD = 1e6;
+
 /* Calls of fewer multiply-adds keep the GIL: releasing it costs more than they take. It stands for
- * about 4 us, at the 10^6 in 20 us by which the pool counts (pool.c). */
+ * about 4 us, at the same rate. */
 static const double ATTNC_GIL_MIN_WORK = 2e5;
 
 /* A unit row: a square, a sum, a division and a store for each number. */
