@@ -85,8 +85,8 @@ typedef struct {
     int one_by_one; /* queries come one at a time (attnc_attend_step) */
 
     attnc_view query, key, value, scores;
-    double scale;                               /* ATTNC_DOT */
-    const void *score_vector;                   /* (D) ATTNC_ADDITIVE */
+    double scale;                               /* 1 but for ATTNC_DOT */
+    const void *score_vector;                   /* (D) ATTNC_ADDITIVE, else NULL */
     const void *score_bias;                     /* (D) or NULL, ATTNC_ADDITIVE */
     const attnc_key_transforms *key_transforms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
 

@@ -115,7 +115,7 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
                          .Tk = in->Tk,
                          .D = in->D,
                          .Dv = in->Dv,
-                         .scale = in->scale,
+                         .scale = 1,
                          .length = in->length,
                          .causal_offset = in->causal_offset,
                          .causal = in->causal,

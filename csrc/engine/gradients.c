@@ -218,7 +218,7 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
     const attnc_sum sum = {.out = target,
                            .row_dot = row_dot,
                            .parts = b->dquery_parts,
-                           .columns = a->score == ATTNC_ADDITIVE ? a->score_vector : NULL,
+                           .columns = a->score_vector,
                            /* its strides serve its own shape too: axes of size 1 have stride 0 */
                            .with = &a->query,
                            .with_lead = &map->own,
@@ -226,7 +226,7 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
                            .N = a->D,
                            .ld = attnc_divide_up(a->D, lanes) * lanes,
                            .segments = b->segments,
-                           .factor = a->score == ATTNC_DOT ? a->scale : 1};
+                           .factor = a->scale};
     if (run_sum(p, sum, map) < 0)
         return -1;
     for (ptrdiff_t r = 0; row_dot && r < rows; r++)
@@ -309,7 +309,7 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         !(b->delta = attnc_team_block(&p->team, a->lead.count, a->Tq, 1)))
         return -1;
     const ptrdiff_t Dp = attnc_divide_up(a->D, k->lanes) * k->lanes;
-    if (a->score == ATTNC_ADDITIVE &&
+    if (a->score_vector &&
         !(b->dscore_vector_parts = attnc_team_block(&p->team, a->lead.count, b->segments, Dp)))
         return -1;
 
@@ -322,5 +322,5 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         return -1;
     if (compares && (sum_key_rows(p, &key) < 0 || sum_query(p, to, &query) < 0))
         return -1;
-    return a->score == ATTNC_ADDITIVE ? sum_score_vector(p, to) : 0;
+    return a->score_vector ? sum_score_vector(p, to) : 0;
 }

@@ -14,6 +14,7 @@ static attnc_result new_rows(attnc_pass *p, const attnc_operand *x)
 
 static int dot_product_prepare(attnc_pass *p)
 {
+    p->a.scale = p->in->scale;
     return attnc_pass_view(p, &p->in->query, &p->a.query) < 0
                ? -1
                : attnc_pass_view(p, &p->in->key, &p->a.key);
@@ -25,7 +26,6 @@ const attnc_mechanism attnc_dot_product = {ATTNC_DOT, dot_product_prepare, attnc
 
 static int multiplicative_prepare(attnc_pass *p)
 {
-    p->a.scale = 1;
     if (attnc_project(p, &p->in->query, &p->in->weight, p->in->Tq, &p->a.query,
                       &p->query_projection) < 0)
         return -1;
@@ -133,6 +133,7 @@ static int normalize_backward(attnc_pass *p, attnc_normalize n, const void *duni
 static int cosine_prepare(attnc_pass *p)
 {
     const attnc_inputs *in = p->in;
+    p->a.scale = in->scale;
     return normalize(p, &in->query, in->Tq, &p->a.query, &p->unit_query) < 0
                ? -1
                : normalize(p, &in->key, in->Tk, &p->a.key, &p->unit_key);

@@ -31,7 +31,8 @@ typedef struct {
 /* What the mechanisms differ in. */
 struct attnc_mechanism {
     attnc_score score; /* what the kernels compute of the views that prepare makes */
-    /* The views of all that scores are made of; products and unit rows are made here, once. */
+    /* The views of all that scores are made of, and a.scale, where they have one; products and unit
+     * rows are made here, once. */
     int (*prepare)(attnc_pass *p);
     /* The gradients, by attnc_pass_backward and the way back through prepare. */
     int (*backward)(attnc_pass *p, const attnc_gradients *g);
