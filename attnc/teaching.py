@@ -14,18 +14,13 @@ import numpy as np
 
 from attnc import functional, reference
 from attnc.arrays import real_array
+from attnc.functional.attention import MECHANISMS
 from attnc.gradients import require_incoming
 from attnc.typing import Array, DType, Real
 
 __all__ = ["stages"]
 
-_SCORE = {
-    "dot_product_attention": "scale * q_i . k_j",
-    "multiplicative_attention": "q_i W k_j",
-    "additive_attention": "v . tanh(q_i Wq + k_j Wk + b)",
-    "cosine_attention": "scale * q_i . k_j / (|q_i| |k_j|)",
-    "attend": "given",
-}
+_SCORE = {function.__name__: row.score for function, row in MECHANISMS.items()}
 
 
 def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Stages:
@@ -34,8 +29,7 @@ def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Stages
     Parameters
     ----------
     function : function
-        `attnc.dot_product_attention`, `attnc.multiplicative_attention`,
-        `attnc.additive_attention`, `attnc.cosine_attention` or `attnc.attend`.
+        Any of `attnc.functional.attention` that has scores: all but `attnc.merge_attention`.
     *arrays
         The arrays of `function`, as in a call of it. They are copied.
     **options

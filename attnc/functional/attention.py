@@ -494,11 +494,12 @@ class Mechanism:
 
     C takes the function's own arrays by position or by name, and the shared options by name; its
     backward twin returns the gradients of `required` and then `optional`. From forward to backward
-    a record keeps arrays and a static rest.
+    a record keeps arrays and a static rest. `score` is the formula, for `attnc.stages` to show.
     """
 
-    def __init__(self, function, required, optional):
+    def __init__(self, function, score, required, optional):
         self.function, self.name, self.count = function, function.__name__, len(required)
+        self.score = score
         self.saving_in_c = getattr(_core, self.name + "_saving")
         self.backward_in_c = getattr(_core, self.name + "_backward")
         # Those of the options that may be arrays.
@@ -563,17 +564,23 @@ _NO_OPTIONS: tuple[list[str], dict[str, Any]] = [], {}
 
 
 MECHANISMS = {
-    function: Mechanism(function, required, optional)
-    for function, required, optional in (
-        (dot_product_attention, ("query", "key", "value"), ("scale", "bias")),
-        (multiplicative_attention, ("query", "key", "value", "weight"), ("bias",)),
+    function: Mechanism(function, score, required, optional)
+    for function, score, required, optional in (
+        (dot_product_attention, "scale * q_i . k_j", ("query", "key", "value"), ("scale", "bias")),
+        (multiplicative_attention, "q_i W k_j", ("query", "key", "value", "weight"), ("bias",)),
         (
             additive_attention,
+            "v . tanh(q_i Wq + k_j Wk + b)",
             ("query", "key", "value", "score_vector"),
             ("query_weight", "key_weight", "score_bias", "bias"),
         ),
-        (cosine_attention, ("query", "key", "value"), ("scale", "bias")),
-        (attend, ("scores", "value"), ("bias",)),
+        (
+            cosine_attention,
+            "scale * q_i . k_j / (|q_i| |k_j|)",
+            ("query", "key", "value"),
+            ("scale", "bias"),
+        ),
+        (attend, "given", ("scores", "value"), ("bias",)),
     )
 }
 
