@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from arrays import FUNCTIONS
 
 import attnc
 
@@ -120,6 +121,10 @@ MECHANISMS = {
     ("LSTM",): ("h_t = ", "Hochreiter"),
     ("Adam",): (" = ", "Kingma"),
 }
+
+
+def test_every_mechanism_is_among_them():
+    assert set(FUNCTIONS) <= {name for names in MECHANISMS for name in names}
 
 
 @pytest.mark.parametrize("names, words", MECHANISMS.items())

@@ -6,8 +6,9 @@ from arrays import FUNCTIONS, inputs
 from checks import EVERYTHING, check, error, evaluate, incoming
 
 import attnc
+from attnc.registry import record_of
 
-SCALED = ("dot_product_attention", "cosine_attention")
+SCALED = [name for name in FUNCTIONS if "scale" in record_of(getattr(attnc, name)).optional]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

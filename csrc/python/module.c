@@ -1,7 +1,7 @@
 /* module: attnc._core. Method table and initialisation, nothing numeric.
  *
  * Everything here is private: positional arguments only, documented in attnc/_core.pyi. The public
- * functions, with keywords, defaults and docstrings, are in attnc/functional.py.
+ * functions, with keywords, defaults and docstrings, are in attnc/functional.
  */
 #define ATTNC_IMPORTS_NUMPY
 #include "ops.h"
