@@ -13,7 +13,7 @@ The recurrent loops, the loss and the product take arrays that attnc.functional 
 have checked and made, all of one float type; here they are only held against each other.
 """
 
-from typing import Any, Final, TypeAlias, Unpack
+from typing import Any, Final, Protocol, TypeAlias, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -27,69 +27,44 @@ _Outputs: TypeAlias = _Array | tuple[_Array, ...]
 _OutputsAndSaved: TypeAlias = tuple[_Array, _Array | None, _Array | None, _Saved]
 _Gradients: TypeAlias = tuple[_Array | None, ...]
 
+class _Forward(Protocol):
+    def __call__(self, *arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
+
+class _Saving(Protocol):
+    def __call__(self, *arrays: _Real, **options: Unpack[AttentionOptions]) -> _OutputsAndSaved: ...
+
+class _Backward(Protocol):
+    def __call__(
+        self,
+        dcontext: _Real,
+        dweights: _Real,
+        dlse: _Real,
+        /,
+        *arrays: _Real,
+        **options: Unpack[AttentionOptions],
+    ) -> _Gradients: ...
+
 MAX_THREADS: Final[int]
 BIAS_ROWS: Final[int]
 
 # ---- attention ----
 
-def dot_product_attention(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
-def dot_product_attention_saving(
-    *arrays: _Real, **options: Unpack[AttentionOptions]
-) -> _OutputsAndSaved: ...
-def dot_product_attention_backward(
-    dcontext: _Real,
-    dweights: _Real,
-    dlse: _Real,
-    /,
-    *arrays: _Real,
-    **options: Unpack[AttentionOptions],
-) -> _Gradients: ...
-def multiplicative_attention(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
-def multiplicative_attention_saving(
-    *arrays: _Real, **options: Unpack[AttentionOptions]
-) -> _OutputsAndSaved: ...
-def multiplicative_attention_backward(
-    dcontext: _Real,
-    dweights: _Real,
-    dlse: _Real,
-    /,
-    *arrays: _Real,
-    **options: Unpack[AttentionOptions],
-) -> _Gradients: ...
-def additive_attention(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
-def additive_attention_saving(
-    *arrays: _Real, **options: Unpack[AttentionOptions]
-) -> _OutputsAndSaved: ...
-def additive_attention_backward(
-    dcontext: _Real,
-    dweights: _Real,
-    dlse: _Real,
-    /,
-    *arrays: _Real,
-    **options: Unpack[AttentionOptions],
-) -> _Gradients: ...
-def cosine_attention(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
-def cosine_attention_saving(
-    *arrays: _Real, **options: Unpack[AttentionOptions]
-) -> _OutputsAndSaved: ...
-def cosine_attention_backward(
-    dcontext: _Real,
-    dweights: _Real,
-    dlse: _Real,
-    /,
-    *arrays: _Real,
-    **options: Unpack[AttentionOptions],
-) -> _Gradients: ...
-def attend(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
-def attend_saving(*arrays: _Real, **options: Unpack[AttentionOptions]) -> _OutputsAndSaved: ...
-def attend_backward(
-    dcontext: _Real,
-    dweights: _Real,
-    dlse: _Real,
-    /,
-    *arrays: _Real,
-    **options: Unpack[AttentionOptions],
-) -> _Gradients: ...
+dot_product_attention: _Forward
+dot_product_attention_saving: _Saving
+dot_product_attention_backward: _Backward
+multiplicative_attention: _Forward
+multiplicative_attention_saving: _Saving
+multiplicative_attention_backward: _Backward
+additive_attention: _Forward
+additive_attention_saving: _Saving
+additive_attention_backward: _Backward
+cosine_attention: _Forward
+cosine_attention_saving: _Saving
+cosine_attention_backward: _Backward
+attend: _Forward
+attend_saving: _Saving
+attend_backward: _Backward
+
 def option_defaults() -> dict[str, Any]:
     """Names and defaults of the options, in the order of their documentation."""
 

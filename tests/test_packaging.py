@@ -13,6 +13,7 @@ import typing
 
 import numpy as np
 import pytest
+from arrays import FUNCTIONS
 from checks import python
 
 import attnc
@@ -166,19 +167,26 @@ def test_optimised_python_has_no_docstrings_and_works():
 
 # ---- the stub of the private module ----
 
-STUB = {
-    node.name: node
-    for node in ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8")).body
-    if isinstance(node, ast.FunctionDef)
+BODY = ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8")).body
+STUB = {node.name: node for node in BODY if isinstance(node, ast.FunctionDef)}
+# The three entries of every attention function are each of a type that all of them share.
+KINDS = {"": "_Forward", "_saving": "_Saving", "_backward": "_Backward"}
+ENTRIES = {
+    node.target.id: node.annotation.id
+    for node in BODY
+    if isinstance(node, ast.AnnAssign) and getattr(node.annotation, "id", "") in KINDS.values()
 }
+ATTENTION = [name for name, kind in ENTRIES.items() if kind == "_Forward"]
 
 
 def test_the_stub_names_what_the_module_has():
     functions = {name for name, value in vars(_core).items() if inspect.isbuiltin(value)}
-    assert functions == STUB.keys()
+    assert functions == STUB.keys() | ENTRIES.keys()
+    assert ENTRIES == {name + end: kind for name in ATTENTION for end, kind in KINDS.items()}
+    assert set(ATTENTION) == set(FUNCTIONS)
 
 
-@pytest.mark.parametrize("name", [name for name in STUB if not STUB[name].args.vararg])
+@pytest.mark.parametrize("name", STUB)
 def test_the_stub_has_the_right_number_of_arguments(name):
     arguments = STUB[name].args
     assert not arguments.args and not arguments.kwonlyargs  # all are positional
@@ -187,9 +195,6 @@ def test_the_stub_has_the_right_number_of_arguments(name):
     said = re.search(r"takes (\d+|no|exactly one|a name and an array)", str(error.value))[1]
     counts = {"no": 0, "exactly one": 1, "a name and an array": 2}
     assert len(arguments.posonlyargs) == (counts[said] if said in counts else int(said))
-
-
-ATTENTION = [name for name in STUB if name.endswith(("attention", "attend"))]
 
 
 @pytest.mark.parametrize("name", ATTENTION)
