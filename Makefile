@@ -113,7 +113,7 @@ lint: $(VENV)/lint
 	$(run) -m mypy.stubtest --mypy-config-file pyproject.toml attnc._core
 
 clean:
-	rm -rf $(VENV) build dist demo-output *.egg-info attnc/*.so
+	rm -rf $(VENV) build dist demo-output* *.egg-info attnc/*.so
 	rm -rf .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find attnc benchmarks tests examples -name __pycache__ -prune -exec rm -rf {} +
 

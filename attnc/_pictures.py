@@ -9,6 +9,7 @@ import textwrap
 import unicodedata
 import warnings
 
+import matplotlib
 import numpy as np
 from matplotlib import cm, colors, font_manager, layout_engine, pyplot, rcParams, ticker
 from matplotlib.transforms import Bbox
@@ -25,6 +26,9 @@ BAR = 0.15  # the width of the scale of the colours
 LEAST_BAR = 1.0  # and its height beside a flat map
 GAP = 0.12  # between maps
 MARGIN = 0.08  # at the edge of the figure
+
+# From this version on matplotlib orders right-to-left text and joins the letters of Arabic.
+SHAPING = (3, 11)
 
 
 # ---- One map -------------------------------------------------------------------------------------
@@ -510,6 +514,8 @@ class Writer:
         text = "…".join(str(text) for text in texts if text is not None)
         families, self.drawable = _fonts(text)
         self.missing = {c for c in text if c not in self.drawable and not _controls(c)}
+        right_to_left = any(unicodedata.bidirectional(c) in ("R", "AL") for c in text)
+        self.reversed = right_to_left and matplotlib.__version_info__[:2] < SHAPING
         self.font = {"family": families, "parse_math": False, "usetex": False}
 
     def _write(self, text):
@@ -528,16 +534,21 @@ class Writer:
         )
 
     def note(self):
-        """What to do about characters that no font has; empty if there are none."""
-        if not self.missing:
-            return ""
+        """What to do about characters that are not drawn, or drawn wrongly; or an empty text."""
+        lines = self._note_of_missing() if self.missing else []
+        if self.reversed:
+            version = ".".join(map(str, SHAPING))
+            lines += ["Right-to-left text is reversed:", f"matplotlib {version} draws it right"]
+        return "\n".join(lines)
+
+    def _note_of_missing(self):
         packages = sorted(set(filter(None, map(_package, self.missing))))
         lines = ["U+...: no installed font", "has this character"]
         if packages:
             lines[-1] += " (Debian, Ubuntu:"
             lines += [f"apt install {packages[0]}", *packages[1:]]
             lines[-1] += ")"
-        return "\n".join(lines)
+        return lines
 
 
 def _controls(character):

@@ -79,7 +79,8 @@ def heat_map(
     font lacks, such as Chinese ones, are drawn in an installed font that has them, even one that
     was installed since matplotlib last looked. Where there is none, and for characters that only
     control, they are written as code points, and the figure says which package has a font.
-    A label of more than 100 characters is shortened.
+    Right-to-left text, such as Arabic, is drawn right from matplotlib 3.11 on; with an older one
+    the figure says so. A label of more than 100 characters is shortened.
 
     Examples
     --------

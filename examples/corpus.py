@@ -1,14 +1,4 @@
-"""The text that translate.py learns from: clear sources, dates as CLDR writes them, real sentences.
-
-The Unicode Common Locale Data Repository (CLDR) says how every language writes a date, in several
-lengths, and how it joins a list::
-
-    long    January 7, 2026               7 janvier 2026             7. Januar 2026
-    full    Wednesday, January 7, 2026    mercredi 7 janvier 2026    Mittwoch, 7. Januar 2026
-    list    May 1, 2026 and June 2, 2027  1 mai 2026 et 2 juin 2027  1. Mai 2026 und 2. Juni 2027
-
-Words swap places, some disappear, and there is one right answer: a text made for watching
-attention. The dates come from Babel, which carries the CLDR data; nothing is downloaded.
+"""The pairs that a translator learns from: of dates, of a file, or real ones that are at hand.
 
 Real sentences are on many a Linux system, as messages of programs and as documentation in several
 languages (`apt install debian-reference-en debian-reference-fr`). This writes them as pairs::
@@ -19,115 +9,88 @@ languages (`apt install debian-reference-en debian-reference-fr`). This writes t
 """
 
 import argparse
-import datetime
-import functools
 import glob
 import html.parser
 import os
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict, namedtuple
 
 import numpy as np
 
-from attnc.data import read_pairs, tokenise
+from attnc.data import normalise, read_pairs, split, tokenise
 
-# ---- Pairs ---------------------------------------------------------------------------------------
+# ---- Pairs for a run -----------------------------------------------------------------------------
 
 
-def drop_ambiguous(pairs, tokenise=tokenise):
-    """Keep the pairs whose source has one target only, each pair once.
-
-    A source with two targets has no right answer, and exact match could not be measured with it.
-    What the model sees decides: sources are equal if their words are.
-    """
-    targets = defaultdict(set)
+def one_target_each(pairs):
+    """Keep one target for each source: the one that is there most often, or first."""
+    targets = defaultdict(Counter)
     for source, target in pairs:
-        targets[tuple(tokenise(source))].add(target)
-    return [
-        (source, target)
-        for source, target in dict.fromkeys(pairs)
-        if len(targets[tuple(tokenise(source))]) == 1
-    ]
+        targets[source][target] += 1
+    return [(source, counts.most_common(1)[0][0]) for source, counts in targets.items()]
 
 
-def split(pairs, longest, rng):
-    """Cut pairs into four lists: for training, for validation, for testing, and longer ones.
+# Pairs for training, validation and testing; and with more than `longest` words, up to twice that.
+Parts = namedtuple("Parts", ["training", "validation", "test", "longer", "longest"])
 
-    No pair is in two lists. The sources of the first three have at most `longest` words; where that
-    is not given, as many as leave one source in twenty to the last list.
+
+def parts(settings):
+    """Read or write the pairs that a run is about, and cut them into `Parts`.
+
+    What is drawn depends on the seed alone, so that a training that goes on has the same parts.
+
+    Parameters
+    ----------
+    settings : dict
+        "pairs", a file, or "source", "target" and "dates", the languages and number of dates;
+        "longest", words, where not so many that one source in twenty is longer; "lower"; "seed".
     """
+    rng = np.random.default_rng(settings["seed"])
+    if settings["pairs"]:
+        languages = {side: settings[side] for side in ("source", "target") if settings.get(side)}
+        given = read_pairs(settings["pairs"], **languages)
+        pairs = one_target_each(given)
+        print(f"{len(given):,} pairs, with {len(pairs):,} different sources.")
+    else:
+        from dates import date_pairs
+
+        pairs = date_pairs(settings["source"], settings["target"], settings["dates"], rng)
     if len(pairs) < 20:
         raise ValueError(f"needs at least 20 different pairs to learn from, got {len(pairs)}")
-    lengths = np.array([len(tokenise(source)) for source, _ in pairs])
-    longest = longest or int(np.quantile(lengths, 0.95))
-    order = rng.permutation(len(pairs))
+    lengths = [len(tokenise(normalise(source))) for source, _ in pairs]
+    most = np.quantile(lengths, 0.95)
+    longest = settings["longest"] or max(
+        (length for length in lengths if length < most), default=max(lengths)
+    )
     short, longer = (
-        [pairs[row] for row in order[chosen[order]]]
-        for chosen in (lengths <= longest, lengths > longest)
+        [pair for pair, length in zip(pairs, lengths, strict=True) if low < length <= high]
+        for low, high in ((0, longest), (longest, 2 * longest))
     )
     if len(short) < 20:
         raise ValueError(
             f"needs at least 20 pairs with sources up to {longest} words, got {len(short)}"
         )
-    validation = len(short) // 40 + 1
-    test = validation + len(short) // 12
-    return short[test:], short[:validation], short[validation:test], longer
+    sizes = {"validation": min(len(short) // 20 + 1, 500), "test": min(len(short) // 12 + 1, 1000)}
+    cut = _without_near_copies(short, sizes, rng) if settings["pairs"] else None
+    cut = cut or _at_random(short, sizes, rng)
+    return Parts(*cut, [longer[row] for row in rng.permutation(len(longer))[:1000]], longest)
 
 
-# ---- Dates ---------------------------------------------------------------------------------------
-
-FIRST = datetime.date(1950, 1, 1)
-DAYS = 36525  # to the end of 2049: a hundred years, so that "1/7/26" is one day only
-
-# CLDR's four lengths, and one of its patterns for a month: "January 2026".
-LENGTHS = ("short", "medium", "long", "full", "yMMMM")
-
-
-def date_pairs(target, count, rng):
-    """Write `count` lists of one to five random days in English and in the language `target`.
-
-    Both sides of a pair are in the same of CLDR's lengths. English does not always show which one:
-    "May 5, 2026" is medium and long, but in German 05.05.2026 and 5. Mai 2026.  So every list is
-    written in all lengths, the ambiguous ones are dropped, and one of the others is drawn.
-
-    Parameters
-    ----------
-    target : str
-        A language code of CLDR: "fr", "de", "zh", ...
-    count : int
-        How many lists to draw; a few less come out, since none comes twice.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    list of (str, str)
-    """
-    lists = []
-    for size in rng.integers(1, 6, count):
-        days = [FIRST + datetime.timedelta(days=int(day)) for day in rng.integers(DAYS, size=size)]
-        lists.append(
-            [(write(days, length, "en"), write(days, length, target)) for length in LENGTHS]
-        )
-    clear = set(drop_ambiguous([pair for lengths in lists for pair in lengths]))
-    lists = [[pair for pair in lengths if pair in clear] for lengths in lists]
-    return list(dict.fromkeys(lengths[rng.integers(len(lengths))] for lengths in lists if lengths))
+def _without_near_copies(pairs, sizes, rng):
+    """Training, validation and test; None where most pairs are near-copies of others."""
+    try:
+        cut = split(pairs, **sizes, rng=rng)
+    except ValueError:
+        return None
+    return [[part[row] for row in rng.permutation(len(part))] for part in cut[:3]]
 
 
-def write(days, length, language):
-    """Write days as a list: "May 1, 2026 and June 2, 2027"."""
-    from babel.lists import format_list  # only dates need Babel
-
-    return format_list([_write_day(day, length, language) for day in days], locale=language)
-
-
-@functools.cache
-def _write_day(day, length, language):
-    from babel.dates import format_date, format_skeleton
-
-    if length in ("short", "medium", "long", "full"):
-        return format_date(day, length, locale=language)
-    return format_skeleton(length, day, locale=language)
+def _at_random(pairs, sizes, rng):
+    """Training, validation and test, of pairs that have near-copies: as dates have, by design."""
+    pairs = [pairs[row] for row in rng.permutation(len(pairs))]
+    validation, test = sizes["validation"], sizes["validation"] + sizes["test"]
+    return pairs[test:], pairs[:validation], pairs[validation:test]
 
 
 # ---- Real sentences ------------------------------------------------------------------------------
@@ -138,7 +101,7 @@ def message_pairs(target, folder="/usr/share/locale"):
 
     Each pair once, in the order of the catalogues' names.
     """
-    pairs: dict[tuple[str, str], None] = {}
+    pairs = {}
     for path in sorted(glob.glob(f"{glob.escape(folder)}/{target}/LC_MESSAGES/*.mo")):
         try:
             pairs.update(dict.fromkeys(read_pairs(path)))
@@ -154,7 +117,7 @@ def documentation_pairs(target, folder="/usr/share/debian-reference"):
     whose elements differ is left out, and so is what is the same in both. A paragraph is cut into
     sentences where both sides have as many. Numbers of sections are cut off. Each pair once.
     """
-    pairs: dict[tuple[str, str], None] = {}
+    pairs = {}
     for path in sorted(glob.glob(f"{glob.escape(folder)}/*.en.html")):
         other = path.removesuffix("en.html") + f"{target}.html"
         if not os.path.exists(other):

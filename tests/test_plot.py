@@ -154,6 +154,29 @@ def test_characters_without_font_become_code_points(monkeypatch):
     draw(ax)
 
 
+@pytest.mark.parametrize("words", [["الجمعة", "مايو"], ["שישי", "במאי"]])
+def test_right_to_left_text_is_drawn_right_or_said_to_be_wrong(words, monkeypatch):
+    ax = heat_map(np.eye(2), queries=words, keys=words)
+    if matplotlib.__version_info__ >= (3, 11):
+        assert not ax.texts
+    monkeypatch.setattr(matplotlib, "__version_info__", (3, 10, 0, "final", 0))
+    (note,) = heat_map(np.eye(2), queries=words).texts
+    assert note.get_text() == "Right-to-left text is reversed:\nmatplotlib 3.11 draws it right"
+    assert not heat_map(np.eye(2), queries=["mai", "1"]).texts
+
+
+def test_letters_of_arabic_are_joined():
+    """As one word they take less room than one by one."""
+    if matplotlib.__version_info__ < (3, 11):
+        pytest.skip("matplotlib before 3.11 does not shape text")
+
+    def width(word):
+        ax = heat_map(np.eye(1), queries=[word])
+        return ax.get_yticklabels()[0].get_window_extent().width
+
+    assert width("الجمعة") < 0.9 * sum(map(width, "الجمعة"))
+
+
 def test_finds_a_font_that_has_the_characters():
     # matplotlib brings STIX along, which has a hooked d that DejaVu Sans lacks.
     ax = heat_map(np.eye(2), ["a", "\u1d81"], ["a", "b"])

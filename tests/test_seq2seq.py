@@ -20,13 +20,19 @@ OPTIONS = [
     {"attention": "cosine", "cell": "lstm", "coverage": True},
     {"attention": "none", "cell": "lstm"},
     {"attention": "none", "order": "luong", "input_feeding": True},
+    {"tied": True, "layers": 2},
+    {"tied": True, "attention": "none"},
 ]
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 
 def make(rng, V=7, **options):
     options = {"padding_index": PADDING, "dtype": "float64", **options}
-    return randomize(attnc.Seq2Seq(9, V, 3, 6, rng=rng, **options), rng)
+    sizes = (9, 9, 6, 6) if options.get("tied") else (9, V, 3, 6)
+    model = randomize(attnc.Seq2Seq(*sizes, rng=rng, **options), rng)
+    if model.tied:  # as it starts
+        model.source_embedding.parameters["weight"][PADDING] = 0
+    return model
 
 
 def tokens_of(rng, V=7):
@@ -36,32 +42,42 @@ def tokens_of(rng, V=7):
 # ---- The layer -----------------------------------------------------------------------------------
 
 
+def direction(model, name, rng):
+    """A random direction for a parameter, but for the padding token's vector, which is fixed."""
+    t = rng.standard_normal(model.parameters[name].shape)
+    if name.endswith("embedding.weight"):
+        t[PADDING] = 0
+    elif model.tied and name == "output.weight":
+        t[:, PADDING] = 0
+    return t
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
 @every_option
-def test_gradients_of_every_parameter(options, rng):
-    model = make(rng, **options)
+def test_gradients_of_every_parameter(options, dropout, rng):
+    model = make(rng, dropout=dropout, **options)
     source, target = tokens_of(rng)
-    output, pullback = attnc.vjp(model, source, target, LENGTHS)
-    assert output.logits.shape == (B, T, 7)
+    call = {"train": True, "rng": 5}  # the same places are dropped each time
+    output, pullback = attnc.vjp(model, source, target, LENGTHS, **call)
+    assert output.logits.shape == (B, T, 9 if model.tied else 7)
     assert output.weights.shape == (B, T, 1 if model.attention == "none" else TS)
     d = like_random(rng, output)
     pullback(*d)
     gradients = {name: gradient.copy() for name, gradient in model.gradients.items()}
     pullback(*d)
-    assert_same(dict(model.gradients), {name: 2 * g for name, g in gradients.items()})
+    check = assert_agree if model.tied else assert_same  # a sum in another order
+    for name, gradient in gradients.items():
+        check(model.gradients[name], 2 * gradient)
     size = sum(np.abs(x).sum() for x in d)
     for name, gradient in gradients.items():
         kept = model.parameters[name].copy()
-        t, h, f = rng.standard_normal(kept.shape), 2e-5, {}
+        t, h, f = direction(model, name, rng), 2e-5, {}
         for step in (-2, -1, 1, 2):
             model.parameters[name] = kept + step * h * t
-            moved = model(source, target, LENGTHS)
+            moved = model(source, target, LENGTHS, **call)
             f[step] = sum((x * y).sum() for x, y in zip(d, moved, strict=True))
         model.parameters[name] = kept
         numeric = (8 * (f[1] - f[-1]) - (f[2] - f[-2])) / (12 * h)
-        padded = name.endswith("embedding.weight")
-        if padded:  # the padding token's vector is not learned
-            t = t.copy()
-            t[PADDING] = 0
         analytic = (t * gradient).sum()
         assert abs(numeric - analytic) <= 1e-7 * (size + abs(analytic)), name
 
@@ -130,11 +146,66 @@ def test_house(rng, tmp_path):
 
 def test_dropout_is_for_training_alone(rng):
     model = make(rng, layers=2, dropout=0.5)
+    without = attnc.Seq2Seq(9, 7, 3, 6, layers=2, padding_index=PADDING, dtype="float64")
+    without.load_state_dict(model.state_dict())
     source, target = tokens_of(rng)
-    assert_same(model(source, target), model(source, target))
+    assert_same(model(source, target), without(source, target))
     dropped = model(source, target, train=True, rng=0)
     assert_same(model(source, target, train=True, rng=0), dropped)
     assert (dropped.logits != model(source, target).logits).any()
+
+
+@pytest.mark.parametrize("attention", ["additive", "none"])
+def test_where_numbers_are_dropped(attention, rng):
+    """Half of the vectors of tokens, of the memory and of what the output layer reads."""
+    model = make(rng, attention=attention, dropout=0.5)
+    model.output.parameters["bias"][:] = 0
+    source, target = rng.integers(3, 9, (400, TS)), rng.integers(3, 7, (400, T))
+    memory, _ = model.encode(source, train=True, rng=0)
+    assert 0.45 < (memory.value == 0).mean() < 0.55
+    # What is read through one weight alone: a logit is 0 where its one number was dropped.
+    model.output.parameters["weight"][:] = 0
+    model.output.parameters["weight"][2, 0] = 1
+    logits = model(source, target, train=True, rng=0).logits
+    assert 0.45 < (logits[..., 0] == 0).mean() < 0.55
+    # A number of a token that is read once has a gradient unless it was dropped.
+    model = make(rng, V=603, attention=attention, dropout=0.5)
+    tokens = np.arange(3, 603)
+    source, target = rng.integers(3, 9, (60, 10)), tokens.reshape(60, 10)
+    _, pullback = attnc.vjp(model, source, target, train=True, rng=0, labels=target)
+    pullback()
+    assert 0.45 < (model.target_embedding.gradients["weight"][tokens] == 0).mean() < 0.55
+    model = randomize(attnc.Seq2Seq(603, 7, 3, 6, attention=attention, dropout=0.5, rng=rng), rng)
+    source, target = target, rng.integers(3, 7, (60, 5))
+    _, pullback = attnc.vjp(model, source, target, train=True, rng=0, labels=target)
+    pullback()
+    assert 0.45 < (model.source_embedding.gradients["weight"][tokens] == 0).mean() < 0.55
+
+
+def test_tied_is_one_table(rng):
+    model = make(rng, tied=True)
+    table = model.source_embedding.parameters["weight"]
+    assert model.target_embedding.parameters["weight"] is table
+    assert np.shares_memory(model.output.parameters["weight"], table)
+    source, target = tokens_of(rng)
+    _, pullback = attnc.vjp(model, source, target, LENGTHS, labels=target)
+    optimizer = attnc.optim.Adam(model, 0.1)
+    pullback()
+    optimizer.step()
+    assert not table[PADDING].any() and table[START].any()
+    assert "tied=True" in repr(model)
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ((9, 7, 6, 6), "target_vocabulary_size must equal source_vocabulary_size .* got 7 and 9"),
+        ((9, 9, 4, 6), "embedding_size must equal state_size for tied=True, got 4 and 6"),
+    ],
+)
+def test_sizes_of_one_table(sizes, message):
+    with pytest.raises(ValueError, match=f"Seq2Seq: {message}"):
+        attnc.Seq2Seq(*sizes, tied=True)
 
 
 # ---- Decoding ------------------------------------------------------------------------------------
@@ -382,7 +453,8 @@ def test_what_a_pullback_without_arguments_means(options, rng):
     alone = gradients(dweights=dweights)
     both = gradients(dloss=1, dweights=dweights)
     loss = gradients(dloss=np.float32(1))
-    assert not alone["output.weight"].any() and not alone["output.bias"].any()
+    assert model.tied or not alone["output.weight"].any()
+    assert not alone["output.bias"].any()
     for name in alone:
         assert_agree(both[name], alone[name] + loss[name])
     with pytest.raises(TypeError, match="Seq2Seq: dloss must be a number, got True"):
@@ -437,6 +509,7 @@ def test_errors_say_what_the_user_wrote(changes, error, message, rng):
     [
         ({"bidirectional": "False"}, TypeError),
         ({"coverage": 1}, TypeError),
+        ({"tied": 1}, TypeError),
         ({"dropout": True}, TypeError),
         ({"dropout": 1.0}, ValueError),
         ({"padding_index": 7}, ValueError),  # in the source's vocabulary alone

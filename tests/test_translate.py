@@ -1,6 +1,5 @@
-"""The translator example: its text, its model, its command line."""
+"""The translator example: its model, its training, its report and pictures, its command line."""
 
-import datetime
 import os
 import pathlib
 import re
@@ -11,8 +10,6 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 pytest.importorskip("babel")
 pytest.importorskip("matplotlib")
@@ -21,185 +18,48 @@ pytest.importorskip("tqdm")
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-import corpus  # noqa: E402
+import command  # noqa: E402
+import dates  # noqa: E402
+import results  # noqa: E402
 import translate  # noqa: E402
-from corpus import date_pairs, drop_ambiguous  # noqa: E402
+import translation  # noqa: E402
+from translation import History, Translation, Translator  # noqa: E402
 
-from attnc.data import Vocabulary, detokenise, tokenise  # noqa: E402
+import attnc  # noqa: E402
+from attnc.data import Vocabulary, tokenise  # noqa: E402
 
-ATTENTIONS = ["additive", "multiplicative", "dot", "cosine", "none"]
 PNG = b"\x89PNG\r\n\x1a\n"
+SETTINGS = command.SETTINGS | translate.defaults(100, generated=True)
+SETTINGS |= {"embedding": 8, "state": 8, "count": 100, "longest": 8, "steps": 150}
 
 
-# ---- Words ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("7 janv. 2026", [" 7", " janv", ".", " 20", "26"]),
-        ("1/7/26", [" 1", "/", "7", "/", "26"]),
-        ("Go, 12345!", [" Go", ",", " 12", "34", "5", "!"]),
-        ("2026年1月", [" 20", "26", "年", "1", "月"]),
-        ("l'été", [" l", "'", "été"]),
-        ("Va\u202f!", [" Va", "\u202f", "!"]),
-        ("a  b", [" a", " ", " b"]),
-        ("", [" "]),
-    ],
-)
-def test_tokenise(text, words):
-    assert tokenise(text) == words
-
-
-@given(st.text())
-def test_nothing_is_lost(text):
-    assert detokenise(tokenise(text)) == text
-
-
-# ---- Pairs ---------------------------------------------------------------------------------------
-
-
-def test_ambiguous_sources_are_dropped():
-    pairs = [("a b", "x"), ("c", "y"), ("a b", "z"), ("c", "y"), ("d", "y")]
-    assert drop_ambiguous(pairs) == [("c", "y"), ("d", "y")]
-    assert drop_ambiguous([]) == []
-
-
-def test_words_decide_what_is_ambiguous():
-    pairs = [("a b", "x"), ("A b", "y"), ("a  b", "x")]
-    assert drop_ambiguous(pairs) == pairs
-    assert drop_ambiguous(pairs, tokenise=str.split) == pairs
-    # Cut at spaces and in small letters, all three are one source with two targets.
-    assert drop_ambiguous(pairs, tokenise=lambda text: text.lower().split()) == []
-
-
-# ---- Dates ---------------------------------------------------------------------------------------
-
-DAY = datetime.date(2026, 1, 7)
-
-
-@pytest.mark.parametrize(
-    "length, texts",
-    [
-        ("short", ["1/7/26", "07/01/2026", "07.01.26", "2026/1/7"]),
-        ("medium", ["Jan 7, 2026", "7 janv. 2026", "07.01.2026", "2026年1月7日"]),
-        ("long", ["January 7, 2026", "7 janvier 2026", "7. Januar 2026", "2026年1月7日"]),
-        (
-            "full",
-            [
-                "Wednesday, January 7, 2026",
-                "mercredi 7 janvier 2026",
-                "Mittwoch, 7. Januar 2026",
-                "2026年1月7日星期三",
-            ],
-        ),
-        ("yMMMM", ["January 2026", "janvier 2026", "Januar 2026", "2026年1月"]),
-    ],
-)
-def test_dates_as_cldr_writes_them(length, texts):
-    assert [corpus.write([DAY], length, language) for language in ("en", "fr", "de", "zh")] == texts
-
-
-def test_lists_as_cldr_writes_them():
-    days = [DAY, datetime.date(2027, 5, 1), datetime.date(1999, 12, 31)]
-    assert [corpus.write(days, "long", language) for language in ("en", "fr", "de", "zh")] == [
-        "January 7, 2026, May 1, 2027, and December 31, 1999",
-        "7 janvier 2026, 1 mai 2027 et 31 décembre 1999",
-        "7. Januar 2026, 1. Mai 2027 und 31. Dezember 1999",
-        "2026年1月7日、2027年5月1日和1999年12月31日",
-    ]
-
-
-@pytest.fixture(scope="module", params=["fr", "de", "zh"])
-def pairs(request):
-    return date_pairs(request.param, 1000, np.random.default_rng(0))
-
-
-def test_sources_have_3_to_40_words(pairs):
-    lengths = [len(tokenise(source)) for source, _ in pairs]
-    assert (min(lengths), max(lengths)) == (3, 40)
-    assert all(np.histogram(lengths, bins=[3, 10, 20, 30, 40])[0] > 30)
-
-
-def test_words_swap_places(pairs):
-    months = [datetime.date(2026, month, 1).strftime("%B") for month in range(1, 13)]
-    swapped = 0
-    for source, target in pairs:
-        match = re.fullmatch(r"(?:\w+, )?(\w+) (\d+), (\d{4})", source)
-        if match and match[1] in months:
-            year = target.index(match[3])
-            day = re.search(rf"(?<!\d){match[2]}(?!\d)", target).start()
-            if "年" in target:
-                assert year < day  # Chinese: the year comes first
-            else:  # French, German: the day before the month
-                assert day < re.search(r"\d\.? ([^\d\s]+)", target).start(1) < year
-            swapped += 1
-    assert swapped > 20
-
-
-def test_dates_are_not_ambiguous(pairs):
-    assert drop_ambiguous(pairs) == pairs
-
-
-def test_a_source_that_two_lengths_share_is_dropped():
-    # "May 5, 2026" is medium and long: two texts in German, one in French.
-    def has_may(target):
-        found = date_pairs(target, 3000, np.random.default_rng(0))
-        return any(re.fullmatch(r"May \d+, \d{4}", source) for source, _ in found)
-
-    assert has_may("fr")
-    assert not has_may("de")
-
-
-def test_dates_of_a_seed():
-    first, again, other = (date_pairs("fr", 20, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert first == again != other
-
-
-# ---- The parts of the data -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("longest", [None, 10, 32])
-def test_parts_share_no_pair(pairs, longest):
-    parts = corpus.split(pairs, longest, np.random.default_rng(0))
-    assert sorted(pair for part in parts for pair in part) == sorted(pairs)
-    assert len({tuple(tokenise(source)) for source, _ in pairs}) == len(pairs)
-    *short, longer = [[len(tokenise(source)) for source, _ in part] for part in parts]
-    assert all(part[0] > 10 * part[1] for part in [(len(short[0]), len(s)) for s in short[1:]])
-    assert max(map(max, short)) <= (longest or 39) < min(longer)
-    assert max(longer) == 40
-
-
-def test_the_parts_of_a_seed(pairs):
-    first, again, other = (corpus.split(pairs, 32, np.random.default_rng(n)) for n in (1, 1, 2))
-    assert first == again != other
-
-
-def test_too_few_pairs(pairs):
-    with pytest.raises(ValueError, match="at least 20 different pairs to learn from, got 19"):
-        corpus.split(pairs[:19], None, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="at least 20 pairs with sources up to 2 words, got 0"):
-        corpus.split(pairs, 2, np.random.default_rng(0))
+def make(words, **settings):
+    """A translator whose two languages have these words."""
+    settings = SETTINGS | settings
+    vocabulary = Vocabulary(words)
+    model = translate.build(settings, len(vocabulary), len(vocabulary), 0)
+    return Translator(model, vocabulary, vocabulary, settings)
 
 
 # ---- The model -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=ATTENTIONS)
+@pytest.fixture(params=translate.ATTENTIONS)
 def translator(request):
-    words = Vocabulary(["one", "two", "three", "four"])
-    return translate.Translator(words, words, attention=request.param, size=8, rng=0)
+    return make(["one", "two", "three", "four"], attention=request.param)
 
 
 def test_gradients(translator):
     """The way back through all layers against a difference in a random direction."""
     rng = np.random.default_rng(1)
-    source, lengths = np.array([[4, 5, 6, 2], [7, 2, 0, 0]]), np.array([4, 2])
-    target = np.array([[1, 6, 5, 2], [1, 4, 2, 0]])
+    pairs = [
+        (np.array([4, 5, 6, 2]), np.array([1, 6, 5, 2])),
+        (np.array([7, 2]), np.array([1, 4, 2])),
+    ]
     model = translator.model
     for parameter in model.parameters.values():
         parameter += rng.normal(0, 0.3, parameter.shape)
-    _, back = translator.loss(source, lengths, target)
+    _, back = translator.loss(pairs)
     model.zero_grad()
     back()
     for name, gradient in model.gradients.items():
@@ -208,56 +68,295 @@ def test_gradients(translator):
         slopes = []
         for step in (1e-2, -1e-2):
             parameter[...] = before + step * direction
-            slopes.append(float(translator.loss(source, lengths, target)[0]))
+            slopes.append(float(translator.loss(pairs)[0]))
         parameter[...] = before
         slope = (slopes[0] - slopes[1]) / 2e-2
         assert np.sum(gradient * direction) == pytest.approx(slope, rel=0.02, abs=2e-4), name
 
 
-def test_padding_changes_nothing(translator):
-    source, target = np.array([[4, 5, 2]]), np.array([[1, 6, 2]])
-    loss, _ = translator.loss(source, np.array([3]), target)
-    longer = np.pad(source, ((0, 0), (0, 3))), np.array([3]), np.pad(target, ((0, 0), (0, 2)))
-    padded, _ = translator.loss(*longer)
-    assert padded == pytest.approx(loss, rel=1e-6)
+def test_mean_loss_is_that_of_each_word(translator):
+    rng = np.random.default_rng(0)
+    pairs = [
+        (rng.integers(4, 8, rng.integers(1, 9)), rng.integers(4, 8, rng.integers(2, 9)))
+        for _ in range(150)
+    ]
+    words = [len(target) - 1 for _, target in pairs]
+    alone = [translator.loss([pair])[0] for pair in pairs]
+    assert translator.mean_loss(pairs) == pytest.approx(np.average(alone, weights=words), rel=1e-5)
 
 
-def test_saved_model_translates_the_same(translator, tmp_path):
-    translator.source_vocabulary = Vocabulary(tokenise("one two three four")[:4])
-    path = tmp_path / "model.npz"
-    translate.save_model(translator, path)
-    with np.load(path, allow_pickle=False) as file:
-        assert all(file[name].dtype != object for name in file)
-    again = translate.load_model(path)
-    texts = ["one two", "three", "four one two nowhere", ""]
-    for first, second in zip(translator.translate(texts), again.translate(texts), strict=True):
-        assert first[:-1] == second[:-1]
-        np.testing.assert_array_equal(first.weights, second.weights)
-        assert first.weights.shape[0] == len(first.target_words)
-        if translator.attention != "none":
-            assert first.weights.shape[1] == len(first.source_words)
-            np.testing.assert_allclose(first.weights.sum(-1), 1, rtol=1e-5)
+def test_saved_translator_is_the_same(translator, tmp_path):
+    translator.source = Vocabulary(tokenise("one two three four")[:4])
+    translator.known, translator.usual = np.array([3, 70]), 0.25
+    optimizer = attnc.optim.Adam(translator.model, 0.01)
+    history = History([2.5, 2.0], [(1, 2.25), (2, 2.0)], 2)
+    translation.save_run(translator, optimizer, history, tmp_path)
     assert os.listdir(tmp_path) == ["model.npz"]
+    with np.load(tmp_path / "model.npz", allow_pickle=False) as file:
+        assert all(file[name].dtype != object for name in file)
+    for path in (tmp_path, tmp_path / "model.npz"):
+        again, _, kept = translation.load_run(path)
+        assert kept == history
+        assert (again.settings, again.usual) == (translator.settings, 0.25)
+        np.testing.assert_array_equal(again.known, translator.known)
+        texts = ["one two", "three", "four one two nowhere", "", " "]
+        pairs = zip(translator.translate(texts), again.translate(texts), strict=True)
+        for first, second in pairs:
+            assert first[:-1] == second[:-1]
+            np.testing.assert_array_equal(first.weights, second.weights)
+            assert first.weights.shape[0] == len(first.target_words)
+            if translator.settings["attention"] != "none":
+                assert first.weights.shape[1] == len(first.source_words)
+                np.testing.assert_allclose(first.weights.sum(-1), 1, rtol=1e-5)
+            if not first.source.strip():
+                assert first.target == "" and not first.target_words
 
 
-def test_learns_by_heart():
-    training = [("one two", "deux un"), ("two three", "trois deux"), ("three one", "un trois")]
-    source, target = ([tokenise(text) for text in texts] for texts in zip(*training, strict=True))
-    model = translate.Translator(Vocabulary.build(source), Vocabulary.build(target), size=32, rng=0)
-    losses, checks = translate.train(
-        model,
-        training,
-        training,
-        seconds=60,
-        steps=150,
-        batch_size=3,
-        learning_rate=0.01,
-        rng=np.random.default_rng(0),
+def test_words_are_normalised():
+    translator = make([" été", " tot"], lower=True)
+    assert translator.words("E\u0301te\u0301\u00a0 TOT") == [" été", " tot"]
+    assert translator.unknown_words("ÉTÉ tot soleil") == [" soleil"]
+
+
+def test_pieces_of_words():
+    pytest.importorskip("sentencepiece")
+    words = [[[" ab", " abab"]] * 9, [[" ba", " abba"]] * 9]
+    settings = SETTINGS | {"subwords": 6, "tied": True}
+    source, target = translation.vocabularies(words, settings)
+    assert source is target and source.words
+    translator = Translator(
+        translate.build(settings, *[len(source)] * 2, 0), source, target, settings
     )
-    assert len(losses) == 150
-    assert losses[-1] < 0.1 < losses[0]
-    assert checks[-1][0] == 150
-    assert translate.exact_match(model, training) == 1
+    (got,) = translator.translate(["abab ab x"])
+    assert "".join(got.source_words) == " abab ab <unknown>(end)"
+    assert got.weights.shape == (len(got.target_words), len(got.source_words))
+
+
+def test_another_order_is_strange():
+    vocabulary = Vocabulary.build([[" May", " 1", ",", " 2"]])
+    translator = Translator(None, vocabulary, vocabulary, SETTINGS)
+    pairs = translator.numbers([("May 1, 2", ""), ("May 2, 1", "")])
+    translator.learn_what_is_usual(pairs, pairs)
+    assert translator.usual == 0
+    assert not translator.is_strange("May 2, 2")
+    assert translator.is_strange("1 May, 2")
+    assert translator.is_strange("May, 1")
+
+
+# ---- Training ------------------------------------------------------------------------------------
+
+BY_HEART = [("one two", "deux un"), ("two three", "trois deux"), ("three one", "un trois")]
+
+
+def learn_by_heart(pairs=BY_HEART, validation=BY_HEART, history=None, start=None, **settings):
+    settings = SETTINGS | {"embedding": 16, "state": 32, "batch": 3, "rate": 0.01} | settings
+    translator = Translator(None, None, None, settings)
+    words = [[translator.words(text) for text in side] for side in zip(*pairs, strict=True)]
+    translator.source, translator.target = translation.vocabularies(words, settings)
+    sizes = len(translator.source), len(translator.target)
+    translator.model = translate.build(settings, *sizes, 0)
+    if start:
+        translator.model.load_state_dict(start)
+    optimizer = attnc.optim.Adam(translator.model, 0.01)
+    rng = np.random.default_rng(0)
+    numbers = translator.numbers(pairs), translator.numbers(validation)
+    return translator, translation.train(translator, *numbers, settings, rng, optimizer, history)
+
+
+def test_learns_by_heart(capsys):
+    translator, history = learn_by_heart()
+    assert len(history.losses) == history.checks[-1][0] == 150
+    assert history.losses[-1] < 0.1 < history.losses[0]
+    got = [translation.target for translation in translator.translate([s for s, _ in BY_HEART])]
+    assert got == [target for _, target in BY_HEART]
+    assert "Trained 150 steps" in capsys.readouterr().out
+
+
+def test_the_model_of_the_lowest_validation_loss_is_kept(capsys):
+    """What is learned is wrong for the validation pairs, whose loss soon rises."""
+    wrong = [("one two", "un deux"), ("two three", "deux trois"), ("three one", "trois un")]
+    translator, history = learn_by_heart(validation=wrong)
+    steps, losses = zip(*history.checks, strict=True)
+    assert history.best == steps[np.argmin(losses)]
+    assert len(steps) - 1 - np.argmin(losses) == translation.PATIENCE
+    assert len(history.losses) == steps[-1] < 150
+    kept = translator.mean_loss(translator.numbers(wrong))
+    assert kept == pytest.approx(min(losses), rel=1e-6)
+    assert "early, as the validation loss had risen" in capsys.readouterr().out
+
+
+def test_a_training_that_goes_on_never_ends_with_a_worse_model():
+    wrong = [("one two", "un deux"), ("two three", "deux trois"), ("three one", "trois un")]
+    first, history = learn_by_heart(validation=wrong)
+    again, longer = learn_by_heart(
+        validation=wrong, history=history, start=first.model.state_dict()
+    )
+    assert longer.losses[: history.best] == history.losses[: history.best]
+    assert longer.checks[: len(longer.checks)][0] == history.checks[0]
+    assert dict(longer.checks)[longer.best] <= dict(history.checks)[history.best]
+
+
+# ---- Scores --------------------------------------------------------------------------------------
+
+
+def test_edits():
+    def slowly(a, b):
+        if not a or not b:
+            return len(a) + len(b)
+        replaced = slowly(a[1:], b[1:]) + (a[0] != b[0])
+        return min(replaced, slowly(a[1:], b) + 1, slowly(a, b[1:]) + 1)
+
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        a, b = (["abc"[n] for n in rng.integers(0, 3, rng.integers(0, 6))] for _ in "ab")
+        assert results.edits(a, b) == slowly(a, b), (a, b)
+
+
+def got(source, target, **others):
+    words = [*tokenise(target), "(end)"], [*tokenise(source), "(end)"]
+    weights = np.eye(*map(len, words))
+    return Translation(source, target, words[1], words[0], weights)._replace(**others)
+
+
+def test_score():
+    translator = make(["a"])
+    texts = [("a b c d", "x y z"), ("e", "u v")]
+    scores = results.score(translator, [got(*text) for text in texts], ["x y z", "u w v"])
+    assert (scores.pairs, scores.exact) == (2, 0.5)
+    assert scores.words == pytest.approx(1 - 1 / 6)
+
+
+def test_likeness_is_that_of_sacrebleu():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    translator = make(["a"])
+    right = ["the cat sat on the mat today", "a dog"]
+    scores = results.score(
+        translator, [got("die Katze", "the cat sat on a mat today"), got("ein dog", "a dog")], right
+    )
+    texts = ["the cat sat on a mat today", "a dog"]
+    assert scores.chrf == sacrebleu.corpus_chrf(texts, [right]).score
+    assert scores.bleu == sacrebleu.corpus_bleu(texts, [right]).score
+    assert scores.copied == sacrebleu.corpus_chrf(["die Katze", "ein dog"], [right]).score
+
+
+@pytest.mark.parametrize("longest", [1, 2, 5, 8, 31, 32, 40])
+def test_bins_hold_every_length_once(longest):
+    held_out, longer = results.bins(longest)
+    assert held_out[-1][1] == longest
+    for length in range(1, 2 * longest + 1):
+        inside = [low <= length <= high for low, high in held_out + longer]
+        assert sum(inside) == 1
+        assert any(inside[: len(held_out)]) == (length <= longest)
+
+
+class Parrot:
+    """Stands for a translator: it repeats the source, but is wrong where that begins with "no"."""
+
+    settings = SETTINGS
+    normalised = staticmethod(str)
+    words = staticmethod(tokenise)
+    unknown_words = staticmethod(lambda text: [word for word in tokenise(text) if word == " zzz"])
+
+    def translate(self, texts, beam_width=1):
+        return [got(text, text.replace("no", "xx")) for text in texts]
+
+
+def test_report(capsys):
+    test = [(f"a {n}", f"a {n}") for n in range(6)] + [("no b c d e f", "no b c d e f")]
+    longer = [("a b c d e f g h i", "a b c d e f g h i"), ("no" + " a" * 13, "no" + " a" * 13)]
+    history = History([0.5] * 10, [(5, 0.6), (10, 0.7)], 5)
+    translations, scores = results.report(Parrot(), test, longer, history)
+    out = capsys.readouterr().out
+    assert [translation.target for translation in translations][-1] == "xx b c d e f"
+    assert (scores.pairs, scores.exact) == (7, 6 / 7)
+    rows = re.findall(r"^ +(\d+ to +\d+|all) +(\d+) +([\d.]+)%", out, re.MULTILINE)
+    assert [(" ".join(name.split()), int(pairs), float(exact)) for name, pairs, exact in rows] == [
+        ("1 to 2", 6, 100.0),
+        ("5 to 6", 1, 0.0),
+        ("all", 7, 85.7),
+        ("9 to 10", 1, 100.0),
+        ("11 to 16", 1, 0.0),
+        ("all", 2, 50.0),
+    ]
+    table = out.partition("copied\n")[2].partition("\n\n")[0].splitlines()
+    assert len({len(line) for line in table if "%" in line}) == 1  # columns are columns
+    assert out.index("held out") < out.index("longer than any in training")
+
+
+def said(scores, history=([1.0] * 10, [(10, 1.2)], 10), unknown=0.0, **settings):
+    settings = SETTINGS | {"pairs": "file", "subwords": 0} | settings
+    scores = results.Scores(100, *scores)
+    return "\n".join(results.conclusions(settings, scores, History(*history), unknown))
+
+
+def test_conclusions():
+    assert "nine of ten" in said((0.95, 1, 99, 98, 20))
+    assert "What to try" not in said((0.95, 1, 99, 98, 20))
+    assert "Most words are right" in said((0.3, 0.7, 70, 60, 20))
+    assert "makes up the rest" in said((0.0, 0.3, 35, 10, 20))
+    poor = (0.0, 0.1, 20, 1, 20)
+    assert "It does not translate" in said(poor)
+    assert "It does not translate" in said((0.0, 0.1, None, None, None))  # without sacrebleu
+    assert "1,500 are few" in said(poor, count=1500)
+    assert "are few" not in said(poor, count=150_000)
+    assert "--subwords 2000: 12% of the words" in said(poor, unknown=0.12)
+    assert "--subwords" not in said(poor, unknown=0.12, subwords=2000)
+    assert "--dropout 0.3: the loss is 1.00" in said(
+        poor, ([1.0] * 10, [(10, 4.0)], 10), dropout=0.2
+    )
+    assert "--seconds" in said(poor)
+    assert "--seconds" not in said(poor, ([1.0] * 10, [(5, 1.1), (10, 1.2)], 5))
+    assert "--lower" in said(poor) and "--lower" not in said(poor, lower=True)
+    assert "--attention additive" in said(poor, attention="none")
+    assert "pairs" not in said(poor, pairs=None) and "--lower" not in said(poor, pairs=None)
+
+
+# ---- Pictures ------------------------------------------------------------------------------------
+
+
+def test_what_is_drawn():
+    crossing = np.eye(3)[[0, 2, 1]]
+    right, crossed = got("a b", "c d"), got("a b", "c d", weights=crossing)
+    wrong = got("a b", "no", weights=crossing)
+    assert results.most_crossing([wrong, right], ["c d"] * 2)[0] is right
+    assert results.most_crossing([right, crossed, wrong], ["c d"] * 3)[0] is crossed
+    assert results.most_crossing([wrong], ["c d"]) == (wrong, "c d")
+    long = got("a " * 30, "c " * 30)  # too long to read, but right
+    assert results.most_crossing([wrong, long], ["c d", "c " * 30])[0] is long
+    assert results.most_crossing([right, long], ["c d", "c " * 30])[0] is right
+    short = got("a", "", target_words=["(end)"], weights=np.ones((1, 2)))
+    assert results.most_crossing([short, right], ["", "c d"])[0] is right
+
+
+@pytest.mark.parametrize("right, title", [(None, ""), ("c d", ""), ("e", "WRONG. Right is: e")])
+def test_a_wrong_translation_is_marked(right, title, tmp_path):
+    from matplotlib import pyplot
+
+    results.draw_alignment(got("a b", "c d"), tmp_path / "a.png", right)
+    (ax,) = pyplot.gcf().axes[:1]
+    assert ax.get_title() == title
+    assert [label.get_text() for label in ax.get_xticklabels()] == [" a", " b", "(end)"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [" c", " d", "(end)"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("source", "translation")
+    assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+    figure = ax.figure
+    figure.draw_without_rendering()  # and nothing is cut off
+    boxes = [text.get_window_extent() for text in (ax.title, ax.xaxis.label) if text.get_text()]
+    boxes += [label.get_window_extent() for label in ax.get_xticklabels() + ax.get_yticklabels()]
+    assert all(figure.bbox.x0 <= b.x0 and b.x1 <= figure.bbox.x1 for b in boxes)
+    assert all(figure.bbox.y0 <= b.y0 and b.y1 <= figure.bbox.y1 for b in boxes)
+    pyplot.close("all")
+
+
+def test_languages_from_right_to_left_are_drawn(tmp_path):
+    from matplotlib import pyplot
+
+    days = [dates.FIRST]
+    source, target = (dates.Dates.of(language).write(days, "full") for language in ("ar", "he"))
+    results.draw_alignment(got(source, target), tmp_path / "a.png")
+    shown = [label.get_text().strip() for label in pyplot.gcf().axes[0].get_xticklabels()]
+    assert shown[:-1] == [word.strip() for word in tokenise(source)]
+    pyplot.close("all")
 
 
 # ---- The command ---------------------------------------------------------------------------------
@@ -275,7 +374,7 @@ def run(*args, **options):
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("quick")
+    folder = tmp_path_factory.mktemp("quick") / "run"
     return folder, run("--quick", "--target", "zh", "--output", folder)
 
 
@@ -287,27 +386,46 @@ def test_quick_run(quick):
     for name in ("alignment.png", "loss.png"):
         assert (folder / name).read_bytes().startswith(PNG)
         assert str(folder / name) in result.stdout
-    for length in ("1 to  8", "9 to 16", "17 to 24", "25 to 32", "33 to 40"):
-        assert re.search(rf" {length} words +[\d.]+% of \d+", result.stdout)
+    groups = re.findall(r"^ +(\d+) to +(\d+) +\d+ +[\d.]+%", result.stdout, re.MULTILINE)
+    ends = [int(number) for group in groups for number in group]
+    assert len(groups) >= 4 and ends == sorted(set(ends))  # they do not overlap
     assert "longer than any in training" in result.stdout
+    assert "Settings: embedding 32, state 32" in result.stdout
     assert "Trained 100 steps" in result.stdout
 
 
-def test_load_translates_like_the_model(quick):
+@pytest.fixture
+def main(monkeypatch, capsys, tmp_path):
+    """Run the command here; returns what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["translate.py", *map(str, args)])
+        monkeypatch.setattr(sys, "stdout", sys.stdout)
+        command.main("translate.py", "", translate.build, translate.defaults, translate.ATTENTIONS)
+        return capsys.readouterr()
+
+    return call
+
+
+def test_load_translates_like_the_model(quick, main):
     folder, _ = quick
     texts = ["Friday, May 1, 2026", "1/7/26 and 2/8/27"]
-    model = translate.load_model(folder / "model.npz")
-    right = "".join(model.translate([text])[0].target + "\n" for text in texts)
-    as_arguments = run("--load", folder / "model.npz", *texts)
-    as_lines = run("--load", folder / "model.npz", input="\n".join(texts))
-    assert as_arguments.stdout == as_lines.stdout == right
-    assert as_arguments.stderr == ""
+    translator, _, _ = translation.load_run(folder)
+    right = "".join(got.target + "\n" for got in translator.translate(texts))
+    assert main("--load", folder, *texts) == (right, "")
+    assert main("--load", folder / "model.npz", *texts) == (right, "")
+    as_lines = run("--load", folder, input="\n".join([texts[0], "", "  ", texts[1]]))
+    first, second = right.splitlines()
+    assert as_lines.stdout.splitlines() == [first, "", "", second]
+    assert as_lines.stderr == ""
+    assert main("--load", folder, "--beam", "3", *texts).out.count("\n") == 2
 
 
 def test_load_names_unknown_words(quick):
     result = run(
         "--load",
-        quick[0] / "model.npz",
+        quick[0],
         "Hello, January 2026",
         env={**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
     )
@@ -315,37 +433,98 @@ def test_load_names_unknown_words(quick):
     assert result.stderr == "translate.py: not in the vocabulary: Hello\n"
 
 
-def test_same_seed_and_steps_give_the_same_model(tmp_path, quick):
-    run("--quick", "--target", "zh", "--output", tmp_path)
-    assert (tmp_path / "model.npz").read_bytes() == (quick[0] / "model.npz").read_bytes()
+@pytest.mark.parametrize("text", ["1 May 2026", "May 2026 1", "2026 January"])
+def test_load_names_an_unknown_order(quick, main, text):
+    said = main("--load", quick[0], text).err
+    assert said == f"translate.py: unlike the sources in training, so beware: {text}\n"
 
 
-def test_learns_from_a_file_without_attention(tmp_path):
+def test_load_imports_no_more_than_it_needs(quick):
+    """One line is translated in half a second: without matplotlib, Babel, tqdm and sacrebleu."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "import translate, command\n"
+        "command.main('translate.py', '', translate.build, translate.defaults, ['dot'])\n"
+        "slow = {'matplotlib', 'babel', 'tqdm', 'sacrebleu', 'sentencepiece'}\n"
+        "assert not slow & sys.modules.keys(), slow & sys.modules.keys()"
+    )
+    arguments = [EXAMPLES, "--load", quick[0], "May 1, 2026"]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.PIPE)
+
+
+def test_picture_of_a_given_text(quick, main, tmp_path):
+    main("--load", quick[0], "--picture", "here.png", "May 1, 2026")
+    assert (tmp_path / "here.png").read_bytes().startswith(PNG)
+
+
+def test_same_seed_and_steps_give_the_same_model(tmp_path, quick, main):
+    main("--quick", "--target", "zh", "--output", tmp_path / "again")
+    first, again = (np.load(folder / "model.npz") for folder in (quick[0], tmp_path / "again"))
+    assert first.files == again.files
+    for name in first.files:
+        np.testing.assert_array_equal(first[name], again[name])
+
+
+def test_no_run_destroys_the_model_of_another(tmp_path, main):
+    arguments = "--quick", "--steps", "2"
+    main(*arguments)
+    before = (tmp_path / "translate-en-fr" / "model.npz").read_bytes()
+    main(*arguments)
+    main(*arguments, "--source", "he", "--attention", "none")
+    main(*arguments, "--output", "translate-en-fr")
+    assert sorted(os.listdir(tmp_path)) == [
+        "translate-en-fr",
+        "translate-en-fr-2",
+        "translate-en-fr-3",
+        "translate-he-fr-none",
+    ]
+    assert (tmp_path / "translate-en-fr" / "model.npz").read_bytes() == before
+
+
+def test_continue(quick, tmp_path, main):
+    out = main("--load", quick[0], "--continue", "--steps", "40", "--output", "more").out
+    assert "Trained 40 steps" in out
+    _, _, before = translation.load_run(quick[0])
+    translator, optimizer, history = translation.load_run(tmp_path / "more")
+    assert history.best > before.best and len(history.losses) == before.best + 40
+    assert history.losses[: before.best] == before.losses[: before.best]
+    assert dict(history.checks)[history.best] < dict(before.checks)[before.best]
+    assert translator.settings["target"] == "zh"
+    assert optimizer.state_dict()
+
+
+def test_learns_from_a_file_without_attention(tmp_path, main):
     path = tmp_path / "pairs.tsv"
-    path.write_text("".join(f"say {n} {n % 7}\tdis {n % 7} {n}\tCC-BY\n" for n in range(100)))
-    result = run("--quick", "--pairs", path, "--attention", "none", "--steps", "20", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert sorted(os.listdir(tmp_path / "translate-pairs.tsv")) == ["loss.png", "model.npz"]
+    path.write_text("".join(f"Say {n} {n % 7}\tDis {n % 7} {n}\tCC-BY\n" for n in range(100)))
+    arguments = "--quick", "--pairs", path, "--attention", "none", "--steps", "20"
+    out = main(*arguments, "--subwords", "0", "--lower").out
+    assert sorted(os.listdir(tmp_path / "translate-pairs-none")) == ["loss.png", "model.npz"]
+    assert "100 pairs, with 100 different sources" in out
+    translator, _, _ = translation.load_run(tmp_path / "translate-pairs-none")
+    assert " say" in translator.source and " Say" not in translator.source
+
+
+def test_learns_pieces_of_words_from_a_file(tmp_path, main):
+    pytest.importorskip("sentencepiece")
+    words = [f"{a}{b}{c}" for a in "klm" for b in "aeiou" for c in "nrst"]
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"{word} two\tdeux {word}\n" for word in words))
+    main("--quick", "--pairs", path, "--steps", "10", "--subwords", "40")
+    translator, _, _ = translation.load_run(tmp_path / "translate-pairs")
+    assert translator.source == translator.target  # one vocabulary
+    assert translator.model.tied and len(translator.source) <= 44
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
 def test_ctrl_c_keeps_the_best_model(tmp_path):
-    command = [
-        sys.executable,
-        "-u",
-        EXAMPLES / "translate.py",
-        "--quick",
-        "--steps",
-        "5000",
-        "--output",
-        tmp_path,
-    ]
+    command = [sys.executable, "-u", EXAMPLES / "translate.py", "--quick", "--steps", "5000"]
     # A shell that runs the tests in the background has SIGINT ignored, and its children too.
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
+        cwd=tmp_path,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         for line in process.stdout:
@@ -356,23 +535,28 @@ def test_ctrl_c_keeps_the_best_model(tmp_path):
         rest, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert errors == ""
-    assert "Stopped by Ctrl-C" in rest
-    assert "Exact translations" in rest
+    assert "stopped by Ctrl-C" in rest
+    assert "How good are translations" in rest
     steps = int(re.search(r"Trained (\d+) steps", rest)[1])
     assert 0 < steps < 5000
-    assert sorted(os.listdir(tmp_path)) == ["alignment.png", "loss.png", "model.npz"]
-    assert translate.load_model(tmp_path / "model.npz").translate(["1/7/26"])
+    folder = tmp_path / "translate-en-fr"
+    assert sorted(os.listdir(folder)) == ["alignment.png", "loss.png", "model.npz"]
+    assert translation.load_run(folder)[0].translate(["1/7/26"])
 
 
 @pytest.fixture
 def fails(monkeypatch, capsys, tmp_path):
     """Run the command with arguments that are wrong; returns its one line of complaint."""
     monkeypatch.chdir(tmp_path)
+    before = set(os.listdir(tmp_path))
 
     def run_main(*args):
+        before.update(os.listdir(tmp_path))
         monkeypatch.setattr(sys, "argv", ["translate.py", *args])
         with pytest.raises(SystemExit) as end:
-            translate.main()
+            command.main(
+                "translate.py", "", translate.build, translate.defaults, translate.ATTENTIONS
+            )
         code = end.value.code
         errors = capsys.readouterr().err
         if isinstance(code, str):  # the interpreter prints it and exits with 1
@@ -380,6 +564,7 @@ def fails(monkeypatch, capsys, tmp_path):
         assert code not in (0, None)
         assert errors.count("\n") == 1
         assert errors.startswith("translate.py: ")
+        assert set(os.listdir(tmp_path)) == before  # no folder is left behind
         return errors
 
     return run_main
@@ -406,35 +591,49 @@ def test_wrong_file_is_one_line(fails, tmp_path, content, message):
         (["--pairs", "nowhere.tsv"], "No such file or directory: 'nowhere.tsv'"),
         (["--pairs", "."], "Is a directory"),
         (["--attention", "general"], "argument --attention: invalid choice: 'general'"),
-        (["--target", "it"], "argument --target: invalid choice: 'it'"),
+        (["--target", "xx"], "language must be one of CLDR's, such as en, fr, zh, ar or pt-BR"),
         (["--seconds", "-1"], "argument --seconds: must be a number from 0.1, got -1"),
         (["--seconds", "nan"], "argument --seconds: must be a number from 0.1, got nan"),
         (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["--steps", "0"], "argument --steps: must be a number from 1, got 0"),
         (["--seed", "-1"], "argument --seed: must be a number from 0, got -1"),
+        (["--dropout", "1"], "argument --dropout: must be a number from 0, got 1.0"),
+        (["--state", "7"], "state_size must be even"),
         (["--colour"], "unrecognized arguments: --colour"),
-        (["a text"], "a text to translate needs --load MODEL"),
+        (["a text"], "a text to translate needs --load DIR"),
+        (["--picture", "a.png"], "--picture needs --load DIR"),
+        (["--continue"], "--continue needs --load DIR"),
+        (["--load", "a", "--seconds", "3", "x"], "--seconds does nothing with --load"),
+        (["--load", "a", "--attention", "dot"], "--attention does nothing with --load"),
+        (["--load", "a", "--quick"], "--quick does nothing with --load"),
+        (["--load", "a", "--continue", "--target", "de"], "--target does nothing with --continue"),
+        (["--load", "a", "--continue", "x"], "a text to translate does nothing with --continue"),
+        (["--load", "a", "--picture", "b.png"], "--picture needs one text to translate"),
         (["--quick", "--longest", "2"], "at least 20 pairs with sources up to 2 words, got 0"),
-        (["--load", "nowhere.npz", "a text"], "No such file or directory: 'nowhere.npz'"),
+        (["--load", "nowhere", "a text"], "No such file or directory: 'nowhere'"),
     ],
 )
 def test_wrong_options_are_one_line(fails, args, message):
     assert message in fails(*args)
 
 
-@pytest.mark.parametrize("content", [b"", b"a\tb\n", PNG, b"PK\x03\x04...", "npy", "npz", "cut"])
+@pytest.mark.parametrize("content", [b"", b"a\tb\n", PNG, b"PK\x03\x04...", "before", "cut"])
 def test_wrong_model_is_one_line(fails, tmp_path, content, quick):
     path = tmp_path / "model.npz"
-    if content == "npy":
-        with open(path, "wb") as file:
-            np.save(file, np.arange(3))
-    elif content == "npz":
-        np.savez(path, settings="{}", weight=np.ones(3))
+    if content == "before":  # what this program wrote before there was attnc.save
+        np.savez(path, settings="{}", source_words=np.array(["a"]), **{"output.bias": np.ones(3)})
     elif content == "cut":
         path.write_bytes((quick[0] / "model.npz").read_bytes()[:5000])
     else:
         path.write_bytes(content)
-    assert "model.npz: not a model of translate.py" in fails("--load", "model.npz", "a text")
+    assert "model.npz: not a model of a translator" in fails("--load", "model.npz", "a text")
+
+
+def test_picture_without_attention_is_one_line(fails, tmp_path, main):
+    main("--quick", "--steps", "2", "--attention", "none")
+    assert "there is no attention to draw" in fails(
+        "--load", "translate-en-fr-none", "--picture", "a.png", "May 1, 2026"
+    )
 
 
 def test_output_that_cannot_be_written_is_one_line(fails, tmp_path):
@@ -446,20 +645,13 @@ def test_missing_package_is_one_line(fails, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "babel"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "babel", None)
-    corpus._write_day.cache_clear()
+    dates.Dates.of.cache_clear()
     assert "pip install babel" in fails("--quick")
 
 
-def test_missing_package_at_the_start_is_one_line(tmp_path):
-    (tmp_path / "tqdm.py").write_text("raise ImportError(\"No module named 'tqdm'\", name='tqdm')")
-    result = run(
-        "--quick",
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
-        },
-    )
-    assert result.returncode == 1
-    assert result.stderr == (
-        "translate.py: No module named 'tqdm'; install it with: pip install tqdm\n"
-    )
+def test_without_sacrebleu_the_report_says_so(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    results.report(Parrot(), [("a", "a")] * 9, [], History([0.5], [(1, 0.6)], 1))
+    out = capsys.readouterr().out
+    assert "chrF and BLEU need sacrebleu: pip install sacrebleu" in out
+    assert re.search(r"all +9 +100.0% +100.0% +- +- +-", out)

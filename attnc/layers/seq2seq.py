@@ -20,6 +20,7 @@ from ..gradients import Gradients, require_incoming, shows_shapes, vjp
 from ..losses import linear_cross_entropy
 from ..typing import Array, DType, Integers, Seed
 from .base import Layer, positive
+from .compose import Dropout
 from .decoder import AttentionDecoder
 from .decoding import Beams, Decoded, beam_options, beam_search, greedy_decode, scheduled_inputs
 from .embedding import Embedding, check_tokens, token_index
@@ -75,7 +76,14 @@ class Seq2Seq(Layer):
         'none' the decoder gets the encoder's final state in place of every context: the baseline
         that attention is compared with.
     dropout : float
-        Between the layers of the encoder, in training.
+        Probability, in training, of dropping a number of the vectors of tokens (of both sides), of
+        the outputs of the encoder's layers, and of what the output layer reads. Without attention
+        it drops numbers of the one vector that takes the memory's place.
+    tied : bool
+        Whether both sides have one vocabulary and one table of vectors, which is also the weight of
+        the output layer (Press and Wolf 2017, "Using the output embedding to improve language
+        models"): for languages with words or pieces of words in common, and for little data. The
+        sizes of the vocabularies must be equal, and so must embedding_size and state_size.
     padding_index : int, optional
         The token that fills up short sequences; its vectors are 0 and not learned. It is in both
         vocabularies. In a source without lengths it is padding: see `encode`.
@@ -124,6 +132,7 @@ class Seq2Seq(Layer):
         input_feeding: bool = False,
         coverage: bool = False,
         dropout: float = 0.0,
+        tied: bool = False,
         padding_index: int | None = None,
         rng: Seed = None,
         dtype: DType = "float32",
@@ -141,6 +150,7 @@ class Seq2Seq(Layer):
         bidirectional = flag(where, "bidirectional", bidirectional)
         input_feeding = flag(where, "input_feeding", input_feeding)
         coverage = flag(where, "coverage", coverage)
+        tied = flag(where, "tied", tied)
         dropout = probability(where, "dropout", dropout)
         padding_index = token_index(
             where, "padding_index", padding_index,
@@ -150,6 +160,16 @@ class Seq2Seq(Layer):
             (attention_size,) = positive(self, attention_size=attention_size)
         if bidirectional and state_size % 2:
             raise self._error(f"state_size must be even for both directions, got {state_size}")
+        if tied and source_vocabulary_size != target_vocabulary_size:
+            raise self._error(
+                "target_vocabulary_size must equal source_vocabulary_size for tied=True, got "
+                f"{target_vocabulary_size} and {source_vocabulary_size}"
+            )
+        if tied and embedding_size != state_size:
+            raise self._error(
+                "embedding_size must equal state_size for tied=True, got "
+                f"{embedding_size} and {state_size}"
+            )
         rng = generator(where, rng)
         self.source_vocabulary_size = source_vocabulary_size
         self.target_vocabulary_size = target_vocabulary_size
@@ -158,7 +178,7 @@ class Seq2Seq(Layer):
         self.attention_size, self.cell, self.layers = attention_size, cell, layers
         self.order, self.input_feeding = order, input_feeding
         self.coverage, self.dropout = coverage, dropout
-        self.padding_index = padding_index
+        self.tied, self.padding_index = tied, padding_index
         shared: dict[str, Any] = {"rng": rng, "dtype": dtype}
         self.source_embedding = Embedding(
             source_vocabulary_size, embedding_size, padding_index=padding_index, **shared
@@ -192,6 +212,9 @@ class Seq2Seq(Layer):
             Linear(state_size, layers * state_size, **shared) for _ in self.decoder.state_names
         ]
         self.output = Linear(state_size, target_vocabulary_size, **shared)
+        if tied:
+            self.target_embedding = self.source_embedding
+            self.output.tie("weight", self.source_embedding, "weight", transpose=True)
 
     # ---- The encoder and the bridge --------------------------------------------------------------
 
@@ -215,7 +238,7 @@ class Seq2Seq(Layer):
             token that is not padding; padding inside it is not attended to, and is a step of zeros
             for the encoder. Lengths that are given count alone.
         train : bool
-            Whether to apply the encoder's dropout.
+            Whether to apply dropout, to the vectors of tokens and to the memory.
         rng : None, int or numpy.random.Generator
             For the dropout.
 
@@ -233,7 +256,9 @@ class Seq2Seq(Layer):
         ValueError
             If a shape does not fit, a token is not in the vocabulary or a length is outside 0..Ts.
         """
-        train = flag(type(self).__name__, "train", train)
+        where = type(self).__name__
+        train = flag(where, "train", train)
+        rng = generator(where, rng) if train else None
         (memory, state, masks), _ = self._encode(source, source_lengths, train, rng)
         return self.decoder.prepare(memory, **masks), state
 
@@ -269,6 +294,7 @@ class Seq2Seq(Layer):
     def _encode(self, source, lengths, train, rng):
         source, lengths, mask = self._source(source, lengths)
         embedded, back_to_tokens = vjp(self.source_embedding, source)
+        embedded, back_to_vectors = self._drop(embedded, train, rng)
         (memory, final), back_to_embedded = vjp(
             self.encoder, embedded, lengths=lengths, train=train, rng=rng
         )
@@ -279,15 +305,24 @@ class Seq2Seq(Layer):
             memory, masks = tops[0][:, None], {}
         else:
             masks = {"key_lengths": lengths} if mask is None else {"key_mask": mask}
+        memory, back_to_memory = self._drop(memory, train, rng)
 
         def back(dmemory, dstate):
             dtops = back_to_tops(dstate)
+            dmemory = back_to_memory(dmemory)
             if fixed:
                 dtops[0] = dtops[0] + dmemory[:, 0]
                 dmemory = None
-            back_to_tokens(back_to_embedded(dmemory, back_to_final(dtops)).x)
+            back_to_tokens(back_to_vectors(back_to_embedded(dmemory, back_to_final(dtops)).x))
 
         return (memory, state, masks), back
+
+    def _drop(self, x, train, rng):
+        """x, in training with dropout, and the way back."""
+        if not (train and self.dropout):
+            return x, lambda dx: dx
+        y, pullback = vjp(Dropout(self.dropout, dtype=self.dtype), x, train=True, rng=rng)
+        return y, lambda dy: pullback(dy).x
 
     def _top_layer(self, final):
         """The final state of the encoder's top layer, arrays (B, state_size); and the way back."""
@@ -380,7 +415,7 @@ class Seq2Seq(Layer):
             Probability of replacing a target token, but for the first, by the model's own choice:
             see `scheduled_inputs`.
         train : bool
-            Whether to apply the encoder's dropout.
+            Whether to apply dropout.
         rng : None, int or numpy.random.Generator
             For dropout and sampling.
 
@@ -453,19 +488,23 @@ class Seq2Seq(Layer):
                 **masks,
             )
         words, back_to_target = vjp(self.target_embedding, target)
+        words, back_to_words = self._drop(words, train, rng)
         decoded, back_to_decoder = vjp(self.decoder, words, memory, state, **masks)
+        read, back_to_decoded = self._drop(decoded.outputs, train, rng)
 
         def back_to_parameters(doutputs, dweights):
             dweights = self._incoming("dweights", dweights, decoded.weights.shape)
             if doutputs is None and self.attention == "none":
                 return Gradients({})  # weights without attention are constants
+            if doutputs is not None:
+                doutputs = back_to_decoded(doutputs)
             gradients = back_to_decoder(doutputs, dweights)
-            back_to_target(gradients.inputs)
+            back_to_target(back_to_words(gradients.inputs))
             back_to_source(gradients.memory, gradients.state)
             return Gradients({})  # tokens are integers: no gradient
 
         if labels is not None:
-            loss, back_to_outputs = self._loss(decoded.outputs, labels, label_smoothing)
+            loss, back_to_outputs = self._loss(read, labels, label_smoothing)
 
             @quiet
             def pullback(dloss=None, dweights=None):
@@ -477,13 +516,13 @@ class Seq2Seq(Layer):
 
             return Seq2SeqLoss(loss, decoded.weights), pullback
 
-        logits, back_to_outputs = vjp(self.output, decoded.outputs)
+        logits, back_to_outputs = self._logits(read)
 
         @quiet  # type: ignore[no-redef]
         def pullback(dlogits=None, dweights=None):
             require_incoming(where, dlogits=dlogits, dweights=dweights)
             dlogits = self._incoming("dlogits", dlogits, logits.shape)
-            doutputs = None if dlogits is None else back_to_outputs(dlogits).x
+            doutputs = None if dlogits is None else back_to_outputs(dlogits)
             return back_to_parameters(doutputs, dweights)
 
         return Seq2SeqOutput(logits, decoded.weights), pullback
@@ -499,6 +538,22 @@ class Seq2Seq(Layer):
         counted = labels if padding is None else labels[labels != padding]
         check_tokens(where, "labels", counted, self.target_vocabulary_size)
         return labels
+
+    def _logits(self, outputs):
+        """The output layer, and the way back to outputs."""
+        logits, pullback = vjp(self.output, outputs)
+
+        def back(dlogits):
+            if self.tied and self.padding_index is not None:
+                # Padding has a bias, but its vector is 0 and not learned.
+                bias = np.zeros_like(dlogits, shape=dlogits.shape[-1])
+                bias[self.padding_index] = dlogits[..., self.padding_index].sum()
+                self.output.add_gradient("bias", bias)
+                dlogits = dlogits.copy()
+                dlogits[..., self.padding_index] = 0
+            return pullback(dlogits).x
+
+        return logits, back
 
     def _loss(self, outputs, labels, label_smoothing):
         """The loss, and the way back to outputs: output layer and loss in one."""
@@ -517,6 +572,8 @@ class Seq2Seq(Layer):
             if dloss is None:
                 return None
             d = pullback(dloss)
+            if self.tied and self.padding_index is not None:
+                d.weight[:, self.padding_index] = 0  # its vector is 0 and not learned
             self.output.add_gradient("weight", d.weight)
             self.output.add_gradient("bias", d.bias)
             return d.x

@@ -1,0 +1,261 @@
+"""The command line that the translators of this folder share: learn, go on learning, translate.
+
+What is written goes into a new folder for each run, named by the task; where an earlier run has
+that name, a number is added. So no run destroys the model of another. The folder holds model.npz,
+with all that is needed to go on (see `translation.load_run`), and the pictures.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+
+import corpus
+import numpy as np
+import results
+import translation
+from translation import Translator
+
+import attnc
+
+# What a run is told, where neither the command line nor the size of the data says otherwise.
+SETTINGS = {
+    "source": None,  # languages of the dates: "en" and "fr"; or of the file, if it needs them
+    "target": None,
+    "pairs": None,  # a file of sentence pairs
+    "dates": 12_000,  # how many to write, if there is no file
+    "longest": None,  # words in the sources to train with
+    "lower": False,  # small letters only
+    "words": 10_000,  # at most so many in each vocabulary, if there are no subwords
+    "attention": "additive",
+    "seed": 0,
+    "steps": None,  # in place of a time
+}
+
+# What each way to call the program makes use of; of other options it says that they do nothing.
+TRANSLATING = {"load", "text", "picture", "beam"}
+CONTINUING = {"load", "continue", "pairs", "seconds", "steps", "beam", "output"}
+
+
+def main(program, description, build, defaults, attentions):
+    """Read the command line and do what it says.
+
+    Parameters
+    ----------
+    program : str
+        The file name of the translator.
+    description : str
+        What --help begins with.
+    build : callable
+        ``build(settings, source_size, target_size, rng)`` makes the model.
+    defaults : callable
+        ``defaults(count, generated)`` returns settings for so many pairs to train with.
+    attentions : list of str
+        What --attention may be.
+    """
+    parser = make_parser(program, description, attentions)
+    given = vars(parser.parse_args())
+    check(parser, given)
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese is no reason to stop
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        if "load" not in given:
+            learn(program, given, build, defaults)
+        elif "continue" in given:
+            go_on(program, given)
+        else:
+            translate(program, given)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{program}: {error}")
+    except ImportError as error:  # of a package that only some runs need
+        missing = f"; install it with: pip install {error.name.split('.')[0]}" if error.name else ""
+        sys.exit(f"{program}: {error}{missing}")
+    except KeyboardInterrupt:
+        sys.exit(f"{program}: stopped by Ctrl-C")
+
+
+# ---- Options -------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong, and leaves out what was not given."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def make_parser(program, description, attentions):
+    parser = Parser(
+        prog=program,
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument_group("the task").add_argument
+    add("--source", metavar="LANGUAGE", help="of CLDR, to write dates in (default: en)")
+    add("--target", metavar="LANGUAGE", help="to translate them to (default: fr)")
+    add("--pairs", metavar="FILE", help="sentence pairs to learn: .tsv, .po, .mo, .tmx, or Moses'")
+    add("--longest", type=int, metavar="WORDS", help="in the sources to train with")
+    add("--lower", action="store_true", help="turn capitals into small letters")
+    add(
+        "--subwords",
+        type=int,
+        metavar="N",
+        help="cut words into N pieces; 0: whole words",
+    )
+    add = parser.add_argument_group("the model and its training").add_argument
+    add("--attention", choices=attentions, help=f"score of a word (default: {attentions[0]})")
+    add("--embedding", type=int, metavar="SIZE", help="of a word's vector")
+    add("--state", type=int, metavar="SIZE", help="of the decoder's state")
+    add("--dropout", type=float, metavar="RATE", help="probability of dropping a number")
+    add("--rate", type=float, help="of learning, at its highest")
+    add("--seconds", type=float, help="longest time to train")
+    add("--steps", type=int, help="train so many steps instead: a repeatable run")
+    add("--seed", type=int, help="for all that is random (default: 0)")
+    add("--output", metavar="DIR", help="for model and pictures (default: translate-en-fr, ...)")
+    add("--quick", action="store_true", help="a small model, a few seconds, for tests")
+    add = parser.add_argument_group("a model that there is").add_argument
+    add("--load", metavar="DIR", help="translate with the model of an earlier run")
+    add("--picture", metavar="FILE", help="draw what the model looked at for the text")
+    add("--continue", action="store_true", help="train it further, on the same pairs")
+    add("--beam", type=int, metavar="WIDTH", help="translate by beam search (default: 1)")
+    add("text", nargs="*", help="to translate (else each line of the standard input)")
+    return parser
+
+
+LEAST = {  # of each number
+    "seconds": 0.1, "steps": 1, "longest": 1, "seed": 0, "subwords": 0, "beam": 1,
+    "embedding": 1, "state": 2, "dropout": 0, "rate": 1e-9,
+}  # fmt: skip
+
+
+def check(parser, given):
+    """Refuse numbers out of range, and options that would do nothing."""
+    for name, least in LEAST.items():
+        value = given.get(name, least)
+        if not least <= value < (1 if name == "dropout" else float("inf")):
+            parser.error(f"argument --{name}: must be a number from {least}, got {value}")
+    if not given.get("text"):
+        given.pop("text", None)
+    if "load" not in given:
+        useless = given.keys() & {"text", "picture", "continue"}
+        fix = "needs --load DIR, the folder of an earlier run"
+    elif "continue" in given:
+        useless = given.keys() - CONTINUING
+        fix = "does nothing with --continue, which goes on as the model was trained"
+    else:
+        useless = given.keys() - TRANSLATING
+        fix = "does nothing with --load, which does not train (--continue does)"
+    for name in sorted(useless):
+        parser.error(f"{'a text to translate' if name == 'text' else f'--{name}'} {fix}")
+    if "picture" in given and len(given.get("text", [])) != 1:
+        parser.error("--picture needs one text to translate on the command line")
+
+
+# ---- Learning ------------------------------------------------------------------------------------
+
+
+def learn(program, given, build, defaults):
+    """Train a translator, report how good it is, and write the model and the pictures."""
+    told = {name: value for name, value in given.items() if name not in ("output", "beam", "quick")}
+    if "pairs" not in given:
+        told = {"source": "en", "target": "fr"} | told
+    if "quick" in given:
+        told = {"dates": 600, "embedding": 32, "state": 32, "steps": 100} | told
+    parts = corpus.parts(SETTINGS | told)
+    count = {"count": len(parts.training), "longest": parts.longest}
+    by_size = defaults(count["count"], generated="pairs" not in given)
+    settings = SETTINGS | by_size | told | count
+    settings["tied"] = settings["tied"] and settings["embedding"] == settings["state"]
+    describe(parts, settings)
+    rng = np.random.default_rng(settings["seed"])
+    translator = Translator(None, None, None, settings)
+    words = [
+        [translator.words(text) for text in side] for side in zip(*parts.training, strict=True)
+    ]
+    translator.source, translator.target = translation.vocabularies(words, settings)
+    sizes = len(translator.source), len(translator.target)
+    translator.model = build(settings, *sizes, rng)
+    optimizer = attnc.optim.Adam(translator.model, settings["rate"])
+    finish(program, given, translator, optimizer, None, parts, rng)
+
+
+def go_on(program, given):
+    """Train a translator of an earlier run further, on the same pairs."""
+    translator, optimizer, history = translation.load_run(given["load"])
+    settings = translator.settings
+    settings["steps"] = None  # of the earlier run
+    settings |= {name: given[name] for name in ("pairs", "seconds", "steps") if name in given}
+    parts = corpus.parts(settings)
+    rng = np.random.default_rng([settings["seed"], len(history.losses)])  # another order
+    finish(program, given, translator, optimizer, history, parts, rng)
+
+
+def finish(program, given, translator, optimizer, history, parts, rng):
+    """Train, write, report, draw."""
+    settings, beam = translator.settings, given.get("beam", 1)
+    training, validation = map(translator.numbers, (parts.training, parts.validation))
+    folder = translation.new_folder(given.get("output") or folder_name(settings))
+    time = f"{settings['steps']} steps" if settings["steps"] else f"{settings['seconds']:g} seconds"
+    print(f"\nTraining with attention: {settings['attention']}, for up to {time} ...")
+    try:
+        history = translation.train(
+            translator, training, validation, settings, rng, optimizer, history
+        )
+        translator.learn_what_is_usual(training, validation)
+        translation.save_run(translator, optimizer, history, folder)
+    finally:
+        if not os.listdir(folder):  # nothing came of it
+            os.rmdir(folder)
+    translations, _ = results.report(translator, parts.test, parts.longer, history, beam)
+    results.show_samples(translator, parts.test[:3] + parts.longer[:1], beam)
+    results.draw_losses(history, f"{folder}/loss.png")
+    print(f"\nLoss curve: {folder}/loss.png")
+    if settings["attention"] != "none":
+        targets = [translator.normalised(target) for _, target in parts.test]
+        got, right = results.most_crossing(translations, targets)
+        results.draw_alignment(got, f"{folder}/alignment.png", right)
+        print(f"Alignment:  {folder}/alignment.png, of: {got.source}")
+    print(f"Model:      {folder}, which translates with:")
+    print(f'  {sys.executable} {sys.argv[0]} --load {folder} "{parts.test[0][0]}"')
+
+
+def folder_name(settings):
+    """Name the folder of a run by its task."""
+    pairs, attention = settings["pairs"], settings["attention"]
+    task = pathlib.Path(pairs).stem if pairs else f"{settings['source']}-{settings['target']}"
+    return f"translate-{task}" + (f"-{attention}" if attention != SETTINGS["attention"] else "")
+
+
+def describe(parts, settings):
+    """Print what there is to learn, and the settings for it."""
+    print(
+        f"{len(parts.training):,} pairs to train with, with sources of up to "
+        f"{settings['longest']} words; {len(parts.validation):,} to choose the best model,"
+    )
+    print(f"{len(parts.test):,} to test it, and {len(parts.longer):,} with longer sources.")
+    for source, target in parts.training[:3]:
+        print(f"  {source}\n    {target}")
+    shown = "embedding state tied dropout smoothing batch rate subwords lower".split()
+    print("Settings: " + ", ".join(f"{name} {settings[name]}" for name in shown))
+
+
+# ---- Translating ---------------------------------------------------------------------------------
+
+
+def translate(program, given):
+    """Translate lines with a model that was kept."""
+    translator, _, _ = translation.load_run(given["load"])
+    for line in given.get("text", sys.stdin):
+        line = line.strip()
+        (got,) = translator.translate([line], beam_width=given.get("beam", 1))
+        unknown = translator.unknown_words(line)
+        if unknown:
+            print(f"{program}: not in the vocabulary:{''.join(unknown)}", file=sys.stderr)
+        elif line and translator.is_strange(line):
+            print(f"{program}: unlike the sources in training, so beware: {line}", file=sys.stderr)
+        print(got.target, flush=True)
+        if "picture" in given:
+            if not got.target_words or translator.settings["attention"] == "none":
+                raise ValueError("--picture: there is no attention to draw")
+            results.draw_alignment(got, given["picture"])
