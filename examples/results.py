@@ -125,6 +125,8 @@ def conclusions(settings, scores, history, unknown):
     gained = scores.chrf - scores.copied if scores.chrf is not None else 100 * scores.words - 20
     if scores.words >= 0.6:
         yield "\nMost words are right; read what it writes before you use it."
+    elif scores.words >= 0.45:
+        yield "\nAbout half of the words are right: enough for the gist of a text, and no more."
     elif gained >= 10:
         yield "\nIt has learned phrases, and makes up the rest: of no use as a translation."
     else:

@@ -241,7 +241,7 @@ def train(translator, training, validation, settings, rng, optimizer, history=No
                     if best is None or checks[-1][1] < best[0][1]:
                         best = checks[-1], model.state_dict(), optimizer.state_dict()
                     elif sum(step > best[0][0] for step, _ in checks) >= PATIENCE:
-                        reason = ", early, as the validation loss had risen"
+                        reason = ", early: the validation loss no longer fell"
                 shown = f", validation {checks[-1][1]:.4f}" if checks else ""
                 bar.set_postfix_str(f"loss {np.mean(losses[-20:]):.4f}{shown}", refresh=False)
                 bar.update(100 * done - bar.n)

@@ -182,7 +182,7 @@ def test_the_model_of_the_lowest_validation_loss_is_kept(capsys):
     assert len(history.losses) == steps[-1] < 150
     kept = translator.mean_loss(translator.numbers(wrong))
     assert kept == pytest.approx(min(losses), rel=1e-6)
-    assert "early, as the validation loss had risen" in capsys.readouterr().out
+    assert "early: the validation loss no longer fell" in capsys.readouterr().out
 
 
 def test_a_training_that_goes_on_never_ends_with_a_worse_model():
@@ -293,6 +293,7 @@ def test_conclusions():
     assert "nine of ten" in said((0.95, 1, 99, 98, 20))
     assert "What to try" not in said((0.95, 1, 99, 98, 20))
     assert "Most words are right" in said((0.3, 0.7, 70, 60, 20))
+    assert "About half of the words" in said((0.2, 0.5, 50, 37, 33))
     assert "makes up the rest" in said((0.0, 0.3, 35, 10, 20))
     poor = (0.0, 0.1, 20, 1, 20)
     assert "It does not translate" in said(poor)
