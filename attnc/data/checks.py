@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import reprlib
+from collections import Counter
 from collections.abc import Mapping, Set
+from typing import Any
 
 import numpy as np
 
@@ -65,3 +67,12 @@ def required(where, what, module):
             f'{where}: {what} needs {module}; install it with: pip install "attnc[data]"',
             name=module,
         ) from error
+
+
+def word_counts(where: str, sequences: Any) -> Counter[str]:
+    """How often each word is in sequences of words."""
+    counts: Counter[str] = Counter()
+    for sequence in iterable(where, "sequences", sequences, "sequences of words"):
+        sequence = iterable(where, "a sequence", sequence, "a list of strings")
+        counts.update(map(str, strings(where, "words", sequence)))
+    return counts

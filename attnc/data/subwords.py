@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Self
 
 from attnc.arrays import flag, integer
-from attnc.data.checks import iterable, ordered, required, strings
+from attnc.data.checks import ordered, required, strings, word_counts
 from attnc.data.vocabulary import Vocabulary
 from attnc.typing import Array
 
@@ -115,10 +115,7 @@ class Subwords(Vocabulary):
         min_count = integer(where, "min_count", min_count, least=0)
         if max_words is not None:
             max_words = integer(where, "max_words", max_words, least=0)
-        counts: Counter[str] = Counter()
-        for sequence in iterable(where, "sequences", sequences, "sequences of words"):
-            sequence = iterable(where, "a sequence", sequence, "a list of strings")
-            counts.update(map(str, strings(where, "words", sequence)))
+        counts = word_counts(where, sequences)
         characters: Counter[str] = Counter()
         for word, count in counts.items():
             for character in word:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
 
 from attnc.arrays import flag, integer, integer_array
-from attnc.data.checks import iterable, listed, ordered, short, strings
+from attnc.data.checks import listed, ordered, short, strings, word_counts
 from attnc.typing import Array, Integers
 
 __all__ = ["Vocabulary"]
@@ -110,10 +109,7 @@ class Vocabulary:
         min_count = integer(where, "min_count", min_count, least=0)
         if max_words is not None:
             max_words = integer(where, "max_words", max_words, least=0)
-        counts: Counter[str] = Counter()
-        for sequence in iterable(where, "sequences", sequences, "sequences of words"):
-            sequence = iterable(where, "a sequence", sequence, "a list of strings")
-            counts.update(strings(where, "words", sequence))
+        counts = word_counts(where, sequences)
         words = sorted(
             (word for word, count in counts.items() if count >= min_count),
             key=lambda word: (-counts[word], word),
