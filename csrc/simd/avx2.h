@@ -136,31 +136,7 @@ static inline void v_store_bf16(uint16_t *p, vec x)
     const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
     _mm_storeu_si128((__m128i *)p, in_16_bits(_mm256_blendv_epi8(rounded, nan, is_nan)));
 }
-/* There are no masked loads of 16 bits: remainders go through a small buffer. */
-static inline vec v_load_n_f16(const uint16_t *p, ptrdiff_t n)
-{
-    uint16_t buffer[LANES] = {0};
-    memcpy(buffer, p, (size_t)n * sizeof *p);
-    return v_load_f16(buffer);
-}
-static inline vec v_load_n_bf16(const uint16_t *p, ptrdiff_t n)
-{
-    uint16_t buffer[LANES] = {0};
-    memcpy(buffer, p, (size_t)n * sizeof *p);
-    return v_load_bf16(buffer);
-}
-static inline void v_store_n_f16(uint16_t *p, vec x, ptrdiff_t n)
-{
-    uint16_t buffer[LANES];
-    v_store_f16(buffer, x);
-    memcpy(p, buffer, (size_t)n * sizeof *p);
-}
-static inline void v_store_n_bf16(uint16_t *p, vec x, ptrdiff_t n)
-{
-    uint16_t buffer[LANES];
-    v_store_bf16(buffer, x);
-    memcpy(p, buffer, (size_t)n * sizeof *p);
-}
+#include "halves_n.h"
 
 #else
 

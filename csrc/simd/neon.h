@@ -74,30 +74,7 @@ static inline void v_store_bf16(uint16_t *p, vec x)
     const uint16x4_t nan = vorr_u16(vand_u16(half, vdup_n_u16(0x8000)), vdup_n_u16(0x7fc0));
     vst1_u16(p, vbsl_u16(is_nan(x), nan, vshrn_n_u32(vaddq_u32(bits, up), 16)));
 }
-static inline vec v_load_n_f16(const uint16_t *p, ptrdiff_t n)
-{
-    uint16_t buffer[LANES] = {0};
-    memcpy(buffer, p, (size_t)n * sizeof *p);
-    return v_load_f16(buffer);
-}
-static inline vec v_load_n_bf16(const uint16_t *p, ptrdiff_t n)
-{
-    uint16_t buffer[LANES] = {0};
-    memcpy(buffer, p, (size_t)n * sizeof *p);
-    return v_load_bf16(buffer);
-}
-static inline void v_store_n_f16(uint16_t *p, vec x, ptrdiff_t n)
-{
-    uint16_t buffer[LANES];
-    v_store_f16(buffer, x);
-    memcpy(p, buffer, (size_t)n * sizeof *p);
-}
-static inline void v_store_n_bf16(uint16_t *p, vec x, ptrdiff_t n)
-{
-    uint16_t buffer[LANES];
-    v_store_bf16(buffer, x);
-    memcpy(p, buffer, (size_t)n * sizeof *p);
-}
+#include "halves_n.h"
 
 #else
 
