@@ -115,6 +115,7 @@ MECHANISMS = {
     ("cosine_attention", "CosineAttention"): ("s_ij = ", "Graves"),
     ("attend",): ("softmax",),
     ("SelfAttention",): ("softmax", "Vaswani"),
+    ("MultiHeadAttention",): ("softmax", "Vaswani", "Ainslie"),
     ("AttentionDecoder",): ("s_t = ", "Bahdanau", "Luong"),
     ("RNN",): ("h_t = ", "Elman"),
     ("GRU",): ("h_t = ", "Cho"),

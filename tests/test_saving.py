@@ -52,6 +52,9 @@ LAYERS = {
         3, 4, 5, score_bias=True, dtype="float64", rng=0
     ),
     "CosineAttention": lambda: attnc.CosineAttention(7),
+    "MultiHeadAttention": lambda: attnc.MultiHeadAttention(
+        6, 4, key_size=5, head_size=3, num_kv_heads=2, projection_bias=True, rng=0
+    ),
     "SelfAttention": lambda: attnc.SelfAttention(4, 3, rng=0),
     "RNN": lambda: attnc.RNN(3, 4, rng=0),
     "GRU": lambda: attnc.GRU(3, 4, 2, True, dropout=0.1, rng=0),

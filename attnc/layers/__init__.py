@@ -13,6 +13,7 @@ from .decoder import AttentionDecoder
 from .decoding import beam_search, greedy_decode, scheduled_inputs
 from .embedding import Embedding
 from .linear import Linear
+from .multihead import MultiHeadAttention
 from .recurrent import GRU, LSTM, RNN
 from .seq2seq import Seq2Seq
 
@@ -27,6 +28,7 @@ __all__ = [
     "LSTM",
     "Layer",
     "Linear",
+    "MultiHeadAttention",
     "MultiplicativeAttention",
     "RNN",
     "Residual",
