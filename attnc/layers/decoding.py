@@ -1,10 +1,10 @@
-"""Decoding with an `AttentionDecoder`, a batch at a time: greedy, by beam search; and inputs for
+"""Decoding with any `StepDecoder`, a batch at a time: greedy, by beam search; and inputs for
 training that the decoder chose itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,92 @@ from ..functional.recurrent import joined, nothing
 from ..gradients import shows_shapes
 from ..typing import Array, Bools, Integers, Real, Seed, State
 from .decoder import AttentionDecoder
+
+
+class Prepared(Protocol):
+    """What `StepDecoder.prepare` returns: the memories of a batch, ready for many steps.
+
+    It holds all that does not grow from step to step, such as projected keys, and never changes.
+    Hypotheses of one sequence have one memory, so that a beam search takes it once.
+    """
+
+    def __len__(self) -> int:
+        """Sequences in the batch."""
+
+    def take(self, rows: Array, /) -> Any:
+        """The memories of these sequences, in this order; one may be there several times."""
+
+
+class StepDecoder(Protocol):
+    """What `greedy_decode`, `beam_search` and `sample_decode` need of a decoder, and all they know.
+
+    `AttentionDecoder` is one; its inputs are vectors and its outputs are no scores yet, so that it
+    is driven with ``embedding=`` and ``readout=``. A model that embeds tokens and computes scores
+    itself, such as one that adds positions, which only its state knows, is driven without either:
+    its inputs are tokens, its outputs scores.
+    """
+
+    def prepare(self, memory: Any, key_mask: Any, key_lengths: Any, /) -> Any:
+        """Check, mask and project a memory once, for many steps.
+
+        What it returns is a `Prepared`, which it also takes and then returns as it is; or None from
+        a decoder without a memory, such as a language model, which takes only None. Masks are those
+        of the caller, None where not given.
+        """
+
+    def step(self, input: Any, memory: Any, state: Any, /) -> tuple[Any, Any, Any]:
+        """One step of every sequence: ``output, weights, state``.
+
+        Parameters
+        ----------
+        input : ndarray
+            What ``embedding`` makes of the last tokens, (B, input_size); the tokens themselves, an
+            int array (B,), where there is no embedding.
+        memory : Prepared or None
+            What `prepare` returned, or its `take`.
+        state : object
+            What the last step returned, or `reorder` made of it; None before the first, unless the
+            caller has one. It says how many steps there were: positions come from it.
+
+        Returns
+        -------
+        output : ndarray, shape (B, output_size)
+            What ``readout`` reads; the scores (B, vocabulary) where there is no readout.
+        weights : ndarray, shape (B, ..., Tk), or None
+            Attention weights over the memory, of the same shape at every step: of an
+            `AttentionDecoder` (B, Tk), of a Transformer (B, layers, H, Tk).
+        state : object
+            A new state. The one given stays what it was: a step from it gives the same again,
+            whatever steps have been made since.
+
+        Notes
+        -----
+        A state with a cache of keys and values does not copy it at every step. It holds the cache,
+        which others may share, and its own length n. Where the cache still ends at n, the step
+        appends, which leaves the first n entries as they are, and the new state has length n + 1.
+        Where the cache has grown since, by a step from the same state, the step copies its first n
+        entries and appends to the copy: the other states still read theirs, so that truncating the
+        shared one would be wrong. A search that goes on from its last state never copies. A cache
+        that drops entries (a sliding window) copies before it drops what a shared state may read,
+        or raises; it never answers from what is gone.
+        """
+
+    def reorder(self, state: Any, indices: Array, /) -> Any:
+        """The state of some sequences of the batch, in this order: what a search goes on with.
+
+        Parameters
+        ----------
+        state : object
+            What a step returned.
+        indices : ndarray of int, shape (N,)
+            Sequences of its batch; one may be there several times, or not at all.
+
+        Returns
+        -------
+        object
+            The state of a batch of N. The one given stays what it was, as in `step`. The memory
+            takes no part: a search passes the one that belongs to the new rows.
+        """
 
 
 @shows_shapes
