@@ -19,6 +19,8 @@ from .norm import LayerNorm, RMSNorm
 from .positions import LearnedPositions, SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .seq2seq import Seq2Seq
+from .transformer_layer import TransformerDecoderLayer, TransformerEncoderLayer
+from .transformer_stack import TransformerDecoder, TransformerEncoder
 
 __all__ = [
     "AdditiveAttention",
@@ -43,6 +45,10 @@ __all__ = [
     "Seq2Seq",
     "Sequential",
     "SinusoidalPositions",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "beam_search",
     "greedy_decode",
     "scheduled_inputs",
