@@ -10,7 +10,7 @@ from .attention import (
 from .base import Layer
 from .compose import Dropout, Residual, Sequential
 from .decoder import AttentionDecoder
-from .decoding import beam_search, greedy_decode, scheduled_inputs
+from .decoding import beam_search, greedy_decode, sample_decode, scheduled_inputs
 from .embedding import Embedding
 from .linear import Linear
 from .recurrent import GRU, LSTM, RNN
@@ -35,5 +35,6 @@ __all__ = [
     "Sequential",
     "beam_search",
     "greedy_decode",
+    "sample_decode",
     "scheduled_inputs",
 ]
