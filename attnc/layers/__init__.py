@@ -10,7 +10,7 @@ from .attention import (
 from .base import Layer
 from .compose import Dropout, Residual, Sequential
 from .decoder import AttentionDecoder
-from .decoding import beam_search, greedy_decode, scheduled_inputs
+from .decoding import beam_search, greedy_decode, sample_decode, scheduled_inputs
 from .embedding import Embedding
 from .feedforward import FeedForward
 from .linear import Linear
@@ -51,5 +51,6 @@ __all__ = [
     "TransformerEncoderLayer",
     "beam_search",
     "greedy_decode",
+    "sample_decode",
     "scheduled_inputs",
 ]

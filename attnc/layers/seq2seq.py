@@ -12,7 +12,7 @@ from ..gradients import shows_shapes, vjp
 from ..typing import Array, DType, Integers, Seed
 from .base import positive
 from .decoder import AttentionDecoder
-from .decoding import Beams, Decoded, beam_options, beam_search, greedy_decode, scheduled_inputs
+from .decoding import Beams, Decoded, Hook, best_sequences, scheduled_inputs
 from .embedding import Embedding, check_tokens, token_index
 from .linear import Linear
 from .recurrent import GRU, LSTM, RNN
@@ -467,12 +467,14 @@ class Seq2Seq(TokenModel):
         source: Integers,
         source_lengths: Integers | None = ...,
         *,
-        start: int,
-        end: int,
-        max_length: int,
+        start: Integers,
+        end: Integers,
+        max_length: Integers,
+        min_length: int = ...,
         beam_width: int = ...,
         n_best: None = ...,
         length_penalty: float = ...,
+        logits_hook: Hook | None = ...,
     ) -> Decoded: ...
     @overload
     def translate(
@@ -480,12 +482,14 @@ class Seq2Seq(TokenModel):
         source: Integers,
         source_lengths: Integers | None = ...,
         *,
-        start: int,
-        end: int,
-        max_length: int,
+        start: Integers,
+        end: Integers,
+        max_length: Integers,
+        min_length: int = ...,
         beam_width: int = ...,
         n_best: int,
         length_penalty: float = ...,
+        logits_hook: Hook | None = ...,
     ) -> Beams: ...
     @quiet
     def translate(
@@ -493,12 +497,14 @@ class Seq2Seq(TokenModel):
         source: Integers,
         source_lengths: Integers | None = None,
         *,
-        start: int,
-        end: int,
-        max_length: int,
+        start: Integers,
+        end: Integers,
+        max_length: Integers,
+        min_length: int = 0,
         beam_width: int = 1,
         n_best: int | None = None,
         length_penalty: float = 0.6,
+        logits_hook: Hook | None = None,
     ) -> Decoded | Beams:
         """Target sequences for a batch of sources.
 
@@ -506,7 +512,7 @@ class Seq2Seq(TokenModel):
         ----------
         source, source_lengths
             As in `encode`.
-        start, end, max_length
+        start, end, max_length, min_length, logits_hook
             As in `greedy_decode`.
         beam_width, length_penalty
             As in `beam_search`. Width 1 is `greedy_decode`.
@@ -517,7 +523,7 @@ class Seq2Seq(TokenModel):
         Returns
         -------
         tokens : ndarray of int, shape (B, steps)
-            With the end token, where it was reached, and after it only end tokens.
+            As of `greedy_decode`.
         weights : ndarray, shape (B, steps, Ts)
             Attention weights; 0 after the end.
 
@@ -526,23 +532,18 @@ class Seq2Seq(TokenModel):
         TypeError, ValueError
             If an array has a wrong type or shape, or a number is out of range.
         """
-        alone = n_best is None  # tokens and weights alone, no scores
-        beam_width, n_best, length_penalty = beam_options(
-            "beam_search", beam_width, 1 if alone else n_best, length_penalty
-        )
         memory, state = self.encode(source, source_lengths)
-        arguments = self.decoder, self.target_embedding, self.output, memory, state
-        options: dict[str, Any] = {"start": start, "end": end, "max_length": max_length}
-        if alone and beam_width == 1:
-            return greedy_decode(*arguments, **options)
-        beams = beam_search(
-            *arguments,
-            **options,
+        return best_sequences(
+            (self.decoder, self.target_embedding, self.output, memory, state),
+            start=start,
+            end=end,
+            max_length=max_length,
+            min_length=min_length,
             beam_width=beam_width,
             n_best=n_best,
             length_penalty=length_penalty,
+            logits_hook=logits_hook,
         )
-        return Decoded(beams.tokens[:, 0], beams.weights[:, 0]) if alone else beams
 
 
 def _arrays(state):
