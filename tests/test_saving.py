@@ -65,6 +65,13 @@ LAYERS = {
     "Seq2Seq": lambda: attnc.Seq2Seq(9, 8, 4, 6, padding_index=0, dropout=0.2, layers=2, rng=0),
     "Linear": lambda: attnc.Linear(3, 2, bias=False, rng=0),
     "Embedding": lambda: attnc.Embedding(5, 4, 1, rng=0),
+    "LayerNorm": lambda: attnc.LayerNorm(3, epsilon=1e-3, bias=False),
+    "RMSNorm": lambda: attnc.RMSNorm(3, dtype="float64"),
+    "FeedForward": lambda: attnc.FeedForward(
+        3, 5, activation="swiglu", bias=False, dropout=0.1, output_size=2, rng=0
+    ),
+    "SinusoidalPositions": lambda: attnc.SinusoidalPositions(3, base=100),
+    "LearnedPositions": lambda: attnc.LearnedPositions(5, 3, rng=0),
     "Dropout": lambda: attnc.Dropout(0.25, dtype="float64"),
     "Sequential": lambda: attnc.Sequential(
         attnc.Linear(3, 3, rng=0), attnc.Residual(attnc.Sequential(attnc.Dropout(0.5)))

@@ -12,8 +12,11 @@ from .compose import Dropout, Residual, Sequential
 from .decoder import AttentionDecoder
 from .decoding import beam_search, greedy_decode, scheduled_inputs
 from .embedding import Embedding
+from .feedforward import FeedForward
 from .linear import Linear
 from .multihead import MultiHeadAttention
+from .norm import LayerNorm, RMSNorm
+from .positions import LearnedPositions, SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .seq2seq import Seq2Seq
 
@@ -24,17 +27,22 @@ __all__ = [
     "DotProductAttention",
     "Dropout",
     "Embedding",
+    "FeedForward",
     "GRU",
     "LSTM",
     "Layer",
+    "LayerNorm",
+    "LearnedPositions",
     "Linear",
     "MultiHeadAttention",
     "MultiplicativeAttention",
+    "RMSNorm",
     "RNN",
     "Residual",
     "SelfAttention",
     "Seq2Seq",
     "Sequential",
+    "SinusoidalPositions",
     "beam_search",
     "greedy_decode",
     "scheduled_inputs",

@@ -97,7 +97,7 @@ class Embedding(TorchWeights):
             dy = self._real("dy", dy, *y.shape).reshape(-1, self.embedding_size)
             if self._frozen["weight"].value:
                 return Gradients({})
-            words, sums = _sum_by_token(tokens.reshape(-1), dy)
+            words, sums = sum_by_token(tokens.reshape(-1), dy)
             if self.padding_index is not None:
                 learned = words != self.padding_index
                 words, sums = words[learned], sums[learned]
@@ -130,7 +130,7 @@ def check_tokens(where: str, name: str, tokens: Array, vocabulary_size: int) -> 
         )
 
 
-def _sum_by_token(tokens, rows):
+def sum_by_token(tokens, rows):
     """The distinct tokens, and the sum of the rows of each.
 
     Most tokens are there a few times: in the order of their counts, the first rows of all are
