@@ -644,6 +644,30 @@ def merge_cases():
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 
+def rotary(shape, dtype, given):
+    def run(draw):
+        (x,) = typed([draw.normal(*shape)], dtype)
+        options = {
+            "offset": draw.integers(0, 99, *shape[:-2]),
+            "position": draw.integers(0, 99, *shape[:-1]),
+            "interleaved": True,
+        }
+        options = {name: options[name] for name in given}
+        yield "call", attnc.rotary(x, **options)
+        output, pullback = attnc.vjp(attnc.rotary, x, **options)
+        yield "vjp", {"y": output, "dx": pullback(np.cos(np.asarray(output, np.float64))).x}
+
+    return run
+
+
+def rotary_cases():
+    for dtype in DTYPES:
+        for name, shape in {"small": (2, 5, 6), "large": (3, 2, 200, 64)}.items():
+            for given in ((), ("interleaved",), ("position", "offset")):
+                run = rotary(shape, dtype, given)
+                case(f"rotary/{dtype}/{name}/{' '.join(given) or 'plain'}", run, threads=(1, 2))
+
+
 def recurrent_parameters(draw, kind, sizes, H):
     """Four arrays of every cell; `sizes` are those of their inputs."""
     width = GATES[kind] * H
@@ -1290,6 +1314,7 @@ def wrong_other_cases():
 
 attention_cases()
 merge_cases()
+rotary_cases()
 recurrent_cases()
 decoder_cases()
 loss_cases()

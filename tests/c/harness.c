@@ -1046,6 +1046,28 @@ static void run_loss(const step_problem *p, arrays *all)
         exit(2);
 }
 
+/* Forward and backward, rows of one table, and of one for each element. */
+static void run_rotary(const step_problem *p, arrays *all)
+{
+    const ptrdiff_t N = p->a, T = p->b, D = p->c, size = N * T * D;
+    const ptrdiff_t rows[] = {T * D}, none[] = {0};
+    attnc_rotary r = {.x = {.row = D, .lead = rows},
+                      .table = {.row = D, .lead = none},
+                      .lead = {1, N, &N},
+                      .T = T,
+                      .D = D};
+    r.x.data = (void *)add_numbers(all, size, 2, NULL);
+    r.table.data = (void *)add_numbers(all, size, 1, NULL);
+    for (int k = 0; k < 4; k++) {
+        r.interleaved = k / 2;
+        r.back = k % 2;
+        r.table.lead = k % 2 ? rows : none;
+        r.out.data = add_result(all, size, "turned");
+        if (attnc_call_rotary(all->f32, &r, NULL) < 0)
+            exit(2);
+    }
+}
+
 /* a b, (b^T a^T)^T of the same arrays, and the two with skip_zero_rows. */
 static void run_product(const step_problem *p, arrays *all)
 {
@@ -1098,6 +1120,8 @@ static const step_problem step_problems[] = {
     {"cross-entropy, one class", run_loss, 0, 40, 1, 0, 0},
     {"product", run_product, 0, 67, 300, 131, 0},
     {"product, one column", run_product, 0, 100, 5, 1, 0},
+    {"rotary", run_rotary, 0, 3, 130, 22, 0},
+    {"rotary, one row each", run_rotary, 0, 200, 1, 64, 0},
 };
 enum { STEP_PROBLEMS = sizeof step_problems / sizeof *step_problems };
 
