@@ -178,6 +178,7 @@ class Encoder(_Called):
     ):
         where, given = type(self).__name__, x
         rng = generator(where, rng) if flag(where, "train", train) else None
+        return_weights = flag(where, "return_weights", return_weights)
         x = self._real("x", x, ..., "T", self.size)
         lengths = self._lengths("key_lengths", key_lengths, x)
         options = {"mask": mask, "key_mask": key_mask, "bias": bias, "slope": slope}
@@ -306,6 +307,7 @@ class Decoder(_Called):
     ):
         where, given = type(self).__name__, (x, memory)
         rng = generator(where, rng) if flag(where, "train", train) else None
+        return_weights = flag(where, "return_weights", return_weights)
         x = self._real("x", x, ..., "T", self.size)
         memory = self._real("memory", memory, *x.shape[:-2], "Tk", self.size)
         lengths = self._lengths("query_lengths", query_lengths, x)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..arrays import integer
 from ..functional.decoder import check_choice
 from ..functional.dropout import add_dropout
