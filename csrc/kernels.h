@@ -91,12 +91,14 @@ typedef struct {
     const attnc_key_transforms *key_transforms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
 
     /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
-    attnc_view mask;                 /* bytes (lead, Tq, Tk) */
-    attnc_view key_mask;             /* bytes (lead, 1, Tk) */
-    attnc_view lengths;              /* int64 (lead) */
-    attnc_view offset;               /* int64 (lead) */
-    attnc_view bias;                 /* real (lead, Tq, Tk) */
-    ptrdiff_t length, causal_offset; /* where lengths, offset hold no data */
+    attnc_view mask;          /* bytes (lead, Tq, Tk) */
+    attnc_view key_mask;      /* bytes (lead, 1, Tk) */
+    attnc_view lengths;       /* int64 (lead): keys behind are excluded */
+    attnc_view query_lengths; /* int64 (lead): queries behind are padding */
+    attnc_view offset;        /* int64 (lead) */
+    attnc_view bias;          /* real (lead, Tq, Tk) */
+    /* where lengths, query_lengths, offset hold no data */
+    ptrdiff_t length, queries, causal_offset;
     int causal;
     ptrdiff_t left, right; /* of the window; -1: open */
     double softcap;        /* 0: none */

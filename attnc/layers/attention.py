@@ -103,7 +103,7 @@ class _Attention(Layer):
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
-        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
+        mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
@@ -467,7 +467,7 @@ class SelfAttention(Layer):
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
-        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
+        mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
