@@ -13,12 +13,14 @@ from .decoder import AttentionDecoder
 from .decoding import beam_search, greedy_decode, sample_decode, scheduled_inputs
 from .embedding import Embedding
 from .feedforward import FeedForward
+from .language_model import LanguageModel
 from .linear import Linear
 from .multihead import MultiHeadAttention
 from .norm import LayerNorm, RMSNorm
 from .positions import LearnedPositions, SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .seq2seq import Seq2Seq
+from .transformer import Transformer
 from .transformer_layer import TransformerDecoderLayer, TransformerEncoderLayer
 from .transformer_stack import TransformerDecoder, TransformerEncoder
 
@@ -32,6 +34,7 @@ __all__ = [
     "FeedForward",
     "GRU",
     "LSTM",
+    "LanguageModel",
     "Layer",
     "LayerNorm",
     "LearnedPositions",
@@ -45,6 +48,7 @@ __all__ = [
     "Seq2Seq",
     "Sequential",
     "SinusoidalPositions",
+    "Transformer",
     "TransformerDecoder",
     "TransformerDecoderLayer",
     "TransformerEncoder",

@@ -115,7 +115,7 @@ class TokenModel(Layer):
         return logits, back
 
     def _loss(
-        self, outputs: Array, labels: Array, label_smoothing: float
+        self, outputs: Array, labels: Array, label_smoothing: float, ignore_index: int | None
     ) -> tuple[Any, Callable[[Any], Any]]:
         """The loss, and the way back to outputs: output layer and loss in one."""
         parameters = self.output.parameters
@@ -125,7 +125,7 @@ class TokenModel(Layer):
             parameters["weight"],
             labels,
             bias=parameters.get("bias"),
-            ignore_index=self.padding_index,
+            ignore_index=ignore_index,
             label_smoothing=label_smoothing,
         )
 
@@ -149,6 +149,8 @@ class TokenModel(Layer):
         label_smoothing: float,
         back_to_parameters: Callable[..., None],
         others: tuple[str, ...] = (),
+        *,
+        ignore_index: int | None,
     ) -> tuple[Any, Callable[..., Gradients]]:
         """Logits, or with labels the loss, of what the output layer reads; and the pullback.
 
@@ -166,7 +168,7 @@ class TokenModel(Layer):
             return Gradients({})  # tokens are integers: no gradient
 
         if labels is not None:
-            loss, back_to_read = self._loss(read, labels, label_smoothing)
+            loss, back_to_read = self._loss(read, labels, label_smoothing, ignore_index)
 
             @quiet
             def pullback(dloss=None, dweights=None, **further):

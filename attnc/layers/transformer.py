@@ -338,7 +338,12 @@ class Transformer(TransformerModel):
             back_to_source(others["memory"], dsource)
 
         scored, pullback = self._scored(
-            read, labels, label_smoothing, back_to_parameters, ("dself_weights", "dsource_weights")
+            read,
+            labels,
+            label_smoothing,
+            back_to_parameters,
+            ("dself_weights", "dsource_weights"),
+            ignore_index=self.padding_index,
         )
         kind = TransformerOutput if labels is None else TransformerLoss
         return kind(scored, *weights), pullback

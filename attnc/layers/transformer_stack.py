@@ -7,6 +7,7 @@ import numpy as np
 from ..arrays import flag, generator
 from ..typing import DType, Seed
 from .base import positive
+from .cache import ModelCache
 from .feedforward import Activation
 from .torch_weights import TorchArray, TorchWeights, prefixed
 from .transformer_layer import (
@@ -36,6 +37,19 @@ class _Stack(TorchWeights):
         self.output_norm = None
         if final_norm or final_norm is None and self.norm == "pre":
             self.output_norm = norm_layer(self.normalization, self.size, self.bias, self.dtype)
+
+    def _attentions(self):
+        tokens, memories = zip(*(block._attentions() for block in self.blocks), strict=True)
+        return sum(tokens, []), sum(memories, [])
+
+    def _caches(self, cache):
+        """The cache of each layer."""
+        if cache is None:
+            return [None] * len(self.blocks)
+        memories = [[memory] for memory in cache.memories] or [[]] * len(self.blocks)
+        return [
+            ModelCache([own], held) for own, held in zip(cache.tokens, memories, strict=True)
+        ]
 
     def _normalized(self, x):
         """The norm after the last layer, if there is one, and the way back."""
@@ -148,10 +162,10 @@ class TransformerEncoder(_Stack, Encoder):
             dropout=dropout,
         )
 
-    def _forward(self, x, rng, options):
+    def _forward(self, x, rng, options, cache=None):
         weights, backs = [], []
-        for block in self.blocks:
-            x, one, back = block._forward(x, rng, options)
+        for block, own in zip(self.blocks, self._caches(cache), strict=True):
+            x, one, back = block._forward(x, rng, options, own)
             weights.append(one)
             backs.append(back)
         y, back_to_x = self._normalized(x)
@@ -247,10 +261,10 @@ class TransformerDecoder(_Stack, Decoder):
             dropout=dropout,
         )
 
-    def _forward(self, x, memory, rng, options, cross):
+    def _forward(self, x, memory, rng, options, cross, cache=None):
         weights, backs = [], []
-        for block in self.blocks:
-            x, both, back = block._forward(x, memory, rng, options, cross)
+        for block, own in zip(self.blocks, self._caches(cache), strict=True):
+            x, both, back = block._forward(x, memory, rng, options, cross, own)
             weights.append(both)
             backs.append(back)
         y, back_to_x = self._normalized(x)
