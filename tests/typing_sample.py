@@ -75,7 +75,7 @@ drawn = attnc.sample_decode(
     logits_hook=lambda logits, tokens: logits / 2, return_log_probabilities=True,
 )  # fmt: skip
 assert_type(drawn.log_probabilities, Array)
-attnc.sample_decode(decoder, start=1, end=2, max_length=7).scores  # type: ignore[attr-defined]
+attnc.sample_decode(decoder, start=1, end="2", max_length=None)  # type: ignore[call-overload]
 model = attnc.Sequential(attnc.Linear(8, 4), attnc.Dropout(0.1), attnc.Residual(attnc.Linear(4, 4)))
 
 translator = attnc.Seq2Seq(9, 9, 8, 4)
