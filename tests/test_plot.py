@@ -699,9 +699,9 @@ def test_heat_maps_errors(arguments, options, error, message):
 
 
 def test_head_grid():
-    weights = RNG.random((6, 8, 3, 4))
+    weights = RNG.random((3, 4, 3, 4))
     axes = head_grid(weights, "abc", ["w", "x", "y", "z"], title="all of it")
-    assert axes.shape == (6, 8) and len(axes[0, 0].figure.axes) == 49  # one colour bar
+    assert axes.shape == (3, 4) and len(axes[0, 0].figure.axes) == 13  # one colour bar
     for (row, column), ax in np.ndenumerate(axes):
         assert ax.images[0].get_array().tolist() == weights[row, column].tolist()
         assert ax.images[0].get_clim() == (0, 1)
@@ -714,7 +714,7 @@ def test_head_grid():
     assert_readable(*axes.flat, least=1)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 4, 2), (6, 8, 12, 12), (9, 2, 2, 40)])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 4, 2), (6, 8, 12, 12), (3, 2, 2, 40)])
 @pytest.mark.parametrize("length", [0, 1, 14])
 def test_a_head_grid_is_readable(shape, length):
     annotate = np.prod(shape) < 100
