@@ -8,6 +8,7 @@ from .attention import (
     SelfAttention,
 )
 from .base import Layer
+from .cache import KVCache
 from .compose import Dropout, Residual, Sequential
 from .decoder import AttentionDecoder
 from .decoding import beam_search, greedy_decode, scheduled_inputs
@@ -29,6 +30,7 @@ __all__ = [
     "Embedding",
     "FeedForward",
     "GRU",
+    "KVCache",
     "LSTM",
     "Layer",
     "LayerNorm",

@@ -61,9 +61,9 @@ def lift_options(
 def _lift(where, name, value, axes, shape, heads):
     """`value` with the axes `heads` before the last `axes`, where it may have one of all heads."""
     array = plain_array(where, name, value)
-    if array.ndim == 0 and not axes:  # a number holds for all sequences and heads
-        return value
     lead = len(shape) - len(axes)
+    if array.ndim == 0 and not axes and (lead or not isinstance(value, np.ndarray)):
+        return value  # a number holds for all sequences and heads
     by_head = (*shape[:lead], math.prod(heads), *shape[lead:])
     if _broadcasts(array.shape, shape):
         inside = (1,) * len(heads)
