@@ -159,6 +159,7 @@ def train(made, optimizer, first, last, rng=None):
 
 OPTIMIZERS = {
     "adam": lambda layers: attnc.optim.Adam(layers, 0.01, betas=(0.8, 0.99), epsilon=1e-7),
+    "adamw": lambda layers: attnc.optim.AdamW(layers, 0.01, without_decay=["*bias"]),
     "sgd": lambda layers: attnc.optim.SGD(layers, 0.1),
     "momentum": lambda layers: attnc.optim.SGD(layers, 0.1, momentum=0.9),
 }
