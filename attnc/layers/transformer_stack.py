@@ -47,9 +47,7 @@ class _Stack(TorchWeights):
         if cache is None:
             return [None] * len(self.blocks)
         memories = [[memory] for memory in cache.memories] or [[]] * len(self.blocks)
-        return [
-            ModelCache([own], held) for own, held in zip(cache.tokens, memories, strict=True)
-        ]
+        return [ModelCache([own], held) for own, held in zip(cache.tokens, memories, strict=True)]
 
     def _normalized(self, x):
         """The norm after the last layer, if there is one, and the way back."""
