@@ -18,6 +18,9 @@ SIZES = {
     "key size": {"key_size": EK},  # the size of values, too
     "groups": {"num_kv_heads": 2, "projection_bias": True},
     "one key head": {"num_kv_heads": 1, "head_size": D, "scale": 0.3},
+    "normalised": {"num_kv_heads": 3, "normalize_qk": True, "projection_bias": True},
+    "rotary": {"num_kv_heads": 2, "rotary": True, "head_size": D},
+    "both": {"rotary": True, "normalize_qk": True, "head_size": D, "key_size": EK},
 }
 sizes = pytest.mark.parametrize("kind", SIZES)
 
@@ -42,18 +45,25 @@ def by_formula(layer, query, key, value, **options):
     for h in range(layer.num_heads):
         k = h // (layer.num_heads // layer.num_kv_heads)
 
-        def project(x, name, head):
+        def project(x, name, head, offset):
             y = x @ p[f"{name}_weight"][:, head]
-            return y + p[f"{name}_bias"][head] if layer.projection_bias else y
+            if layer.projection_bias:
+                y = y + p[f"{name}_bias"][head]
+            if layer.normalize_qk and name != "value":
+                y = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6) * p[f"{name}_scale"]
+            if layer.rotary and name != "value":
+                y = attnc.rotary(y, offset=offset)
+            return y
 
         one = {
             name: option[:, h] if np.ndim(option) == whole.get(name, -1) else option
             for name, option in options.items()
         }
+        offset = one.get("causal_offset", key.shape[-2] - query.shape[-2])
         attended = attnc.dot_product_attention(
-            project(query, "query", h),
-            project(key, "key", k),
-            project(value, "value", k),
+            project(query, "query", h, offset),
+            project(key, "key", k, 0),
+            project(value, "value", k, 0),
             scale=layer.scale,
             **one,
             return_weights=True,
@@ -96,7 +106,7 @@ def test_every_head_is_one_attention(kind, by_head, options, rng):
     assert_same(layer(*qkv, **options), output.context)
 
 
-@pytest.mark.parametrize("kind", ["plain", "biases", "key size", "groups", "one key head"])
+@pytest.mark.parametrize("kind", sorted(SIZES.keys() - {"sizes"}))
 def test_the_memory_is_keys_and_values(kind, rng):
     layer = make(kind, rng)
     query, memory, _ = arrays(layer, rng)
@@ -106,7 +116,7 @@ def test_the_memory_is_keys_and_values(kind, rng):
     assert dquery.shape == query.shape and dmemory.shape == memory.shape
 
 
-@pytest.mark.parametrize("kind", ["plain", "biases", "groups", "one key head"])
+@pytest.mark.parametrize("kind", sorted(SIZES.keys() - {"sizes", "key size", "both"}))
 def test_a_sequence_attends_to_itself(kind, rng):
     layer = make(kind, rng)
     x, _, _ = arrays(layer, rng)
@@ -211,6 +221,24 @@ def test_dropout_is_for_training(rng):
     assert (layer(*qkv, train=True, rng=4) != context).any()
 
 
+def test_rotary_positions_depend_on_differences_alone(rng):
+    layer, x = make("rotary", rng), rng.standard_normal((B, TK, E))
+    assert_agree(layer(x, x, causal_offset=0), layer(x))
+    assert np.abs(layer(x, x, causal_offset=5) - layer(x)).max() > 0.1
+    # A query at position 4 sees the keys at 0 .. 4 as the last one of a longer call does.
+    assert_agree(layer(x[:, -1:], x), layer(x)[:, -1:])
+
+
+def test_normalised_scores_stay_small(rng):
+    layer, x = make("normalised"), rng.standard_normal((B, TK, E))
+    _, weights = layer(x, return_weights=True)
+    np.testing.assert_allclose(layer(1e4 * x, return_weights=True).weights, weights, atol=1e-4)
+    layer.freeze("query_scale")
+    context, pullback = attnc.vjp(layer, x)
+    pullback(x)
+    assert not layer.gradients["query_scale"].any() and layer.gradients["key_scale"].any()
+
+
 def test_frozen_parameters_get_no_gradient(rng):
     layer = make("biases", rng).freeze("key_*", "output_weight")
     context, pullback = attnc.vjp(layer, *arrays(layer, rng))
@@ -274,6 +302,13 @@ WRONG = [
     (lambda: attnc.MultiHeadAttention(8, 4, projection_bias=1), "projection_bias must be True or"),
     (lambda: attnc.MultiHeadAttention(8, 4, dropout=1), "dropout must lie in 0 <= dropout < 1"),
     (lambda: attnc.MultiHeadAttention(8, 4, rng="0"), "rng must be None, an integer or a numpy"),
+    (
+        lambda: attnc.MultiHeadAttention(6, 2, rotary=True),
+        "head_size must be even with rotary, got 3",
+    ),
+    (lambda: attnc.MultiHeadAttention(8, 2, rotary=1), "rotary must be True or False, got 1"),
+    (lambda: attnc.MultiHeadAttention(8, 2, normalize_qk=None), "normalize_qk must be True or Fal"),
+    (lambda: make("plain")(Q, causal_offset=1), "causal_offset must go with causal=True or window"),
     (lambda: make("plain")(Q, None, V), "key must be given with value, got None"),
     (lambda: make("sizes")(Q), "key must be given, as key_size 7 is not query_size 12, got None"),
     (
@@ -324,7 +359,8 @@ def test_random_configurations(rng):
         E, EK, EV, EO, Tq, Tk = (int(n) for n in rng.integers(1, 8, 6))
         layer = attnc.MultiHeadAttention(
             E, H, key_size=EK, value_size=EV, output_size=EO, head_size=D, num_kv_heads=kv,
-            projection_bias=bool(rng.integers(2)), dtype="float64", rng=rng,
+            projection_bias=bool(rng.integers(2)), normalize_qk=bool(rng.integers(2)),
+            rotary=bool(D % 2 == 0 and rng.integers(2)), dtype="float64", rng=rng,
         )  # fmt: skip
         randomize(layer, rng)
         some = (*lead, H) if rng.integers(2) else lead
@@ -431,6 +467,8 @@ def test_weights_of_torch(bias, sizes, rng):
         ({"output_size": 5}, "output_size must be 12, as in torch.nn.MultiheadAttention, got 5"),
         ({"head_size": 5}, r"num_heads \* head_size must be 12, as in torch.nn.Mult"),
         ({"num_kv_heads": 2}, "num_kv_heads must be 6, as in torch.nn.MultiheadAttention, got 2"),
+        ({"rotary": True}, "rotary must be False, as in torch.nn.MultiheadAttention, got True"),
+        ({"normalize_qk": True}, "normalize_qk must be False, as in torch.nn.MultiheadAttention"),
         ({"scale": 1.0}, "scale must be None, as in torch.nn.MultiheadAttention, got 1.0"),
     ],
 )
