@@ -28,6 +28,7 @@ context, weights = attnc.multiplicative_attention(
     x, x, x, np.eye(8), mask=mask, return_weights=True
 )
 parts = [attnc.dot_product_attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(3),)]
+assert_type(attnc.rotary(x, offset=[3, 4], interleaved=True), Array)
 assert_type(attnc.merge_attention([p.context for p in parts], [p.lse for p in parts]), Array)
 
 attnc.dot_product_attention(x, x, x, casual=True)  # type: ignore[call-overload]
@@ -70,6 +71,12 @@ embedding, readout = attnc.Embedding(9, 8), attnc.Linear(4, 9)
 tokens, weights = attnc.greedy_decode(
     decoder, embedding, readout, memory, start=1, end=2, max_length=7
 )
+drawn = attnc.sample_decode(
+    decoder, embedding, readout, memory, start=[1, 1], end=[2, 3], max_length=7, top_p=0.9,
+    logits_hook=lambda logits, tokens: logits / 2, return_log_probabilities=True,
+)  # fmt: skip
+assert_type(drawn.log_probabilities, Array)
+attnc.sample_decode(decoder, start=1, end="2", max_length=None)  # type: ignore[call-overload]
 model = attnc.Sequential(attnc.Linear(8, 4), attnc.Dropout(0.1), attnc.Residual(attnc.Linear(4, 4)))
 
 translator = attnc.Seq2Seq(9, 9, 8, 4)

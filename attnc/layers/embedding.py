@@ -9,10 +9,11 @@ import numpy as np
 from ..arrays import SUM_BLOCK, generator, integer, integer_array, quiet, sum_rows
 from ..gradients import Gradients, require_incoming
 from ..typing import Array, DType, Integers, Seed
-from .base import Layer, positive
+from .base import positive
+from .torch_weights import TorchArray, TorchWeights
 
 
-class Embedding(Layer):
+class Embedding(TorchWeights):
     """A row of a learned table for each token: ``y = W[token]``.
 
     Parameters
@@ -104,6 +105,10 @@ class Embedding(Layer):
             return Gradients({})  # tokens are integers: no gradient
 
         return y, pullback
+
+    def _torch_arrays(self) -> dict[str, TorchArray]:
+        weight = self._parameters["weight"]
+        return {"weight": TorchArray(weight.shape, (weight,))}
 
 
 def token_index(where: str, name: str, value: Any, vocabulary_size: int) -> int | None:

@@ -1,8 +1,9 @@
 /* calls: what is one kernel, over the threads: the matrix product, the softmax cross-entropy,
- * rounding to halves, and what is done to rows and single numbers.
+ * rotary positions, rounding to halves, and what is done to rows and single numbers.
  *
- * defines: attnc_call_product, attnc_call_cross_entropy, attnc_call_narrow, attnc_call_norm,
- *          attnc_call_activation, attnc_call_add_dropout, attnc_call_adam, attnc_call_square_sums
+ * defines: attnc_call_product, attnc_call_cross_entropy, attnc_call_rotary, attnc_call_narrow,
+ *          attnc_call_norm, attnc_call_activation, attnc_call_add_dropout, attnc_call_adam,
+ *          attnc_call_square_sums
  */
 #ifndef ATTNC_CALLS_H
 #define ATTNC_CALLS_H
@@ -13,6 +14,7 @@
 int attnc_call_product(int f32, const attnc_product *p, const attnc_executor *executor);
 int attnc_call_cross_entropy(int f32, const attnc_cross_entropy *c, int backward,
                              const attnc_executor *executor);
+int attnc_call_rotary(int f32, const attnc_rotary *r, const attnc_executor *executor);
 int attnc_call_narrow(const attnc_narrow *n, const attnc_executor *executor); /* of floats */
 int attnc_call_norm(int f32, const attnc_norm *n, int backward, const attnc_executor *executor);
 int attnc_call_activation(int f32, const attnc_activation *a, int backward,
