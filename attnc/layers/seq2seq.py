@@ -455,7 +455,9 @@ class Seq2Seq(TokenModel):
             back_to_target(back_to_words(gradients.inputs))
             back_to_source(gradients.memory, gradients.state)
 
-        scored, pullback = self._scored(read, labels, label_smoothing, back_to_parameters)
+        scored, pullback = self._scored(
+            read, labels, label_smoothing, back_to_parameters, ignore_index=self.padding_index
+        )
         kind = Seq2SeqOutput if labels is None else Seq2SeqLoss
         return kind(scored, decoded.weights), pullback
 

@@ -115,7 +115,7 @@ class TokenModel(Layer):
         return logits, back
 
     def _loss(
-        self, outputs: Array, labels: Array, label_smoothing: float
+        self, outputs: Array, labels: Array, label_smoothing: float, ignore_index: int | None
     ) -> tuple[Any, Callable[[Any], Any]]:
         """The loss, and the way back to outputs: output layer and loss in one."""
         parameters = self.output.parameters
@@ -125,7 +125,7 @@ class TokenModel(Layer):
             parameters["weight"],
             labels,
             bias=parameters.get("bias"),
-            ignore_index=self.padding_index,
+            ignore_index=ignore_index,
             label_smoothing=label_smoothing,
         )
 
@@ -148,34 +148,45 @@ class TokenModel(Layer):
         labels: Array | None,
         label_smoothing: float,
         back_to_parameters: Callable[..., None],
+        others: tuple[str, ...] = (),
+        *,
+        ignore_index: int | None,
     ) -> tuple[Any, Callable[..., Gradients]]:
         """Logits, or with labels the loss, of what the output layer reads; and the pullback.
 
-        ``back_to_parameters(dread, dweights)`` goes on from there; dread may be None.
+        ``back_to_parameters(dread, dweights, **others)`` goes on from there. dread is None where
+        nothing comes back through the scores; `others` are the names of further gradients.
         """
         where = type(self).__name__
+
+        def go_on(dread, dweights, further):
+            for name in further:
+                if name not in others:
+                    known = ", ".join(("dweights", *others))
+                    raise self._error(f"pullback takes {known}, got {name!r}", TypeError)
+            back_to_parameters(dread, dweights, **further)
+            return Gradients({})  # tokens are integers: no gradient
+
         if labels is not None:
-            loss, back_to_read = self._loss(read, labels, label_smoothing)
+            loss, back_to_read = self._loss(read, labels, label_smoothing, ignore_index)
 
             @quiet
-            def pullback(dloss=None, dweights=None):
+            def pullback(dloss=None, dweights=None, **further):
                 if dloss is not None:
                     dloss = number(where, "dloss", dloss, "be a number", lambda d: True)
-                elif dweights is None:
+                elif dweights is None and not further:
                     dloss = 1.0
-                back_to_parameters(back_to_read(dloss), dweights)
-                return Gradients({})  # tokens are integers: no gradient
+                return go_on(back_to_read(dloss), dweights, further)
 
             return loss, pullback
 
         logits, back_to_read = self._logits(read)
 
         @quiet  # type: ignore[no-redef]
-        def pullback(dlogits=None, dweights=None):
-            require_incoming(where, dlogits=dlogits, dweights=dweights)
+        def pullback(dlogits=None, dweights=None, **further):
+            require_incoming(where, dlogits=dlogits, dweights=dweights, **further)
             dlogits = self._incoming("dlogits", dlogits, logits.shape)
-            back_to_parameters(None if dlogits is None else back_to_read(dlogits), dweights)
-            return Gradients({})
+            return go_on(None if dlogits is None else back_to_read(dlogits), dweights, further)
 
         return logits, pullback
 
