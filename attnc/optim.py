@@ -292,7 +292,7 @@ class SGD(_Optimizer):
     ----------
     layers : Layer or iterable of Layer
     learning_rate : float
-        Also an attribute, which may be changed between steps.
+        Also an attribute, which may be changed between steps, such as by `attnc.schedules`.
     momentum : float
         In 0 <= momentum < 1; 0 is plain gradient descent.
 
@@ -366,7 +366,8 @@ class Adam(_Optimizer):
     ----------
     layers : Layer or iterable of Layer
     learning_rate : float
-        Also an attribute, which may be changed between steps. Default 0.001, as in the paper.
+        Also an attribute, which may be changed between steps, such as by `attnc.schedules`. Default
+        0.001, as in the paper.
     betas : pair of float
         (beta1, beta2), each in 0 <= beta < 1.
     epsilon : float
