@@ -291,7 +291,7 @@ typedef struct {
     ptrdiff_t count;
     void *parameter, *m, *v;
     const void *gradient;
-    double beta1, beta2, rate, epsilon;
+    double beta1, beta2, rate, epsilon, keep;
 } attnc_adam;
 
 typedef struct {
