@@ -100,7 +100,14 @@ def _blocks(*given):
 
 def _squares(array):
     """The sum of squares, each of them in the array's dtype: it may overflow, or vanish."""
-    return _core.sum_of_squares(contiguous(in_memory_order(array), array.dtype))
+    return _core.sum_of_squares(_in_one_piece(array, array))
+
+
+def _in_one_piece(first, array):
+    """The array in the order in which the first lies, or a copy where that is not one piece."""
+    if first.flags.c_contiguous and array.flags.c_contiguous:  # as nearly all are
+        return array
+    return contiguous(in_memory_order(first, array), array.dtype)
 
 
 def _largest(array):
@@ -429,15 +436,12 @@ class Adam(_Optimizer):
     def _update(self, factors, parameter, gradient, m, v):
         rate, epsilon, keep = factors
         rate = min(rate, float(np.finfo(parameter.dtype).max))  # times a zero it would be NaN
-        changed = [in_memory_order(parameter, array) for array in (parameter, m, v)]
-        p, m, v, g = (
-            contiguous(array, parameter.dtype)
-            for array in (*changed, in_memory_order(parameter, gradient))
-        )
-        _core.adam(p, g, m, v, *self.betas, rate, epsilon, keep)
-        for array, new in zip(changed, (p, m, v), strict=True):
-            if new is not array:  # a copy of what does not lie in one piece
-                array[...] = new
+        arrays = parameter, gradient, m, v
+        pieces = p, g, mean, square = [_in_one_piece(parameter, array) for array in arrays]
+        _core.adam(p, g, mean, square, *self.betas, rate, epsilon, keep)
+        for array, piece in zip(arrays, pieces, strict=True):
+            if array is not gradient and not np.may_share_memory(array, piece):  # a copy
+                in_memory_order(parameter, array)[...] = piece
 
 
 class AdamW(Adam):
