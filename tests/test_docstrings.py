@@ -121,6 +121,12 @@ MECHANISMS = {
     ("RNN",): ("h_t = ", "Elman"),
     ("GRU",): ("h_t = ", "Cho"),
     ("LSTM",): ("h_t = ", "Hochreiter"),
+    ("layer_norm", "LayerNorm"): ("y = ", "Ba, Kiros"),
+    ("rms_norm", "RMSNorm"): ("y = ", "Zhang and Sennrich"),
+    ("gelu",): ("x P(x)", "tanh", "Hendrycks and Gimpel"),
+    ("silu",): ("sigmoid(x)", "Ramachandran"),
+    ("swiglu", "FeedForward"): ("silu(", "Shazeer"),
+    ("SinusoidalPositions",): ("sin(", "cos(", "Vaswani"),
     ("Adam",): (" = ", "Kingma"),
 }
 
