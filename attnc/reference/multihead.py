@@ -155,12 +155,12 @@ def multi_head_attention(
         required = [*inputs, *(f"{name}_weight" for name in (*inputs, "output"))]
         return Gradients({name: gradients[name] for name in required} | gradients, required)
 
-    back: Any = pullback  # with what `attnc.stages` shows
-    back.stages = {PROJECTED[name]: y for name, y in heads.items()}
+    shown: Any = pullback  # with what `attnc.stages` shows
+    shown.stages = {PROJECTED[name]: y for name, y in heads.items()}
     for name in ("scores", "capped", "masked", "weights"):
-        back.stages[name] = attention_back.stages[name]
-    back.stages |= {"contexts": contexts, "output": output}
-    back.stage_gradients = stage_gradients
+        shown.stages[name] = attention_back.stages[name]
+    shown.stages |= {"contexts": contexts, "output": output}
+    shown.stage_gradients = stage_gradients
     if hasattr(result, "_replace"):
         return result._replace(context=output), pullback
     return output, pullback
