@@ -76,6 +76,15 @@ def assert_agree(got, expected, what="result"):
     np.testing.assert_allclose(got, expected, rtol=0, atol=atol, err_msg=what)
 
 
+def assert_agree_together(got, expected, what="result"):
+    """`assert_agree` of all arrays by name as one: some may be 0 but for rounding."""
+    assert got.keys() == expected.keys(), what
+    for name, array in expected.items():
+        assert got[name].shape == array.shape, f"{what}: {name}"
+    together = [np.concatenate([x.reshape(-1) for x in d.values()]) for d in (got, expected)]
+    assert_agree(*together, what)
+
+
 @contextlib.contextmanager
 def assert_unchanged(*objects):
     """Nothing in these arrays, and tuples and dicts of arrays, is written to."""
