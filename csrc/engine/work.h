@@ -54,9 +54,14 @@ static const double ATTNC_PAIR_TANH = 10, ATTNC_PAIR_TANH_FEW = 40;
  * of a bias that broadcasts: its tiles are computed once more and added up in double. */
 static const double ATTNC_BACKWARD_PASSES = 2.5, ATTNC_DBIAS_PASSES = 2;
 
+/* A product with a few rows takes as long as one with so many: what counts is to read the other
+ * matrix. */
+static const double ATTNC_FEW_ROWS = 4;
+
 static inline double attnc_product_work(const attnc_product *p)
 {
-    return (double)p->M * (double)p->N * (double)p->K;
+    const double rows = p->M > 0 && (double)p->M < ATTNC_FEW_ROWS ? ATTNC_FEW_ROWS : (double)p->M;
+    return rows * (double)p->N * (double)p->K;
 }
 
 static inline double attnc_normalize_work(const attnc_normalize *n)
