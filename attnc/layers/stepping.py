@@ -47,6 +47,8 @@ class StepDecoder(Protocol):
     def step(self, input: Any, memory: Any, state: Any, /) -> tuple[Any, Any, Any]:
         """One step of every sequence: ``output, weights, state``.
 
+        A batch may be empty: where a search makes no step, that of none shows what weights are.
+
         Parameters
         ----------
         input : ndarray
