@@ -461,6 +461,52 @@ def test_a_search_copies_what_it_must():
     assert len(decoder.reordered) <= 4
 
 
+@pytest.mark.parametrize(
+    "function, width", [(name, 1) for name in DECODERS[:2]] + [("beam_search", 3)]
+)
+def test_the_decoder_is_spared_what_has_ended(function, width):
+    """Once half of the sequences that it works on have ended."""
+    decoder = Table()
+    limits = [2, 6, 1, 1, 4, 3, 1, 7]
+    options = {"beam_width": width} if width > 1 else {}
+    decode(
+        function,
+        decoder,
+        memory=range(8),
+        end=[0],
+        max_length=limits,
+        logits_hook=no_end,
+        **options,
+    )
+    rows = [8] + [width * n for n in (8, 4, 4, 2, 2, 1)]
+    assert decoder.rows == rows
+
+
+def test_what_is_spared_changes_nothing_else():
+    """Neither what is drawn for those that go on, nor which row an error names."""
+    options = {"memory": range(8), "end": [0], "logits_hook": no_end}
+    alike = decode("sample_decode", max_length=[7] * 8, **options)
+    spared = decode("sample_decode", max_length=[1, 6, 1, 1, 2, 3, 1, 7], **options)
+    assert_same(spared.tokens[7], alike.tokens[7])
+    assert_same(spared.tokens[1, :6], alike.tokens[1, :6])
+
+    def fails(logits, tokens):
+        if tokens.shape[1] == 5:
+            logits[7] = np.nan
+            logits[2] = np.nan  # of a sequence that has ended
+        return no_end(logits, tokens)
+
+    options["logits_hook"] = fails
+    for function in DECODERS[:2]:
+        with pytest.raises(ValueError, match="logits_hook must return numbers, got NaN in row 7 o"):
+            decode(function, max_length=[1, 6, 1, 1, 2, 3, 1, 7], **options)
+
+
+def no_end(logits, tokens):
+    logits[:, 0] = -np.inf
+    return logits
+
+
 @pytest.mark.parametrize("function", DECODERS)
 @pytest.mark.parametrize(
     "options, error, message",
