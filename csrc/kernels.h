@@ -411,7 +411,8 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
  * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
  * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
  * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
- * ATTNC_ROTARY_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS), add_dropout, adam and square_sums ceil(count / ATTNC_..._NUMBERS). */
+ * ATTNC_ROTARY_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS), add_dropout, adam and
+ * square_sums ceil(count / ATTNC_..._NUMBERS). */
 typedef struct {
     const char *isa;
     int lanes;
