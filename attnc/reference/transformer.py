@@ -187,7 +187,7 @@ def layer(x, memory, parameters, part, own, options, cross):
 
 def stack(x, memory, parameters, part, own, options, cross):
     """All layers, and the norm after them if there is one: y, and the way back."""
-    backs: list[Back] = []
+    backs = []
     while any(name.startswith(f"{part}blocks.{len(backs)}.") for name in parameters):
         at = f"{part}blocks.{len(backs)}."
         x, back = layer(x, memory, parameters, at, own, options, cross)
