@@ -121,6 +121,10 @@ MECHANISMS = {
     ("RNN",): ("h_t = ", "Elman"),
     ("GRU",): ("h_t = ", "Cho"),
     ("LSTM",): ("h_t = ", "Hochreiter"),
+    ("TransformerEncoderLayer",): ("norm(x + dropout", "Vaswani", "Xiong"),
+    ("TransformerDecoderLayer",): ("norm(x + dropout", "memory", "Vaswani"),
+    ("Transformer",): ("sqrt(size)", "Vaswani", "Press"),
+    ("LanguageModel",): ("sqrt(size)", "Radford", "Press"),
     ("Adam",): (" = ", "Kingma"),
 }
 

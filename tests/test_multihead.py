@@ -4,10 +4,11 @@ import copy
 
 import numpy as np
 import pytest
-from checks import assert_agree, assert_same
+from checks import assert_agree, assert_close_like_naive, assert_same
 from layer_checks import check_float32, check_house, check_layer, randomize
 
 import attnc
+from attnc import reference
 
 B, TQ, TK, E, EK, EV, EO, H, D = 2, 3, 5, 12, 7, 11, 9, 6, 4
 
@@ -508,3 +509,81 @@ def test_other_layers_take_the_weights_of_torch(layer, module):
     state = {name: array.numpy() for name, array in twin.state_dict().items()}
     layer.load_torch_state_dict(state)
     assert_same(layer.torch_state_dict(), state)
+
+
+# ---- The formulas of `attnc.reference` -----------------------------------------------------------
+
+
+def twin(layer, query, key, value, dtype=np.float64, **options):
+    """`reference.multi_head_attention` with the parameters of a layer: output and pullback."""
+    p = dict(layer.parameters)
+    weights = [p.pop(f"{name}_weight") for name in ("query", "key", "value", "output")]
+    more = {"scale": layer.scale, "rotary": layer.rotary, "dtype": dtype}
+    return reference.vjp(
+        reference.multi_head_attention, query, key, value, *weights, **p, **more, **options
+    )
+
+
+@sizes
+@pytest.mark.parametrize("by_head", [False, True])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_float32_errs_no_more_than_plain_numpy(kind, by_head, options, rng):
+    layer = make(kind, rng, "float32")
+    options = OPTIONS[options](rng, (B, H) if by_head else (B,))
+    if "bias" in options:
+        options["bias"] = options["bias"].astype(np.float32)
+    qkv = [x.astype(np.float32) for x in arrays(layer, rng)]
+    shown = {"return_weights": True, "return_lse": True}
+    output, pullback = attnc.vjp(layer, *qkv, **options, **shown)
+    exact, exact_back = twin(layer, *qkv, **options, **shown)
+    naive, naive_back = twin(layer, *qkv, dtype=np.float32, **options, **shown)
+    for got, wanted, plain in zip(output, exact, naive, strict=True):
+        assert_close_like_naive(got, wanted, plain, np.abs(qkv[0]).max())
+    d = [rng.standard_normal(x.shape).astype(np.float32) for x in output]
+    gradients = pullback(d[0], dweights=d[1], dlse=d[2])
+    exact, naive = (back(d[0], dweights=d[1], dlse=d[2]) for back in (exact_back, naive_back))
+    found = vars(gradients) | dict(layer.gradients)
+    assert found.keys() == vars(exact).keys()
+    for name, got in found.items():
+        wanted, plain = vars(exact)[name], vars(naive)[name]
+        size = max(np.abs(x).max() for x in (*d, *qkv)) * np.sqrt(got.size)
+        assert_close_like_naive(got, wanted, plain, size, what=name)
+
+
+def test_reference_by_differences(rng):
+    layer = make("both", rng)
+    qkv = arrays(layer, rng)
+    bias = rng.standard_normal((B, TQ, TK))
+
+    def run(*arrays):
+        p = dict(layer.parameters)
+        names = [*(f"{name}_weight" for name in ("query", "key", "value", "output")), *p]
+        p = dict(zip(dict.fromkeys(names), arrays[4:], strict=True))
+        weights = [p.pop(f"{name}_weight") for name in ("query", "key", "value", "output")]
+        return reference.multi_head_attention(
+            *arrays[:3], *weights, **p, rotary=True, bias=arrays[3]
+        )
+
+    output, pullback = twin(layer, *qkv, bias=bias)
+    p = layer.parameters
+    names = [f"{name}_weight" for name in ("query", "key", "value", "output")]
+    names = list(dict.fromkeys([*names, *p]))
+    given = *qkv, bias, *(p[name] for name in names)
+
+    def gradients(d):
+        found = vars(pullback(d))
+        return [found[name] for name in ("query", "key", "value", "bias", *names)]
+
+    attnc.check_gradients(run, gradients, *given)
+
+
+@sizes
+def test_reference_does_not_read_padding(kind, rng):
+    layer = make(kind, rng)
+    query, key, value = arrays(layer, rng)
+    d = rng.standard_normal((B, TQ, layer.output_size))
+    clean = vars(twin(layer, query, key, value, key_lengths=np.array([2, 4]))[1](d))
+    key[0, 2:] = value[0, 2:] = np.nan
+    got = vars(twin(layer, query, key, value, key_lengths=np.array([2, 4]))[1](d))
+    for name, gradient in got.items():
+        assert_agree(gradient, clean[name], name)

@@ -547,16 +547,22 @@ class MultiHeadAttention(TorchWeights):
 
         return y, back_to_x
 
-    def _normalized(self, name, y):
-        """Rows y by their root mean square, times a learned scale, and the way back."""
-        y, saved = normalize(y, self._parameters[name], None, EPSILON, center=False)
+    def _normalized(self, name, x):
+        """Rows x by their root mean square, times a learned scale, and the way back."""
+        scale = self._parameters[name]
+        y, saved = normalize(x, scale, None, EPSILON, center=False)
 
         def back(dy):
             learned = not self._frozen[name].value
-            dy, dscale, _ = normalize_backward(saved, dy, sums=learned)
+            dx, dscale, _ = normalize_backward(saved, dy, sums=learned)
+            if not np.isfinite(dx).all():  # a row that no gradient reaches is not read
+                reached = dy.any(axis=-1)
+                _, used = normalize(x[reached], scale, None, EPSILON, center=False)
+                dx = np.zeros_like(x)
+                dx[reached], dscale, _ = normalize_backward(used, dy[reached], sums=learned)
             if learned:
                 self.add_gradient(name, dscale)
-            return dy
+            return dx
 
         return y, back
 

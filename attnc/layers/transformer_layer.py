@@ -74,7 +74,7 @@ class _Called(TorchWeights):
         *,
         window: int | None = None,
         keep: int = 0,
-        dtype: DType | None = None,
+        dtype: Any = None,
     ) -> ModelCache:
         """An empty cache for calls of this layer: of all attentions in it.
 
@@ -136,7 +136,7 @@ class _Called(TorchWeights):
         if gradient is not None and output is None:
             fix = f"return_{name[1:].replace('self_', '')}"
             raise self._error(f"{name} must be None without {fix}=True, got a gradient")
-        return None if gradient is None else self._real(name, gradient, *output.shape)
+        return self._incoming(name, gradient, () if output is None else output.shape)
 
 
 def without_padding(x: Array, lengths: Array | None) -> Array:
@@ -206,7 +206,8 @@ class Encoder(_Called):
         TypeError, ValueError
             If an array has a wrong type or shape, naming it.
         """
-        options = {"mask": mask, "key_mask": key_mask, "bias": bias, "slope": slope}
+        options: dict[str, Any] = {"mask": mask, "key_mask": key_mask, "bias": bias}
+        options |= {"slope": slope}
         options |= {"key_lengths": key_lengths, "causal": causal, "window": window}
         options |= {"return_weights": return_weights, "train": train, "rng": rng}
         if cache is None:
@@ -331,7 +332,7 @@ class Decoder(_Called):
         TypeError, ValueError
             If an array has a wrong type or shape, naming it.
         """
-        options = {"mask": mask, "bias": bias, "slope": slope, "window": window}
+        options: dict[str, Any] = {"mask": mask, "bias": bias, "slope": slope, "window": window}
         options |= {"query_lengths": query_lengths, "key_lengths": key_lengths}
         options |= {"key_mask": key_mask, "memory_mask": memory_mask}
         options |= {"return_weights": return_weights, "train": train, "rng": rng}
@@ -440,8 +441,9 @@ class _Sublayers(TorchWeights):
         shared: dict[str, Any] = {"dropout": self.dropout, "dtype": self.dtype}
         shared["rng"] = generator(where, rng)
         heads = {"num_kv_heads": num_kv_heads, "projection_bias": self.bias, **shared}
-        rotates = {"rotary": True} if self.rotary else {}
-        self.self_attention = MultiHeadAttention(self.size, self.num_heads, **rotates, **heads)
+        self.self_attention = MultiHeadAttention(
+            self.size, self.num_heads, rotary=self.rotary, **heads
+        )
         self.self_attention_norm = norm_layer(normalization, self.size, self.bias, self.dtype)
         if cross:
             self.cross_attention = MultiHeadAttention(self.size, self.num_heads, **heads)
@@ -458,25 +460,25 @@ class _Sublayers(TorchWeights):
             z, weights, back_to_h = sublayer(h)
             y, back_to_z = add_dropout(x, z, self.dropout, rng)
 
-            def back(dy, dweights=None):
+            def back_before(dy, dweights=None):
                 dh, others = back_to_h(back_to_z(dy), dweights)
                 dx = back_to_x(dh)
                 dx += dy
                 return dx, others
 
-            return y, weights, back
+            return y, weights, back_before
 
         z, weights, back_to_x = sublayer(x)
         s, back_to_z = add_dropout(x, z, self.dropout, rng)
         y, back_to_s = norm._forward(s)
 
-        def back(dy, dweights=None):
+        def back_after(dy, dweights=None):
             ds = back_to_s(dy)
             dx, others = back_to_x(back_to_z(ds), dweights)
             dx += ds
             return dx, others
 
-        return y, weights, back
+        return y, weights, back_after
 
     def _self_attention(self, x, rng, options, cache):
         """y = the self-attention of x beside the identity."""

@@ -221,7 +221,7 @@ def feed_forward(
 
     @np.errstate(all="ignore")
     def pullback(dy):
-        gradients: dict[str, Array] = {}
+        gradients = {}
         da = affine_back(gradients, a, "output", np.asarray(dy, dtype)) * kept
         dx = affine_back(gradients, x, "hidden", da * up * slope)
         if activation == "swiglu":
