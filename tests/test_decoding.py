@@ -328,6 +328,40 @@ def test_the_seed_alone_decides(rng):
     assert (draw(SCORES, n=50, rng=None) != draw(SCORES, n=50, rng=None)).any()
 
 
+# ---- The models of the package -------------------------------------------------------------------
+
+MODELS = {
+    "recurrent": lambda: attnc.Seq2Seq(
+        20, 20, 6, 8, cell="lstm", order="luong", input_feeding=True, coverage=True, rng=0,
+        dtype="float64",
+    ),
+    "transformer": lambda: attnc.Transformer(
+        20, 20, 16, 2, encoder_layers=1, decoder_layers=2, rng=0, dtype="float64"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("options", [{}, {"beam_width": 3, "n_best": 2}])
+def test_a_sequence_in_company_of_shorter_ones_is_as_alone(name, options, rng):
+    """Also where the others have ended long before, and their states are gone."""
+    model = MODELS[name]()
+    for parameter in model.parameters.values():
+        parameter += 0.3 * rng.standard_normal(parameter.shape)
+    source, lengths = rng.integers(3, 20, (9, 6)), rng.integers(1, 7, 9)
+    limits = np.array([1, 9, 1, 2, 3, 1, 5, 12, 1])
+    given = {"start": START, "end": [END, 2], "min_length": 1, **options}
+    whole = model.translate(source, lengths, max_length=limits, **given)
+    for b in range(9):
+        one = source[b : b + 1, : lengths[b]]
+        alone = model.translate(one, max_length=[limits[b]], **given)
+        steps = alone.tokens.shape[-1]
+        assert_same(whole.tokens[b][..., :steps], alone.tokens[0])
+        assert (whole.tokens[b][..., steps:] == END).all()
+        assert_agree(whole.weights[b][..., :steps, : lengths[b]], alone.weights[0])
+        assert not whole.weights[b][..., steps:, :].any()
+
+
 # ---- Options -------------------------------------------------------------------------------------
 
 
