@@ -327,6 +327,50 @@ def test_sampled_generation(rng):
     assert (np.abs(counts - 4000 * share) <= 5 * np.sqrt(4000 * share) + 5).all()
 
 
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_generation_in_a_window(lengths, rng):
+    """A cache that slides sees what a mask of the last tokens leaves, in every layer."""
+    model, tokens = make(rng, positions="rotary"), tokens_of(rng)
+    greedy = {"max_length": 9, "temperature": 0}
+    cache = model.new_cache(window=3)
+    new = model.generate(tokens, lengths, cache=cache, **greedy)
+    for row, n in enumerate(LENGTHS if lengths else [T] * B):
+        whole = list(tokens[row, :n])
+        for token in new[row]:
+            x = model.embedding(np.array([whole])) * np.sqrt(8)
+            seen = model.decoder(x, causal=True, window=(2, None))
+            assert token == model.output(seen)[0, -1].argmax()
+            whole.append(token)
+    assert (
+        len(cache) == (max(lengths) if lengths else T) + 8
+    )  # all but the last, which nobody reads
+    end = int(new[0, 2])  # sequences that have ended leave the cache
+    ended = model.generate(tokens, lengths, cache=model.new_cache(window=3), end=end, **greedy)
+    for got, all_of_it in zip(ended, new, strict=True):
+        stop = [*all_of_it, end].index(end) + 1
+        assert_same(got[:stop], all_of_it[:stop])
+
+
+def test_generation_in_a_cache_of_halves(rng):
+    model, tokens = make(rng), tokens_of(rng)
+    caches = [model.new_cache(dtype=dtype) for dtype in (None, "float16")]
+    for cache in caches:
+        model.generate(tokens, max_length=3, rng=0, cache=cache)
+    assert caches[0].nbytes == 4 * caches[1].nbytes > 0
+
+
+def test_wrong_caches_of_generation(rng):
+    model, tokens = make(rng), tokens_of(rng)
+    used, small = model.new_cache(), model.new_cache(7)
+    model(tokens, cache=used)
+    with pytest.raises(ValueError, match="cache must be new, got one that holds 6 tokens"):
+        model.generate(tokens, max_length=2, cache=used)
+    with pytest.raises(TypeError, match="cache must be None or what new_cache"):
+        model.generate(tokens, max_length=2, cache=attnc.KVCache())
+    with pytest.raises(ValueError, match="cache must have room for 8 tokens"):
+        model.generate(tokens, max_length=4, cache=small)
+
+
 def test_beams(rng):
     """beam_search drives the model as it does others; without an end token all go on."""
     model = make(rng)

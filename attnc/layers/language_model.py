@@ -427,6 +427,7 @@ class LanguageModel(TransformerModel):
         top_p: float | None = None,
         rng: Seed = None,
         logits_hook: Hook | None = None,
+        cache: ModelCache | None = None,
     ) -> Array:
         """Go on with sequences: draw one token after the other, or take the most probable ones.
 
@@ -448,6 +449,9 @@ class LanguageModel(TransformerModel):
             Above 0 as in `sample_decode`; 0 takes the most probable token, as `greedy_decode`.
         top_k, top_p, rng, logits_hook
             As in `sample_decode`.
+        cache : ModelCache, optional
+            A new one of `new_cache`, to say where keys and values are kept: with a `window` the
+            memory of a long text does not grow, in float16 it is half. It serves this call alone.
 
         Returns
         -------
@@ -458,7 +462,8 @@ class LanguageModel(TransformerModel):
         Raises
         ------
         TypeError, ValueError
-            As `sample_decode`; if a sequence begins with nothing.
+            As `sample_decode`; if a sequence begins with nothing, or the cache is not a new one of
+            this model.
 
         Examples
         --------
@@ -473,7 +478,7 @@ class LanguageModel(TransformerModel):
         counts = np.full(B, T) if valid is None else valid
         if not T or counts.min(initial=1) < 1:
             raise self._error("tokens must begin with a token at least, got a sequence of none")
-        state = TokenState.of(self.decoder, None, B)
+        state = TokenState.of(self.decoder, None, B, cache)
         if T > 1:
             x, _ = self._embedded(self.embedding, self.position_layer, prompt[:, :-1], None)
             _, state = self._grown(x, state, T - 1 if valid is None else counts - 1)

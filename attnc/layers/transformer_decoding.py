@@ -98,10 +98,17 @@ class TokenState:
         return state.taken(indices.astype(np.intp))
 
     @classmethod
-    def of(cls, layer: Any, state: Any, batch: int) -> TokenState:
-        """The state that a step of `layer` got, checked; None is that of who has seen nothing."""
+    def of(cls, layer: Any, state: Any, batch: int, cache: ModelCache | None = None) -> TokenState:
+        """The state that a step of `layer` got, checked; None is that of who has seen nothing.
+
+        That one has the caches of `cache`, a new one, if it is given.
+        """
         if state is None:
-            return cls(_Shared(layer.new_cache().tokens), 0, np.zeros(batch, np.intp))
+            cache = layer.new_cache() if cache is None else cache
+            with layer._through(cache):
+                if len(cache):
+                    raise layer._error(f"cache must be new, got one that holds {len(cache)} tokens")
+            return cls(_Shared(cache.tokens), 0, np.zeros(batch, np.intp))
         if not isinstance(state, cls):
             raise layer._error(
                 f"state must be None or what step() returned, got {type(state).__name__}", TypeError
