@@ -6,7 +6,7 @@ with all that is needed to go on (see `translation.load_run`), and the pictures.
 """
 
 import argparse
-import os
+import contextlib
 import pathlib
 import sys
 
@@ -56,15 +56,22 @@ def main(program, description, build, defaults, attentions):
     parser = make_parser(program, description, attentions)
     given = vars(parser.parse_args())
     check(parser, given)
-    for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese is no reason to stop
-        stream.reconfigure(errors="backslashreplace")
-    try:
+    with errors_in_a_line(program):
         if "load" not in given:
             learn(program, given, build, defaults)
         elif "continue" in given:
             go_on(program, given)
         else:
             translate(program, given)
+
+
+@contextlib.contextmanager
+def errors_in_a_line(program):
+    """Around a program: where what it was given is wrong, it ends with one line that says so."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese is no reason to stop
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
     except (OSError, ValueError) as error:
         sys.exit(f"{program}: {error}")
     except ImportError as error:  # of a package that only some runs need
@@ -131,10 +138,7 @@ LEAST = {  # of each number
 
 def check(parser, given):
     """Refuse numbers out of range, and options that would do nothing."""
-    for name, least in LEAST.items():
-        value = given.get(name, least)
-        if not least <= value < (1 if name == "dropout" else float("inf")):
-            parser.error(f"argument --{name}: must be a number from {least}, got {value}")
+    check_numbers(parser, given, LEAST)
     if not given.get("text"):
         given.pop("text", None)
     if "load" not in given:
@@ -150,6 +154,14 @@ def check(parser, given):
         parser.error(f"{'a text to translate' if name == 'text' else f'--{name}'} {fix}")
     if "picture" in given and len(given.get("text", [])) != 1:
         parser.error("--picture needs one text to translate on the command line")
+
+
+def check_numbers(parser, given, least):
+    """Refuse numbers below these by name, and a dropout that leaves nothing."""
+    for name, low in least.items():
+        value = given.get(name, low)
+        if not low <= value < (1 if name == "dropout" else float("inf")):
+            parser.error(f"argument --{name}: must be a number from {low}, got {value}")
 
 
 # ---- Learning ------------------------------------------------------------------------------------
@@ -198,15 +210,12 @@ def finish(program, given, translator, optimizer, history, parts, rng):
     folder = translation.new_folder(given.get("output") or folder_name(settings))
     time = f"{settings['steps']} steps" if settings["steps"] else f"{settings['seconds']:g} seconds"
     print(f"\nTraining with attention: {settings['attention']}, for up to {time} ...")
-    try:
+    with translation.unless_empty(folder):
         history = translation.train(
             translator, training, validation, settings, rng, optimizer, history
         )
         translator.learn_what_is_usual(training, validation)
         translation.save_run(translator, optimizer, history, folder)
-    finally:
-        if not os.listdir(folder):  # nothing came of it
-            os.rmdir(folder)
     translations, _ = results.report(translator, parts.test, parts.longer, history, beam)
     results.show_samples(translator, parts.test[:3] + parts.longer[:1], beam)
     results.draw_losses(history, f"{folder}/loss.png")

@@ -194,8 +194,10 @@ def most_crossing(translations, targets):
     return max(pairs, key=worth)
 
 
-def draw_losses(history, path):
-    """Draw the loss of every step, and that on the validation pairs."""
+def draw_losses(history, path, **axes):
+    """Draw the loss of every step, and that on what is for validation; `axes` may have labels."""
     from attnc.plot import loss_curve
 
-    loss_curve(history.losses, history.checks).figure.savefig(path, dpi=150)
+    ax = loss_curve(history.losses, history.checks)
+    ax.set(**axes)
+    ax.figure.savefig(path, dpi=150)

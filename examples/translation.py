@@ -5,6 +5,7 @@ is called with sources, targets and lengths, as `attnc.Seq2Seq` is, and has its 
 """
 
 import collections
+import contextlib
 import os
 import time
 
@@ -179,7 +180,21 @@ CHECKS = 40  # of the validation loss in a training
 PATIENCE = 8  # so many checks without a lower loss end it
 
 
-def train(translator, training, validation, settings, rng, optimizer, history=None):
+def rising_then_falling(step, done):
+    """Return the factor of the rate: it rises for 50 steps, and falls to 0 over the second half."""
+    return min(step / 50, 1, 2 - 2 * done)
+
+
+def train(
+    translator,
+    training,
+    validation,
+    settings,
+    rng,
+    optimizer,
+    history=None,
+    schedule=rising_then_falling,
+):
     """Train for so many seconds, or steps; leave the best parameters in the translator.
 
     The best are those with the lowest loss on the validation pairs. The training ends early when
@@ -196,6 +211,9 @@ def train(translator, training, validation, settings, rng, optimizer, history=No
         Of the translator's model; left as it was at the best step.
     history : History, optional
         Of an earlier training that this one goes on with.
+    schedule : callable
+        ``schedule(step, done)`` returns the factor of the rate at a step, from 1 on, where this
+        share of the training is done.
 
     Returns
     -------
@@ -228,9 +246,8 @@ def train(translator, training, validation, settings, rng, optimizer, history=No
                 optimizer.zero_grad()
                 back()
                 attnc.optim.clip_gradients(model, 1.0)
-                # The rate rises over the first steps, and falls to zero over the second half.
                 taken = len(losses) - first
-                optimizer.learning_rate = settings["rate"] * min((taken + 1) / 50, 1, 2 - 2 * done)
+                optimizer.learning_rate = settings["rate"] * schedule(taken + 1, done)
                 optimizer.step()
                 losses.append(float(loss))
                 spent = (time.perf_counter() - start) / settings["seconds"]
@@ -275,6 +292,16 @@ def new_folder(name):
         folder = f"{name}-{count}"
     os.makedirs(folder, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def unless_empty(folder):
+    """Around what fills a folder: it goes away again if nothing came of it."""
+    try:
+        yield
+    finally:
+        if not os.listdir(folder):
+            os.rmdir(folder)
 
 
 class Run:
