@@ -81,7 +81,8 @@ def half_read(tokens, first, length):
 def others(text, tokens, size, first):
     """Return by name the bits a character of text[first:] that others need, who know the rest.
 
-    `tokens` are its characters as numbers below `size`; compressors get the text itself.
+    `tokens` are its characters as numbers below `size`, those that training has not as one number;
+    compressors get the text itself.
     """
     found = {
         "the frequency of each character": counted(tokens, size, first, 1),
