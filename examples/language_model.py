@@ -1,4 +1,4 @@
-"""Learn to write as a text does, one character after the other, in about a minute.
+"""Learn to write as a text does, one character after the other, in a minute and a half.
 
     python language_model.py                        text that Python brings: licence, help topics
     python language_model.py alice.txt more.txt     your own text, in UTF-8
@@ -43,8 +43,8 @@ except ImportError as error:
 
 PROGRAM = "language_model.py"
 SETTINGS: dict[str, Any] = {
-    "size": 128, "heads": 4, "layers": 4, "length": 128, "batch": 16, "dropout": 0.1, "rate": 0.004,
-    "smoothing": 0.0, "seconds": 75, "steps": None, "seed": 0,
+    "size": 128, "heads": 4, "layers": 4, "length": 128, "batch": 8, "dropout": 0.1, "rate": 0.004,
+    "smoothing": 0.0, "seconds": 90, "steps": None, "seed": 0,
 }  # fmt: skip
 QUICK = {"size": 32, "layers": 2, "length": 32, "batch": 8, "rate": 0.01, "steps": 150}
 WRITING = {"load", "text", "count", "temperature", "top_p", "seed"}  # what --load makes use of
@@ -134,7 +134,7 @@ def main():
     )  # fmt: skip
     add = parser.add_argument
     add("text", nargs="*", help="files to learn from; with --load, prompts (else lines of input)")
-    add("--seconds", type=float, help="longest time to train (default: 75)")
+    add("--seconds", type=float, help="longest time to train (default: 90)")
     add("--steps", type=int, help="train so many steps instead: a repeatable run")
     add("--size", type=int, help="of a character's vector, a multiple of 8 (default: 128)")
     add("--layers", type=int, help="of the model (default: 4)")

@@ -116,4 +116,4 @@ def counted(tokens, size, first, order):
         )
         p = np.where(s, (c + d * p) / np.maximum(s + d, 1), p)
         context = np.concatenate([[len(tokens)], pair[:-1]])  # one more character before the next
-    return float(-np.log2(p).mean())
+    return float(np.log2(1 / p).mean())
