@@ -116,6 +116,7 @@ MECHANISMS = {
     ("attend",): ("softmax",),
     ("rotary",): ("angle", "Su et al."),
     ("SelfAttention",): ("softmax", "Vaswani"),
+    ("MultiHeadAttention",): ("softmax", "Vaswani", "Ainslie"),
     ("AttentionDecoder",): ("s_t = ", "Bahdanau", "Luong"),
     ("RNN",): ("h_t = ", "Elman"),
     ("GRU",): ("h_t = ", "Cho"),

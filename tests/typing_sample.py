@@ -71,6 +71,12 @@ embedding, readout = attnc.Embedding(9, 8), attnc.Linear(4, 9)
 tokens, weights = attnc.greedy_decode(
     decoder, embedding, readout, memory, start=1, end=2, max_length=7
 )
+drawn = attnc.sample_decode(
+    decoder, embedding, readout, memory, start=[1, 1], end=[2, 3], max_length=7, top_p=0.9,
+    logits_hook=lambda logits, tokens: logits / 2, return_log_probabilities=True,
+)  # fmt: skip
+assert_type(drawn.log_probabilities, Array)
+attnc.sample_decode(decoder, start=1, end="2", max_length=None)  # type: ignore[call-overload]
 model = attnc.Sequential(attnc.Linear(8, 4), attnc.Dropout(0.1), attnc.Residual(attnc.Linear(4, 4)))
 
 translator = attnc.Seq2Seq(9, 9, 8, 4)
