@@ -114,6 +114,8 @@ class _Attention(Layer):
             For the dropout.
         mask, key_mask, key_lengths, query_lengths
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        query_offsets, key_offsets : array_like of int
+            A packed batch, without padding.
         bias, causal, causal_offset, window, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
@@ -480,6 +482,8 @@ class SelfAttention(Layer):
             For the dropout.
         mask, key_mask, key_lengths, query_lengths
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        query_offsets, key_offsets : array_like of int
+            A packed batch, without padding.
         bias, causal, causal_offset, window, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
