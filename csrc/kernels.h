@@ -10,7 +10,7 @@
  * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
  *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_attention_bwd,
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
- *          attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term, attnc_linear,
+ *          attnc_cross_entropy, attnc_rotary, attnc_cut, attnc_panels, attnc_term, attnc_linear,
  *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels,
  *          attnc_kernel_fn
  */
@@ -100,6 +100,7 @@ typedef struct {
     attnc_view query_lengths; /* int64 (lead): queries behind are padding */
     attnc_view offset;        /* int64 (lead) */
     attnc_view bias;          /* real (lead, Tq, Tk) */
+    attnc_view slope, sink;   /* double (lead), whatever is computed in */
     /* where lengths, query_lengths, offset hold no data */
     ptrdiff_t length, queries, causal_offset;
     int causal;
@@ -139,7 +140,8 @@ typedef struct {
     const void *saved_context, *saved_stats;
     const void *saved_scores; /* or NULL: computed again */
     void *delta; /* (lead, query_rows): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
-                    attention_delta fills it */
+                    attention_delta fills it, or attention_bwd where rows fit a tile; NULL: not
+                    needed */
 
     /* Outputs, contiguous. Segments: the keys are cut into `segments` runs, a function of Tk alone;
      * each has its own partial of everything that sums over keys. */
@@ -152,6 +154,8 @@ typedef struct {
     void *dscore_vector_parts; /* (lead, segments, padded D) */
     attnc_result dscores;      /* (lead, Tq, Tk) zeroed, or none: before softcap and bias */
     attnc_result dbias;        /* (lead, Tq, Tk) zeroed, or none */
+    double *dslope_parts;      /* (lead, segments) or NULL */
+    double *dsink_parts; /* (lead) or NULL; then delta is there for rows that fit a tile too */
 } attnc_attention_bwd;
 
 /* The gradient of a bias, or scores, that broadcasts, summed over its axes. */
@@ -226,6 +230,19 @@ typedef struct {
     void *dlogits;  /* backward: factor times the gradient of the sum of all losses */
     double factor;
 } attnc_cross_entropy;
+
+enum { ATTNC_ROTARY_ROWS = 64 }; /* rows of a task */
+
+/* Rotary positions: out = x with its pairs of channels turned by the angles of its rows. */
+typedef struct {
+    attnc_result out; /* (lead, T, D), stored as x */
+    attnc_view x;     /* (lead, T, D) */
+    attnc_view table; /* (lead, T, D) as computed: D/2 cosines and D/2 sines */
+    attnc_lead lead;
+    ptrdiff_t T, D;
+    int interleaved; /* pairs 2k and 2k + 1, else k and D/2 + k */
+    int back;        /* by the angles below 0 */
+} attnc_rotary;
 
 /* ---- one step of a loop over time (recurrent.inc, decoder.inc; engine/loop.h) ---- */
 
@@ -337,7 +354,8 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
  * lead.count, attention_delta lead.count * ceil(Tq / bwd_query_block), attention_bwd lead.count *
  * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
  * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
- * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS). */
+ * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
+ * ATTNC_ROTARY_ROWS). */
 typedef struct {
     const char *isa;
     int lanes;
@@ -346,6 +364,7 @@ typedef struct {
     attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: padded D reals, where x or out is in
                                                      halves */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
+    attnc_kernel_fn rotary;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
     /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */
@@ -354,6 +373,7 @@ typedef struct {
     size_t (*fwd_scratch)(const attnc_attention_fwd *); /* attention_fwd, attention_merge */
     size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
     size_t (*product_scratch)(const attnc_product *);
+    size_t (*rotary_scratch)(const attnc_rotary *);
     /* steps of loops: pack_panels has a task for every `panel` columns of a gate */
     attnc_kernel_fn pack_panels, linear, cells_fwd, cells_bwd;
     ptrdiff_t panel, max_cut_rows;

@@ -400,6 +400,16 @@ OPTIONS = {
     },
     "window and causal": lambda d, s: {"window": (3, 2), "causal": True},
     "softcap": lambda d, s: {"softcap": 1.5},
+    "slope": lambda d, s: {"slope": some_bias(d, *s.lead)},
+    "slope by head": lambda d, s: {"slope": some_bias(d, *ones(s)), "causal": True},
+    "one slope": lambda d, s: {"slope": 0.25, "causal_offset": -3},
+    "sink": lambda d, s: {"sink": some_bias(d, *s.lead)},
+    "one sink": lambda d, s: {"sink": 0.25, "mask": one_row_masked(d, s)},
+    "slope, sink, everything": lambda d, s: {
+        **everything(d, s),
+        "slope": some_bias(d, *s.lead),
+        "sink": some_bias(d, *s.lead),
+    },
     "dropout": lambda d, s: {"dropout": 0.3, "rng": 2**40 + 7},
     "dropout, causal": lambda d, s: {"dropout": 0.5, "rng": 11, "causal": True},
     "masks": lambda d, s: {
@@ -693,6 +703,30 @@ def merge_cases():
 # ---- Recurrent functions -------------------------------------------------------------------------
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+
+
+def rotary(shape, dtype, given):
+    def run(draw):
+        (x,) = typed([draw.normal(*shape)], dtype)
+        options = {
+            "offset": draw.integers(0, 99, *shape[:-2]),
+            "position": draw.integers(0, 99, *shape[:-1]),
+            "interleaved": True,
+        }
+        options = {name: options[name] for name in given}
+        yield "call", attnc.rotary(x, **options)
+        output, pullback = attnc.vjp(attnc.rotary, x, **options)
+        yield "vjp", {"y": output, "dx": pullback(np.cos(np.asarray(output, np.float64))).x}
+
+    return run
+
+
+def rotary_cases():
+    for dtype in DTYPES:
+        for name, shape in {"small": (2, 5, 6), "large": (3, 2, 200, 64)}.items():
+            for given in ((), ("interleaved",), ("position", "offset")):
+                run = rotary(shape, dtype, given)
+                case(f"rotary/{dtype}/{name}/{' '.join(given) or 'plain'}", run, threads=(1, 2))
 
 
 def recurrent_parameters(draw, kind, sizes, H):
@@ -1345,6 +1379,7 @@ def wrong_other_cases():
 attention_cases()
 packed_cases()
 merge_cases()
+rotary_cases()
 recurrent_cases()
 decoder_cases()
 loss_cases()

@@ -114,6 +114,7 @@ MECHANISMS = {
     ("additive_attention", "AdditiveAttention"): ("s_ij = ", "tanh", "Bahdanau"),
     ("cosine_attention", "CosineAttention"): ("s_ij = ", "Graves"),
     ("attend",): ("softmax",),
+    ("rotary",): ("angle", "Su et al."),
     ("SelfAttention",): ("softmax", "Vaswani"),
     ("AttentionDecoder",): ("s_t = ", "Bahdanau", "Luong"),
     ("RNN",): ("h_t = ", "Elman"),

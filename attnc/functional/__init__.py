@@ -1,13 +1,17 @@
 """The functions, forward and backward in C. `attnc.vjp` gives the gradients of all of them.
 
+- `alibi`: slopes for linear biases of distance;
 - `attention`: the attention functions, and merging what they gave over disjoint sets of keys;
+- `rotary`: rotary positions of queries and keys;
 - `recurrent`: recurrent cells over whole sequences;
 - `decoder`: a recurrent decoder that attends to a memory at every step.
 """
 
-from attnc.functional import attention, decoder, recurrent
+from attnc.functional import alibi, attention, decoder, recurrent
+from attnc.functional.alibi import *  # noqa: F403
 from attnc.functional.attention import *  # noqa: F403
 from attnc.functional.decoder import *  # noqa: F403
 from attnc.functional.recurrent import *  # noqa: F403
+from attnc.functional.rotary import rotary
 
-__all__ = [*attention.__all__, *decoder.__all__, *recurrent.__all__]
+__all__ = [*alibi.__all__, *attention.__all__, *decoder.__all__, *recurrent.__all__, "rotary"]

@@ -2,12 +2,14 @@
 the papers write them, and their derivatives by hand, in float64 and without a trick.
 
 These files are for reading: `attention` has the mechanisms, `recurrent` the cells and the attention
-decoder, `losses` the losses. The fast kernels are tested against them. `vjp` gives the gradients.
+decoder, `rotary` rotary positions, `losses` the losses. The fast kernels are tested against them.
+`vjp` gives the gradients.
 """
 
 from attnc.reference import attention, losses, recurrent
 from attnc.reference.attention import *  # noqa: F403
 from attnc.reference.losses import *  # noqa: F403
 from attnc.reference.recurrent import *  # noqa: F403
+from attnc.reference.rotary import rotary
 
-__all__ = [*attention.__all__, *losses.__all__, *recurrent.__all__]
+__all__ = [*attention.__all__, *losses.__all__, *recurrent.__all__, "rotary"]

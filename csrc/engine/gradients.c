@@ -209,12 +209,12 @@ static int plan_query(attnc_pass *p, const attnc_gradients *to, own_map *map)
     return b->dquery_parts ? 0 : -1;
 }
 
-static void store_scale(const attnc_pass *p, void *target, double dscale)
+static void store_number(const attnc_pass *p, void *target, ptrdiff_t u, double x)
 {
     if (p->in->f32)
-        *(float *)target = (float)dscale;
+        ((float *)target)[u] = (float)x;
     else
-        *(double *)target = dscale;
+        ((double *)target)[u] = x;
 }
 
 /* Whether any sequence leaves parts of dquery. */
@@ -263,30 +263,15 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
     for (ptrdiff_t r = 0; row_dot && r < rows; r++)
         dscale += row_dot[r];
     if (to->scale)
-        store_scale(p, to->scale, dscale);
+        store_number(p, to->scale, 0, dscale);
     return 0;
 }
 
 /* One vector for all elements of lead, and all sequences. */
-static int plan_score_vector(attnc_pass *p)
-{
-    ptrdiff_t parts = 0;
-    if (!p->a.score_vector)
-        return 0;
-    for (ptrdiff_t b = 0; b < p->sequence_count; b++) {
-        p->sequences[b].vector_parts = parts;
-        parts += attnc_segments(p, &p->sequences[b]);
-    }
-    p->vector_parts = parts;
-    p->bwd.dscore_vector_parts =
-        attnc_team_block(&p->team, p->a.lead.count, parts, attnc_padded(p, p->a.D));
-    return p->bwd.dscore_vector_parts ? 0 : -1;
-}
-
 static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
 {
     const attnc_problem *a = &p->a;
-    const ptrdiff_t parts = a->lead.count * p->vector_parts;
+    const ptrdiff_t parts = a->lead.count * p->key_parts;
     ptrdiff_t zero = 0;
     own_map all = {.own = {.count = 1}, .offset_count = parts, .first = &zero};
     if (!to->score_vector)
@@ -305,6 +290,66 @@ static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
                                .segments = 1,
                                .factor = 1},
                    &all);
+}
+
+/* ---- slope and sink: a number for each element of lead ---- */
+
+/* target (own lead) = the sums of what each sequence has in parts: (lead, segments), or
+ * (lead) */
+static int sum_numbers(attnc_pass *p, const attnc_operand *x, const double *parts, int by_segment,
+                       void *target)
+{
+    const ptrdiff_t lead = p->a.lead.count;
+    own_map map;
+    if (!target)
+        return 0;
+    if (map_own(p, x, &map) < 0)
+        return -1;
+    for (ptrdiff_t u = 0; u < map.own.count; u++) {
+        double total = 0;
+        for (ptrdiff_t b = 0; b < p->sequence_count; b++) {
+            const attnc_sequence *s = &p->sequences[b];
+            const ptrdiff_t each = by_segment ? attnc_segments(p, s) : 1;
+            const double *its = parts + lead * (by_segment ? s->key_parts : b);
+            for (ptrdiff_t g = 0; g < map.offset_count; g++)
+                for (ptrdiff_t k = 0; k < each; k++)
+                    total += its[(map.first[u] + map.offsets[g]) * each + k];
+        }
+        store_number(p, target, u, total);
+    }
+    return 0;
+}
+
+/* ---- what has parts for segments of keys, or for sequences ---- */
+
+static int plan_numbers(attnc_pass *p, const void *target, ptrdiff_t each, double **parts)
+{
+    size_t count;
+    *parts = NULL;
+    if (!target)
+        return 0;
+    if (__builtin_mul_overflow((size_t)p->a.lead.count, (size_t)each, &count))
+        return -1;
+    *parts = attnc_take(&p->team.arena, count, sizeof **parts);
+    return *parts ? 0 : -1;
+}
+
+static int plan_parts_by_key(attnc_pass *p, const attnc_gradients *to)
+{
+    attnc_attention_bwd *b = &p->bwd;
+    p->key_parts = 0;
+    for (ptrdiff_t k = 0; k < p->sequence_count; k++) {
+        p->sequences[k].key_parts = p->key_parts;
+        p->key_parts += attnc_segments(p, &p->sequences[k]);
+    }
+    if (plan_numbers(p, to->slope, p->key_parts, &b->dslope_parts) < 0 ||
+        plan_numbers(p, to->sink, p->sequence_count, &b->dsink_parts) < 0)
+        return -1;
+    if (!p->a.score_vector)
+        return 0;
+    b->dscore_vector_parts =
+        attnc_team_block(&p->team, p->a.lead.count, p->key_parts, attnc_padded(p, p->a.D));
+    return b->dscore_vector_parts ? 0 : -1;
 }
 
 /* ---- all of it ---- */
@@ -333,7 +378,7 @@ static ptrdiff_t delta_tasks(const attnc_pass *p, const void *args)
 
 static int plan_delta(attnc_pass *p)
 {
-    int wanted = 0;
+    int wanted = p->bwd.dsink_parts != NULL;
     for (ptrdiff_t b = 0; b < p->sequence_count; b++)
         wanted |= !p->team.k->rows_fit_a_tile(p->sequences[b].Tk);
     if (wanted)
@@ -380,7 +425,7 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         b->dkey = key.written;
     b->dbias = bias.direct;
     b->dscores = scores.direct;
-    if (plan_delta(p) < 0 || plan_score_vector(p) < 0)
+    if (plan_parts_by_key(p, to) < 0 || plan_delta(p) < 0)
         return -1;
 
     /* 2. the kernels */
@@ -388,7 +433,9 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         return -1;
 
     /* 3. the sums of what they left in parts */
-    if (sum_key_rows(p, &value) < 0)
+    if (sum_key_rows(p, &value) < 0 ||
+        sum_numbers(p, &in->slope, b->dslope_parts, 1, to->slope) < 0 ||
+        sum_numbers(p, &in->sink, b->dsink_parts, 0, to->sink) < 0)
         return -1;
     if (compares && (sum_key_rows(p, &key) < 0 || sum_query(p, to, &query) < 0))
         return -1;
