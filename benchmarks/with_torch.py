@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from benchmarks import recurrent_torch
+from benchmarks import recurrent_torch, transformer_torch
 from benchmarks.inputs import COSINE_SCALE, padded, trimmed, valid_keys
 
 
@@ -48,6 +48,8 @@ def prepare(case, inputs, formulas=formulas):
     """The ways to compute a case, by name: calls without arguments."""
     if case.recurrent:
         return recurrent_torch.prepare(case, inputs)
+    if case.transformer:
+        return transformer_torch.prepare(case, inputs)
     torch.set_grad_enabled(case.backward)
     *arguments, dcontext = *inputs.arguments, inputs.dcontext
     if case.packed:
@@ -72,5 +74,7 @@ def results(case, output):
     """What a call returned, as arrays: the context, then the gradients of the arguments."""
     if case.recurrent:
         return recurrent_torch.results(case, output)
+    if case.transformer:
+        return transformer_torch.results(case, output)
     arrays = [x.detach().numpy() for x in output]
     return [trimmed(case, x) for x in arrays] if case.packed else arrays

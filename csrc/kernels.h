@@ -10,7 +10,9 @@
  * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
  *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_attention_bwd,
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
- *          attnc_cross_entropy, attnc_rotary, attnc_cut, attnc_panels, attnc_term, attnc_linear,
+ *          attnc_cross_entropy, attnc_rotary, attnc_norm, attnc_activation_kind,
+ *          attnc_activation, attnc_add_dropout, attnc_adam, attnc_square_sums,
+ *          attnc_cut, attnc_panels, attnc_term, attnc_linear,
  *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels,
  *          attnc_kernel_fn
  */
@@ -244,6 +246,68 @@ typedef struct {
     int back;        /* by the angles below 0 */
 } attnc_rotary;
 
+/* ---- rows and single numbers between products ---- */
+
+enum { ATTNC_PART_ROWS = 64 }; /* rows of a task, and of a part of a sum over rows */
+
+/* Layer norm, or RMS norm where not centred (norm.inc), of x (rows, n). */
+typedef struct {
+    ptrdiff_t rows, n;
+    int center;
+    double epsilon;
+    const void *x, *weight, *bias; /* (n) or NULL */
+    void *y;
+    void *stats; /* (rows, 3): what forward leaves for backward */
+    const void *dy;
+    void *dx;
+    void *parts; /* (ceil(rows / ATTNC_PART_ROWS), 2, n): gradients of weight and bias, to be added
+                    up; or NULL */
+} attnc_norm;
+
+typedef enum { ATTNC_RELU, ATTNC_GELU, ATTNC_GELU_TANH, ATTNC_SILU } attnc_activation_kind;
+
+/* y = f(x + bias) * (up + up_bias) * keep (activation.inc), of `count` numbers in rows of n, the
+ * last of which may be shorter. */
+typedef struct {
+    attnc_activation_kind kind;
+    ptrdiff_t count, n;
+    void *x, *up; /* up may be NULL; forward writes x + bias where a bias (n) is given */
+    const void *bias, *up_bias;
+    double dropout; /* 0: none */
+    uint64_t key;
+    void *y;
+    const void *dy;
+    void *dx, *dup;         /* dx may be dy */
+    void *dbias, *dup_bias; /* (ceil(rows / ATTNC_PART_ROWS), n), to be added up; or NULL */
+} attnc_activation;
+
+enum { ATTNC_DROPOUT_NUMBERS = 1 << 13 }; /* of a task, whole blocks of add_dropout.inc */
+
+/* out = residual + keep * y; residual may be NULL, out may be y or residual */
+typedef struct {
+    ptrdiff_t count;
+    const void *residual, *y;
+    void *out;
+    double dropout; /* 0: none */
+    uint64_t key;
+} attnc_add_dropout;
+
+enum { ATTNC_ADAM_NUMBERS = 1 << 14 }; /* of a task */
+
+/* A step of Adam (adam.inc). */
+typedef struct {
+    ptrdiff_t count;
+    void *parameter, *m, *v;
+    const void *gradient;
+    double beta1, beta2, rate, epsilon, keep;
+} attnc_adam;
+
+typedef struct {
+    ptrdiff_t count;
+    const void *x;
+    double *sums; /* (ceil(count / ATTNC_ADAM_NUMBERS)) */
+} attnc_square_sums;
+
 /* ---- one step of a loop over time (recurrent.inc, decoder.inc; engine/loop.h) ---- */
 
 enum { ATTNC_BIAS_ROWS = 16 }; /* rows of a step whose bias gradients are added up in one part */
@@ -355,7 +419,8 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
  * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
  * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
  * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
- * ATTNC_ROTARY_ROWS). */
+ * ATTNC_ROTARY_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS), add_dropout, adam and
+ * square_sums ceil(count / ATTNC_..._NUMBERS). */
 typedef struct {
     const char *isa;
     int lanes;
@@ -365,6 +430,8 @@ typedef struct {
                                                      halves */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     attnc_kernel_fn rotary;
+    attnc_kernel_fn norm_fwd, norm_bwd, activation_fwd, activation_bwd, add_dropout;
+    attnc_kernel_fn adam, square_sums;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
     /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */

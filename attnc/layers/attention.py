@@ -26,7 +26,7 @@ def _finite(layer, name, value):
     return number(type(layer).__name__, name, value, "be a finite number", math.isfinite)
 
 
-def _for_function(layer, train, rng, options):
+def for_function(layer, train, rng, options):
     """`options` as the functions take them: the bias in the layer's dtype, dropout in training."""
     known = [name for name in DEFAULTS if name != "dropout"]  # dropout is an attribute of the layer
     for name in options:
@@ -134,7 +134,7 @@ class _Attention(Layer):
         query = self._real("query", query, ..., "Tq", self.query_size or "Dq")
         key = self._real("key", key, ..., "Tk", self.key_size or "Dk")
         value = key if value is None else self._real("value", value, ..., "Tk", "Dv")
-        options = _for_function(self, train, rng, options) | {
+        options = for_function(self, train, rng, options) | {
             name: self._parameters[name] for name in self._keywords if name in self._parameters
         }
         return (query, key, value, *(self._parameters[name] for name in self._positional)), options
@@ -502,7 +502,7 @@ class SelfAttention(Layer):
         given_x, x = x, self._real("x", x, ..., "T", self.input_size)
         maps = [layer._forward(x) for layer in (self.query, self.key, self.value)]
         projected = [y for y, _ in maps]
-        options = _for_function(self, train, rng, given)
+        options = for_function(self, train, rng, given)
         output, back = vjp(functional.dot_product_attention, *projected, **options)
 
         @quiet

@@ -8,10 +8,11 @@ from .. import _core
 from ..arrays import flag, generator, like, quiet, sum_rows
 from ..gradients import Gradients, require_incoming
 from ..typing import Array, DType, Real, Seed
-from .base import Layer, glorot, positive
+from .base import glorot, positive
+from .torch_weights import TorchArray, TorchWeights, flat, transposed
 
 
-class Linear(Layer):
+class Linear(TorchWeights):
     """Affine map of the last axis: ``y = x W + b``.
 
     Parameters
@@ -103,24 +104,41 @@ class Linear(Layer):
 
         For layers made with this one, which have checked x: it is as `_real` returns it.
         """
-        shape, weight = x.shape, self._parameters["weight"]
-        rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
-        y = _core.product(rows, weight)
+        y, product_back = self._product(x)
         if self.bias:
             y += self._parameters["bias"]
 
         def back(dy):
+            dbias = sum_rows(dy.reshape(-1, self.output_size)) if self.bias else None
+            return product_back(dy, dbias)
+
+        return y, back
+
+    def _product(self, x):
+        """y without the bias, and the way back from dy and the bias's own gradient to dx.
+
+        For layers that add the bias together with what comes after it.
+        """
+        shape, weight = x.shape, self._parameters["weight"]
+        rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
+        y = _core.product(rows, weight).reshape(*shape[:-1], self.output_size)
+
+        def back(dy, dbias=None):
             dy = dy.reshape(-1, self.output_size)
             if not self._frozen["weight"].value:
-                self.add_gradient("weight", _weight_gradient(rows, dy))
-            if self.bias:
-                self.add_gradient("bias", sum_rows(dy))
+                self.add_gradient("weight", weight_gradient(rows, dy))
+            if dbias is not None:
+                self.add_gradient("bias", dbias)
             return _core.product(dy, weight.T).reshape(shape)
 
-        return y.reshape(*shape[:-1], self.output_size), back
+        return y, back
+
+    def _torch_arrays(self) -> dict[str, TorchArray]:
+        arrays = {"weight": transposed(self._parameters["weight"])}
+        return arrays | ({"bias": flat(self._parameters["bias"])} if self.bias else {})
 
 
-def _weight_gradient(x, dy):
+def weight_gradient(x, dy):
     """x^T dy; a row of x that no gradient reaches, as of padding, is not read."""
     found = _core.product(x.T, dy)
     if np.isfinite(found).all():
