@@ -135,7 +135,7 @@ static const struct {
     default_value value;
     int (*read)(attnc_call *c, PyObject *object); /* or NULL, before shapes are known */
     int (*fit)(attnc_call *c, PyObject *object);  /* or NULL, against the shapes */
-} table[ATTNC_OPTIONS] = {
+} table[] = {
     {"mask", NONE, NULL, attnc_fit_mask},
     {"key_mask", NONE, NULL, attnc_fit_key_mask},
     {"key_lengths", NONE, NULL, attnc_fit_key_lengths},
@@ -154,6 +154,7 @@ static const struct {
     {"return_weights", FALSE, read_return_weights, NULL},
     {"return_lse", FALSE, read_return_lse, NULL},
 };
+_Static_assert(sizeof table / sizeof *table == ATTNC_OPTIONS, "options.h knows how many");
 
 /* Names as Python interns them, so that one that is given is found by its address. */
 static PyObject *names[ATTNC_OPTIONS];
