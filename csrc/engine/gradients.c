@@ -369,14 +369,7 @@ static int sum_numbers(attnc_pass *p, const attnc_operand *x, void *target,
                 total += part(p, &p->sequences[b], map.first[u] + map.offsets[g]);
         store_number(p, target, u, total);
     }
-    if (plan_numbers(p, to->slope, p->key_parts, &b->dslope_parts) < 0 ||
-        plan_numbers(p, to->sink, p->sequence_count, &b->dsink_parts) < 0)
-        return -1;
-    if (!p->a.score_vector)
-        return 0;
-    b->dscore_vector_parts =
-        attnc_team_block(&p->team, p->a.lead.count, p->key_parts, attnc_padded(p, p->a.D));
-    return b->dscore_vector_parts ? 0 : -1;
+    return 0;
 }
 
 /* ---- all of it ---- */
