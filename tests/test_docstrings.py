@@ -127,6 +127,10 @@ MECHANISMS = {
     ("silu",): ("sigmoid(x)", "Ramachandran"),
     ("swiglu", "FeedForward"): ("silu(", "Shazeer"),
     ("SinusoidalPositions",): ("sin(", "cos(", "Vaswani"),
+    ("TransformerEncoderLayer",): ("norm(x + dropout", "Vaswani", "Xiong"),
+    ("TransformerDecoderLayer",): ("norm(x + dropout", "memory", "Vaswani"),
+    ("Transformer",): ("sqrt(size)", "Vaswani", "Press"),
+    ("LanguageModel",): ("sqrt(size)", "Radford", "Press"),
     ("Adam",): (" = ", "Kingma"),
 }
 

@@ -36,6 +36,7 @@ def test_split_and_merge(lead, heads, rng):
 
 def test_every_option_that_goes_by_query_or_key_is_known():
     others = "causal window softcap dropout rng return_weights return_lse".split()
+    others += ["query_offsets", "key_offsets"]  # for all sequences and heads at once
     assert set(AXES) == set(DEFAULTS) - set(others)
 
 

@@ -193,7 +193,7 @@ def test_one_head_is_self_attention(rng):
         assert_agree(many.gradients[name][:, 0], gradient)
 
 
-@pytest.mark.parametrize("kind", ["plain", "biases", "groups"])
+@pytest.mark.parametrize("kind", ["plain", "biases", "groups", "normalised", "rotary"])
 def test_masked_memory_is_not_read(kind, rng):
     layer = make(kind, rng)
     query, memory, _ = arrays(layer, rng)
@@ -376,6 +376,56 @@ def test_random_configurations(rng):
         chosen = {name: option for name, option in options.items() if rng.integers(2)}
         qkv = [rng.standard_normal((*lead, *n)) for n in ((Tq, E), (Tk, EK), (Tk, EV))]
         check_layer(layer, qkv, chosen, rng)
+
+
+@sizes
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_sequences_are_calls_of_their_own(kind, causal, rng):
+    """Rows of all sequences one after the other, without padding; positions count in each."""
+    layer = make(kind, rng)
+    lengths, memories = (3, 0, 5, 1), (2, 4, 5, 1)
+    queries, keys, values = (
+        [rng.standard_normal((n, size)) for n in each]
+        for each, size in (
+            (lengths, layer.query_size),
+            (memories, layer.key_size),
+            (memories, layer.value_size),
+        )
+    )
+    offsets = {
+        "query_offsets": np.cumsum((0, *lengths)),
+        "key_offsets": np.cumsum((0, *memories)),
+    }
+    packed = [np.concatenate(parts) for parts in (queries, keys, values)]
+    output, gradients = check_layer(layer, packed, offsets | {"causal": causal}, rng)
+    expected = [layer(*parts, causal=causal) for parts in zip(queries, keys, values, strict=True)]
+    assert_agree(output, np.concatenate(expected))
+    if layer.key_size == layer.value_size == layer.query_size:
+        alone = {"query_offsets": offsets["query_offsets"]}
+        output, _ = check_layer(layer, packed[:1], alone | {"causal": causal}, rng)
+        assert_agree(output, np.concatenate([layer(x, causal=causal) for x in queries]))
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        {"query_offsets": [0, 2]},
+        {"query_offsets": [0, 4, 2, 5]},
+        {"query_offsets": [0.0, 5.0]},
+        {"query_offsets": []},
+        {"query_offsets": [[0, 5]]},
+        {"query_offsets": [0, 5], "key_offsets": [0, 2, 5]},
+        {"query_offsets": [0, 5], "causal": True, "causal_offset": np.ones(3, int)},
+        {"key_offsets": [1, 5]},
+    ],
+)
+def test_wrong_offsets_are_refused_by_attention(offsets, rng):
+    x = rng.standard_normal((5, E))
+    with pytest.raises((TypeError, ValueError)) as expected:
+        make("plain", rng)(x, **offsets)
+    with pytest.raises(type(expected.value)) as got:
+        make("rotary", rng)(x, **offsets)
+    assert "offset" in str(got.value) and ": " in str(got.value)
 
 
 # ---- PyTorch -------------------------------------------------------------------------------------

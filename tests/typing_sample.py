@@ -89,6 +89,16 @@ assert_type(translator(tokens, tokens).logits, Array)
 assert_type(loss, float)
 assert_type(translator.translate(tokens, start=1, end=2, max_length=7, n_best=3).scores, Array)
 
+encoder_layer = attnc.TransformerEncoderLayer(8, 2, 32, norm="pre", activation="gelu")
+y, pullback = attnc.vjp(encoder_layer, x, key_lengths=[5, 3], train=True, rng=0)
+transformer = attnc.Transformer(9, 9, 8, 2, encoder_layers=2, decoder_layers=2, positions="rotary")
+assert_type(transformer.translate(tokens, start=1, end=2, max_length=7, n_best=3).scores, Array)
+language_model = attnc.LanguageModel(9, 8, num_heads=2, layers=2)
+cache = language_model.new_cache(window=16, dtype=np.float16)
+language_model(tokens, cache=cache)
+assert_type(language_model.generate(tokens, max_length=5, temperature=0, end=2), Array)
+attnc.TransformerEncoder(2, 8, 2, 32, activation="tanh")  # type: ignore[arg-type]
+
 attnc.Linear(8)  # type: ignore[call-arg]
 attnc.GRU(8, 4, dropuot=0.1)  # type: ignore[call-arg]
 attention(x, x, dropout=0.1)  # type: ignore[call-overload]
