@@ -359,6 +359,47 @@ def test_a_failed_step_changes_nothing(rng, monkeypatch):
     assert_agree(model.step(target[:, 1], memory, fresh)[0], expected)
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+@every_option
+def test_a_cache_changes_nothing(options, chunk, rng):
+    """Calls with some tokens each, of which the first alone gets the source."""
+    model = make(rng, **options)
+    source, target = tokens_of(rng)
+    source = np.where(np.arange(TS) < np.array(LENGTHS)[:, None], source, PADDING)
+    expected = model(source, target, LENGTHS, return_weights=True)
+    cache = model.new_cache()
+    for begin in range(0, T, chunk):
+        end = min(begin + chunk, T)
+        given = source if not begin else None
+        got = model(given, target[:, begin:end], cache=cache, return_weights=True)
+        assert_agree(got.logits, expected.logits[:, begin:end])
+        assert_agree(got.weights, expected.weights[..., begin:end, :])
+        assert_agree(got.self_weights, expected.self_weights[..., begin:end, :end])
+    assert len(cache) == T
+    cache.truncate(1)
+    assert_agree(model(source, target[:, 1:2], cache=cache).logits, expected.logits[:, 1:2])
+
+
+def test_wrong_caches(rng):
+    model = make(rng)
+    source, target = tokens_of(rng)
+    with pytest.raises(TypeError, match="Transformer: source must be an array of tokens, got None"):
+        model(None, target)
+    with pytest.raises(TypeError, match="Transformer: source must be an array of tokens, got None"):
+        model(None, target, cache=model.new_cache())
+    cache = model.new_cache()
+    model(source, target, cache=cache)
+    with pytest.raises(ValueError, match="key must be None or the memory that the cache was made"):
+        model(source[::-1], target, cache=cache)
+    with pytest.raises(ValueError, match="each layer has a cache of its own"):
+        make(rng)(source, target, cache=cache)
+    with pytest.raises(ValueError, match="Transformer: cache must be None for gradients"):
+        attnc.vjp(model, source, target, cache=cache)
+    source[0, 1] = PADDING
+    with pytest.raises(ValueError, match="Transformer: source must have no padding within"):
+        model(source, target, cache=model.new_cache())
+
+
 # ---- The house -----------------------------------------------------------------------------------
 
 

@@ -382,7 +382,7 @@ class Decoder(_Called):
         if memory is not None:
             memory = self._real("memory", memory, *x.shape[:-2], "Tk", self.size)
             key_lengths = self._lengths("key_lengths", key_lengths, memory)
-        elif cache is None or not cache.memories[0].holds_memory:
+        elif cache is None or not cache.memories[0]._holds_memory:
             raise self._error("memory must be an array, got None", TypeError)
         lengths = self._lengths("query_lengths", query_lengths, x)
         options |= {"causal": True, "return_weights": flag(where, "return_weights", return_weights)}
