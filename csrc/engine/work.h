@@ -54,9 +54,13 @@ static const double ATTNC_PAIR_TANH = 10, ATTNC_PAIR_TANH_FEW = 40;
  * of a bias that broadcasts: its tiles are computed once more and added up in double. */
 static const double ATTNC_BACKWARD_PASSES = 2.5, ATTNC_DBIAS_PASSES = 2;
 
+/* A number of the right operand of a product, which is read once: as long as so many rows take. */
+static const double ATTNC_PRODUCT_READ = 10;
+
 static inline double attnc_product_work(const attnc_product *p)
 {
-    return (double)p->M * (double)p->N * (double)p->K;
+    const double rows = (double)p->M;
+    return (rows > ATTNC_PRODUCT_READ ? rows : ATTNC_PRODUCT_READ) * (double)p->N * (double)p->K;
 }
 
 static inline double attnc_normalize_work(const attnc_normalize *n)
