@@ -193,7 +193,7 @@ def test_one_head_is_self_attention(rng):
         assert_agree(many.gradients[name][:, 0], gradient)
 
 
-@pytest.mark.parametrize("kind", ["plain", "biases", "groups"])
+@pytest.mark.parametrize("kind", ["plain", "biases", "groups", "normalised", "rotary"])
 def test_masked_memory_is_not_read(kind, rng):
     layer = make(kind, rng)
     query, memory, _ = arrays(layer, rng)

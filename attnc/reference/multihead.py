@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.reference.attention import Gradients, differentiable, dot_product_attention
+from attnc.reference.attention import Gradients, differentiable, dot_product_attention, vjp
 from attnc.reference.norm import rms_norm
 from attnc.reference.rotary import rotary as turn
 from attnc.typing import Real
@@ -76,12 +76,9 @@ def multi_head_attention(
     -------
     output (..., Tq, Eo), or a named tuple with weights (..., H, Tq, Tk) and lse (..., H, Tq).
     """
-    inputs = {"query": query, "key": key, "value": value}
-    inputs = {name: np.asarray(x, dtype) for name, x in inputs.items()}
-    weights = {"query": query_weight, "key": key_weight, "value": value_weight}
-    weights = {name: np.asarray(w, dtype) for name, w in weights.items()}
-    biases = {"query": query_bias, "key": key_bias, "value": value_bias, "output": output_bias}
-    biases = {name: np.asarray(b, dtype) for name, b in biases.items() if b is not None}
+    inputs = _arrays(dtype, query=query, key=key, value=value)
+    weights = _arrays(dtype, query=query_weight, key=key_weight, value=value_weight)
+    biases = _arrays(dtype, query=query_bias, key=key_bias, value=value_bias, output=output_bias)
     scales = {"query": query_scale, "key": key_scale}
     out = np.asarray(output_weight, dtype)
     H, lead = len(out), inputs["query"].ndim - 2
@@ -106,17 +103,16 @@ def multi_head_attention(
             back.append(_norm_back(y, scales[name], dtype))
             y = rms_norm(y, scales[name], dtype=dtype)
         if rotary and name != "value":
-            y, pullback = turn.with_pullback(
-                y, offset=offset if name == "query" else 0, dtype=dtype
-            )
-            back.append(pullback)
+            at = offset if name == "query" else 0
+            y, turn_back = vjp(turn, y, offset=at, dtype=dtype)
+            back.append(turn_back)
         heads[name], steps_back[name] = y, back[::-1]
 
     # Each head of keys and values as often as it is used.
     groups = H // heads["key"].shape[-3]
     spread = [np.repeat(heads[name], groups, axis=-3) for name in ("key", "value")]
-    result, attention_back = dot_product_attention.with_pullback(
-        heads["query"], *spread, scale=scale, dtype=dtype, **common
+    result, attention_back = vjp(
+        dot_product_attention, heads["query"], *spread, scale=scale, dtype=dtype, **common
     )
     contexts = result[0] if isinstance(result, tuple) else result
     output = np.einsum("...htd,hdo->...to", contexts, out)
@@ -159,15 +155,23 @@ def multi_head_attention(
         required = [*inputs, *(f"{name}_weight" for name in (*inputs, "output"))]
         return Gradients({name: gradients[name] for name in required} | gradients, required)
 
-    pullback.stages = {PROJECTED[name]: y for name, y in heads.items()}
-    at = attention_back.stages
-    pullback.stages |= {name: at[name] for name in ("scores", "capped", "masked", "weights")}
-    pullback.stages |= {"contexts": contexts, "output": output}
-    pullback.stage_gradients = stage_gradients
-    return result._replace(context=output) if isinstance(result, tuple) else output, pullback
+    shown: Any = pullback  # with what `attnc.stages` shows
+    shown.stages = {PROJECTED[name]: y for name, y in heads.items()}
+    for name in ("scores", "capped", "masked", "weights"):
+        shown.stages[name] = attention_back.stages[name]
+    shown.stages |= {"contexts": contexts, "output": output}
+    shown.stage_gradients = stage_gradients
+    if hasattr(result, "_replace"):
+        return result._replace(context=output), pullback
+    return output, pullback
 
 
 PROJECTED = {"query": "queries", "key": "keys", "value": "values"}
+
+
+def _arrays(dtype, **arrays):
+    """Those that were given."""
+    return {name: np.asarray(x, dtype) for name, x in arrays.items() if x is not None}
 
 
 def _norm_back(x, scale, dtype):
@@ -175,7 +179,7 @@ def _norm_back(x, scale, dtype):
 
     def pullback(d):
         reached = d.any(axis=-1, keepdims=True)
-        return rms_norm.with_pullback(np.where(reached, x, 0), scale, dtype=dtype)[1](d)
+        return vjp(rms_norm, np.where(reached, x, 0), scale, dtype=dtype)[1](d)
 
     return pullback
 
