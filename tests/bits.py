@@ -400,6 +400,16 @@ OPTIONS = {
     },
     "window and causal": lambda d, s: {"window": (3, 2), "causal": True},
     "softcap": lambda d, s: {"softcap": 1.5},
+    "slope": lambda d, s: {"slope": some_bias(d, *s.lead)},
+    "slope by head": lambda d, s: {"slope": some_bias(d, *ones(s)), "causal": True},
+    "one slope": lambda d, s: {"slope": 0.25, "causal_offset": -3},
+    "sink": lambda d, s: {"sink": some_bias(d, *s.lead)},
+    "one sink": lambda d, s: {"sink": 0.25, "mask": one_row_masked(d, s)},
+    "slope, sink, everything": lambda d, s: {
+        **everything(d, s),
+        "slope": some_bias(d, *s.lead),
+        "sink": some_bias(d, *s.lead),
+    },
     "dropout": lambda d, s: {"dropout": 0.3, "rng": 2**40 + 7},
     "dropout, causal": lambda d, s: {"dropout": 0.5, "rng": 11, "causal": True},
     "masks": lambda d, s: {

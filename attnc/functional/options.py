@@ -27,6 +27,8 @@ class Masks(TypedDict, total=False):
     causal_offset: Integers | None
     window: tuple[int | None, int | None] | None
     softcap: float | None
+    slope: Real | None
+    sink: Real | None
 
 
 class LayerOptions(Masks, total=False):

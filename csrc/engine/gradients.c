@@ -193,12 +193,12 @@ static int plan_query(attnc_pass *p, const attnc_gradients *to, own_map *map)
     return b->dquery_parts ? 0 : -1;
 }
 
-static void store_scale(const attnc_pass *p, void *target, double dscale)
+static void store_number(const attnc_pass *p, void *target, ptrdiff_t u, double x)
 {
     if (p->in->f32)
-        *(float *)target = (float)dscale;
+        ((float *)target)[u] = (float)x;
     else
-        *(double *)target = dscale;
+        ((double *)target)[u] = x;
 }
 
 /* dquery, and with it dscale: forward s = scale * q . k, so dscale = sum_i q_i . (dq_i / scale). */
@@ -232,7 +232,7 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
     for (ptrdiff_t r = 0; row_dot && r < rows; r++)
         dscale += row_dot[r];
     if (to->scale)
-        store_scale(p, to->scale, dscale);
+        store_number(p, to->scale, 0, dscale);
     return 0;
 }
 
@@ -259,6 +259,39 @@ static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
                                .segments = b->segments,
                                .factor = 1},
                    &all);
+}
+
+/* ---- slope and sink: a number for each element of lead ---- */
+
+static int plan_numbers(attnc_pass *p, const void *target, ptrdiff_t each, double **parts)
+{
+    size_t count;
+    *parts = NULL;
+    if (!target)
+        return 0;
+    if (__builtin_mul_overflow((size_t)p->a.lead.count, (size_t)each, &count))
+        return -1;
+    *parts = attnc_take(&p->team.arena, count, sizeof **parts);
+    return *parts ? 0 : -1;
+}
+
+/* target (own lead) = the sums of parts (lead, each) */
+static int sum_numbers(attnc_pass *p, const attnc_operand *x, const double *parts, ptrdiff_t each,
+                       void *target)
+{
+    own_map map;
+    if (!target)
+        return 0;
+    if (map_own(p, x, &map) < 0)
+        return -1;
+    for (ptrdiff_t u = 0; u < map.own.count; u++) {
+        double total = 0;
+        for (ptrdiff_t g = 0; g < map.offset_count; g++)
+            for (ptrdiff_t k = 0; k < each; k++)
+                total += parts[(map.first[u] + map.offsets[g]) * each + k];
+        store_number(p, target, u, total);
+    }
+    return 0;
 }
 
 /* ---- all of it ---- */
@@ -305,7 +338,10 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         b->dkey = key.written;
     b->dbias = bias.direct;
     b->dscores = scores.direct;
-    if (!k->rows_fit_a_tile(a->Tk) &&
+    if (plan_numbers(p, to->slope, b->segments, &b->dslope_parts) < 0 ||
+        plan_numbers(p, to->sink, 1, &b->dsink_parts) < 0)
+        return -1;
+    if ((!k->rows_fit_a_tile(a->Tk) || b->dsink_parts) &&
         !(b->delta = attnc_team_block(&p->team, a->lead.count, a->Tq, 1)))
         return -1;
     const ptrdiff_t Dp = attnc_divide_up(a->D, k->lanes) * k->lanes;
@@ -318,7 +354,9 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         return -1;
 
     /* 3. the sums of what they left in parts */
-    if (sum_key_rows(p, &value) < 0)
+    if (sum_key_rows(p, &value) < 0 ||
+        sum_numbers(p, &in->slope, b->dslope_parts, b->segments, to->slope) < 0 ||
+        sum_numbers(p, &in->sink, b->dsink_parts, 1, to->sink) < 0)
         return -1;
     if (compares && (sum_key_rows(p, &key) < 0 || sum_query(p, to, &query) < 0))
         return -1;

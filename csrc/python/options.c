@@ -63,6 +63,40 @@ static int read_softcap(attnc_call *c, PyObject *softcap)
     return attnc_complain_got(c->function, PyExc_ValueError, rule, softcap);
 }
 
+/* A number, which is kept as a double, or a real array, which has a gradient. */
+static int read_numbers(attnc_call *c, const char *name, const char *rule, PyObject *object,
+                        attnc_argument *argument, PyArrayObject **numbers)
+{
+    double value;
+    const int number = PyFloat_Check(object) || PyLong_Check(object) ||
+                       (PyArray_IsScalar(object, Number) || PyArray_IsScalar(object, Bool));
+    if (!number)
+        return attnc_read(c, argument, name, object);
+    if (attnc_read_number(c->function, rule, object, &value) < 0)
+        return -1;
+    *numbers = (PyArrayObject *)PyArray_SimpleNew(0, NULL, NPY_DOUBLE);
+    if (!*numbers)
+        return -1;
+    *(double *)PyArray_DATA(*numbers) = value;
+    return 0;
+}
+
+static int read_slope(attnc_call *c, PyObject *slope)
+{
+    static const char rule[] = "slope must be None, a finite number or a real array";
+    if (read_numbers(c, "slope", rule, slope, &c->slope, &c->slopes) < 0)
+        return -1;
+    if (!c->slopes || isfinite(*(double *)PyArray_DATA(c->slopes)))
+        return 0;
+    return attnc_complain_got(c->function, PyExc_ValueError, rule, slope);
+}
+
+static int read_sink(attnc_call *c, PyObject *sink)
+{
+    return read_numbers(c, "sink", "sink must be None, a number or a real array", sink, &c->sink,
+                        &c->sinks);
+}
+
 static int read_dropout(attnc_call *c, PyObject *dropout)
 {
     static const char rule[] = "dropout must be a number with 0 <= dropout < 1";
@@ -110,6 +144,8 @@ static const struct {
     {"causal_offset", NONE, NULL, attnc_fit_causal_offset},
     {"window", NONE, read_window, NULL},
     {"softcap", NONE, read_softcap, NULL},
+    {"slope", NONE, read_slope, attnc_fit_slope},
+    {"sink", NONE, read_sink, attnc_fit_sink},
     {"dropout", ZERO, read_dropout, NULL},
     {"rng", NONE, read_rng, NULL}, /* after dropout */
     {"return_weights", FALSE, read_return_weights, NULL},
