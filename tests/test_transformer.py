@@ -233,6 +233,22 @@ def test_training_learns(rng):
     assert_same(half.translate(words, start=START, end=END, max_length=8), (tokens, weights))
 
 
+@pytest.mark.parametrize(("B", "Ts", "T"), [(0, 4, 5), (2, 0, 5), (2, 4, 0), (0, 0, 0)])
+def test_empty_batches(B, Ts, T):
+    model, source, target = make(), np.ones((B, Ts), int), np.ones((B, T), int)
+    output, pullback = attnc.vjp(model, source, target, return_weights=True)
+    assert output.logits.shape == (B, T, 7) and output.weights.shape == (B, 2, 2, T, Ts)
+    pullback(output.logits, output.weights)
+    output, pullback = attnc.vjp(model, source, target, labels=target)
+    pullback()
+    assert np.isfinite(output.loss)
+    for width in (1, 2):
+        limits = {"start": 1, "end": 2, "max_length": 3, "beam_width": width}
+        tokens, weights = model.translate(source, **limits)
+        steps = tokens.shape[1]
+        assert len(tokens) == B and weights.shape == (B, 2, 2, steps, Ts)
+
+
 # ---- Decoding ------------------------------------------------------------------------------------
 
 

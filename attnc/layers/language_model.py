@@ -473,6 +473,8 @@ class LanguageModel(TransformerModel):
         counts = np.full(B, T) if valid is None else valid
         if not T or counts.min(initial=1) < 1:
             raise self._error("tokens must begin with a token at least, got a sequence of none")
+        if not B:  # a decoding function could not know how many sequences there are
+            return np.zeros((0, 0), int)
         state = TokenState.of(self.decoder, None, B)
         if T > 1:
             x, _ = self._embedded(self.embedding, self.position_layer, prompt[:, :-1], None)
