@@ -30,7 +30,7 @@ from ..functional.dropout import add_dropout
 from ..functional.options import nearest
 from ..gradients import Gradients, require_incoming, shows_shapes
 from ..typing import Array, Bools, DType, Integers, Real, Seed
-from .base import positive
+from .base import method_of, positive
 from .cache import KVCache, ModelCache
 from .feedforward import Activation, FeedForward
 from .linear import Linear
@@ -63,6 +63,11 @@ class _Called(TorchWeights):
     """What the calls of encoders and decoders have in common."""
 
     size: int
+
+    def __init_subclass__(cls):
+        call = "__call__"
+        if call not in vars(cls):  # a method of its own, so that Python's errors name the class
+            setattr(cls, call, method_of(cls, getattr(cls, call)))
 
     def _attentions(self) -> tuple[list[MultiHeadAttention], list[MultiHeadAttention]]:
         """The layers of self-attention, and those of attention to the memory."""
