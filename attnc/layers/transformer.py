@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, Unpack, overload
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .feedforward import Activation
 from .token_model import after_last
 from .torch_weights import TorchArray, TorchWeights, prefixed
 from .transformer_decoding import TokenState, TransformerMemory
-from .transformer_model import TransformerModel
+from .transformer_model import ModelOptions, TransformerModel
 from .transformer_stack import TransformerDecoder, TransformerEncoder
 
 
@@ -288,6 +288,26 @@ class Transformer(TransformerModel, TorchWeights):
 
     # ---- Training --------------------------------------------------------------------------------
 
+    @overload
+    def __call__(
+        self,
+        source: Integers | None,
+        target: Integers,
+        source_lengths: Integers | None = ...,
+        *,
+        labels: None = ...,
+        **options: Unpack[ModelOptions],
+    ) -> TransformerOutput: ...
+    @overload
+    def __call__(
+        self,
+        source: Integers | None,
+        target: Integers,
+        source_lengths: Integers | None = ...,
+        *,
+        labels: Integers,
+        **options: Unpack[ModelOptions],
+    ) -> TransformerLoss: ...
     def __call__(
         self,
         source: Integers | None,
@@ -300,7 +320,7 @@ class Transformer(TransformerModel, TorchWeights):
         return_weights: bool = False,
         train: bool = False,
         rng: Seed = None,
-    ) -> Any:
+    ) -> TransformerOutput | TransformerLoss:
         """Logits of the token that follows each target token: compute, and remember nothing.
 
         Parameters

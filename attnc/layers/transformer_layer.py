@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -152,9 +152,48 @@ def without_padding(x: Array, lengths: Array | None) -> Array:
     return np.where(valid[..., None], x, x.dtype.type(0))
 
 
+class EncoderOptions(TypedDict, total=False):
+    """Options by keyword of calls of an encoder, whatever they return."""
+
+    mask: Bools | None
+    key_mask: Bools | None
+    key_lengths: Integers | None
+    bias: Real | None
+    slope: Real | None
+    causal: bool
+    window: tuple[int | None, int | None] | None
+    cache: ModelCache | None
+    train: bool
+    rng: Seed
+
+
+class DecoderOptions(TypedDict, total=False):
+    """Options by keyword of calls of a decoder, whatever they return."""
+
+    mask: Bools | None
+    query_lengths: Integers | None
+    key_mask: Bools | None
+    key_lengths: Integers | None
+    memory_mask: Bools | None
+    bias: Real | None
+    slope: Real | None
+    window: tuple[int | None, int | None] | None
+    cache: ModelCache | None
+    train: bool
+    rng: Seed
+
+
 class Encoder(_Called):
     """From x to outputs of its shape, by self-attention. A subclass has ``_forward``."""
 
+    @overload
+    def __call__(
+        self, x: Real, *, return_weights: Literal[False] = ..., **options: Unpack[EncoderOptions]
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self, x: Real, *, return_weights: Literal[True], **options: Unpack[EncoderOptions]
+    ) -> EncoderOutput: ...
     def __call__(
         self,
         x: Real,
@@ -269,6 +308,24 @@ class Encoder(_Called):
 class Decoder(_Called):
     """From x and a memory to outputs of the shape of x. A subclass has ``_forward``."""
 
+    @overload
+    def __call__(
+        self,
+        x: Real,
+        memory: Real | None = ...,
+        *,
+        return_weights: Literal[False] = ...,
+        **options: Unpack[DecoderOptions],
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self,
+        x: Real,
+        memory: Real | None = ...,
+        *,
+        return_weights: Literal[True],
+        **options: Unpack[DecoderOptions],
+    ) -> CrossOutput: ...
     def __call__(
         self,
         x: Real,
