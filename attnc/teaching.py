@@ -48,7 +48,8 @@ def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     Raises
     ------
     TypeError, ValueError
-        As `function` does; and TypeError if `function` is none of those named.
+        As `function` does; TypeError if `function` is none of those named; and ValueError for a
+        packed batch, whose sequences have stages of their own.
 
     Examples
     --------
@@ -81,6 +82,10 @@ def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     name = getattr(function, "__name__", None)
     if not isinstance(name, str) or name not in _SCORE or getattr(functional, name) is not function:
         raise TypeError(_unknown(function))
+    if options.get("query_offsets") is not None:
+        raise ValueError(
+            "stages: query_offsets must be None, got offsets; pass the rows of one sequence"
+        )
     options = {**options, "return_weights": False, "return_lse": False}
     dropout, rng = options.get("dropout", 0.0), options.pop("rng", None)
     if np.ndim(dropout) == 0 and dropout:  # the key itself from here on

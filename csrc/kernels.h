@@ -84,6 +84,9 @@ typedef struct {
     attnc_score score;
     attnc_lead lead;
     ptrdiff_t Tq, Tk, D, Dv;
+    /* Rows between the elements of lead in contiguous arrays: Tq and Tk, or, of one sequence of a
+     * packed batch, those of all of them. */
+    ptrdiff_t query_rows, key_rows;
     int one_by_one; /* queries come one at a time (attnc_attend_step) */
 
     attnc_view query, key, value, scores;
@@ -107,6 +110,7 @@ typedef struct {
     double softcap;        /* 0: none */
     double dropout;        /* 0: none */
     uint64_t dropout_key;
+    ptrdiff_t dropout_first; /* what element 0 of lead counts as */
 } attnc_problem;
 
 /* The forward pass: how it is cut into tasks, and where its outputs go. */
@@ -118,7 +122,7 @@ typedef struct {
     void *parts; /* where key_splits > 1: what attention_merge puts together,
                     (lead, key_splits, Tq, padded Dv + 2 lanes) */
 
-    /* outputs, contiguous over (lead, Tq, ...) */
+    /* outputs, contiguous over (lead, query_rows, ...) */
     attnc_result context;        /* (lead, Tq, Dv) */
     void *lse;                   /* (lead, Tq) or NULL */
     void *weights;               /* (lead, Tq, Tk) or NULL: they hold scores before */
@@ -137,7 +141,7 @@ typedef struct {
     attnc_view dcontext, dweights, dlse; /* incoming gradients; data NULL: none */
     const void *saved_context, *saved_stats;
     const void *saved_scores; /* or NULL: computed again */
-    void *delta; /* (lead, Tq): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
+    void *delta; /* (lead, query_rows): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
                     attention_delta fills it, or attention_bwd where rows fit a tile; NULL: not
                     needed */
 
@@ -145,10 +149,10 @@ typedef struct {
      * each has its own partial of everything that sums over keys. */
     ptrdiff_t segments;
     void *dquery_parts; /* (lead, segments, Tq, padded D), for attnc_sum to add up; or, where
-                           dquery_direct, (lead, Tq, D) = dquery itself */
+                           dquery_direct, (lead, query_rows, D) = dquery itself */
     int dquery_direct;
-    attnc_result dkey;         /* (lead, Tk, D) */
-    attnc_result dvalue;       /* (lead, Tk, Dv) */
+    attnc_result dkey;         /* (lead, key_rows, D) */
+    attnc_result dvalue;       /* (lead, key_rows, Dv) */
     void *dscore_vector_parts; /* (lead, segments, padded D) */
     attnc_result dscores;      /* (lead, Tq, Tk) zeroed, or none: before softcap and bias */
     attnc_result dbias;        /* (lead, Tq, Tk) zeroed, or none */
@@ -183,13 +187,13 @@ typedef struct {
  * and, where row_dot is given, row_dot[u, r] = sum_c of that (without factor) times with[u, r, c].
  * columns (N) multiplies each column where given. */
 typedef struct {
-    attnc_result out;  /* (U, rows, N) */
-    double *row_dot;   /* (U, rows) or NULL */
+    attnc_result out;  /* (U, out_rows, N) */
+    double *row_dot;   /* (U, out_rows) or NULL */
     const void *parts; /* (lead, segments, rows, ld) */
     const void *columns;
     const attnc_view *with;
     const attnc_lead *with_lead; /* own leading axes of `with`, U elements */
-    ptrdiff_t U, rows, N, ld, segments;
+    ptrdiff_t U, rows, out_rows, N, ld, segments;
     const ptrdiff_t *own_first, *offsets;
     ptrdiff_t offset_count;
     double factor;

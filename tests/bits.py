@@ -621,6 +621,54 @@ def attention_cases():
                 case(f"{function}/{dtype}/small/scale {name}", run)
 
 
+PACKED = {
+    "self": ([30, 0, 1, 70, 2], None),
+    "cross": ([30, 0, 1, 70, 2], [20, 3, 600, 0, 210]),
+    "many keys": ([9, 40], [700, 530]),
+}
+PACKED_OPTIONS = {
+    "plain": lambda d, s: {},
+    "causal": lambda d, s: {"causal": True, "softcap": 3.0},
+    "window": lambda d, s: {"window": (7, 2), "causal_offset": 3},
+    "masked": lambda d, s: {"key_mask": d.bools(*s.lead, s.Tk), "dropout": 0.3, "rng": 9},
+}
+
+
+def packed(function, dtype, lengths, options, layout):
+    queries, keys = lengths
+    s = SMALL._replace(Tq=sum(queries), Tk=sum(keys or queries))
+
+    def run(draw):
+        arrays = required_of(function, draw, s)
+        names = list(arrays)
+        given = hand_over(arrays | parameters_of(function, draw, s), dtype)
+        arrays = [laid_out(layout if k < 3 else None, given.pop(x)) for k, x in enumerate(names)]
+        given |= options(draw, s)
+        given["query_offsets"] = np.append(0, np.cumsum(queries))
+        if keys:
+            given["key_offsets"] = np.append(0, np.cumsum(keys))
+        call = getattr(attnc, function)
+        yield "call", call(*arrays, **given)
+        output, pullback = attnc.vjp(call, *arrays, **given, return_lse=True)
+        dcontext, others = incoming(draw, output, dtype)
+        yield "vjp", {"output": output, **named(pullback(dcontext, **others), names)}
+
+    return run
+
+
+def packed_cases():
+    for function in FUNCTIONS:
+        if function == "attend":
+            continue
+        for dtype in DTYPES:
+            for shape, lengths in PACKED.items():
+                for name, options in PACKED_OPTIONS.items():
+                    for layout in (None, "transposed") if dtype in FLOATS else (None,):
+                        run = packed(function, dtype, lengths, options, layout)
+                        how = f"{name}, {layout}" if layout else name
+                        case(f"packed/{function}/{dtype}/{shape}/{how}", run, threads=(1, 2))
+
+
 def merge(shape, count, dtype, return_lse, excluded):
     def run(draw):
         contexts = [draw.normal(*shape) for _ in range(count)]
@@ -1384,6 +1432,7 @@ def wrong_other_cases():
 
 
 attention_cases()
+packed_cases()
 merge_cases()
 rotary_cases()
 recurrent_cases()

@@ -309,7 +309,7 @@ WRONG = [
     ),
     (lambda: attnc.MultiHeadAttention(8, 2, rotary=1), "rotary must be True or False, got 1"),
     (lambda: attnc.MultiHeadAttention(8, 2, normalize_qk=None), "normalize_qk must be True or Fal"),
-    (lambda: make("plain")(Q, causal_offset=1), "causal_offset must go with causal=True or window"),
+    (lambda: make("plain")(Q, causal_offset=1), "causal_offset must go with causal=True, window"),
     (lambda: make("plain")(Q, None, V), "key must be given with value, got None"),
     (lambda: make("sizes")(Q), "key must be given, as key_size 7 is not query_size 12, got None"),
     (

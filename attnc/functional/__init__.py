@@ -1,8 +1,7 @@
 """The functions, forward and backward in C. `attnc.vjp` gives the gradients of all of them.
 
-- `alibi`: slopes for linear biases of distance;
 - `attention`: the attention functions, and merging what they gave over disjoint sets of keys;
-- `rotary`: rotary positions of queries and keys;
+- `rotary`: rotary positions of queries and keys; `alibi`: slopes for linear biases of distance;
 - `norm`, `activation`: normalisation of rows, and functions of single numbers;
 - `recurrent`: recurrent cells over whole sequences;
 - `decoder`: a recurrent decoder that attends to a memory at every step.

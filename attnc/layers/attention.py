@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Unpack, overload
 import numpy as np
 
 from .. import functional
-from ..arrays import flag, generator, like, number, probability, quiet
+from ..arrays import flag, generator, like, number, probability, quiet, real_array
 from ..functional.options import DEFAULTS, LayerOptions, Masks, nearest, takes_options
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Real, Seed
@@ -35,6 +35,9 @@ def for_function(layer, train, rng, options):
     options = dict(options)
     if options.get("bias") is not None:
         options["bias"] = layer._real("bias", options["bias"], ..., "Tq", "Tk")
+    for name in ("slope", "sink"):
+        if isinstance(options.get(name), (list, tuple)):
+            options[name] = real_array(type(layer).__name__, name, options[name])
     if flag(type(layer).__name__, "train", train) and layer.dropout:
         options.update(dropout=layer.dropout, rng=rng)
     return options
@@ -111,6 +114,8 @@ class _Attention(Layer):
             For the dropout.
         mask, key_mask, key_lengths, query_lengths
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        query_offsets, key_offsets : array_like of int
+            A packed batch, without padding.
         bias, causal, causal_offset, window, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
@@ -477,6 +482,8 @@ class SelfAttention(Layer):
             For the dropout.
         mask, key_mask, key_lengths, query_lengths
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        query_offsets, key_offsets : array_like of int
+            A packed batch, without padding.
         bias, causal, causal_offset, window, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool

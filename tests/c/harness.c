@@ -83,6 +83,7 @@ typedef struct {
     int bias;         /* 1: for each pair; 2: (1, HEADS, 1, Tk) */
     int causal, window;
     int numbers; /* a slope for each head, and a sink for each element */
+    int packed;  /* the rows are those of SEQUENCES of them; of the masks there is key_mask */
     double softcap, dropout;
     attnc_stored stored; /* of query, key, value, scores, bias and their results, with float */
 } problem;
@@ -184,6 +185,35 @@ static const problem problems[] = {
      .Tk = 300,
      .masks = 1,
      .stored = ATTNC_BFLOAT16},
+    {.name = "dot, packed",
+     .mechanism = &attnc_dot_product,
+     .Tq = 400,
+     .Tk = 2000,
+     .one_key_head = 1,
+     .gaps = 1,
+     .masks = 1,
+     .causal = 1,
+     .dropout = 0.3,
+     .packed = 1},
+    {.name = "dot, packed, float16",
+     .mechanism = &attnc_dot_product,
+     .Tq = 80,
+     .Tk = 900,
+     .packed = 1,
+     .stored = ATTNC_FLOAT16},
+    {.name = "multiplicative, packed",
+     .mechanism = &attnc_multiplicative,
+     .Tq = 80,
+     .Tk = 80,
+     .packed = 1},
+    {.name = "additive, packed",
+     .mechanism = &attnc_additive,
+     .Tq = 80,
+     .Tk = 130,
+     .weights = 1,
+     .softcap = 2,
+     .packed = 1},
+    {.name = "cosine, packed", .mechanism = &attnc_cosine, .Tq = 120, .Tk = 900, .packed = 1},
     {.name = "no keys", .mechanism = &attnc_dot_product, .Tq = 5, .Tk = 0},
 };
 enum { PROBLEMS = sizeof problems / sizeof *problems };
@@ -213,7 +243,7 @@ enum {
     D_LSE,
     INPUTS
 };
-enum { MOST_AXES = 4 };
+enum { MOST_AXES = 4, SEQUENCES = 7 };
 
 /* The arrays of one problem; several callers read them. */
 typedef struct {
@@ -224,6 +254,7 @@ typedef struct {
     ptrdiff_t size[INPUTS]; /* in elements */
     attnc_stored stored[INPUTS];
     ptrdiff_t lead[2], shape[INPUTS][MOST_AXES], stride[INPUTS][MOST_AXES];
+    int64_t query_offsets[SEQUENCES + 1], key_offsets[SEQUENCES + 1];
 } inputs;
 
 static uint64_t random_state = 1;
@@ -321,10 +352,28 @@ static void add_scores(inputs *i, const problem *p)
     }
 }
 
+/* Where sequences begin, in sixteenths of all rows: some are empty, some have one query. */
+static const ptrdiff_t query_sixteenths[SEQUENCES + 1] = {0, 0, 3, 3, 8, 9, 15, 16};
+static const ptrdiff_t key_sixteenths[SEQUENCES + 1] = {0, 1, 1, 2, 2, 8, 15, 16};
+
+static void add_offsets(inputs *i, const problem *p)
+{
+    for (int b = 0; b <= SEQUENCES; b++) {
+        i->query_offsets[b] = p->Tq * query_sixteenths[b] / 16;
+        i->key_offsets[b] = p->Tk * key_sixteenths[b] / 16;
+    }
+    i->query_offsets[3]++; /* the third sequence has one query, which the fourth has not */
+    i->in.query_offsets = i->query_offsets;
+    i->in.key_offsets = i->key_offsets;
+    i->in.sequences = SEQUENCES;
+}
+
 static void add_masks(inputs *i, const problem *p)
 {
     attnc_inputs *in = &i->in;
-    if (p->masks) {
+    if (p->masks && p->packed)
+        in->key_mask = add_input(i, KEY_MASK, BYTE, 3, (ptrdiff_t[]){1, HEADS, p->Tk}, 0);
+    else if (p->masks) {
         in->mask = add_input(i, MASK, BYTE, 4, (ptrdiff_t[]){BATCH, 1, p->Tq, p->Tk}, 3);
         in->key_mask = add_input(i, KEY_MASK, BYTE, 3, (ptrdiff_t[]){1, HEADS, p->Tk}, 0);
         in->lengths = add_input(i, LENGTHS, INTEGER, 2, (ptrdiff_t[]){BATCH, 1}, 0);
@@ -366,13 +415,15 @@ static inputs *new_inputs(const problem *p, int f32)
     random_state = 1;
     add_scores(i, p);
     add_masks(i, p);
+    if (p->packed)
+        add_offsets(i, p);
     i->incoming.context =
         add_input(i, D_CONTEXT, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, DV}, p->gaps);
-    if (p->gaps) {
+    if (p->gaps && !p->packed)
         i->incoming.weights =
             add_input(i, D_WEIGHTS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, 0);
+    if (p->gaps)
         i->incoming.lse = add_input(i, D_LSE, PARAMETER, 3, (ptrdiff_t[]){BATCH, HEADS, p->Tq}, 0);
-    }
     return i;
 }
 
@@ -466,12 +517,16 @@ static results new_results(const inputs *i, int only)
     results r = {0};
     r.out = (attnc_outputs){
         .context = add_stored(&r, i, OUT_CONTEXT, rows * DV, i->halves),
-        .weights = add_stored(&r, i, OUT_WEIGHTS, rows * i->in.Tk, i->halves),
         .lse = add_to_results(&r, i, OUT_LSE, rows),
         .saved_context = add_saved(&r, i, OUT_SAVED_CONTEXT, saves.context),
         .saved_stats = add_saved(&r, i, OUT_SAVED_STATS, saves.stats),
         .saved_scores = add_saved(&r, i, OUT_SAVED_SCORES, saves.scores),
     };
+    if (i->in.sequences == 0)
+        r.out.weights = add_stored(&r, i, OUT_WEIGHTS, rows * i->in.Tk, i->halves);
+    else if (saves.packed_scores > 0)
+        r.out.saved_scores =
+            add_to_results(&r, i, OUT_SAVED_SCORES, i->in.lead.count * saves.packed_scores);
     const int dscale = i->in.mechanism == &attnc_cosine && (only < 0 || only == OUT_DSCALE);
     r.gradients = (attnc_gradients){
         .query = add_gradient(&r, i, only, QUERY, 4),
