@@ -1058,6 +1058,18 @@ def attention_layer_cases():
                 make = partial(attnc.SelfAttention, *sizes, rng=1, **common)
                 x = partial(one_array, shape=(2, 7, 8), dtype=dtype, options=options)
                 case(f"SelfAttention, {made}/{dtype}/{name}", layer(make, x, ["x", "bias"], dtype))
+            for made, more in HEADS.items():
+                make = partial(attnc.MultiHeadAttention, 8, 4, rng=1, **common, **more)
+                x = partial(one_array, shape=(2, 7, 8), dtype=dtype, options=options)
+                names = ["query", "bias"]
+                case(f"MultiHeadAttention, {made}/{dtype}/{name}", layer(make, x, names, dtype))
+
+
+HEADS = {
+    "plain": {},
+    "groups": {"num_kv_heads": 2, "projection_bias": True, "normalize_qk": True},
+    "rotary": {"num_kv_heads": 1, "rotary": True, "head_size": 6, "output_size": 5},
+}
 
 
 def sequences(draw, value, dtype, options):

@@ -9,6 +9,7 @@ from layer_checks import check_float32, check_house, check_layer, randomize
 
 import attnc
 from attnc import reference
+from attnc.functional.options import DEFAULTS
 
 B, TQ, TK, E, EK, EV, EO, H, D = 2, 3, 5, 12, 7, 11, 9, 6, 4
 
@@ -42,7 +43,8 @@ def by_formula(layer, query, key, value, **options):
     Of options by head, (B, H, ...), each head gets its own; those without are for all of them.
     """
     p, output, weights, lse = layer.parameters, 0, [], []
-    whole = {"mask": 4, "bias": 4, "key_mask": 3, "key_lengths": 2, "causal_offset": 2}
+    whole = {"mask": 4, "bias": 4, "key_mask": 3}
+    whole |= dict.fromkeys(("key_lengths", "causal_offset", "sink", "slope"), 2)
     for h in range(layer.num_heads):
         k = h // (layer.num_heads // layer.num_kv_heads)
 
@@ -309,7 +311,7 @@ WRONG = [
     ),
     (lambda: attnc.MultiHeadAttention(8, 2, rotary=1), "rotary must be True or False, got 1"),
     (lambda: attnc.MultiHeadAttention(8, 2, normalize_qk=None), "normalize_qk must be True or Fal"),
-    (lambda: make("plain")(Q, causal_offset=1), "causal_offset must go with causal=True, window"),
+    (lambda: make("plain")(Q, causal_offset=1), "causal_offset must go with causal=True"),
     (lambda: make("plain")(Q, None, V), "key must be given with value, got None"),
     (lambda: make("sizes")(Q), "key must be given, as key_size 7 is not query_size 12, got None"),
     (
@@ -376,6 +378,84 @@ def test_random_configurations(rng):
         chosen = {name: option for name, option in options.items() if rng.integers(2)}
         qkv = [rng.standard_normal((*lead, *n)) for n in ((Tq, E), (Tk, EK), (Tk, EV))]
         check_layer(layer, qkv, chosen, rng)
+
+
+@sizes
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_sequences_are_calls_of_their_own(kind, causal, rng):
+    """Rows of all sequences one after the other, without padding; positions count in each."""
+    layer = make(kind, rng)
+    lengths, memories = (3, 0, 5, 1), (2, 4, 5, 1)
+    queries, keys, values = (
+        [rng.standard_normal((n, size)) for n in each]
+        for each, size in (
+            (lengths, layer.query_size),
+            (memories, layer.key_size),
+            (memories, layer.value_size),
+        )
+    )
+    offsets = {
+        "query_offsets": np.cumsum((0, *lengths)),
+        "key_offsets": np.cumsum((0, *memories)),
+    }
+    packed = [np.concatenate(parts) for parts in (queries, keys, values)]
+    output, gradients = check_layer(layer, packed, offsets | {"causal": causal}, rng)
+    expected = [layer(*parts, causal=causal) for parts in zip(queries, keys, values, strict=True)]
+    assert_agree(output, np.concatenate(expected))
+    if layer.key_size == layer.value_size == layer.query_size:
+        alone = {"query_offsets": offsets["query_offsets"]}
+        output, _ = check_layer(layer, packed[:1], alone | {"causal": causal}, rng)
+        assert_agree(output, np.concatenate([layer(x, causal=causal) for x in queries]))
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        {"query_offsets": [0, 2]},
+        {"query_offsets": [0, 4, 2, 5]},
+        {"query_offsets": [0.0, 5.0]},
+        {"query_offsets": []},
+        {"query_offsets": [[0, 5]]},
+        {"query_offsets": [0, 5], "key_offsets": [0, 2, 5]},
+        {"query_offsets": [0, 5], "causal": True, "causal_offset": np.ones(3, int)},
+        {"key_offsets": [1, 5]},
+    ],
+)
+def test_wrong_offsets_are_refused_by_attention(offsets, rng):
+    x = rng.standard_normal((5, E))
+    with pytest.raises((TypeError, ValueError)) as expected:
+        make("plain", rng)(x, **offsets)
+    with pytest.raises(type(expected.value)) as got:
+        make("rotary", rng)(x, **offsets)
+    assert "offset" in str(got.value) and ": " in str(got.value)
+
+
+# ---- Sinks and slopes ----------------------------------------------------------------------------
+
+with_slopes = pytest.mark.skipif("slope" not in DEFAULTS, reason="attention takes no slope yet")
+
+
+@with_slopes
+@sizes
+@pytest.mark.parametrize("shape", [(1, H), (B, H), (B,), (1,)])
+def test_sinks_and_slopes_have_gradients(kind, shape, rng):
+    layer = make(kind, rng)
+    options = {
+        "sink": rng.standard_normal(shape),
+        "slope": rng.uniform(0.1, 1, shape),
+        "return_weights": True,
+    }
+    qkv = arrays(layer, rng)
+    output, gradients = check_layer(layer, qkv, options, rng)
+    assert gradients.sink.shape == gradients.slope.shape == shape
+    every = {
+        name: np.broadcast_to(x if x.ndim == 2 else x[:, None], (B, H))
+        for name, x in options.items()
+        if name != "return_weights"
+    }
+    expected = by_formula(layer, *qkv, **every)
+    assert_agree(output.context, expected[0])
+    assert_agree(output.weights, expected[1])
 
 
 # ---- PyTorch -------------------------------------------------------------------------------------

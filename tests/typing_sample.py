@@ -58,6 +58,15 @@ assert_type(attention(x, x), Array)
 context, pullback = attnc.vjp(attention, x, x, key_lengths=[5, 3], train=True)
 dstate, dmemory = pullback(context)
 attention.parameters["score_vector"] *= 0.5
+heads = attnc.MultiHeadAttention(8, num_heads=2, rotary=True)
+cache = attnc.KVCache(window=4, keep=1, dtype="float16")
+assert_type(heads(x, causal=True, cache=cache), Array)
+assert_type(heads(x, x, key_lengths=[5, 3]), Array)
+context, weights = heads(x, return_weights=True)
+cache.reorder([1, 0])
+assert_type(cache.lengths, Array)
+assert_type(heads.torch_state_dict(), dict[str, Array])
+heads(x, cache={})  # type: ignore[call-overload]
 attention.load_state_dict(attention.state_dict())
 
 encoder = attnc.GRU(8, 4, bidirectional=True)
@@ -152,4 +161,5 @@ with attnc.set_num_threads(2):
 stages = attnc.stages(attnc.dot_product_attention, x, x, x, causal=True)
 assert_type(stages.weights, Array)
 dscores = stages.gradients(context).scores
+assert_type(attnc.stages(heads, x, x).queries, Array)
 assert_type(attnc.check_gradients(attnc.attend, None, np.eye(3), np.eye(3)), float)

@@ -247,9 +247,7 @@ class MultiHeadAttention(TorchWeights):
             that are arrays have the axes of the layer's inputs, such as ``(B, Tq, Tk)``, or one
             more for heads, ``(B, H, Tq, Tk)``.
         query_offsets, key_offsets : array_like of int
-            A packed batch, without padding.
-        bias, causal, causal_offset, window, softcap, slope, sink
-            The same; a slope or a sink for each head is ``(1, H)``.
+            A packed batch, without padding: inputs ``(sum of T, size)``.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for, weights ``(..., H,
             Tq, Tk)`` and lse ``(..., H, Tq)`` of each head.
@@ -520,11 +518,17 @@ class MultiHeadAttention(TorchWeights):
         offset = options.get("causal_offset")
         if offset is not None and not counts_positions(type(self).__name__, options):
             del options["causal_offset"]
-        starts = options.get("query_offsets"), options.get("key_offsets")
-        if starts[0] is None and starts[1] is None:
+        offsets = options.get("query_offsets"), options.get("key_offsets")
+        if offsets[0] is None and offsets[1] is None:
             return {"offset": Tk - Tq if offset is None else offset}, {"offset": 0}
-        of_queries, of_keys = (_within(o, T) for o, T in zip(_both(*starts), (Tq, Tk), strict=True))
-        (query, queries), (key, keys) = of_queries, of_keys
+        places = [_within(*each) for each in zip(_both(*offsets), (Tq, Tk), strict=True)]
+        if (
+            any(each is None for each in places)
+            or len(places[0][1]) != len(places[1][1])
+            or np.ndim(offset)
+        ):
+            return None, None  # which attention refuses
+        (query, queries), (key, keys) = places
         shift = np.repeat(keys - queries, queries) if offset is None else offset
         return {"position": query + shift}, {"position": key}
 
@@ -652,9 +656,13 @@ def _both(query_offsets, key_offsets):
 
 
 def _within(offsets, T):
-    """The positions of T steps within their packed sequences, and how long these are."""
-    offsets = np.asarray(offsets, np.intp)
-    lengths = np.diff(offsets)
+    """The positions of T steps within packed sequences, and how long these are; None if wrong."""
+    offsets = np.asarray(offsets)
+    if offsets.ndim != 1 or not len(offsets) or offsets.dtype.kind not in "iu":
+        return None
+    lengths = np.diff(offsets.astype(np.intp))
+    if offsets[0] != 0 or offsets[-1] != T or (lengths < 0).any():
+        return None
     return np.arange(T) - np.repeat(offsets[:-1], lengths), lengths
 
 
