@@ -87,6 +87,10 @@ drawn = attnc.sample_decode(
 assert_type(drawn.log_probabilities, Array)
 attnc.sample_decode(decoder, start=1, end="2", max_length=None)  # type: ignore[call-overload]
 model = attnc.Sequential(attnc.Linear(8, 4), attnc.Dropout(0.1), attnc.Residual(attnc.Linear(4, 4)))
+assert_type(attnc.LayerNorm(8)(attnc.FeedForward(8, 16, activation="gelu")(x)), Array)
+assert_type(attnc.LearnedPositions(99, 8)(x, offset=[3, 4]), Array)
+attnc.FeedForward(8, 16, activation="swish")  # type: ignore[arg-type]
+assert_type(attnc.functional.rms_norm(x, epsilon=1e-5), Array)
 
 translator = attnc.Seq2Seq(9, 9, 8, 4)
 assert_type(translator(tokens, tokens).logits, Array)
