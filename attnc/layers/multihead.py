@@ -246,6 +246,8 @@ class MultiHeadAttention(TorchWeights):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed. Those
             that are arrays have the axes of the layer's inputs, such as ``(B, Tq, Tk)``, or one
             more for heads, ``(B, H, Tq, Tk)``.
+        bias, causal, causal_offset, window, softcap, slope, sink
+            The same; a slope or a sink for each head is ``(1, H)``.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding: inputs ``(sum of T, size)``.
         return_weights, return_lse : bool
