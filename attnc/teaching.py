@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,7 +24,11 @@ __all__ = ["stages"]
 _SCORE = {function.__name__: row.score for function, row in MECHANISMS.items()}
 
 
-def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+@overload
+def stages(function: MultiHeadAttention, *arrays: Any, **options: Any) -> MultiHeadStages: ...
+@overload
+def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Stages: ...
+def stages(function: Any, *arrays: Any, **options: Any) -> Any:
     """Run an attention function unfused and keep every stage of it.
 
     Parameters
