@@ -143,6 +143,7 @@ def adam(
     beta2: float,
     rate: float,
     epsilon: float,
+    keep: float,
     /,
 ) -> None: ...
 def sum_of_squares(x: _Array, /) -> float: ...

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import integer, number, quiet
+from . import _core
+from .arrays import contiguous, integer, number, quiet
 from .layers.base import ADDING, Layer, fitting
 from .layers.named import WrongKind, distinct, fit_state, in_memory_order, place, write
 from .typing import Array, Real
@@ -72,8 +73,8 @@ def _trained(pairs, frozen):
 
 # ---- A block at a time ---------------------------------------------------------------------------
 
-# Numbers of a block: of 16384 to 262144 the fastest for Adam, whose five arrays of it are then
-# 2.5 MB in float32, less than a third-level cache has.
+# Numbers of a block: several arrays of it, in float32 half a megabyte each, are less than a
+# third-level cache has.
 _BLOCK = 131072
 
 
@@ -98,8 +99,15 @@ def _blocks(*given):
 
 
 def _squares(array):
-    """The sum of squares, those of a block in the array's dtype: it may overflow, or vanish."""
-    return sum(float(np.vdot(block, block)) for (block,) in _blocks(array))
+    """The sum of squares, each of them in the array's dtype: it may overflow, or vanish."""
+    return _core.sum_of_squares(_in_one_piece(array, array))
+
+
+def _in_one_piece(first, array):
+    """The array in the order in which the first lies, or a copy where that is not one piece."""
+    if first.flags.c_contiguous and array.flags.c_contiguous:  # as nearly all are
+        return array
+    return contiguous(in_memory_order(first, array), array.dtype)
 
 
 def _largest(array):
@@ -130,8 +138,7 @@ class _Optimizer:
     A subclass names the arrays it keeps for each parameter in `_kept` and checks its numbers in
     `_check`. It says in `_limit` how large gradients may be, given the largest float, computes in
     `_factors` what a step needs only once for a parameter, given its name and the steps that it has
-    made, and writes ``_update(factors, scratch, parameter, gradient, *kept)``, which changes some
-    rows of them in place.
+    made, and writes ``_update(factors, parameter, gradient, *kept)``, which changes them in place.
 
     The layers are searched at every step, so that a copy of an optimiser, deep or pickled, changes
     the copies of its layers, and what is frozen may change.
@@ -216,12 +223,7 @@ class _Optimizer:
             self._missed[name] = self._missed.get(name, 0) + 1
         for name, pair in trained.items():
             factors = self._factors(name, self.steps - self._missed.get(name, 0))
-            kept = (self._state[f"{kind}.{name}"] for kind in self._kept)
-            scratch = None
-            for block in _blocks(*pair, *kept):
-                if scratch is None or scratch.shape != block[0].shape:
-                    scratch = np.empty_like(block[0])
-                self._update(factors, scratch, *block)
+            self._update(factors, *pair, *(self._state[f"{kind}.{name}"] for kind in self._kept))
 
     def zero_grad(self) -> None:
         """Set every gradient to zero."""
@@ -292,7 +294,7 @@ class SGD(_Optimizer):
     ----------
     layers : Layer or iterable of Layer
     learning_rate : float
-        Also an attribute, which may be changed between steps.
+        Also an attribute, which may be changed between steps, such as by `attnc.schedules`.
     momentum : float
         In 0 <= momentum < 1; 0 is plain gradient descent.
 
@@ -346,12 +348,13 @@ class SGD(_Optimizer):
     def _factors(self, name, steps):
         return None
 
-    def _update(self, factors, scratch, parameter, gradient, velocity=None):
-        if velocity is not None:
-            velocity *= self.momentum
-            velocity += gradient
-            gradient = velocity
-        parameter -= np.multiply(gradient, self.learning_rate, out=scratch)
+    def _update(self, factors, *arrays):
+        for parameter, gradient, *velocity in _blocks(*arrays):
+            for v in velocity:
+                v *= self.momentum
+                v += gradient
+                gradient = v
+            parameter -= gradient * self.learning_rate
 
 
 class Adam(_Optimizer):
@@ -366,7 +369,8 @@ class Adam(_Optimizer):
     ----------
     layers : Layer or iterable of Layer
     learning_rate : float
-        Also an attribute, which may be changed between steps. Default 0.001, as in the paper.
+        Also an attribute, which may be changed between steps, such as by `attnc.schedules`. Default
+        0.001, as in the paper.
     betas : pair of float
         (beta1, beta2), each in 0 <= beta < 1.
     epsilon : float
@@ -426,23 +430,18 @@ class Adam(_Optimizer):
         beta1, beta2 = self.betas
         # both corrections leave the loop over the numbers: the paper, end of section 2
         correction = math.sqrt(_one_minus_power(beta2, steps))
-        return correction, self.learning_rate * correction / _one_minus_power(beta1, steps)
+        rate = self.learning_rate * correction / _one_minus_power(beta1, steps)
+        return rate, self.epsilon * correction, 1.0
 
-    def _update(self, factors, scratch, parameter, gradient, m, v):
-        (beta1, beta2), (correction, rate) = self.betas, factors
+    def _update(self, factors, parameter, gradient, m, v):
+        rate, epsilon, keep = factors
         rate = min(rate, float(np.finfo(parameter.dtype).max))  # times a zero it would be NaN
-        np.multiply(gradient, 1 - beta1, out=scratch)
-        m *= beta1
-        m += scratch
-        np.multiply(gradient, gradient, out=scratch)
-        scratch *= 1 - beta2
-        v *= beta2
-        v += scratch
-        np.sqrt(v, out=scratch)
-        scratch += self.epsilon * correction
-        np.divide(m, scratch, out=scratch)
-        scratch *= rate
-        parameter -= scratch
+        arrays = parameter, gradient, m, v
+        pieces = p, g, mean, square = [_in_one_piece(parameter, array) for array in arrays]
+        _core.adam(p, g, mean, square, *self.betas, rate, epsilon, keep)
+        for array, piece in zip(arrays, pieces, strict=True):
+            if array is not gradient and not np.may_share_memory(array, piece):  # a copy
+                in_memory_order(parameter, array)[...] = piece
 
 
 class AdamW(Adam):
@@ -531,13 +530,8 @@ class AdamW(Adam):
 
     def _factors(self, name, steps):
         decay = 0.0 if name in self._undecayed else self.learning_rate * self.weight_decay
-        return decay, super()._factors(name, steps)
-
-    def _update(self, factors, scratch, parameter, gradient, m, v):
-        decay, factors = factors
-        if decay:
-            parameter *= 1 - decay
-        super()._update(factors, scratch, parameter, gradient, m, v)
+        rate, epsilon, keep = super()._factors(name, steps)
+        return rate, epsilon, keep - decay
 
 
 def _one_minus_power(beta, steps):

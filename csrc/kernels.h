@@ -277,7 +277,7 @@ typedef struct {
     void *dbias, *dup_bias; /* (ceil(rows / ATTNC_PART_ROWS), n), to be added up; or NULL */
 } attnc_activation;
 
-enum { ATTNC_DROPOUT_NUMBERS = 7 << 10 }; /* of a task, whole blocks of add_dropout.inc */
+enum { ATTNC_DROPOUT_NUMBERS = 1 << 13 }; /* of a task, whole blocks of add_dropout.inc */
 
 /* out = residual + keep * y; residual may be NULL, out may be y or residual */
 typedef struct {
@@ -295,7 +295,7 @@ typedef struct {
     ptrdiff_t count;
     void *parameter, *m, *v;
     const void *gradient;
-    double beta1, beta2, rate, epsilon;
+    double beta1, beta2, rate, epsilon, keep;
 } attnc_adam;
 
 typedef struct {

@@ -719,6 +719,38 @@ def rotary_cases():
                 case(f"rotary/{dtype}/{name}/{' '.join(given) or 'plain'}", run, threads=(1, 2))
 
 
+def rows(name, shape, dtype, options, others=()):
+    """A function of rows or single numbers; `others` are its arrays beside x."""
+
+    def run(draw):
+        shapes = [shape, *((shape if other == "up" else shape[-1:]) for other in others)]
+        arrays = typed([draw.normal(*each, scale=2) for each in shapes], dtype)
+        function = getattr(functional, name)
+        yield "call", function(*arrays, **options)
+        output, pullback = attnc.vjp(function, *arrays, **options)
+        yield "vjp", {"y": output, **vars(pullback(np.cos(np.asarray(output, np.float64))))}
+
+    return run
+
+
+def rows_cases():
+    kinds = {
+        "layer_norm": ({}, ("weight", "bias")),
+        "layer_norm/plain": ({"epsilon": 0.1}, ()),
+        "rms_norm": ({}, ("weight",)),
+        "relu": ({}, ()),
+        "gelu": ({}, ()),
+        "gelu/approximate": ({"approximate": True}, ()),
+        "silu": ({}, ()),
+        "swiglu": ({}, ("up",)),
+    }
+    for dtype in DTYPES:
+        for name, (options, others) in kinds.items():
+            for shape in ((7,), (2, 5, 33), (150, 700)):
+                run = rows(name.partition("/")[0], shape, dtype, options, others)
+                case(f"{name}/{dtype}/{shape}", run, threads=(1, 2))
+
+
 def recurrent_parameters(draw, kind, sizes, H):
     """Four arrays of every cell; `sizes` are those of their inputs."""
     width = GATES[kind] * H
@@ -1085,6 +1117,22 @@ def simple_layer_cases():
                 make = partial(attnc.Embedding, 11, 6, padding, rng=1, dtype=dtype)
                 tokens = partial(some_tokens, shapes=[shape], options={})
                 case(f"Embedding/{dtype}/padding {padding}/{shape}", layer(make, tokens, (), dtype))
+        for kind, make in {
+            "LayerNorm": partial(attnc.LayerNorm, 6),
+            "RMSNorm": partial(attnc.RMSNorm, 6),
+            "FeedForward/relu": partial(attnc.FeedForward, 6, 40, dropout=0.2, rng=1),
+            "FeedForward/gelu": partial(attnc.FeedForward, 6, 40, activation="gelu", rng=1),
+            "FeedForward/swiglu": partial(
+                attnc.FeedForward, 6, 40, activation="swiglu", dropout=0.2, bias=False, rng=1
+            ),
+            "SinusoidalPositions": partial(attnc.SinusoidalPositions, 6),
+            "LearnedPositions": partial(attnc.LearnedPositions, 99, 6, rng=1),
+            "Dropout": partial(attnc.Dropout, 0.3),
+        }.items():
+            for shape in ((1, 6), (2, 3, 6), (70, 6)):
+                options = {"train": True, "rng": 5} if "F" in kind or kind == "Dropout" else {}
+                x = partial(one_array, shape=shape, dtype=dtype, options=options)
+                case(f"{kind}/{dtype}/{shape}", layer(partial(make, dtype=dtype), x, ["x"], dtype))
         for kind in ("RNN", "GRU", "LSTM"):
             for name, how in RECURRENCES.items():
                 make = partial(
@@ -1382,6 +1430,7 @@ attention_cases()
 packed_cases()
 merge_cases()
 rotary_cases()
+rows_cases()
 recurrent_cases()
 decoder_cases()
 loss_cases()

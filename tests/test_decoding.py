@@ -328,6 +328,40 @@ def test_the_seed_alone_decides(rng):
     assert (draw(SCORES, n=50, rng=None) != draw(SCORES, n=50, rng=None)).any()
 
 
+# ---- The models of the package -------------------------------------------------------------------
+
+MODELS = {
+    "recurrent": lambda: attnc.Seq2Seq(
+        20, 20, 6, 8, cell="lstm", order="luong", input_feeding=True, coverage=True, rng=0,
+        dtype="float64",
+    ),
+    "transformer": lambda: attnc.Transformer(
+        20, 20, 16, 2, encoder_layers=1, decoder_layers=2, rng=0, dtype="float64"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("options", [{}, {"beam_width": 3, "n_best": 2}])
+def test_a_sequence_in_company_of_shorter_ones_is_as_alone(name, options, rng):
+    """Also where the others have ended long before, and their states are gone."""
+    model = MODELS[name]()
+    for parameter in model.parameters.values():
+        parameter += 0.3 * rng.standard_normal(parameter.shape)
+    source, lengths = rng.integers(3, 20, (9, 6)), rng.integers(1, 7, 9)
+    limits = np.array([1, 9, 1, 2, 3, 1, 5, 12, 1])
+    given = {"start": START, "end": [END, 2], "min_length": 1, **options}
+    whole = model.translate(source, lengths, max_length=limits, **given)
+    for b in range(9):
+        one = source[b : b + 1, : lengths[b]]
+        alone = model.translate(one, max_length=[limits[b]], **given)
+        steps = alone.tokens.shape[-1]
+        assert_same(whole.tokens[b][..., :steps], alone.tokens[0])
+        assert (whole.tokens[b][..., steps:] == END).all()
+        assert_agree(whole.weights[b][..., :steps, : lengths[b]], alone.weights[0])
+        assert not whole.weights[b][..., steps:, :].any()
+
+
 # ---- Options -------------------------------------------------------------------------------------
 
 
@@ -459,6 +493,52 @@ def test_a_search_copies_what_it_must():
     found = decode("beam_search", decoder, beam_width=3, end=(), max_length=5)
     assert decoder.rows == [3, 9, 9, 9, 9] and found.tokens.shape == (3, 1, 5)
     assert len(decoder.reordered) <= 4
+
+
+@pytest.mark.parametrize(
+    "function, width", [(name, 1) for name in DECODERS[:2]] + [("beam_search", 3)]
+)
+def test_the_decoder_is_spared_what_has_ended(function, width):
+    """Once half of the sequences that it works on have ended."""
+    decoder = Table()
+    limits = [2, 6, 1, 1, 4, 3, 1, 7]
+    options = {"beam_width": width} if width > 1 else {}
+    decode(
+        function,
+        decoder,
+        memory=range(8),
+        end=[0],
+        max_length=limits,
+        logits_hook=no_end,
+        **options,
+    )
+    rows = [8] + [width * n for n in (8, 4, 4, 2, 2, 1)]
+    assert decoder.rows == rows
+
+
+def test_what_is_spared_changes_nothing_else():
+    """Neither what is drawn for those that go on, nor which row an error names."""
+    options = {"memory": range(8), "end": [0], "logits_hook": no_end}
+    alike = decode("sample_decode", max_length=[7] * 8, **options)
+    spared = decode("sample_decode", max_length=[1, 6, 1, 1, 2, 3, 1, 7], **options)
+    assert_same(spared.tokens[7], alike.tokens[7])
+    assert_same(spared.tokens[1, :6], alike.tokens[1, :6])
+
+    def fails(logits, tokens):
+        if tokens.shape[1] == 5:
+            logits[7] = np.nan
+            logits[2] = np.nan  # of a sequence that has ended
+        return no_end(logits, tokens)
+
+    options["logits_hook"] = fails
+    for function in DECODERS[:2]:
+        with pytest.raises(ValueError, match="logits_hook must return numbers, got NaN in row 7 o"):
+            decode(function, max_length=[1, 6, 1, 1, 2, 3, 1, 7], **options)
+
+
+def no_end(logits, tokens):
+    logits[:, 0] = -np.inf
+    return logits
 
 
 @pytest.mark.parametrize("function", DECODERS)

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from checks import assert_agree, assert_same
+from checks import assert_agree, assert_close_like_naive, assert_same
 
 import attnc
 from attnc.optim import SGD, Adam, AdamW, ExponentialAverage, clip_gradients, scale_gradients
@@ -245,6 +245,60 @@ def test_numbers_changed_later(name, rng):
         optimizer.momentum = 0.5
         with pytest.raises(ValueError, match="momentum must stay 0 where it was 0 at first, got 0"):
             optimizer.step()
+
+
+# ---- Adam ----------------------------------------------------------------------------------------
+
+
+def adam_by_hand(p, g, m, v, step, rate, betas, epsilon, decay=0.0):
+    """Algorithm 1 of the paper as it stands there, in place."""
+    m[...] = betas[0] * m + (1 - betas[0]) * g
+    v[...] = betas[1] * v + (1 - betas[1]) * g * g
+    unbiased = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    p[...] = p - rate * (unbiased[0] / (np.sqrt(unbiased[1]) + epsilon) + decay * p)
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 33, 1000, 70_001])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adam_is_its_formula(size, decay, dtype, threads, isa, rng):
+    layer = attnc.Linear(1, size, bias=False, dtype=dtype, rng=0)
+    wide = np.longdouble if dtype == np.float64 else np.float64
+    exact, naive = ([layer.parameters["weight"].astype(kind)] for kind in (wide, dtype))
+    exact += [np.zeros_like(exact[0]), np.zeros_like(exact[0])]
+    naive += [np.zeros_like(naive[0]), np.zeros_like(naive[0])]
+    how = {"betas": (0.8, 0.95), "epsilon": 1e-3}
+    kind = AdamW if decay else Adam
+    optimizer = kind(layer, 0.05, **how, **({"weight_decay": decay} if decay else {}))
+    for step in (1, 2, 3):
+        g = rng.standard_normal((1, size)).astype(dtype)
+        layer.gradients["weight"] = g
+        optimizer.step()
+        for p, m, v in (exact, naive):
+            adam_by_hand(p, g.astype(p.dtype), m, v, step, 0.05, **how, decay=decay)
+    state = optimizer.state_dict()
+    got = layer.parameters["weight"], state["m.weight"], state["v.weight"]
+    for x, right, plain in zip(got, exact, naive, strict=True):
+        assert_close_like_naive(x, right, plain, 1.0)
+
+
+@pytest.mark.parametrize("order", ["C", "F", "strided"])
+def test_adam_changes_arrays_of_any_layout(order, rng):
+    """Where parameter, gradient and state lie differently, too."""
+    layer, twin = (attnc.Linear(30, 20, bias=False, dtype="float64", rng=0) for _ in range(2))
+    if order == "F":
+        layer._parameters["weight"] = np.asfortranarray(layer._parameters["weight"])
+    if order == "strided":
+        room = np.zeros((60, 40))
+        room[::2, ::2] = layer._parameters["weight"]
+        layer._parameters["weight"] = room[::2, ::2]
+    optimizers = [Adam(each) for each in (layer, twin)]
+    for _ in range(3):
+        g = rng.standard_normal((30, 20))
+        for each, optimizer in zip((layer, twin), optimizers, strict=True):
+            each.gradients["weight"] = g
+            optimizer.step()
+    assert_same(layer.parameters["weight"], twin.parameters["weight"])
+    assert_same(optimizers[0].state_dict(), optimizers[1].state_dict())
 
 
 # ---- AdamW ---------------------------------------------------------------------------------------

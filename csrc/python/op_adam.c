@@ -17,14 +17,15 @@ static int run_adam(int f32, const attnc_adam *a)
     return status;
 }
 
-/* adam(parameter, gradient, m, v, beta1, beta2, rate, epsilon): changes all but the gradient. */
+/* adam(parameter, gradient, m, v, beta1, beta2, rate, epsilon, keep): changes all but the
+ * gradient. */
 PyObject *attnc_adam_step(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
     attnc_adam a = {0};
     int type = NPY_NOTYPE;
     void *arrays[4];
-    if (attnc_check_count("adam", count, 8) < 0)
+    if (attnc_check_count("adam", count, 9) < 0)
         return NULL;
     for (int k = 0; k < 4; k++) {
         if (attnc_floats(args[k], &type, k ? a.count : -1, &arrays[k]) < 0 ||
@@ -36,8 +37,8 @@ PyObject *attnc_adam_step(PyObject *module, PyObject *const *args, Py_ssize_t co
     a.gradient = arrays[1];
     a.m = arrays[2];
     a.v = arrays[3];
-    double *const numbers[] = {&a.beta1, &a.beta2, &a.rate, &a.epsilon};
-    for (int k = 0; k < 4; k++)
+    double *const numbers[] = {&a.beta1, &a.beta2, &a.rate, &a.epsilon, &a.keep};
+    for (int k = 0; k < 5; k++)
         *numbers[k] = PyFloat_AsDouble(args[4 + k]);
     if (PyErr_Occurred())
         return NULL;

@@ -1128,6 +1128,63 @@ static void run_rotary(const step_problem *p, arrays *all)
     }
 }
 
+/* Rows of b numbers between products, forward and backward: norms, activations with all that they
+ * take, dropout, and a step of Adam on the result. */
+static void run_rows(const step_problem *p, arrays *all)
+{
+    const ptrdiff_t rows = p->a, n = p->b, size = rows * n;
+    const ptrdiff_t parts = attnc_divide_up(rows, ATTNC_PART_ROWS);
+    const void *x = add_numbers(all, size, 3, NULL), *dy = add_numbers(all, size, 1, NULL);
+    const void *weight = add_numbers(all, n, 1, NULL), *bias = add_numbers(all, n, 1, NULL);
+    for (int center = 0; center < 2; center++) {
+        attnc_norm a = {.rows = rows, .n = n, .center = center, .epsilon = 1e-5, .x = x};
+        a.weight = weight;
+        a.bias = center ? bias : NULL;
+        a.y = add_result(all, size, "norm");
+        a.stats = add_result(all, 3 * rows, NULL);
+        a.dy = dy;
+        a.dx = add_result(all, size, "norm dx");
+        a.parts = add_result(all, parts * 2 * n, "norm parts");
+        for (int backward = 0; backward < 2; backward++)
+            if (attnc_call_norm(all->f32, &a, backward, NULL) < 0)
+                exit(2);
+    }
+    for (int kind = ATTNC_RELU; kind <= ATTNC_SILU; kind++) {
+        attnc_activation a = {.kind = kind, .count = size, .n = n, .bias = bias, .dy = dy};
+        a.x = (void *)add_numbers(all, size, 2, "x + bias");
+        a.up = kind == ATTNC_SILU ? (void *)add_numbers(all, size, 1, "up + bias") : NULL;
+        a.up_bias = a.up ? weight : NULL;
+        a.dropout = kind == ATTNC_GELU ? 0.3 : 0;
+        a.key = 12345678901u;
+        a.y = add_result(all, size, "activation");
+        a.dx = add_result(all, size, "activation dx");
+        a.dup = a.up ? add_result(all, size, "dup") : NULL;
+        a.dbias = add_result(all, parts * n, "dbias");
+        a.dup_bias = a.up ? add_result(all, parts * n, "dup_bias") : NULL;
+        for (int backward = 0; backward < 2; backward++)
+            if (attnc_call_activation(all->f32, &a, backward, NULL) < 0)
+                exit(2);
+    }
+    attnc_add_dropout d = {.count = size, .residual = x, .y = dy, .dropout = 0.2, .key = 99};
+    d.out = add_result(all, size, "add_dropout");
+    attnc_adam adam = {.count = size,
+                       .parameter = (void *)add_numbers(all, size, 1, "parameter"),
+                       .gradient = dy,
+                       .m = (void *)add_numbers(all, size, 1, "m"),
+                       .v = add_result(all, size, "v"),
+                       .beta1 = 0.9,
+                       .beta2 = 0.99,
+                       .rate = 0.01,
+                       .epsilon = 1e-3,
+                       .keep = 0.99};
+    attnc_square_sums squares = {.count = size, .x = x};
+    squares.sums = add_array(all, attnc_divide_up(size, ATTNC_ADAM_NUMBERS), 0, "squares");
+    if (attnc_call_add_dropout(all->f32, &d, NULL) < 0 ||
+        attnc_call_adam(all->f32, &adam, NULL) < 0 ||
+        attnc_call_square_sums(all->f32, &squares, NULL) < 0)
+        exit(2);
+}
+
 /* a b, (b^T a^T)^T of the same arrays, and the two with skip_zero_rows. */
 static void run_product(const step_problem *p, arrays *all)
 {
@@ -1180,6 +1237,9 @@ static const step_problem step_problems[] = {
     {"cross-entropy, one class", run_loss, 0, 40, 1, 0, 0},
     {"product", run_product, 0, 67, 300, 131, 0},
     {"product, one column", run_product, 0, 100, 5, 1, 0},
+    {"rows", run_rows, 0, 200, 133, 0, 0},
+    {"rows of one", run_rows, 0, 300, 1, 0, 0},
+    {"a long row", run_rows, 0, 1, 5000, 0, 0},
     {"rotary", run_rotary, 0, 3, 130, 22, 0},
     {"rotary, one row each", run_rotary, 0, 200, 1, 64, 0},
 };
