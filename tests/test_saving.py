@@ -81,8 +81,17 @@ LAYERS = {
         2, 6, 2, 5, norm="pre", activation="swiglu", dtype="float64", rng=0
     ),
     "Transformer": lambda: attnc.Transformer(
-        9, 8, 6, 2, encoder_layers=1, decoder_layers=2, padding_index=0, dropout=0.2,
-        positions="learned", max_length=7, rng=0,
+        9,
+        8,
+        6,
+        2,
+        encoder_layers=1,
+        decoder_layers=2,
+        padding_index=0,
+        dropout=0.2,
+        positions="learned",
+        max_length=7,
+        rng=0,
     ),  # fmt: skip
     "LanguageModel": lambda: attnc.LanguageModel(9, 8, 2, 2, positions="rotary", rng=0),
     "Dropout": lambda: attnc.Dropout(0.25, dtype="float64"),
