@@ -5,10 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
-from checks import assert_agree, assert_same
+from checks import assert_agree, assert_close_like_naive, assert_same
 from layer_checks import randomize
 
 import attnc
+from attnc import reference
 from attnc.functional.options import DEFAULTS
 from attnc.layers.cache import ModelCache
 
@@ -55,6 +56,24 @@ def test_steps_are_one_call(kind, sizes, lead, rng):
     assert_agree(in_steps(layer, x, sizes, cache), layer(x, causal=True))
     assert len(cache) == T
     assert_same(cache.lengths, np.full(lead, T))
+
+
+@kinds
+@sizes
+def test_steps_in_float32_err_no_more_than_plain_numpy(kind, sizes, rng):
+    layer = make(kind, rng, "float32")
+    x = rng.standard_normal((2, T, E)).astype(np.float32)
+    p = dict(layer.parameters)
+    weights = [p.pop(f"{name}_weight") for name in ("query", "key", "value", "output")]
+    exact, naive = (
+        reference.multi_head_attention(
+            x, x, x, *weights, **p, rotary=layer.rotary, causal=True, dtype=dtype
+        )
+        for dtype in (np.float64, np.float32)
+    )
+    for cache in (attnc.KVCache(), attnc.KVCache(T), attnc.KVCache(window=T, keep=2)):
+        got = in_steps(layer, x, sizes, cache)
+        assert_close_like_naive(got, exact, naive, np.abs(x).max())
 
 
 @kinds

@@ -1,5 +1,6 @@
 """Multi-head attention: against its formula head by head, differences, and PyTorch."""
 
+import concurrent.futures
 import copy
 
 import numpy as np
@@ -262,6 +263,29 @@ def test_tied_projections_share_a_gradient(rng):
     assert_same(tied(x), layer(x))
     both = layer.gradients["query_weight"] + layer.gradients["key_weight"]
     assert_agree(tied.gradients["key_weight"], both)
+
+
+def test_threads_share_a_layer(rng):
+    """Pullbacks add up, and calls with a cache each do not disturb each other."""
+    layer, x = make("groups", rng), rng.standard_normal((4, TK, E))
+    expected = layer(x, causal=True)
+    for b in range(4):
+        _, pullback = attnc.vjp(layer, x[b], causal=True)
+        pullback(x[b])
+    wanted = {name: gradient.copy() for name, gradient in layer.gradients.items()}
+    layer.zero_grad()
+
+    def work(b):
+        _, pullback = attnc.vjp(layer, x[b], causal=True)
+        pullback(x[b])
+        cache = attnc.KVCache()
+        return [layer(x[b, t : t + 1], causal=True, cache=cache) for t in range(TK)]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for b, steps in enumerate(pool.map(work, range(4))):
+            assert_agree(np.concatenate(steps), expected[b])
+    for name, gradient in layer.gradients.items():
+        assert_agree(gradient, wanted[name], name)
 
 
 def test_whatever_the_settings_of_numpy(rng):
