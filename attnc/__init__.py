@@ -1,10 +1,10 @@
 """attnc: attention mechanisms on NumPy arrays, forward and backward, in C.
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
-`cosine_attention`, `attend`, `merge_attention`; their gradients: `vjp`. Layers: `attnc.layers`.
-Training: `attnc.losses`, `attnc.optim`, `attnc.data`; `save` and `load` keep a model, `summary`
-lists its parameters. For teaching: `stages`, pictures in `attnc.plot`, the formulas in plain NumPy
-in `attnc.reference`.
+`cosine_attention`, `attend`, `merge_attention`, `rotary`; their gradients: `vjp`. Layers:
+`attnc.layers`. Training: `attnc.losses`, `attnc.optim`, `attnc.data`; `save` and `load` keep a
+model, `summary` lists its parameters. For teaching: `stages`, pictures in `attnc.plot`, the
+formulas in plain NumPy in `attnc.reference`.
 """
 
 try:
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from attnc import functional, gradients, layers, losses, registry
 from attnc.functional.attention import *  # noqa: F403
+from attnc.functional.rotary import rotary
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
 from attnc.threads import get_num_threads, set_num_threads
@@ -67,6 +68,7 @@ __all__ = [
     "plot",
     "reference",
     "registry",
+    "rotary",
     "save",
     "set_num_threads",
     "stages",

@@ -103,6 +103,7 @@ def cross_entropy_backward(
     in_place: bool,
     /,
 ) -> _Array: ...
+def rotary(x: _Array, table: _Array, interleaved: bool, back: bool, /) -> _Array: ...
 
 # ---- threads and instruction sets ----
 

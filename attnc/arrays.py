@@ -33,6 +33,7 @@ __all__ = [
     "probability",
     "quiet",
     "real_array",
+    "result_dtype",
     "sum_rows",
 ]
 
@@ -151,6 +152,25 @@ def computing_dtype(arrays: Iterable[Array]) -> np.dtype[Any]:
     """
     wide = any(a.dtype.kind in "iu" or a.dtype.itemsize > 4 for a in arrays)
     return np.dtype(np.float64 if wide else np.float32)
+
+
+def result_dtype(arrays: Iterable[Array]) -> np.dtype[Any]:
+    """The dtype of what is computed from arrays together.
+
+    That of the arrays where all have one, of floats; else what they are computed in.
+
+    Parameters
+    ----------
+    arrays : iterable of ndarray
+
+    Returns
+    -------
+    dtype
+    """
+    arrays = list(arrays)
+    first = arrays[0].dtype.newbyteorder("=")
+    one = all(a.dtype.newbyteorder("=") == first for a in arrays)
+    return first if one and first.kind not in "iu" else computing_dtype(arrays)
 
 
 def contiguous(array: Real, dtype: DType) -> Array:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .arrays import integer, number, quiet
-from .layers.base import ADDING, Layer
+from .layers.base import ADDING, Layer, fitting
 from .layers.named import WrongKind, distinct, fit_state, in_memory_order, place, write
 from .typing import Array, Real
 
-__all__ = ["Adam", "SGD", "clip_gradients"]
+__all__ = ["Adam", "AdamW", "SGD", "clip_gradients"]
 
 
 def _several(where, layers):
@@ -126,9 +126,9 @@ class _Optimizer:
 
     A subclass names the arrays it keeps for each parameter in `_kept` and checks its numbers in
     `_check`. It says in `_limit` how large gradients may be, given the largest float, computes in
-    `_factors` what a step needs only once for a parameter, given the steps that this has made, and
-    writes ``_update(factors, scratch, parameter, gradient, *kept)``, which changes some rows of
-    them in place.
+    `_factors` what a step needs only once for a parameter, given its name and the steps that it has
+    made, and writes ``_update(factors, scratch, parameter, gradient, *kept)``, which changes some
+    rows of them in place.
 
     The layers are searched at every step, so that a copy of an optimiser, deep or pickled, changes
     the copies of its layers, and what is frozen may change.
@@ -136,7 +136,7 @@ class _Optimizer:
 
     _kept: tuple[str, ...] = ()
     _limit: Callable[[float], float]
-    _factors: Callable[[int], Any]
+    _factors: Callable[[str, int], Any]
     _update: Callable[..., None]
 
     def __init__(self, layers: Layer | Iterable[Layer], learning_rate: float) -> None:
@@ -212,7 +212,7 @@ class _Optimizer:
         for name in pairs.keys() - trained.keys():
             self._missed[name] = self._missed.get(name, 0) + 1
         for name, pair in trained.items():
-            factors = self._factors(self.steps - self._missed.get(name, 0))
+            factors = self._factors(name, self.steps - self._missed.get(name, 0))
             kept = (self._state[f"{kind}.{name}"] for kind in self._kept)
             scratch = None
             for block in _blocks(*pair, *kept):
@@ -340,7 +340,7 @@ class SGD(_Optimizer):
         # The velocity, a sum of gradients, stays finite.
         return largest * (1 - self.momentum) / 2 if self._kept else math.inf
 
-    def _factors(self, steps):
+    def _factors(self, name, steps):
         return None
 
     def _update(self, factors, scratch, parameter, gradient, velocity=None):
@@ -419,7 +419,7 @@ class Adam(_Optimizer):
             if name.startswith("v.") and (value < 0).any():
                 raise ValueError(f"{where}: {name} must be 0 or more, got {value.min()}")
 
-    def _factors(self, steps):
+    def _factors(self, name, steps):
         beta1, beta2 = self.betas
         # both corrections leave the loop over the numbers: the paper, end of section 2
         correction = math.sqrt(_one_minus_power(beta2, steps))
@@ -440,6 +440,101 @@ class Adam(_Optimizer):
         np.divide(m, scratch, out=scratch)
         scratch *= rate
         parameter -= scratch
+
+
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient.
+
+    Loshchilov and Hutter (2019), "Decoupled weight decay regularization", algorithm 2. With m and v
+    as in `Adam`::
+
+        p = p - learning_rate * ((m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
+                                 + weight_decay * p)
+
+    The decay does not pass through m and v, as that of a penalty in the loss would: all weights
+    shrink at one rate, however large their gradients are.
+
+    Parameters
+    ----------
+    layers : Layer or iterable of Layer
+    learning_rate, betas, epsilon
+        As in `Adam`.
+    weight_decay : float
+        0 or more, and at most 1 / learning_rate. Also an attribute, which may be changed between
+        steps. Default 0.01.
+    without_decay : sequence of str
+        Names of parameters that are not decayed, or patterns, as in `Layer.freeze`; usually biases,
+        gains and offsets of norms, and embeddings: ``("*bias", "*embedding*")``. One that has
+        several names is not decayed if any of them fits. Of several layers, names begin with the
+        layer's number: "0.weight".
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, the layers have no parameters, or share arrays but in part.
+    TypeError
+        If layers holds anything but layers, a number is of a wrong kind, or without_decay holds
+        anything but strings.
+    KeyError
+        If a pattern fits no name.
+
+    Examples
+    --------
+    >>> import attnc
+    >>> model = attnc.Sequential(attnc.Linear(4, 8, rng=0), attnc.Linear(8, 2, rng=1))
+    >>> optimizer = attnc.optim.AdamW(model, 0.001, weight_decay=0.1, without_decay=["*bias"])
+    """
+
+    def __init__(
+        self,
+        layers: Layer | Iterable[Layer],
+        learning_rate: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        *,
+        weight_decay: float = 0.01,
+        without_decay: Sequence[str] = (),
+    ) -> None:
+        self.weight_decay = weight_decay
+        super().__init__(layers, learning_rate, betas, epsilon)
+        where = type(self).__name__
+        if isinstance(without_decay, str) or not isinstance(without_decay, (tuple, list)):
+            raise TypeError(
+                f"{where}: without_decay must be a list or tuple of names and patterns, got "
+                f"{without_decay!r}"
+            )
+        self._without_decay = tuple(without_decay)
+        places = {name: place(parameter) for name, parameter, *_ in _entries(self._layers)}
+        found = {places[n] for each in without_decay for n in fitting(where, each, places)}
+        self._undecayed = {name for name in self._made_with if places[name] in found}
+
+    @property
+    def without_decay(self) -> tuple[str, ...]:
+        """tuple of str: the patterns of parameters that are not decayed, as they were given."""
+        return self._without_decay
+
+    def _check(self):
+        super()._check()
+        where, rule = type(self).__name__, "be 0 or more"
+        decay = number(
+            where, "weight_decay", self.weight_decay, rule, lambda decay: 0 <= decay < math.inf
+        )
+        if decay * self.learning_rate > 1:
+            raise ValueError(
+                f"{where}: weight_decay must be at most 1 / learning_rate, got {decay} with "
+                f"learning_rate {self.learning_rate}"
+            )
+        self.weight_decay = decay
+
+    def _factors(self, name, steps):
+        decay = 0.0 if name in self._undecayed else self.learning_rate * self.weight_decay
+        return decay, super()._factors(name, steps)
+
+    def _update(self, factors, scratch, parameter, gradient, m, v):
+        decay, factors = factors
+        if decay:
+            parameter *= 1 - decay
+        super()._update(factors, scratch, parameter, gradient, m, v)
 
 
 def _one_minus_power(beta, steps):

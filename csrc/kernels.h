@@ -10,7 +10,7 @@
  * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
  *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_attention_bwd,
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
- *          attnc_cross_entropy, attnc_cut, attnc_panels, attnc_term, attnc_linear,
+ *          attnc_cross_entropy, attnc_rotary, attnc_cut, attnc_panels, attnc_term, attnc_linear,
  *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels,
  *          attnc_kernel_fn
  */
@@ -91,12 +91,14 @@ typedef struct {
     const attnc_key_transforms *key_transforms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
 
     /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
-    attnc_view mask;                 /* bytes (lead, Tq, Tk) */
-    attnc_view key_mask;             /* bytes (lead, 1, Tk) */
-    attnc_view lengths;              /* int64 (lead) */
-    attnc_view offset;               /* int64 (lead) */
-    attnc_view bias;                 /* real (lead, Tq, Tk) */
-    ptrdiff_t length, causal_offset; /* where lengths, offset hold no data */
+    attnc_view mask;          /* bytes (lead, Tq, Tk) */
+    attnc_view key_mask;      /* bytes (lead, 1, Tk) */
+    attnc_view lengths;       /* int64 (lead): keys behind are excluded */
+    attnc_view query_lengths; /* int64 (lead): queries behind are padding */
+    attnc_view offset;        /* int64 (lead) */
+    attnc_view bias;          /* real (lead, Tq, Tk) */
+    /* where lengths, query_lengths, offset hold no data */
+    ptrdiff_t length, queries, causal_offset;
     int causal;
     ptrdiff_t left, right; /* of the window; -1: open */
     double softcap;        /* 0: none */
@@ -221,6 +223,19 @@ typedef struct {
     double factor;
 } attnc_cross_entropy;
 
+enum { ATTNC_ROTARY_ROWS = 64 }; /* rows of a task */
+
+/* Rotary positions: out = x with its pairs of channels turned by the angles of its rows. */
+typedef struct {
+    attnc_result out; /* (lead, T, D), stored as x */
+    attnc_view x;     /* (lead, T, D) */
+    attnc_view table; /* (lead, T, D) as computed: D/2 cosines and D/2 sines */
+    attnc_lead lead;
+    ptrdiff_t T, D;
+    int interleaved; /* pairs 2k and 2k + 1, else k and D/2 + k */
+    int back;        /* by the angles below 0 */
+} attnc_rotary;
+
 /* ---- one step of a loop over time (recurrent.inc, decoder.inc; engine/loop.h) ---- */
 
 enum { ATTNC_BIAS_ROWS = 16 }; /* rows of a step whose bias gradients are added up in one part */
@@ -331,7 +346,8 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
  * lead.count, attention_delta lead.count * ceil(Tq / bwd_query_block), attention_bwd lead.count *
  * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
  * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
- * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS). */
+ * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
+ * ATTNC_ROTARY_ROWS). */
 typedef struct {
     const char *isa;
     int lanes;
@@ -340,6 +356,7 @@ typedef struct {
     attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: padded D reals, where x or out is in
                                                      halves */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
+    attnc_kernel_fn rotary;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
     /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */
@@ -348,6 +365,7 @@ typedef struct {
     size_t (*fwd_scratch)(const attnc_attention_fwd *); /* attention_fwd, attention_merge */
     size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
     size_t (*product_scratch)(const attnc_product *);
+    size_t (*rotary_scratch)(const attnc_rotary *);
     /* steps of loops: pack_panels has a task for every `panel` columns of a gate */
     attnc_kernel_fn pack_panels, linear, cells_fwd, cells_bwd;
     ptrdiff_t panel, max_cut_rows;

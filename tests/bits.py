@@ -374,6 +374,9 @@ OPTIONS = {
     "key_lengths for all": lambda d, s: {"key_lengths": d.integers(1, s.Tk, *ones(s))},
     "one key_lengths": lambda d, s: {"key_lengths": s.Tk // 2},
     "key_lengths 0": lambda d, s: {"key_lengths": 0},
+    "query_lengths": lambda d, s: {"query_lengths": d.integers(0, s.Tq, *s.lead)},
+    "query_lengths for all": lambda d, s: {"query_lengths": d.integers(1, s.Tq, *ones(s))},
+    "one query_lengths": lambda d, s: {"query_lengths": s.Tq // 2, "causal": True},
     "bias": lambda d, s: {"bias": some_bias(d, *s.lead, s.Tq, s.Tk)},
     "bias by key": lambda d, s: {"bias": some_bias(d, *s.lead, 1, s.Tk)},
     "bias by query": lambda d, s: {"bias": some_bias(d, *s.lead, s.Tq, 1)},
@@ -642,6 +645,30 @@ def merge_cases():
 # ---- Recurrent functions -------------------------------------------------------------------------
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+
+
+def rotary(shape, dtype, given):
+    def run(draw):
+        (x,) = typed([draw.normal(*shape)], dtype)
+        options = {
+            "offset": draw.integers(0, 99, *shape[:-2]),
+            "position": draw.integers(0, 99, *shape[:-1]),
+            "interleaved": True,
+        }
+        options = {name: options[name] for name in given}
+        yield "call", attnc.rotary(x, **options)
+        output, pullback = attnc.vjp(attnc.rotary, x, **options)
+        yield "vjp", {"y": output, "dx": pullback(np.cos(np.asarray(output, np.float64))).x}
+
+    return run
+
+
+def rotary_cases():
+    for dtype in DTYPES:
+        for name, shape in {"small": (2, 5, 6), "large": (3, 2, 200, 64)}.items():
+            for given in ((), ("interleaved",), ("position", "offset")):
+                run = rotary(shape, dtype, given)
+                case(f"rotary/{dtype}/{name}/{' '.join(given) or 'plain'}", run, threads=(1, 2))
 
 
 def recurrent_parameters(draw, kind, sizes, H):
@@ -1177,6 +1204,9 @@ def wrong_attention_cases():
         "bias complex": {"bias": one((2, 3, 5), complex)},
         "key_lengths too long": {"key_lengths": [5, 6]},
         "key_lengths negative": {"key_lengths": -1},
+        "query_lengths too long": {"query_lengths": [3, 4]},
+        "query_lengths float": {"query_lengths": [1.0, 2.0]},
+        "query_lengths without heads": {**heads, "query_lengths": [1, 2]},
         "key_lengths float": {"key_lengths": [1.0, 2.0]},
         "key_lengths of other batch": {"key_lengths": [1, 2, 3]},
         "key_lengths without heads": {**heads, "key_lengths": [1, 2]},
@@ -1290,6 +1320,7 @@ def wrong_other_cases():
 
 attention_cases()
 merge_cases()
+rotary_cases()
 recurrent_cases()
 decoder_cases()
 loss_cases()

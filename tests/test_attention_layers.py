@@ -57,6 +57,7 @@ OPTIONS = {
         "bias": rng.standard_normal((B, TQ, TK)),
     },
     "causal": lambda rng: {"causal": True, "causal_offset": 1},
+    "queries": lambda rng: {"query_lengths": [0, 1]},
 }
 
 
@@ -370,3 +371,24 @@ def test_the_projections_of_self_attention_are_linear_layers(rng):
     layer.tie("key_weight", layer, "query_weight")
     assert layer.key.parameters["weight"] is layer.query.parameters["weight"]
     assert list(attnc.Sequential(layer).parameters)[0] == "layers.0.query_weight"
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_padding_reaches_no_gradient_of_self_attention(poison, rng):
+    """A padded step is a query too."""
+    layer = attnc.SelfAttention(DQ, 3, 2, rng=0, dtype="float64")
+    x = rng.standard_normal((2, 5, DQ))
+    lengths = {"key_lengths": [3, 0], "query_lengths": [3, 0]}
+    padded = np.arange(5) >= np.array([3, 0])[:, None]
+    y, pullback = attnc.vjp(layer, x, **lengths)
+    dx = pullback(np.ones_like(y)).x
+    expected = {name: gradient.copy() for name, gradient in layer.gradients.items()}
+    layer.zero_grad()
+    x[padded] = poison
+    got, pullback = attnc.vjp(layer, x, **lengths)
+    dy = np.ones_like(y)
+    dy[padded] = poison
+    assert_same(got, y)
+    assert_same(pullback(dy).x, dx)
+    for name, gradient in layer.gradients.items():
+        assert_agree(gradient, expected[name])

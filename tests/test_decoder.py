@@ -778,7 +778,7 @@ def decode(function, rng, **changes):
         ({"end": V}, ValueError, "end must lie in 0..5, the tokens that readout .*, got 6"),
         ({"end": -1}, ValueError, "end must be an integer"),
         ({"end": None}, TypeError, "end must be an integer"),
-        ({"decoder": 3}, TypeError, "decoder must be an AttentionDecoder, got int"),
+        ({"decoder": 3}, TypeError, "decoder must have prepare, .*, got int"),
         ({"readout": None}, TypeError, "readout must be a layer or callable, got NoneType"),
         ({"readout": lambda x: x[:, 0]}, ValueError, r"readout must return \(.*vocabulary"),
         ({"readout": lambda x: x[1:]}, ValueError, r"readout must return \(.*vocabulary"),

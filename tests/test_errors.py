@@ -182,6 +182,31 @@ WRONG = [
     ),
     ({"key_lengths": [1, 2, 3]}, ValueError, full("key_lengths", ELEMENTS, (3,))),
     (
+        {"query_lengths": [3, 4]},
+        ValueError,
+        "query_lengths must lie in 0..3, the number of queries, got 4",
+    ),
+    (
+        {"query_lengths": -1},
+        ValueError,
+        "query_lengths must lie in 0..3, the number of queries, got -1",
+    ),
+    (
+        {"query_lengths": 2**70},
+        ValueError,
+        f"query_lengths must lie in 0..3, the number of queries, got {2**60}",
+    ),
+    (
+        {"query_lengths": [1.0, 2.0]},
+        TypeError,
+        "query_lengths must be an integer or an array of integers, got dtype float64",
+    ),
+    (
+        {**HEADS, "query_lengths": [1, 2]},
+        ValueError,
+        full("query_lengths", HEAD_ELEMENTS, (2,), "query_lengths[:, None]"),
+    ),
+    (
         {**HEADS, "key_lengths": [1, 2]},
         ValueError,
         full("key_lengths", HEAD_ELEMENTS, (2,), "key_lengths[:, None]"),

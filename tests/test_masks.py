@@ -158,6 +158,41 @@ def test_poison_where_a_query_attends_to_nothing(name, poison, dtype, isa, rng):
     np.testing.assert_array_equal(gradients.bias[1, 2], 0)
 
 
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("option", ["none", "bias", "causal by lead", "dropout", "everything"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_poison_in_padded_queries(name, option, poison, dtype, isa, rng):
+    """In the query, the bias, and the gradients that come in for it: it reaches nothing."""
+    sizes = {"Tq": 120, "Tk": 210}
+    arrays, own = inputs(name, rng, dtype, **sizes)
+    own |= options(option, rng, dtype, **sizes)
+    own["query_lengths"] = np.array([70, 0])
+    padded = np.arange(120) >= own["query_lengths"][:, None]
+    d = incoming(rng, getattr(attnc, name)(*arrays, **own, **EVERYTHING), dtype)
+    clean, clean_gradients = evaluate(name, arrays, own, d)
+    for x in (arrays[0], *d.values(), *([own["bias"]] if "bias" in own else [])):
+        x[padded] = poison
+    output, gradients = check(name, arrays, own, rng, d)
+    assert_same(tuple(output), tuple(clean))
+    assert_same(vars(gradients), clean_gradients)
+    for x, expected in zip(output, (0, 0, -np.inf), strict=True):
+        np.testing.assert_array_equal(x[padded], expected)
+    np.testing.assert_array_equal(gradients[0][padded], 0)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_padded_queries_change_nothing_for_the_others(name, dtype, isa, rng):
+    """They have the bits that they have without them, and keys and values get the same."""
+    arrays, own = inputs(name, rng, dtype, Tq=120, Tk=210)
+    own |= {"causal": True, "causal_offset": 100, "dropout": 0.3, "rng": 5}
+    d = incoming(rng, getattr(attnc, name)(*arrays, **own, **EVERYTHING), dtype)
+    output, gradients = evaluate(name, arrays, {**own, "query_lengths": 70}, d)
+    shorter = [arrays[0][:, :70], *arrays[1:]]
+    others, other_gradients = evaluate(name, shorter, own, {f: x[:, :70] for f, x in d.items()})
+    assert_same(tuple(x[:, :70] for x in output), tuple(others))
+    assert_same(gradients["value"], other_gradients["value"])
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_nan_in_gradients_of_excluded_weights(name, dtype, isa, rng):
     arrays, own = inputs(name, rng, dtype)

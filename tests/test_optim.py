@@ -9,13 +9,14 @@ import pytest
 from checks import assert_agree, assert_same
 
 import attnc
-from attnc.optim import SGD, Adam, clip_gradients
+from attnc.optim import SGD, Adam, AdamW, clip_gradients
 
 MAKERS = {
     "sgd": lambda layers: SGD(layers, 0.1),
     "momentum": lambda layers: SGD(layers, 0.1, momentum=0.9),
     "adam": lambda layers: Adam(layers, 0.01),
     "adam with options": lambda layers: Adam(layers, 0.01, betas=(0.8, 0.9), epsilon=1e-3),
+    "adamw": lambda layers: AdamW(layers, 0.01),
 }
 makers = pytest.mark.parametrize("name", MAKERS)
 
@@ -47,6 +48,7 @@ def test_equal_to_torch(name, rng):
         "momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
         "adam": lambda p: torch.optim.Adam(p, 0.01),
         "adam with options": lambda p: torch.optim.Adam(p, 0.01, betas=(0.8, 0.9), eps=1e-3),
+        "adamw": lambda p: torch.optim.AdamW(p, 0.01),
     }[name](list(twins.values()))
     optimizer = MAKERS[name](layer)
     for _ in range(5):
@@ -113,6 +115,8 @@ def test_finds_a_minimum(name, rng):
     layer = attnc.Linear(3, 1, rng=0, dtype="float64")
     optimizer = MAKERS[name](layer)
     optimizer.learning_rate = 0.05
+    if name == "adamw":
+        optimizer.weight_decay = 0  # it moves the minimum
     for _ in range(1500):
         optimizer.zero_grad()
         prediction, pullback = attnc.vjp(layer, x)
@@ -241,6 +245,90 @@ def test_numbers_changed_later(name, rng):
         optimizer.momentum = 0.5
         with pytest.raises(ValueError, match="momentum must stay 0 where it was 0 at first, got 0"):
             optimizer.step()
+
+
+# ---- AdamW ---------------------------------------------------------------------------------------
+
+
+def test_decay_by_hand():
+    """Where the gradient is 0, the decay is all that a step does."""
+    layer = attnc.Linear(1, 1, dtype="float64")
+    layer.parameters.update(weight=[[8.0]], bias=[8.0])
+    optimizer = AdamW(layer, 0.5, weight_decay=1.0, without_decay=["bi*"])
+    assert optimizer.without_decay == ("bi*",)
+    for expected in (4.0, 2.0, 1.0):
+        optimizer.step()
+        assert layer.parameters["weight"] == expected and layer.parameters["bias"] == 8
+    optimizer.weight_decay = 0
+    optimizer.step()
+    assert layer.parameters["weight"] == 1
+
+
+def test_decay_of_some_parameters_is_torchs(rng):
+    torch = pytest.importorskip("torch")
+    layers = attnc.GRU(3, 4, rng=0, dtype="float64"), attnc.Linear(4, 2, rng=1, dtype="float64")
+    names = [(layer, name) for layer in layers for name in layer.parameters]
+    twins = [torch.tensor(layer.parameters[name], requires_grad=True) for layer, name in names]
+    spared = [twin for twin, (_, name) in zip(twins, names, strict=True) if "bias" in name]
+    decayed = [twin for twin, (_, name) in zip(twins, names, strict=True) if "bias" not in name]
+    assert spared and decayed
+    groups = [{"params": spared, "weight_decay": 0.0}, {"params": decayed}]
+    peer = torch.optim.AdamW(groups, 0.02, betas=(0.8, 0.99), weight_decay=0.3)
+    optimizer = AdamW(layers, 0.02, (0.8, 0.99), weight_decay=0.3, without_decay=("*bias",))
+    for step in range(6):
+        for layer in layers:
+            set_gradients(layer, rng)
+        for twin, (layer, name) in zip(twins, names, strict=True):
+            twin.grad = torch.tensor(layer.gradients[name])
+        optimizer.learning_rate = peer.param_groups[0]["lr"] = 0.02 / (step + 1)
+        peer.param_groups[1]["lr"] = 0.02 / (step + 1)
+        optimizer.step()
+        peer.step()
+    for twin, (layer, name) in zip(twins, names, strict=True):
+        assert_agree(layer.parameters[name], twin.detach().numpy())
+
+
+@pytest.mark.parametrize("tie", ["method", "by hand"])
+@pytest.mark.parametrize("pattern", ["0.weight", "1.weight"])
+def test_a_tied_parameter_is_spared_under_any_name(tie, pattern):
+    pair = views(tie)
+    before = pair[0].state_dict()
+    AdamW(pair, 0.1, weight_decay=0.5, without_decay=[pattern]).step()
+    assert_same(pair[0].state_dict(), before)
+    AdamW(pair, 0.1, weight_decay=0.5).step()
+    assert (np.abs(pair[0].parameters["weight"]) < np.abs(before["weight"])).all()
+
+
+def test_what_is_frozen_is_not_decayed():
+    layer = attnc.Linear(2, 2, rng=0).freeze("weight")
+    before = layer.state_dict()
+    optimizer = AdamW(layer, 0.1, weight_decay=0.5)
+    optimizer.step()
+    assert_same(layer.state_dict(), before)
+    layer.unfreeze()
+    optimizer.step()
+    assert (np.abs(layer.parameters["weight"]) < np.abs(before["weight"])).all()
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"weight_decay": -0.1}, ValueError, "AdamW: weight_decay must be 0 or more, got -0.1"),
+        ({"weight_decay": math.inf}, ValueError, "AdamW: weight_decay must be 0 or more, got inf"),
+        ({"weight_decay": "0"}, TypeError, "AdamW: weight_decay must be 0 or more, got '0'"),
+        (
+            {"weight_decay": 11, "learning_rate": 0.1},
+            ValueError,
+            "AdamW: weight_decay must be at most 1 / learning_rate, got 11.0 with learning_rate",
+        ),
+        ({"without_decay": "bias"}, TypeError, "without_decay must be a list or tuple of names"),
+        ({"without_decay": ["norm*"]}, KeyError, "AdamW: patterns must fit the name of a param"),
+        ({"without_decay": [3]}, TypeError, "AdamW: patterns must be strings, got 3"),
+    ],
+)
+def test_errors_of_adamw(options, error, message):
+    with pytest.raises(error, match=message):
+        AdamW(attnc.Linear(1, 1), **options)
 
 
 # ---- What an optimiser is given ------------------------------------------------------------------

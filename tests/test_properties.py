@@ -28,13 +28,14 @@ MOST_PAIRS = 20_000  # of a case, over all leading axes
 MASKS = ("none", "mask", "mask by key", "mask by query", "mask for all leads", "mask of zeros")
 KEY_MASKS = ("none", "key_mask", "key_mask for all leads")
 LENGTHS = ("none", "key_lengths", "key_lengths for all leads", "key_lengths of one int")
+QUERY_LENGTHS = tuple(option.replace("key", "query") for option in LENGTHS)
 BIASES = ("none", "bias", "bias by key", "bias by query", "bias for all leads", "bias for all")
 BIASES += ("bias with -inf",)
 POSITIONS = ("none", "causal", "causal from key 0", "causal before key 0", "causal by lead")
 POSITIONS += ("window", "window of one key", "window open left", "window by lead")
 POSITIONS += ("window without end", "window and causal")
 CAPS, DROPOUTS = ("none", "softcap"), ("none", "dropout")
-ANYTHING = (MASKS, KEY_MASKS, LENGTHS, BIASES, POSITIONS, CAPS, DROPOUTS)
+ANYTHING = (MASKS, KEY_MASKS, LENGTHS, QUERY_LENGTHS, BIASES, POSITIONS, CAPS, DROPOUTS)
 
 
 @st.composite

@@ -52,6 +52,9 @@ LAYERS = {
         3, 4, 5, score_bias=True, dtype="float64", rng=0
     ),
     "CosineAttention": lambda: attnc.CosineAttention(7),
+    "MultiHeadAttention": lambda: attnc.MultiHeadAttention(
+        6, 4, key_size=5, head_size=3, num_kv_heads=2, projection_bias=True, rng=0
+    ),
     "SelfAttention": lambda: attnc.SelfAttention(4, 3, rng=0),
     "RNN": lambda: attnc.RNN(3, 4, rng=0),
     "GRU": lambda: attnc.GRU(3, 4, 2, True, dropout=0.1, rng=0),
@@ -62,6 +65,13 @@ LAYERS = {
     "Seq2Seq": lambda: attnc.Seq2Seq(9, 8, 4, 6, padding_index=0, dropout=0.2, layers=2, rng=0),
     "Linear": lambda: attnc.Linear(3, 2, bias=False, rng=0),
     "Embedding": lambda: attnc.Embedding(5, 4, 1, rng=0),
+    "LayerNorm": lambda: attnc.LayerNorm(3, epsilon=1e-3, bias=False),
+    "RMSNorm": lambda: attnc.RMSNorm(3, dtype="float64"),
+    "FeedForward": lambda: attnc.FeedForward(
+        3, 5, activation="swiglu", bias=False, dropout=0.1, output_size=2, rng=0
+    ),
+    "SinusoidalPositions": lambda: attnc.SinusoidalPositions(3, base=100),
+    "LearnedPositions": lambda: attnc.LearnedPositions(5, 3, rng=0),
     "Dropout": lambda: attnc.Dropout(0.25, dtype="float64"),
     "Sequential": lambda: attnc.Sequential(
         attnc.Linear(3, 3, rng=0), attnc.Residual(attnc.Sequential(attnc.Dropout(0.5)))
@@ -147,6 +157,7 @@ def train(made, optimizer, first, last, rng=None):
 
 OPTIMIZERS = {
     "adam": lambda layers: attnc.optim.Adam(layers, 0.01, betas=(0.8, 0.99), epsilon=1e-7),
+    "adamw": lambda layers: attnc.optim.AdamW(layers, 0.01, without_decay=["*bias"]),
     "sgd": lambda layers: attnc.optim.SGD(layers, 0.1),
     "momentum": lambda layers: attnc.optim.SGD(layers, 0.1, momentum=0.9),
 }

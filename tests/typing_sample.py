@@ -28,6 +28,7 @@ context, weights = attnc.multiplicative_attention(
     x, x, x, np.eye(8), mask=mask, return_weights=True
 )
 parts = [attnc.dot_product_attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(3),)]
+assert_type(attnc.rotary(x, offset=[3, 4], interleaved=True), Array)
 assert_type(attnc.merge_attention([p.context for p in parts], [p.lse for p in parts]), Array)
 
 attnc.dot_product_attention(x, x, x, casual=True)  # type: ignore[call-overload]

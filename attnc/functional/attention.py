@@ -14,7 +14,7 @@ gradients. They differ in how the score of a query and a key comes about:
 What follows the score is the same for all::
 
     s       = softcap(score) + bias
-    allowed = mask & key_mask & (j < key_lengths) & causal & window
+    allowed = mask & key_mask & (j < key_lengths) & (i < query_lengths) & causal & window
     weights = softmax of s over the allowed keys
     context = dropout(weights) @ value
 """
@@ -97,6 +97,9 @@ key_mask : array of bool, optional
     ``(..., Tk)``, True: this key may be attended to.
 key_lengths : int or array of int, optional
     ``(...,)``, in ``0..Tk``: keys ``j < length`` may be attended to.
+query_lengths : int or array of int, optional
+    ``(...,)``, in ``0..Tq``: queries ``i >= length`` are padding. They are not read, cost nothing,
+    and attend to nothing.
 bias : array, optional
     ``(..., Tq, Tk)``, added to the scores; ``-inf`` excludes like False in `mask`. Has a gradient.
 causal : bool, default False
@@ -503,7 +506,14 @@ class Mechanism:
         self.saving_in_c = getattr(_core, self.name + "_saving")
         self.backward_in_c = getattr(_core, self.name + "_backward")
         # Those of the options that may be arrays.
-        self.arrays = {*optional, "mask", "key_mask", "key_lengths", "causal_offset"}
+        self.arrays = {
+            *optional,
+            "mask",
+            "key_mask",
+            "key_lengths",
+            "query_lengths",
+            "causal_offset",
+        }
         register(
             function,
             required=required,

@@ -221,6 +221,9 @@ class PreparedMemory:
         if decoder.attention == "additive" and decoder.waits:
             self.transforms = _core.transform_keys(self.key)
 
+    def __len__(self):
+        return len(self.value)
+
     def take(self, rows):
         """The memories of some sequences of the batch, in this order."""
         other = object.__new__(PreparedMemory)

@@ -21,6 +21,7 @@ class Masks(TypedDict, total=False):
     mask: Bools | None
     key_mask: Bools | None
     key_lengths: Integers | None
+    query_lengths: Integers | None
     bias: Real | None
     causal: bool
     causal_offset: Integers | None

@@ -26,7 +26,7 @@ def _finite(layer, name, value):
     return number(type(layer).__name__, name, value, "be a finite number", math.isfinite)
 
 
-def _for_function(layer, train, rng, options):
+def for_function(layer, train, rng, options):
     """`options` as the functions take them: the bias in the layer's dtype, dropout in training."""
     known = [name for name in DEFAULTS if name != "dropout"]  # dropout is an attribute of the layer
     for name in options:
@@ -103,7 +103,7 @@ class _Attention(Layer):
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
-        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
+        mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
@@ -124,7 +124,7 @@ class _Attention(Layer):
         query = self._real("query", query, ..., "Tq", self.query_size or "Dq")
         key = self._real("key", key, ..., "Tk", self.key_size or "Dk")
         value = key if value is None else self._real("value", value, ..., "Tk", "Dv")
-        options = _for_function(self, train, rng, options) | {
+        options = for_function(self, train, rng, options) | {
             name: self._parameters[name] for name in self._keywords if name in self._parameters
         }
         return (query, key, value, *(self._parameters[name] for name in self._positional)), options
@@ -467,7 +467,7 @@ class SelfAttention(Layer):
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
-        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
+        mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
@@ -488,7 +488,7 @@ class SelfAttention(Layer):
         given, x = x, self._real("x", x, ..., "T", self.input_size)
         maps = [layer._forward(x) for layer in (self.query, self.key, self.value)]
         projected = [y for y, _ in maps]
-        options = _for_function(self, train, rng, {**options, "bias": bias})
+        options = for_function(self, train, rng, {**options, "bias": bias})
         output, back = vjp(functional.dot_product_attention, *projected, **options)
 
         @quiet

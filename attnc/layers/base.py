@@ -12,7 +12,7 @@ import inspect
 import os
 import reprlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -282,8 +282,8 @@ class Layer:
 
     def _set_frozen(self, method, patterns, value):
         where, owners = f"{type(self).__name__}.{method}", self._owners()
-        fitting = [_fitting(where, pattern, owners) for pattern in patterns] or [owners]
-        for name in (name for names in fitting for name in names):
+        found = [fitting(where, pattern, owners) for pattern in patterns] or [owners]
+        for name in (name for names in found for name in names):
             layer, own = owners[name]
             with ADDING:
                 layer._frozen[own].value = value
@@ -534,7 +534,7 @@ def constructor_arguments(
         yield parameter, value if isinstance(value, kinds.get(parameter.kind, object)) else ...
 
 
-def _fitting(where, pattern, names):
+def fitting(where: str, pattern: str, names: Iterable[str]) -> list[str]:
     """Those of `names` that a name or a pattern means."""
     if not isinstance(pattern, str):
         raise TypeError(f"{where}: patterns must be strings, got {pattern!r}")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import flag, generator, like, probability, quiet
+from ..functional.dropout import add_dropout
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, Real, Seed
 from .base import Layer
@@ -210,7 +211,7 @@ class Dropout(Layer):
     >>> import numpy as np, attnc
     >>> dropout = attnc.Dropout(0.5)
     >>> dropout(np.ones(4, np.float32), train=True, rng=1)
-    array([0., 2., 2., 2.], dtype=float32)
+    array([2., 2., 2., 0.], dtype=float32)
     """
 
     def __init__(self, rate: float, *, dtype: Any = "float32") -> None:
@@ -242,16 +243,14 @@ class Dropout(Layer):
     @quiet
     def _vjp(self, x, *, train=False, rng=None):
         where, given = type(self).__name__, x
+        rng = generator(where, rng) if flag(where, "train", train) else None
         x = self._real("x", x, ...)
-        factor = x.dtype.type(1)
-        if flag(where, "train", train) and self.rate:
-            kept = generator(where, rng).random(x.shape, dtype=x.dtype) >= self.rate
-            factor = kept * x.dtype.type(1 / (1 - self.rate))
+        y, back = add_dropout(None, x, self.rate, rng)
 
         @quiet
         def pullback(dy=None):
             require_incoming(where, dy=dy)
-            return Gradients({"x": like(self._real("dy", dy, *x.shape) * factor, given)})
+            dx = like(back(self._real("dy", dy, *x.shape)), given)
+            return Gradients({"x": dx.copy() if dx is dy else dx})
 
-        # A number that is dropped is not read: as NaN it does not reach the output.
-        return np.where(factor == 0, x.dtype.type(0), x) * factor, pullback
+        return y, pullback

@@ -9,10 +9,11 @@ import numpy as np
 from ..arrays import SUM_BLOCK, generator, integer, integer_array, quiet, sum_rows
 from ..gradients import Gradients, require_incoming
 from ..typing import Array, DType, Integers, Seed
-from .base import Layer, positive
+from .base import positive
+from .torch_weights import TorchArray, TorchWeights
 
 
-class Embedding(Layer):
+class Embedding(TorchWeights):
     """A row of a learned table for each token: ``y = W[token]``.
 
     Parameters
@@ -96,7 +97,7 @@ class Embedding(Layer):
             dy = self._real("dy", dy, *y.shape).reshape(-1, self.embedding_size)
             if self._frozen["weight"].value:
                 return Gradients({})
-            words, sums = _sum_by_token(tokens.reshape(-1), dy)
+            words, sums = sum_by_token(tokens.reshape(-1), dy)
             if self.padding_index is not None:
                 learned = words != self.padding_index
                 words, sums = words[learned], sums[learned]
@@ -104,6 +105,10 @@ class Embedding(Layer):
             return Gradients({})  # tokens are integers: no gradient
 
         return y, pullback
+
+    def _torch_arrays(self) -> dict[str, TorchArray]:
+        weight = self._parameters["weight"]
+        return {"weight": TorchArray(weight.shape, (weight,))}
 
 
 def token_index(where: str, name: str, value: Any, vocabulary_size: int) -> int | None:
@@ -125,7 +130,7 @@ def check_tokens(where: str, name: str, tokens: Array, vocabulary_size: int) -> 
         )
 
 
-def _sum_by_token(tokens, rows):
+def sum_by_token(tokens, rows):
     """The distinct tokens, and the sum of the rows of each.
 
     Most tokens are there a few times: in the order of their counts, the first rows of all are

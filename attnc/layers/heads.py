@@ -24,6 +24,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "bias": ("Tq", "Tk"),
     "key_mask": ("Tk",),
     "key_lengths": (),
+    "query_lengths": (),
     "causal_offset": (),
 }
 

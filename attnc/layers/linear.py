@@ -8,10 +8,11 @@ from .. import _core
 from ..arrays import flag, generator, like, quiet, sum_rows
 from ..gradients import Gradients, require_incoming
 from ..typing import Array, DType, Real, Seed
-from .base import Layer, glorot, positive
+from .base import glorot, positive
+from .torch_weights import TorchArray, TorchWeights, flat, transposed
 
 
-class Linear(Layer):
+class Linear(TorchWeights):
     """Affine map of the last axis: ``y = x W + b``.
 
     Parameters
@@ -112,15 +113,19 @@ class Linear(Layer):
         def back(dy):
             dy = dy.reshape(-1, self.output_size)
             if not self._frozen["weight"].value:
-                self.add_gradient("weight", _weight_gradient(rows, dy))
+                self.add_gradient("weight", weight_gradient(rows, dy))
             if self.bias:
                 self.add_gradient("bias", sum_rows(dy))
             return _core.product(dy, weight.T).reshape(shape)
 
         return y.reshape(*shape[:-1], self.output_size), back
 
+    def _torch_arrays(self) -> dict[str, TorchArray]:
+        arrays = {"weight": transposed(self._parameters["weight"])}
+        return arrays | ({"bias": flat(self._parameters["bias"])} if self.bias else {})
 
-def _weight_gradient(x, dy):
+
+def weight_gradient(x, dy):
     """x^T dy; a row of x that no gradient reaches, as of padding, is not read."""
     found = _core.product(x.T, dy)
     if np.isfinite(found).all():

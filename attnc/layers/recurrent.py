@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..functional.recurrent import PARAMETERS, Recurrence, RecurrentOutput
 from ..gradients import Gradients
 from ..typing import DType, Integers, Real, Seed, State
 from .base import Layer, glorot, orthogonal, positive
-from .named import copy_arrays
+from .torch_weights import TorchArray, TorchWeights, flat, transposed
 
 
 class Cell(Layer):
@@ -115,7 +114,7 @@ def _method_of(cls, function):
     return copy
 
 
-class _Recurrent(Layer):
+class _Recurrent(TorchWeights):
     """What RNN, GRU and LSTM share: everything but the cell."""
 
     _cell: ClassVar[type[Cell]]
@@ -126,7 +125,8 @@ class _Recurrent(Layer):
             cls.__doc__ = doc.replace("{parameters}", parameters)
         if _Recurrent in cls.__bases__:
             # A class has methods of its own, so that Python's errors (an unknown argument) name it.
-            for name in ("__init__", "__call__", "_vjp", "load_torch_state_dict"):
+            shared = "__init__", "__call__", "_vjp", "load_torch_state_dict", "torch_state_dict"
+            for name in shared:
                 setattr(cls, name, _method_of(cls, getattr(_Recurrent, name)))
 
     def __init__(
@@ -207,29 +207,15 @@ class _Recurrent(Layer):
         """
         return self._vjp(x, state, lengths, train=train, rng=rng)[0]
 
-    def load_torch_state_dict(self, state: Mapping[str, Real]) -> None:
-        """Set every parameter from those of the layer of the same name in `torch.nn`.
-
-        Parameters
-        ----------
-        state : mapping of str to array_like
-            ``weight_ih_l0``, ``weight_hh_l0``, ``bias_ih_l0``, ``bias_hh_l0``, and so on for each
-            layer, with ``_reverse`` for the second direction, as PyTorch has them; its
-            ``state_dict()`` with ``.numpy()`` of every tensor.
-
-        Raises
-        ------
-        ValueError
-            If names are missing or unexpected or shapes differ; all of them are listed, and the
-            layer is unchanged.
-        """
-        parameters = {}
+    def _torch_arrays(self) -> dict[str, TorchArray]:
+        arrays = {}
         for index, cell in enumerate(self.cells):
             layer, direction = divmod(index, 1 + self.bidirectional)
             suffix = f"_l{layer}{'_reverse' if direction else ''}"
             for name, theirs in zip(PARAMETERS, TORCH_NAMES, strict=True):
-                parameters[theirs + suffix] = cell._parameters[name].T
-        copy_arrays(f"{type(self).__name__}.load_torch_state_dict", parameters, state)
+                array = cell._parameters[name]
+                arrays[theirs + suffix] = transposed(array) if array.ndim == 2 else flat(array)
+        return arrays
 
     def _vjp(self, x, state=None, lengths=None, *, train=False, rng=None):
         train = flag(type(self).__name__, "train", train)

@@ -6,26 +6,17 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from ..arrays import (
-    flag,
-    generator,
-    integer_array,
-    integer_lengths,
-    number,
-    probability,
-    quiet,
-)
+from ..arrays import flag, generator, number, probability, quiet
 from ..functional.decoder_run import PreparedMemory
-from ..gradients import Gradients, require_incoming, shows_shapes, vjp
-from ..losses import linear_cross_entropy
+from ..gradients import shows_shapes, vjp
 from ..typing import Array, DType, Integers, Seed
-from .base import Layer, positive
-from .compose import Dropout
+from .base import positive
 from .decoder import AttentionDecoder
-from .decoding import Beams, Decoded, beam_options, beam_search, greedy_decode, scheduled_inputs
+from .decoding import Beams, Decoded, Hook, best_sequences, scheduled_inputs
 from .embedding import Embedding, check_tokens, token_index
 from .linear import Linear
 from .recurrent import GRU, LSTM, RNN
+from .token_model import TokenModel
 
 
 @shows_shapes
@@ -47,7 +38,7 @@ class Seq2SeqLoss(NamedTuple):
 ENCODERS = {"gru": GRU, "lstm": LSTM, "rnn": RNN}
 
 
-class Seq2Seq(Layer):
+class Seq2Seq(TokenModel):
     """Encoder and attentional decoder: from the tokens of one sequence to those of another.
 
     ::
@@ -262,37 +253,10 @@ class Seq2Seq(Layer):
         (memory, state, masks), _ = self._encode(source, source_lengths, train, rng)
         return self.decoder.prepare(memory, **masks), state
 
-    def _tokens(self, name, tokens):
-        """Tokens (B, T) as an array of integers."""
-        tokens = integer_array(type(self).__name__, name, tokens)
-        if tokens.ndim != 2:
-            axes = "(B, Ts)" if name == "source" else "(B, T)"
-            fix = f" (one sequence is {name}[None])" if tokens.ndim == 1 else ""
-            raise self._error(f"{name} must have shape {axes}, got {tokens.shape}{fix}")
-        return tokens
-
-    def _source(self, source, lengths):
-        """The source for the encoder, its lengths, and the mask (B, Ts) of what is attended to.
-
-        Tokens of the vocabulary stand for padding; lengths and mask are None where all is valid.
-        """
-        where = type(self).__name__
-        source, mask = self._tokens("source", source), None
-        B, Ts = source.shape
-        if lengths is not None:
-            lengths = integer_lengths(where, "source_lengths", lengths, B, Ts)
-            valid = np.arange(Ts) < lengths[:, None]
-            source = np.where(valid, source, source.dtype.type(0))  # the encoder reads no padding
-        elif self.padding_index is not None:
-            valid = source != self.padding_index
-            if not valid.all():
-                lengths = np.where(valid.any(axis=1), Ts - valid[:, ::-1].argmax(axis=1), 0)
-                mask = valid
-        check_tokens(where, "source", source, self.source_vocabulary_size)
-        return source, lengths, mask
-
     def _encode(self, source, lengths, train, rng):
-        source, lengths, mask = self._source(source, lengths)
+        source, lengths, mask = self._known_tokens(
+            "source", source, "source_lengths", lengths, self.source_vocabulary_size
+        )
         embedded, back_to_tokens = vjp(self.source_embedding, source)
         embedded, back_to_vectors = self._drop(embedded, train, rng)
         (memory, final), back_to_embedded = vjp(
@@ -301,8 +265,9 @@ class Seq2Seq(Layer):
         tops, back_to_final = self._top_layer(final)
         state, back_to_tops = self._bridged(tops)
         fixed = self.attention == "none"
+        masks: dict[str, Any] = {}
         if fixed:
-            memory, masks = tops[0][:, None], {}
+            memory = tops[0][:, None]
         else:
             masks = {"key_lengths": lengths} if mask is None else {"key_mask": mask}
         memory, back_to_memory = self._drop(memory, train, rng)
@@ -316,13 +281,6 @@ class Seq2Seq(Layer):
             back_to_tokens(back_to_vectors(back_to_embedded(dmemory, back_to_final(dtops)).x))
 
         return (memory, state, masks), back
-
-    def _drop(self, x, train, rng):
-        """x, in training with dropout, and the way back."""
-        if not (train and self.dropout):
-            return x, lambda dx: dx
-        y, pullback = vjp(Dropout(self.dropout, dtype=self.dtype), x, train=True, rng=rng)
-        return y, lambda dy: pullback(dy).x
 
     def _top_layer(self, final):
         """The final state of the encoder's top layer, arrays (B, state_size); and the way back."""
@@ -459,12 +417,7 @@ class Seq2Seq(Layer):
         where = type(self).__name__
         train = flag(where, "train", train)
         sampling = number(where, "sampling", sampling, "lie in 0..1", lambda p: 0 <= p <= 1)
-        label_smoothing = number(
-            where, "label_smoothing", label_smoothing, "lie in 0 <= label_smoothing < 1",
-            lambda e: 0 <= e < 1,
-        )  # fmt: skip
-        if labels is None and label_smoothing:
-            raise self._error("label_smoothing must go with labels=, got none")
+        label_smoothing = self._smoothing(label_smoothing, labels)
         source, target = self._tokens("source", source), self._tokens("target", target)
         if len(target) != len(source):
             raise self._error(
@@ -472,7 +425,7 @@ class Seq2Seq(Layer):
             )
         check_tokens(where, "target", target, self.target_vocabulary_size)
         if labels is not None:
-            labels = self._labels(labels, target)
+            labels = self._labels(labels, "target", target, self.target_vocabulary_size)
         rng = generator(where, rng) if sampling or train else None
         (memory, state, masks), back_to_source = self._encode(source, source_lengths, train, rng)
         if sampling:
@@ -495,90 +448,18 @@ class Seq2Seq(Layer):
         def back_to_parameters(doutputs, dweights):
             dweights = self._incoming("dweights", dweights, decoded.weights.shape)
             if doutputs is None and self.attention == "none":
-                return Gradients({})  # weights without attention are constants
+                return  # weights without attention are constants
             if doutputs is not None:
                 doutputs = back_to_decoded(doutputs)
             gradients = back_to_decoder(doutputs, dweights)
             back_to_target(back_to_words(gradients.inputs))
             back_to_source(gradients.memory, gradients.state)
-            return Gradients({})  # tokens are integers: no gradient
 
-        if labels is not None:
-            loss, back_to_outputs = self._loss(read, labels, label_smoothing)
-
-            @quiet
-            def pullback(dloss=None, dweights=None):
-                if dloss is not None:
-                    dloss = number(where, "dloss", dloss, "be a number", lambda d: True)
-                elif dweights is None:
-                    dloss = 1.0
-                return back_to_parameters(back_to_outputs(dloss), dweights)
-
-            return Seq2SeqLoss(loss, decoded.weights), pullback
-
-        logits, back_to_outputs = self._logits(read)
-
-        @quiet  # type: ignore[no-redef]
-        def pullback(dlogits=None, dweights=None):
-            require_incoming(where, dlogits=dlogits, dweights=dweights)
-            dlogits = self._incoming("dlogits", dlogits, logits.shape)
-            doutputs = None if dlogits is None else back_to_outputs(dlogits)
-            return back_to_parameters(doutputs, dweights)
-
-        return Seq2SeqOutput(logits, decoded.weights), pullback
-
-    def _labels(self, labels, target):
-        """The labels, checked."""
-        where, padding = type(self).__name__, self.padding_index
-        labels = self._tokens("labels", labels)
-        if labels.shape != target.shape:
-            raise self._error(
-                f"labels must have the shape of target, {target.shape}, got {labels.shape}"
-            )
-        counted = labels if padding is None else labels[labels != padding]
-        check_tokens(where, "labels", counted, self.target_vocabulary_size)
-        return labels
-
-    def _logits(self, outputs):
-        """The output layer, and the way back to outputs."""
-        logits, pullback = vjp(self.output, outputs)
-
-        def back(dlogits):
-            if self.tied and self.padding_index is not None:
-                # Padding has a bias, but its vector is 0 and not learned.
-                bias = np.zeros_like(dlogits, shape=dlogits.shape[-1])
-                bias[self.padding_index] = dlogits[..., self.padding_index].sum()
-                self.output.add_gradient("bias", bias)
-                dlogits = dlogits.copy()
-                dlogits[..., self.padding_index] = 0
-            return pullback(dlogits).x
-
-        return logits, back
-
-    def _loss(self, outputs, labels, label_smoothing):
-        """The loss, and the way back to outputs: output layer and loss in one."""
-        parameters = self.output.parameters
-        loss, pullback = vjp(
-            linear_cross_entropy,
-            outputs,
-            parameters["weight"],
-            labels,
-            bias=parameters["bias"],
-            ignore_index=self.padding_index,
-            label_smoothing=label_smoothing,
+        scored, pullback = self._scored(
+            read, labels, label_smoothing, back_to_parameters, ignore_index=self.padding_index
         )
-
-        def back(dloss):
-            if dloss is None:
-                return None
-            d = pullback(dloss)
-            if self.tied and self.padding_index is not None:
-                d.weight[:, self.padding_index] = 0  # its vector is 0 and not learned
-            self.output.add_gradient("weight", d.weight)
-            self.output.add_gradient("bias", d.bias)
-            return d.x
-
-        return loss, back
+        kind = Seq2SeqOutput if labels is None else Seq2SeqLoss
+        return kind(scored, decoded.weights), pullback
 
     # ---- Translation -----------------------------------------------------------------------------
 
@@ -588,12 +469,14 @@ class Seq2Seq(Layer):
         source: Integers,
         source_lengths: Integers | None = ...,
         *,
-        start: int,
-        end: int,
-        max_length: int,
+        start: Integers,
+        end: Integers,
+        max_length: Integers,
+        min_length: int = ...,
         beam_width: int = ...,
         n_best: None = ...,
         length_penalty: float = ...,
+        logits_hook: Hook | None = ...,
     ) -> Decoded: ...
     @overload
     def translate(
@@ -601,12 +484,14 @@ class Seq2Seq(Layer):
         source: Integers,
         source_lengths: Integers | None = ...,
         *,
-        start: int,
-        end: int,
-        max_length: int,
+        start: Integers,
+        end: Integers,
+        max_length: Integers,
+        min_length: int = ...,
         beam_width: int = ...,
         n_best: int,
         length_penalty: float = ...,
+        logits_hook: Hook | None = ...,
     ) -> Beams: ...
     @quiet
     def translate(
@@ -614,12 +499,14 @@ class Seq2Seq(Layer):
         source: Integers,
         source_lengths: Integers | None = None,
         *,
-        start: int,
-        end: int,
-        max_length: int,
+        start: Integers,
+        end: Integers,
+        max_length: Integers,
+        min_length: int = 0,
         beam_width: int = 1,
         n_best: int | None = None,
         length_penalty: float = 0.6,
+        logits_hook: Hook | None = None,
     ) -> Decoded | Beams:
         """Target sequences for a batch of sources.
 
@@ -627,7 +514,7 @@ class Seq2Seq(Layer):
         ----------
         source, source_lengths
             As in `encode`.
-        start, end, max_length
+        start, end, max_length, min_length, logits_hook
             As in `greedy_decode`.
         beam_width, length_penalty
             As in `beam_search`. Width 1 is `greedy_decode`.
@@ -638,7 +525,7 @@ class Seq2Seq(Layer):
         Returns
         -------
         tokens : ndarray of int, shape (B, steps)
-            With the end token, where it was reached, and after it only end tokens.
+            As of `greedy_decode`.
         weights : ndarray, shape (B, steps, Ts)
             Attention weights; 0 after the end.
 
@@ -647,23 +534,18 @@ class Seq2Seq(Layer):
         TypeError, ValueError
             If an array has a wrong type or shape, or a number is out of range.
         """
-        alone = n_best is None  # tokens and weights alone, no scores
-        beam_width, n_best, length_penalty = beam_options(
-            "beam_search", beam_width, 1 if alone else n_best, length_penalty
-        )
         memory, state = self.encode(source, source_lengths)
-        arguments = self.decoder, self.target_embedding, self.output, memory, state
-        options: dict[str, Any] = {"start": start, "end": end, "max_length": max_length}
-        if alone and beam_width == 1:
-            return greedy_decode(*arguments, **options)
-        beams = beam_search(
-            *arguments,
-            **options,
+        return best_sequences(
+            (self.decoder, self.target_embedding, self.output, memory, state),
+            start=start,
+            end=end,
+            max_length=max_length,
+            min_length=min_length,
             beam_width=beam_width,
             n_best=n_best,
             length_penalty=length_penalty,
+            logits_hook=logits_hook,
         )
-        return Decoded(beams.tokens[:, 0], beams.weights[:, 0]) if alone else beams
 
 
 def _arrays(state):

@@ -2,12 +2,26 @@
 the papers write them, and their derivatives by hand, in float64 and without a trick.
 
 These files are for reading: `attention` has the mechanisms, `recurrent` the cells and the attention
-decoder, `losses` the losses. The fast kernels are tested against them. `vjp` gives the gradients.
+decoder, `rotary` rotary positions, `norm`, `activation` and `positions` the small parts of a
+Transformer, `losses` the losses. The fast kernels are tested against them. `vjp` gives the
+gradients.
 """
 
-from attnc.reference import attention, losses, recurrent
+from attnc.reference import activation, attention, losses, norm, positions, recurrent
+from attnc.reference.activation import *  # noqa: F403
 from attnc.reference.attention import *  # noqa: F403
 from attnc.reference.losses import *  # noqa: F403
+from attnc.reference.norm import *  # noqa: F403
+from attnc.reference.positions import *  # noqa: F403
 from attnc.reference.recurrent import *  # noqa: F403
+from attnc.reference.rotary import rotary
 
-__all__ = [*attention.__all__, *losses.__all__, *recurrent.__all__]
+__all__ = [
+    *activation.__all__,
+    *attention.__all__,
+    *losses.__all__,
+    *norm.__all__,
+    *positions.__all__,
+    *recurrent.__all__,
+    "rotary",
+]

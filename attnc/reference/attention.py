@@ -21,6 +21,7 @@ The options that all functions share:
     mask           (..., Tq, Tk) bool   True: this query may attend to this key
     key_mask       (..., Tk) bool       True: every query may attend to this key
     key_lengths    (...) or int         keys j < length are valid
+    query_lengths  (...) or int         queries i >= length are padding and attend to nothing
     causal         bool                 query i is at position p = i + causal_offset, sees j <= p
     causal_offset  (...) or int         Tk - Tq unless given: the last query sees the last key
     window         (left, right)        p - left <= j <= p + right; None: open on that side
@@ -62,8 +63,9 @@ __all__ = [
 @np.errstate(all="ignore")  # inf and NaN are honest results here
 def _attention(
     scores, score_gradients, required, optional, *,
-    mask=None, key_mask=None, key_lengths=None, bias=None, causal=False, causal_offset=None,
-    window=None, softcap=None, dropout=0.0, rng=None, return_weights=False, return_lse=False,
+    mask=None, key_mask=None, key_lengths=None, query_lengths=None, bias=None, causal=False,
+    causal_offset=None, window=None, softcap=None, dropout=0.0, rng=None, return_weights=False,
+    return_lse=False,
 ):  # fmt: skip
     """Softmax attention over given scores: returns (output, pullback).
 
@@ -79,7 +81,15 @@ def _attention(
     capped = scores if softcap is None else softcap * np.tanh(scores / softcap)
     logits = capped if bias is None else capped + bias
     allowed = _allowed(
-        scores.shape, mask, key_mask, key_lengths, bias, causal, causal_offset, window
+        scores.shape,
+        mask,
+        key_mask,
+        key_lengths,
+        query_lengths,
+        bias,
+        causal,
+        causal_offset,
+        window,
     )
 
     masked = np.where(allowed, logits, -np.inf)
@@ -160,7 +170,9 @@ class Gradients(tuple):
         return self
 
 
-def _allowed(shape, mask, key_mask, key_lengths, bias, causal, causal_offset, window):
+def _allowed(
+    shape, mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window
+):
     """Which query may attend to which key: the intersection of everything that was given."""
     Tq, Tk = shape[-2:]
     i, j = np.arange(Tq)[:, None], np.arange(Tk)
@@ -171,6 +183,8 @@ def _allowed(shape, mask, key_mask, key_lengths, bias, causal, causal_offset, wi
         allowed &= np.asarray(key_mask)[..., None, :]
     if key_lengths is not None:
         allowed &= j < np.asarray(key_lengths, int)[..., None, None]
+    if query_lengths is not None:
+        allowed &= i < np.asarray(query_lengths, int)[..., None, None]
     if bias is not None:
         allowed &= bias != -np.inf
     offset = np.asarray(Tk - Tq if causal_offset is None else causal_offset, int)

@@ -117,6 +117,7 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
                          .Dv = in->Dv,
                          .scale = 1,
                          .length = in->length,
+                         .queries = in->query_length,
                          .causal_offset = in->causal_offset,
                          .causal = in->causal,
                          .left = in->window ? in->left : -1,
@@ -128,6 +129,7 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
         view_of_mask(p, &in->mask, 1, 1, &a->mask) < 0 ||
         view_of_mask(p, &in->key_mask, 0, 1, &a->key_mask) < 0 ||
         view_of_mask(p, &in->lengths, 0, 0, &a->lengths) < 0 ||
+        view_of_mask(p, &in->query_lengths, 0, 0, &a->query_lengths) < 0 ||
         view_of_mask(p, &in->offset, 0, 0, &a->offset) < 0 ||
         view_of_mask(p, &in->bias, 1, 1, &a->bias) < 0)
         return -1;

@@ -11,7 +11,8 @@
  * the memory back. It fails for want of memory only, by -1; what the results hold then means
  * nothing.
  *
- * Nobody checks here: shapes fit and lengths lie in 0..Tk, or memory beside the arrays is read.
+ * Nobody checks here: shapes fit and lengths lie in 0..Tk and 0..Tq, or memory beside the arrays is
+ * read.
  *
  * defines: attnc_operand, attnc_mechanism, attnc_dot_product, attnc_multiplicative, attnc_additive,
  *          attnc_cosine, attnc_given_scores, attnc_inputs, attnc_saves, attnc_outputs,
@@ -41,8 +42,8 @@ extern const attnc_mechanism attnc_additive;       /* v . tanh(q_i Wq + k_j Wk +
 extern const attnc_mechanism attnc_cosine;         /* scale * q_i . k_j / (|q_i| |k_j|) */
 extern const attnc_mechanism attnc_given_scores;   /* the caller's own */
 
-/* What attention is computed from. All zero is: nothing given, every option off; but length and
- * causal_offset, and scale where there is one, have to be set. */
+/* What attention is computed from. All zero is: nothing given, every option off; but length,
+ * query_length and causal_offset, and scale where there is one, have to be set. */
 typedef struct {
     const attnc_mechanism *mechanism;
     int f32;         /* computed in float, else in double */
@@ -62,12 +63,14 @@ typedef struct {
                                                            given */
 
     /* Which pairs are allowed, and what is added to their score. */
-    attnc_operand mask;     /* bytes (..., Tq, Tk), any strides */
-    attnc_operand key_mask; /* bytes (..., Tk), any stride */
-    attnc_operand lengths;  /* int64 (...) of keys */
-    attnc_operand offset;   /* int64 (...), for causal and window: query i is at i + offset */
-    attnc_operand bias;     /* real (..., Tq, Tk), last axis contiguous or 1 */
-    ptrdiff_t length, causal_offset; /* where lengths, offset are not given: Tk, Tk - Tq say */
+    attnc_operand mask;          /* bytes (..., Tq, Tk), any strides */
+    attnc_operand key_mask;      /* bytes (..., Tk), any stride */
+    attnc_operand lengths;       /* int64 (...) of keys */
+    attnc_operand query_lengths; /* int64 (...) of queries: those behind are padding */
+    attnc_operand offset;        /* int64 (...), for causal and window: query i is at i + offset */
+    attnc_operand bias;          /* real (..., Tq, Tk), last axis contiguous or 1 */
+    /* where lengths, query_lengths, offset are not given: Tk, Tq, Tk - Tq say */
+    ptrdiff_t length, query_length, causal_offset;
     int causal, window;
     ptrdiff_t left, right; /* of the window; -1: open */
 

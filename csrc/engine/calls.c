@@ -24,6 +24,17 @@ int attnc_call_cross_entropy(int f32, const attnc_cross_entropy *c, int backward
     return status;
 }
 
+int attnc_call_rotary(int f32, const attnc_rotary *r, const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const int status = attnc_team_run(&team, team.k->rotary, r,
+                                      attnc_divide_up(r->lead.count * r->T, ATTNC_ROTARY_ROWS),
+                                      attnc_rotary_work(r), team.k->rotary_scratch(r));
+    attnc_team_end(&team);
+    return status;
+}
+
 int attnc_call_narrow(const attnc_narrow *n, const attnc_executor *executor)
 {
     attnc_team team;

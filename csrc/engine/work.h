@@ -5,9 +5,9 @@
  * none is a measurement of one machine.
  *
  * defines: ATTNC_WORK_PER_THREAD, ATTNC_GIL_MIN_WORK, attnc_product_work, attnc_normalize_work,
- *          attnc_cross_entropy_work, attnc_sum_work, attnc_pair_work, ATTNC_BACKWARD_PASSES,
- *          ATTNC_DBIAS_PASSES, ATTNC_LOOP_FACTOR, ATTNC_SHARED_WEIGHTS, attnc_panels_work,
- *          attnc_key_transforms_work
+ *          attnc_cross_entropy_work, attnc_rotary_work, attnc_sum_work, attnc_pair_work,
+ *          ATTNC_BACKWARD_PASSES, ATTNC_DBIAS_PASSES, ATTNC_LOOP_FACTOR, ATTNC_SHARED_WEIGHTS,
+ *          attnc_panels_work, attnc_key_transforms_work
  */
 #ifndef ATTNC_WORK_H
 #define ATTNC_WORK_H
@@ -27,6 +27,9 @@ static const double ATTNC_NORMALIZE_ELEMENT = 4;
 
 /* A logit: its maximum is looked for, its exponential taken and summed. */
 static const double ATTNC_CROSS_ENTROPY_ELEMENT = 8;
+
+/* A channel that is turned: two multiply-adds, and its row passes from memory to memory. */
+static const double ATTNC_ROTARY_ELEMENT = 8;
 
 /* A pair of query and key, beside its products: the exponential, the maximum and the sum. */
 static const double ATTNC_PAIR_SOFTMAX = 8;
@@ -56,6 +59,11 @@ static inline double attnc_normalize_work(const attnc_normalize *n)
 static inline double attnc_cross_entropy_work(const attnc_cross_entropy *c)
 {
     return (double)c->rows * (double)c->classes * ATTNC_CROSS_ENTROPY_ELEMENT;
+}
+
+static inline double attnc_rotary_work(const attnc_rotary *r)
+{
+    return (double)r->lead.count * (double)r->T * (double)r->D * ATTNC_ROTARY_ELEMENT;
 }
 
 static inline double attnc_sum_work(const attnc_sum *s)

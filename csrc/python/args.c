@@ -27,6 +27,7 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->mask);
     Py_CLEAR(c->key_mask);
     Py_CLEAR(c->key_lengths);
+    Py_CLEAR(c->query_lengths);
     Py_CLEAR(c->causal_offset);
     Py_CLEAR(c->output);
     Py_CLEAR(c->context);

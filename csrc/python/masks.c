@@ -1,5 +1,5 @@
 /* masks: the options that are arrays over the axes of a call: mask, key_mask, key_lengths,
- * causal_offset and bias. They have every axis that the call has; axes of size 1 broadcast. */
+ * query_lengths, causal_offset and bias. They have every axis that the call has; axes of size 1 broadcast. */
 #include "options.h"
 
 #include <string.h>
@@ -196,20 +196,34 @@ static int fit_integers(attnc_call *c, const char *name, PyObject *object, ptrdi
     return attnc_operand_of(c, *kept, operand);
 }
 
+/* Lengths in 0..T, the number of `what`. */
+static int fit_lengths(attnc_call *c, const char *name, PyObject *object, ptrdiff_t T,
+                       const char *what, ptrdiff_t *number, PyArrayObject **kept,
+                       attnc_operand *operand)
+{
+    if (fit_integers(c, name, object, number, kept, operand) < 0)
+        return -1;
+    const int64_t one = *number;
+    const int64_t *lengths = *kept ? PyArray_DATA(*kept) : &one;
+    const npy_intp count = *kept ? PyArray_SIZE(*kept) : 1;
+    for (npy_intp k = 0; k < count; k++)
+        if (lengths[k] < 0 || lengths[k] > T)
+            return attnc_fail(c, PyExc_ValueError,
+                              "%s must lie in 0..%zd, the number of %s, got %lld", name,
+                              (Py_ssize_t)T, what, (long long)lengths[k]);
+    return 0;
+}
+
 int attnc_fit_key_lengths(attnc_call *c, PyObject *key_lengths)
 {
-    if (fit_integers(c, "key_lengths", key_lengths, &c->in.length, &c->key_lengths,
-                     &c->in.lengths) < 0)
-        return -1;
-    const int64_t one = c->in.length;
-    const int64_t *lengths = c->key_lengths ? PyArray_DATA(c->key_lengths) : &one;
-    const npy_intp count = c->key_lengths ? PyArray_SIZE(c->key_lengths) : 1;
-    for (npy_intp k = 0; k < count; k++)
-        if (lengths[k] < 0 || lengths[k] > c->in.Tk)
-            return attnc_fail(c, PyExc_ValueError,
-                              "key_lengths must lie in 0..%zd, the number of keys, got %lld",
-                              (Py_ssize_t)c->in.Tk, (long long)lengths[k]);
-    return 0;
+    return fit_lengths(c, "key_lengths", key_lengths, c->in.Tk, "keys", &c->in.length,
+                       &c->key_lengths, &c->in.lengths);
+}
+
+int attnc_fit_query_lengths(attnc_call *c, PyObject *query_lengths)
+{
+    return fit_lengths(c, "query_lengths", query_lengths, c->in.Tq, "queries", &c->in.query_length,
+                       &c->query_lengths, &c->in.query_lengths);
 }
 
 int attnc_fit_causal_offset(attnc_call *c, PyObject *causal_offset)

@@ -174,6 +174,7 @@ static PyMethodDef methods[] = {
     ATTNC_FAST("product", attnc_matrix_product),
     ATTNC_FAST("cross_entropy", attnc_cross_entropy_forward),
     ATTNC_FAST("cross_entropy_backward", attnc_cross_entropy_backward),
+    ATTNC_FAST("rotary", attnc_turn_pairs),
     ATTNC_FAST("transform_keys", attnc_transform_keys),
     ATTNC_FAST("panels", attnc_pack_panels),
     ATTNC_FAST("loop", attnc_run_loop),

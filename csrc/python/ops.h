@@ -2,7 +2,8 @@
  * goes by, and the others as Python calls them.
  *
  * defines: ATTNC_ATTENTION_FUNCTIONS, attnc_NAME_function, attnc_empty, attnc_matrix_product,
- *          attnc_cross_entropy_*, attnc_transform_keys, attnc_pack_panels, attnc_run_loop
+ *          attnc_cross_entropy_*, attnc_turn_pairs, attnc_transform_keys,
+ *          attnc_pack_panels, attnc_run_loop
  */
 #ifndef ATTNC_OPS_H
 #define ATTNC_OPS_H
@@ -13,6 +14,7 @@ PyObject *attnc_empty(PyObject *module, PyObject *const *args, Py_ssize_t count)
 PyObject *attnc_matrix_product(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_turn_pairs(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_transform_keys(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_pack_panels(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_run_loop(PyObject *module, PyObject *const *args, Py_ssize_t count);

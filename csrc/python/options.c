@@ -104,6 +104,7 @@ static const struct {
     {"mask", NONE, NULL, attnc_fit_mask},
     {"key_mask", NONE, NULL, attnc_fit_key_mask},
     {"key_lengths", NONE, NULL, attnc_fit_key_lengths},
+    {"query_lengths", NONE, NULL, attnc_fit_query_lengths},
     {"bias", NONE, read_bias, attnc_fit_bias},
     {"causal", FALSE, read_causal, NULL},
     {"causal_offset", NONE, NULL, attnc_fit_causal_offset},
@@ -170,6 +171,7 @@ int attnc_read_options(attnc_call *c, PyObject *const *options)
 int attnc_fit_options(attnc_call *c, PyObject *const *options)
 {
     c->in.length = c->in.Tk;
+    c->in.query_length = c->in.Tq;
     c->in.causal_offset = c->in.Tk - c->in.Tq;
     for (int k = 0; k < ATTNC_OPTIONS; k++)
         if (table[k].fit && given(k, options[k]) && table[k].fit(c, options[k]) < 0)

@@ -9,7 +9,7 @@
 
 #include "args.h"
 
-enum { ATTNC_OPTIONS = 12 };
+enum { ATTNC_OPTIONS = 13 };
 
 /* Once, when the module is imported. -1 on error. */
 int attnc_options_init(void);
@@ -27,6 +27,7 @@ int attnc_fit_options(attnc_call *c, PyObject *const *options);
 int attnc_fit_mask(attnc_call *c, PyObject *mask);
 int attnc_fit_key_mask(attnc_call *c, PyObject *key_mask);
 int attnc_fit_key_lengths(attnc_call *c, PyObject *key_lengths);
+int attnc_fit_query_lengths(attnc_call *c, PyObject *query_lengths);
 int attnc_fit_causal_offset(attnc_call *c, PyObject *causal_offset);
 int attnc_fit_bias(attnc_call *c, PyObject *bias);
 

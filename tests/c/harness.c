@@ -196,6 +196,7 @@ enum {
     MASK,
     KEY_MASK,
     LENGTHS,
+    QUERY_LENGTHS,
     OFFSET,
     BIAS,
     D_CONTEXT,
@@ -224,7 +225,7 @@ static double uniform(void) /* -1 .. 1 */
 }
 
 /* PARAMETER: never in halves. */
-typedef enum { REAL, PARAMETER, BYTE, INTEGER } element_kind;
+typedef enum { REAL, PARAMETER, BYTE, INTEGER, QUERY_COUNT } element_kind;
 
 /* A number in halves, its low bits cut off, and back. */
 static uint16_t half_of(double x, attnc_stored stored)
@@ -257,6 +258,8 @@ static void put(const inputs *i, void *data, element_kind kind, attnc_stored sto
         ((unsigned char *)data)[k] = x > -0.5;
     else if (kind == INTEGER)
         ((int64_t *)data)[k] = (int64_t)fabs(x * (double)i->in.Tk);
+    else if (kind == QUERY_COUNT)
+        ((int64_t *)data)[k] = (int64_t)fabs(x * (double)(i->in.Tq + 1));
     else if (i->in.f32)
         ((float *)data)[k] = (float)x;
     else
@@ -269,7 +272,7 @@ static attnc_operand add_input(inputs *i, int index, element_kind kind, int ndim
 {
     const attnc_stored stored = kind == REAL ? i->halves : ATTNC_AS_COMPUTED;
     const size_t real_size = attnc_stored_size(stored, i->in.f32 ? 4 : 8);
-    const size_t size = kind == BYTE ? 1 : kind == INTEGER ? 8 : real_size;
+    const size_t size = kind == BYTE ? 1 : kind >= INTEGER ? 8 : real_size;
     ptrdiff_t count = 1;
     for (int d = ndim - 1; d >= 0; d--) {
         i->shape[index][d] = shape[d];
@@ -316,6 +319,7 @@ static void add_masks(inputs *i, const problem *p)
         in->mask = add_input(i, MASK, BYTE, 4, (ptrdiff_t[]){BATCH, 1, p->Tq, p->Tk}, 3);
         in->key_mask = add_input(i, KEY_MASK, BYTE, 3, (ptrdiff_t[]){1, HEADS, p->Tk}, 0);
         in->lengths = add_input(i, LENGTHS, INTEGER, 2, (ptrdiff_t[]){BATCH, 1}, 0);
+        in->query_lengths = add_input(i, QUERY_LENGTHS, QUERY_COUNT, 2, (ptrdiff_t[]){1, HEADS}, 0);
         in->offset = add_input(i, OFFSET, INTEGER, 2, (ptrdiff_t[]){BATCH, 1}, 0);
     }
     if (p->bias == 1)
@@ -337,6 +341,7 @@ static inputs *new_inputs(const problem *p, int f32)
                            .Dv = DV,
                            .scale = 1 / sqrt(D),
                            .length = p->Tk,
+                           .query_length = p->Tq,
                            .causal_offset = p->Tk - p->Tq,
                            .causal = p->causal,
                            .window = p->window,
@@ -1046,6 +1051,28 @@ static void run_loss(const step_problem *p, arrays *all)
         exit(2);
 }
 
+/* Forward and backward, rows of one table, and of one for each element. */
+static void run_rotary(const step_problem *p, arrays *all)
+{
+    const ptrdiff_t N = p->a, T = p->b, D = p->c, size = N * T * D;
+    const ptrdiff_t rows[] = {T * D}, none[] = {0};
+    attnc_rotary r = {.x = {.row = D, .lead = rows},
+                      .table = {.row = D, .lead = none},
+                      .lead = {1, N, &N},
+                      .T = T,
+                      .D = D};
+    r.x.data = (void *)add_numbers(all, size, 2, NULL);
+    r.table.data = (void *)add_numbers(all, size, 1, NULL);
+    for (int k = 0; k < 4; k++) {
+        r.interleaved = k / 2;
+        r.back = k % 2;
+        r.table.lead = k % 2 ? rows : none;
+        r.out.data = add_result(all, size, "turned");
+        if (attnc_call_rotary(all->f32, &r, NULL) < 0)
+            exit(2);
+    }
+}
+
 /* a b, (b^T a^T)^T of the same arrays, and the two with skip_zero_rows. */
 static void run_product(const step_problem *p, arrays *all)
 {
@@ -1098,6 +1125,8 @@ static const step_problem step_problems[] = {
     {"cross-entropy, one class", run_loss, 0, 40, 1, 0, 0},
     {"product", run_product, 0, 67, 300, 131, 0},
     {"product, one column", run_product, 0, 100, 5, 1, 0},
+    {"rotary", run_rotary, 0, 3, 130, 22, 0},
+    {"rotary, one row each", run_rotary, 0, 200, 1, 64, 0},
 };
 enum { STEP_PROBLEMS = sizeof step_problems / sizeof *step_problems };
 

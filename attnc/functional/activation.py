@@ -1,0 +1,227 @@
+"""Activations: relu, gelu, silu, and swiglu, which multiplies one by a second array.
+
+`activate` and `activate_backward` are what the layers call, on arrays that are checked already.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from attnc.arrays import computing_dtype, contiguous, flag, like, quiet, real_array, result_dtype
+from attnc.registry import register
+from attnc.typing import Array, Real
+
+__all__ = ["gelu", "relu", "silu", "swiglu"]
+
+
+def relu(x: Real) -> Array:
+    """Rectified linear unit: ``max(x, 0)``, with derivative 0 at 0.
+
+    Nair and Hinton 2010, "Rectified linear units improve restricted Boltzmann machines".
+
+    Parameters
+    ----------
+    x : array_like, any shape
+        Real.
+
+    Returns
+    -------
+    ndarray, of the shape and dtype of x
+
+    Raises
+    ------
+    TypeError
+        If x is not real, or masked or of another library.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> attnc.functional.relu(np.array([-1.0, 0.0, 2.0]))
+    array([0., 0., 2.])
+    """
+    return _forward("relu", "relu", x=x)[0]
+
+
+def gelu(x: Real, *, approximate: bool = False) -> Array:
+    """Gaussian error linear unit: ``x P(x)``, with P the distribution function of the normal.
+
+    ``P(x) = (1 + erf(x / sqrt(2))) / 2``, or approximately ``(1 + tanh(sqrt(2 / pi) (x + 0.044715
+    x^3))) / 2``: Hendrycks and Gimpel 2016, "Gaussian error linear units (GELUs)".
+
+    Parameters
+    ----------
+    x : array_like, any shape
+        Real.
+    approximate : bool, default False
+        Whether P is the one by tanh, as in GPT-2 and BERT's first code; it differs by up to 5e-4.
+
+    Returns
+    -------
+    ndarray, of the shape and dtype of x
+
+    Raises
+    ------
+    TypeError
+        If x is not real, or masked or of another library, or approximate not a bool.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> attnc.functional.gelu(np.array([-1.0, 0.0, 2.0])).round(4)
+    array([-0.1587,  0.    ,  1.9545])
+    """
+    return _gelu_forward(x, approximate=approximate)[0]
+
+
+def silu(x: Real) -> Array:
+    """Sigmoid linear unit, also called swish: ``x sigmoid(x)``.
+
+    Hendrycks and Gimpel 2016; Ramachandran, Zoph and Le 2017, "Searching for activation functions".
+
+    Parameters
+    ----------
+    x : array_like, any shape
+        Real.
+
+    Returns
+    -------
+    ndarray, of the shape and dtype of x
+
+    Raises
+    ------
+    TypeError
+        If x is not real, or masked or of another library.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> attnc.functional.silu(np.array([-1.0, 0.0, 2.0])).round(4)
+    array([-0.2689,  0.    ,  1.7616])
+    """
+    return _forward("silu", "silu", x=x)[0]
+
+
+def swiglu(gate: Real, up: Real) -> Array:
+    """Gated linear unit with the swish: ``silu(gate) * up``.
+
+    Shazeer 2020, "GLU variants improve Transformer": `gate` and `up` are two products of one input.
+
+    Parameters
+    ----------
+    gate, up : array_like
+        Real, of one shape.
+
+    Returns
+    -------
+    ndarray, of the shape and dtype of the arrays
+
+    Raises
+    ------
+    TypeError
+        If an array is not real, or masked or of another library.
+    ValueError
+        If the shapes differ.
+
+    See Also
+    --------
+    attnc.FeedForward : with the products
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> attnc.functional.swiglu(np.array([-1.0, 2.0]), np.array([10.0, 10.0])).round(3)
+    array([-2.689, 17.616])
+    """
+    return _forward("swiglu", "silu", gate=gate, up=up)[0]
+
+
+def _gelu_forward(x, *, approximate=False):
+    kind = "gelu_tanh" if flag("gelu", "approximate", approximate) else "gelu"
+    return _forward("gelu", kind, x=x)
+
+
+def _forward(where, kind, **given):
+    given = {name: real_array(where, name, array) for name, array in given.items()}
+    arrays = tuple(given.values())
+    first = next(iter(given))
+    for name, array in given.items():
+        if array.shape != arrays[0].shape:
+            raise ValueError(
+                f"{where}: {name} must have the shape of {first}, {arrays[0].shape}, got "
+                f"{array.shape}"
+            )
+    dtype = computing_dtype(arrays)
+    ready = tuple(contiguous(array, dtype) for array in arrays)
+    y = like(activate(kind, *ready), np.empty(0, result_dtype(arrays)))
+    return y, ready, (where, kind, arrays)
+
+
+def _backward(saved, static, dy):
+    where, kind, given = static
+    dy = real_array(where, "dy", dy)
+    if dy.shape != given[0].shape:
+        raise ValueError(f"{where}: dy must have shape {given[0].shape}, got {dy.shape}")
+    found = activate_backward(kind, contiguous(dy, saved[0].dtype), *saved)
+    return tuple(like(gradient, argument) for gradient, argument in zip(found, given, strict=False))
+
+
+# ---- on checked arrays ---------------------------------------------------------------------------
+
+_erf = np.vectorize(math.erf, otypes=[float])
+
+
+def _slopes(kind, x):
+    """The activation and its derivative."""
+    if kind == "relu":
+        return np.where(x < 0, 0, x), np.where(x > 0, 1, x * 0)
+    if kind == "gelu":
+        p = (0.5 * (1 + _erf(x / math.sqrt(2)))).astype(x.dtype)
+        return x * p, p + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    if kind == "gelu_tanh":
+        x = np.clip(x, -30, 30) + 0 * x
+        root = math.sqrt(2 / math.pi)
+        t = np.tanh(root * (x + 0.044715 * x**3))
+        slope = root * (1 + 3 * 0.044715 * x * x)
+        return x * (1 + t) / 2, (1 + t) / 2 + x * (1 - t * t) * slope / 2
+    p = (1 + np.tanh(x / 2)) / 2
+    return x * p, p + x * p * (1 - p)
+
+
+@quiet
+def activate(kind: str, x: Array, up: Array | None = None) -> Any:
+    """The activation of this kind, times `up` where that is given."""
+    y = _slopes(kind, x)[0].astype(x.dtype)
+    return y if up is None else y * up
+
+
+@quiet
+def activate_backward(kind: str, dy: Array, x: Array, up: Array | None = None) -> Any:
+    """The gradients of x and of `up`, the second None without."""
+    y, slope = _slopes(kind, x)
+    if up is None:
+        return (dy * slope).astype(x.dtype), None
+    return (dy * up * slope).astype(x.dtype), (dy * y).astype(x.dtype)
+
+
+for function, forward in (
+    (relu, lambda x: _forward("relu", "relu", x=x)),
+    (gelu, _gelu_forward),
+    (silu, lambda x: _forward("silu", "silu", x=x)),
+):
+    register(
+        function,
+        required=["x"],
+        incoming=["dy"],
+        forward=forward,
+        backward=lambda saved, static, dy: _backward(saved, static, dy)[:1],
+    )
+register(
+    swiglu,
+    required=["gate", "up"],
+    incoming=["dy"],
+    forward=lambda gate, up: _forward("swiglu", "silu", gate=gate, up=up),
+    backward=_backward,
+)
