@@ -44,7 +44,7 @@ class Links(Panel):
         order = np.argsort(share, kind="stable")  # strong links lie above weak ones
         i, j, weights, self.shares = i[order], j[order], weights[order], share[order].clip(0, 1)
         # Curves leave and arrive level, so that the eye can follow each where many cross.
-        x = np.linspace(0, 1, 50)
+        x = (1 - np.cos(np.linspace(0, np.pi, 50))) / 2
         y = left[i, None] + (right[j] - left[i])[:, None] * x**2 * (3 - 2 * x)
         self.image = cm.ScalarMappable(options["norm"], options["cmap"])
         self.lines = LineCollection(
