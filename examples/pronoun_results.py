@@ -37,9 +37,9 @@ def report(models, test, validation):
         shares = "".join(f"{found[rows].mean():15.1%}" for found in right)
         print(f"  {name:24}{rows.sum():12,}{shares}")
     print("""
-  A bag can tell animals from ways, food and loads, and which adjectives go with each. Where both
-  nouns are of one kind, the same words in another order mean the other noun, and a bag has no
-  order: its best guess is right half of the time.
+  A bag can know which adjectives go with animals, and which with ways. Where both nouns are of one
+  kind, the same words in another order mean the other noun, and a bag has no order: its best guess
+  is right half of the time.
 
 Where does "it" look? Sentences of the test in which its largest weight is on the noun meant
 """)

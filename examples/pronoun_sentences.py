@@ -10,11 +10,15 @@ import collections
 import numpy as np
 
 NOUNS = {
-    "animal": "animal bear camel cat cow dog donkey elephant fox goat horse rabbit wolf".split(),
-    "way": "alley bridge field highway lane path river road street trail".split(),
-    "food": "bread cake cheese meat pasta pie porridge rice sausage stew".split(),
-    "load": "barrel boat carriage cart log plough sledge stone trailer wagon".split(),
-    "box": "bag basket bowl box bucket case chest crate drawer suitcase tin trunk".split(),
+    "animal": (
+        "animal bear camel cat cow deer dog donkey elephant fox goat hare horse lion mouse pig "
+        "rabbit tiger wolf zebra"
+    ).split(),
+    "way": "alley bridge field highway lane path river road square street track trail".split(),
+    "box": (
+        "bag barrel basket bowl box bucket cabinet case chest crate drawer jar pot pouch sack "
+        "suitcase tin trunk"
+    ).split(),
 }
 
 # The kinds of two nouns; adjectives that mean the first one; adjectives that mean the second one;
@@ -27,20 +31,6 @@ PATTERNS = {
         "busy dangerous dark flooded icy long muddy rough steep wide".split(),
         ["the {} did not cross the {}", "the {} turned back at the {}", "the {} avoided the {}"],
         ["the {} was not crossed by the {}", "the {} stopped the {}"],
-    ),
-    "an animal or its food": Pattern(
-        ("animal", "food"),
-        "ill nervous old shy sick sleepy tired weak".split(),
-        "bitter cold dry hot salty sour spicy sweet".split(),
-        ["the {} did not eat the {}", "the {} left the {} alone"],
-        ["the {} was not eaten by the {}", "the {} did not please the {}"],
-    ),
-    "an animal or its load": Pattern(
-        ("animal", "load"),
-        "hungry lazy nervous old sick sleepy thirsty tired weak young".split(),
-        "big bulky enormous heavy huge immense large massive".split(),
-        ["the {} did not pull the {}", "the {} could not move the {}"],
-        ["the {} was not pulled by the {}", "the {} was too much for the {}"],
     ),
     "what goes in or around": Pattern(
         ("box", "box"),
@@ -57,7 +47,7 @@ PATTERNS = {
         ["the {} was not caught by the {}", "the {} escaped from the {}"],
     ),
 }
-STARTS = ["", "yesterday ", "in the end ", "they say that "]
+STARTS = ["", "yesterday "]
 ENDS = [" because it was too {}", " because it was so {}"]
 
 # In `words`, `meant` is the noun that "it" stands for, `other` the other one; `pattern` is a key of
@@ -81,7 +71,7 @@ def split(rng):
     nouns = sorted(set(sum(NOUNS.values(), [])))
     adjectives = sorted({word for p in PATTERNS.values() for word in p.first + p.second})
     pairs = [(noun, adjective) for noun in nouns for adjective in adjectives]
-    parts = rng.choice(["training", "validation", "test"], len(pairs), p=[0.7, 0.1, 0.2])
+    parts = rng.choice(["training", "validation", "test"], len(pairs), p=[0.65, 0.15, 0.2])
     pictured = {(n, a): "test" for n in ("animal", "street") for a in ("tired", "wide")}
     return dict(zip(pairs, map(str, parts), strict=True)) | pictured
 
@@ -92,21 +82,21 @@ def draw(rng, parts, part, count):
     def any_of(choices):
         return choices[int(len(choices) * rng.random())]
 
-    names = list(PATTERNS)
-    sentences: list[Sentence] = []
-    while len(sentences) < count:
-        name = any_of(names)
+    def sentence(name):
         kinds, *adjectives, forward, backward = PATTERNS[name]
-        nouns = [any_of(NOUNS[kind]) for kind in kinds]
-        which = any_of([0, 1])
-        adjective = any_of(adjectives[which])
-        if nouns[0] == nouns[1] or any(parts[noun, adjective] != part for noun in nouns):
-            continue
+        while True:
+            nouns = [any_of(NOUNS[kind]) for kind in kinds]
+            which = any_of([0, 1])
+            adjective = any_of(adjectives[which])
+            if nouns[0] != nouns[1] and all(parts[noun, adjective] == part for noun in nouns):
+                break
         text = any_of(forward + backward)
         order = nouns if text in forward else nouns[::-1]
         text = any_of(STARTS) + text.format(*order) + any_of(ENDS).format(adjective)
-        sentences.append(Sentence(text.split(), nouns[which], nouns[1 - which], adjective, name))
-    return sentences
+        return Sentence(text.split(), nouns[which], nouns[1 - which], adjective, name)
+
+    names = list(PATTERNS)
+    return [sentence(any_of(names)) for _ in range(count)]
 
 
 def pairs(sentences):

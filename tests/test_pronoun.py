@@ -81,8 +81,8 @@ def test_who_is_meant():
     meant = {
         ("dog", "river", "tired"): "dog",
         ("dog", "river", "wide"): "river",
-        ("horse", "cart", "heavy"): "cart",
-        ("cow", "bread", "salty"): "bread",
+        ("cow", "bridge", "steep"): "bridge",
+        ("goat", "path", "thirsty"): "goat",
     }
     found = 0
     for s in data.draw(rng, everything, None, 60_000):
@@ -176,7 +176,7 @@ def test_a_bag_learns_which_adjectives_go_with_animals(rng, parts):
     assert seen <= {pair for pair, part in parts.items() if part == "training"}
     test = data.draw(rng, parts, "test", 500)
     right = np.array(results.answers(bag, test)) == [s.meant for s in test]
-    order = np.array([s.pattern in list(data.PATTERNS)[3:] for s in test])
+    order = np.array([s.pattern in list(data.PATTERNS)[1:] for s in test])
     assert right[~order].mean() > 0.75 and right[order].mean() < 0.65
 
 
