@@ -2,9 +2,9 @@
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
 `cosine_attention`, `attend`, `merge_attention`, `rotary`; their gradients: `vjp`. Layers:
-`attnc.layers`. Training: `attnc.losses`, `attnc.optim`, `attnc.data`; `save` and `load` keep a
-model, `summary` lists its parameters. For teaching: `stages`, pictures in `attnc.plot`, the
-formulas in plain NumPy in `attnc.reference`.
+`attnc.layers`. Training: `attnc.losses`, `attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and
+`load` keep a model, `summary` lists its parameters. For teaching: `stages`, pictures in
+`attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
 """
 
 try:
@@ -32,7 +32,7 @@ from attnc.layers import *  # noqa: F403
 from attnc.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from attnc import data, optim, plot, reference
+    from attnc import data, optim, plot, reference, schedules
     from attnc.checking import check_gradients
     from attnc.counting import summary
     from attnc.saving import load, save
@@ -47,6 +47,7 @@ _LATER = {
     "plot": "attnc",
     "reference": "attnc",
     "save": "attnc.saving",
+    "schedules": "attnc",
     "stages": "attnc.teaching",
     "summary": "attnc.counting",
 }
@@ -70,6 +71,7 @@ __all__ = [
     "registry",
     "rotary",
     "save",
+    "schedules",
     "set_num_threads",
     "stages",
     "summary",

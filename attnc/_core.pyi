@@ -105,6 +105,49 @@ def cross_entropy_backward(
 ) -> _Array: ...
 def rotary(x: _Array, table: _Array, interleaved: bool, back: bool, /) -> _Array: ...
 
+# ---- rows and single numbers ----
+
+def norm(
+    x: _Array, weight: _Array | None, bias: _Array | None, epsilon: float, center: bool, /
+) -> tuple[_Array, _Array]: ...
+def norm_backward(
+    dy: _Array, x: _Array, weight: _Array | None, stats: _Array, center: bool, sums: bool, /
+) -> tuple[_Array, _Array | None]: ...
+def activation(
+    kind: str,
+    x: _Array,
+    up: _Array | None,
+    bias: _Array | None,
+    up_bias: _Array | None,
+    dropout: float,
+    key: int,
+    /,
+) -> _Array: ...
+def activation_backward(
+    kind: str,
+    dy: _Array,
+    x: _Array,
+    up: _Array | None,
+    dropout: float,
+    key: int,
+    sums: bool,
+    /,
+) -> tuple[_Array, _Array | None, _Array | None, _Array | None]: ...
+def add_dropout(residual: _Array | None, y: _Array, dropout: float, key: int, /) -> _Array: ...
+def adam(
+    parameter: _Array,
+    gradient: _Array,
+    m: _Array,
+    v: _Array,
+    beta1: float,
+    beta2: float,
+    rate: float,
+    epsilon: float,
+    keep: float,
+    /,
+) -> None: ...
+def sum_of_squares(x: _Array, /) -> float: ...
+
 # ---- threads and instruction sets ----
 
 def get_num_threads() -> int: ...

@@ -40,13 +40,17 @@ class Panel:
     """One map: what to draw, and the Axes to draw it in.
 
     The cells of a figure made here are chosen first, and letters follow; in given Axes the cells
-    are what there is.
+    are what there is. What is said of rows, and of columns, are labels, numbers where there are
+    none, or nothing, where `said` is False.
     """
 
     cell, gap = CELL, GAP  # what it wants, in inches: a row or a column, and room to the next map
 
-    def __init__(self, weights, queries, keys, names, template, write, note=False):
+    def __init__(
+        self, weights, queries, keys, names, template, write, note=False, said=(True, True)
+    ):
         self.weights, self.write = weights, write
+        self.said = said
         self.note = write.note() if note else ""
         self.queries = queries and [write.label(label) for label in queries]
         self.keys = keys and [write.label(label) for label in keys]
@@ -72,8 +76,8 @@ class Panel:
         ax.set_ylabel(self.names.get("ylabel", ""), **self.write.font)
         if "title" in self.names:
             ax.set_title(self.names["title"], **self.write.font)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(whole_numbers())
+        for axis, said in ((ax.yaxis, self.said[0]), (ax.xaxis, self.said[1])):
+            axis.set_major_locator(whole_numbers() if said else ticker.NullLocator())
             axis.set_major_formatter(ticker.ScalarFormatter())
         ax.tick_params(axis="x", rotation=0)
         if self.numbers:

@@ -1,5 +1,7 @@
 """Optimisers: they change the parameters of layers in place, by the gradients found there.
 
+And what is done to gradients before a step, and to parameters after it.
+
 A parameter that is there twice, under two names or in two layers, is changed once, by its one
 gradient. One that is frozen, under any of its names (`Layer.freeze`), is left alone. Pullbacks of
 other threads should have ended before a step or `clip_gradients`.
@@ -7,19 +9,21 @@ other threads should have ended before a step or `clip_gradients`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .arrays import integer, number, quiet
+from . import _core
+from .arrays import contiguous, integer, number, quiet
 from .layers.base import ADDING, Layer, fitting
 from .layers.named import WrongKind, distinct, fit_state, in_memory_order, place, write
 from .typing import Array, Real
 
-__all__ = ["Adam", "AdamW", "SGD", "clip_gradients"]
+__all__ = ["Adam", "AdamW", "ExponentialAverage", "SGD", "clip_gradients", "scale_gradients"]
 
 
 def _several(where, layers):
@@ -69,8 +73,8 @@ def _trained(pairs, frozen):
 
 # ---- A block at a time ---------------------------------------------------------------------------
 
-# Numbers of a block: of 16384 to 262144 the fastest for Adam, whose five arrays of it are then
-# 2.5 MB in float32, less than a third-level cache has.
+# Numbers of a block: several arrays of it, in float32 half a megabyte each, are less than a
+# third-level cache has.
 _BLOCK = 131072
 
 
@@ -95,8 +99,15 @@ def _blocks(*given):
 
 
 def _squares(array):
-    """The sum of squares, those of a block in the array's dtype: it may overflow, or vanish."""
-    return sum(float(np.vdot(block, block)) for (block,) in _blocks(array))
+    """The sum of squares, each of them in the array's dtype: it may overflow, or vanish."""
+    return _core.sum_of_squares(_in_one_piece(array, array))
+
+
+def _in_one_piece(first, array):
+    """The array in the order in which the first lies, or a copy where that is not one piece."""
+    if first.flags.c_contiguous and array.flags.c_contiguous:  # as nearly all are
+        return array
+    return contiguous(in_memory_order(first, array), array.dtype)
 
 
 def _largest(array):
@@ -127,8 +138,7 @@ class _Optimizer:
     A subclass names the arrays it keeps for each parameter in `_kept` and checks its numbers in
     `_check`. It says in `_limit` how large gradients may be, given the largest float, computes in
     `_factors` what a step needs only once for a parameter, given its name and the steps that it has
-    made, and writes ``_update(factors, scratch, parameter, gradient, *kept)``, which changes some
-    rows of them in place.
+    made, and writes ``_update(factors, parameter, gradient, *kept)``, which changes them in place.
 
     The layers are searched at every step, so that a copy of an optimiser, deep or pickled, changes
     the copies of its layers, and what is frozen may change.
@@ -213,12 +223,7 @@ class _Optimizer:
             self._missed[name] = self._missed.get(name, 0) + 1
         for name, pair in trained.items():
             factors = self._factors(name, self.steps - self._missed.get(name, 0))
-            kept = (self._state[f"{kind}.{name}"] for kind in self._kept)
-            scratch = None
-            for block in _blocks(*pair, *kept):
-                if scratch is None or scratch.shape != block[0].shape:
-                    scratch = np.empty_like(block[0])
-                self._update(factors, scratch, *block)
+            self._update(factors, *pair, *(self._state[f"{kind}.{name}"] for kind in self._kept))
 
     def zero_grad(self) -> None:
         """Set every gradient to zero."""
@@ -289,7 +294,7 @@ class SGD(_Optimizer):
     ----------
     layers : Layer or iterable of Layer
     learning_rate : float
-        Also an attribute, which may be changed between steps.
+        Also an attribute, which may be changed between steps, such as by `attnc.schedules`.
     momentum : float
         In 0 <= momentum < 1; 0 is plain gradient descent.
 
@@ -343,12 +348,13 @@ class SGD(_Optimizer):
     def _factors(self, name, steps):
         return None
 
-    def _update(self, factors, scratch, parameter, gradient, velocity=None):
-        if velocity is not None:
-            velocity *= self.momentum
-            velocity += gradient
-            gradient = velocity
-        parameter -= np.multiply(gradient, self.learning_rate, out=scratch)
+    def _update(self, factors, *arrays):
+        for parameter, gradient, *velocity in _blocks(*arrays):
+            for v in velocity:
+                v *= self.momentum
+                v += gradient
+                gradient = v
+            parameter -= gradient * self.learning_rate
 
 
 class Adam(_Optimizer):
@@ -363,7 +369,8 @@ class Adam(_Optimizer):
     ----------
     layers : Layer or iterable of Layer
     learning_rate : float
-        Also an attribute, which may be changed between steps. Default 0.001, as in the paper.
+        Also an attribute, which may be changed between steps, such as by `attnc.schedules`. Default
+        0.001, as in the paper.
     betas : pair of float
         (beta1, beta2), each in 0 <= beta < 1.
     epsilon : float
@@ -423,23 +430,18 @@ class Adam(_Optimizer):
         beta1, beta2 = self.betas
         # both corrections leave the loop over the numbers: the paper, end of section 2
         correction = math.sqrt(_one_minus_power(beta2, steps))
-        return correction, self.learning_rate * correction / _one_minus_power(beta1, steps)
+        rate = self.learning_rate * correction / _one_minus_power(beta1, steps)
+        return rate, self.epsilon * correction, 1.0
 
-    def _update(self, factors, scratch, parameter, gradient, m, v):
-        (beta1, beta2), (correction, rate) = self.betas, factors
+    def _update(self, factors, parameter, gradient, m, v):
+        rate, epsilon, keep = factors
         rate = min(rate, float(np.finfo(parameter.dtype).max))  # times a zero it would be NaN
-        np.multiply(gradient, 1 - beta1, out=scratch)
-        m *= beta1
-        m += scratch
-        np.multiply(gradient, gradient, out=scratch)
-        scratch *= 1 - beta2
-        v *= beta2
-        v += scratch
-        np.sqrt(v, out=scratch)
-        scratch += self.epsilon * correction
-        np.divide(m, scratch, out=scratch)
-        scratch *= rate
-        parameter -= scratch
+        arrays = parameter, gradient, m, v
+        pieces = p, g, mean, square = [_in_one_piece(parameter, array) for array in arrays]
+        _core.adam(p, g, mean, square, *self.betas, rate, epsilon, keep)
+        for array, piece in zip(arrays, pieces, strict=True):
+            if array is not gradient and not np.may_share_memory(array, piece):  # a copy
+                in_memory_order(parameter, array)[...] = piece
 
 
 class AdamW(Adam):
@@ -528,13 +530,8 @@ class AdamW(Adam):
 
     def _factors(self, name, steps):
         decay = 0.0 if name in self._undecayed else self.learning_rate * self.weight_decay
-        return decay, super()._factors(name, steps)
-
-    def _update(self, factors, scratch, parameter, gradient, m, v):
-        decay, factors = factors
-        if decay:
-            parameter *= 1 - decay
-        super()._update(factors, scratch, parameter, gradient, m, v)
+        rate, epsilon, keep = super()._factors(name, steps)
+        return rate, epsilon, keep - decay
 
 
 def _one_minus_power(beta, steps):
@@ -542,7 +539,236 @@ def _one_minus_power(beta, steps):
     return -math.expm1(steps * math.log(beta)) if beta else 1.0
 
 
-# ---- Clipping ------------------------------------------------------------------------------------
+# ---- Averages ------------------------------------------------------------------------------------
+
+
+class ExponentialAverage:
+    """Weights averaged over the steps of training, of which the last ones count most.
+
+    After n updates the average of a parameter is::
+
+        a_n = sum over k = 1..n of decay^(n - k) p_k * (1 - decay) / (1 - decay^n)
+
+    The divisor makes the shares sum to 1: Kingma and Ba (2015), section 7.2. So a_1 = p_1, and the
+    first values of the weights, before any step, do not count. Averages follow training with less
+    noise than the weights do, and models are often better with them (Polyak and Juditsky 1992).
+
+    Parameters
+    ----------
+    layers : Layer or iterable of Layer
+        A parameter with several names has one average. One that is frozen is averaged like others:
+        the average of what does not change is itself, to the bit.
+    decay : float
+        In 0 <= decay < 1; of about the last 1 / (1 - decay) steps is the average.
+
+    Attributes
+    ----------
+    updates : int
+        How many there were.
+
+    Raises
+    ------
+    ValueError
+        If decay is out of range, the layers have no parameters, or share arrays but in part.
+    TypeError
+        If layers holds anything but layers, or decay is no number.
+
+    Notes
+    -----
+    Averages are kept in float64: with a decay of 0.9999 an update in float32 would round away what
+    a weight moves, and the average would stand still.
+
+    `attnc.save` keeps the weights that are there: the averages within `swapped_in`. To go on with
+    training, keep both, as ``numpy.savez(path, **average.state_dict())``.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> model = attnc.Linear(2, 1, rng=0)
+    >>> optimizer = attnc.optim.SGD(model, learning_rate=0.1)
+    >>> average = attnc.optim.ExponentialAverage(model, decay=0.9)
+    >>> for step in range(50):
+    ...     model.gradients["weight"] = model.parameters["weight"] - 3
+    ...     optimizer.step()
+    ...     average.update()
+    >>> with average.swapped_in():  # to evaluate, translate, save
+    ...     print(model.parameters["weight"][0].round(1))
+    [2.9]
+    """
+
+    def __init__(self, layers: Layer | Iterable[Layer], decay: float = 0.999) -> None:
+        where = type(self).__name__
+        self._layers = _several(where, layers)
+        self._decay = number(where, "decay", decay, "lie in 0 <= decay < 1", lambda d: 0 <= d < 1)
+        self.updates = 0
+        self._swapped = False
+        parameters = self._parameters()
+        if not parameters:
+            raise ValueError(f"{where}: layers must have parameters, got none")
+        self._made_with = {name: (p.shape, p.dtype) for name, p in parameters.items()}
+        self._average = {
+            name: np.zeros_like(parameter, np.float64) for name, parameter in parameters.items()
+        }
+
+    @property
+    def decay(self) -> float:
+        """float: what an average keeps of itself in an update."""
+        return self._decay
+
+    def _parameters(self):
+        """{name: parameter}, each once; the layers are searched as by an optimiser."""
+        where = type(self).__name__
+        pairs = distinct(where, [entry[:3] for entry in _entries(self._layers)])
+        return {name: parameter for name, (parameter, _) in pairs.items()}
+
+    def _now(self, method):
+        """The parameters, checked to be those that the average was made with, and not swapped."""
+        where = f"{type(self).__name__}.{method}"
+        if self._swapped:
+            raise ValueError(
+                f"{where}: layers must have their own weights, got the averages (leave the block "
+                "of swapped_in first)"
+            )
+        parameters = self._parameters()
+        if {name: (p.shape, p.dtype) for name, p in parameters.items()} != self._made_with:
+            raise ValueError(
+                f"{where}: layers must have the parameters that the average was made with, got "
+                f"{', '.join(parameters)} (make a new one)"
+            )
+        return parameters
+
+    @quiet
+    def update(self) -> None:
+        """Take the weights that there are into the average: after every step of an optimiser.
+
+        Raises
+        ------
+        ValueError
+            Within `swapped_in`, or if the layers have got other parameters.
+        """
+        parameters = self._now("update")
+        self.updates += 1
+        share = 1.0  # of the first weights, exactly
+        if self.updates > 1:
+            share = (1 - self.decay) / _one_minus_power(self.decay, self.updates)
+        for name, parameter in parameters.items():
+            for p, average in _blocks(parameter, self._average[name]):
+                average += (p - average) * share
+
+    @contextlib.contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """A context in which the layers have the averages for weights: ``with ...swapped_in():``.
+
+        At its end, also by an exception, they have again those that they had: what was changed
+        within is lost. What a decoder has prepared goes stale at both ends. Other threads see the
+        averages too.
+
+        Yields
+        ------
+        None
+
+        Raises
+        ------
+        ValueError
+            Within another such context, if the layers have got other parameters, or before the
+            first update: there is nothing to swap in.
+        """
+        parameters = self._now("swapped_in")
+        if not self.updates:
+            raise ValueError(f"{type(self).__name__}.swapped_in: update must come first, got none")
+        own = {name: parameter.copy() for name, parameter in parameters.items()}
+        self._swapped = True
+        try:
+            for name, parameter in parameters.items():
+                parameter[...] = self._average[name]
+            yield
+        finally:
+            for name, parameter in parameters.items():
+                parameter[...] = own[name]
+            self._swapped = False
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all that is remembered, as arrays by name.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``updates``, and ``average.<name>`` of each parameter, in float64.
+        """
+        averages = {f"average.{name}": each.copy() for name, each in self._average.items()}
+        return {"updates": np.array(self.updates), **averages}
+
+    def load_state_dict(self, state: Mapping[str, Real]) -> None:
+        """Continue from `state`, what `state_dict` returned.
+
+        Raises
+        ------
+        TypeError
+            If `state` is no mapping.
+        ValueError
+            If names are missing or unexpected, shapes differ, or a value is none that `state_dict`
+            returns; the average is then unchanged.
+        """
+        where = f"{type(self).__name__}.load_state_dict"
+        arrays = {f"average.{name}": each for name, each in self._average.items()}
+        values = fit_state(where, {"updates": np.array(self.updates), **arrays}, state)
+        try:
+            updates = integer(where, "updates", np.asarray(state["updates"])[()], 0)
+        except (TypeError, ValueError) as error:
+            raise WrongKind(str(error)) from None
+        write(arrays, {name: values[name] for name in arrays}, where)
+        self.updates = updates
+
+
+# ---- Gradients -----------------------------------------------------------------------------------
+
+
+@quiet
+def scale_gradients(layers: Layer | Iterable[Layer], factor: float) -> None:
+    """Multiply all gradients by a number: the mean over several batches, from their sum.
+
+    Gradients add up until ``zero_grad``, so that a batch too large for memory may come in parts.
+    Losses are means over the tokens that count, and parts have different numbers of them. To get
+    the gradient of the mean over all, let each part give that of its sum, by a pullback of its
+    number of tokens, and divide by the number of all.
+
+    Parameters
+    ----------
+    layers : Layer or iterable of Layer
+        A gradient that is there under two names is multiplied once.
+    factor : float
+        Finite.
+
+    Raises
+    ------
+    ValueError
+        If factor is infinite or NaN, or layers share arrays but in part.
+    TypeError
+        If layers holds anything but layers, or factor is no number.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> model = attnc.Seq2Seq(9, 9, 4, 6, padding_index=0, rng=0)
+    >>> optimizer = attnc.optim.Adam(model)
+    >>> source, target = np.array([[3, 4], [5, 0]]), np.array([[1, 6, 2], [1, 2, 0]])
+    >>> total = 0
+    >>> optimizer.zero_grad()
+    >>> for part in (slice(0, 1), slice(1, 2)):
+    ...     labels = target[part, 1:]
+    ...     output, pullback = attnc.vjp(model, source[part], target[part, :-1], labels=labels)
+    ...     tokens = np.count_nonzero(labels)  # those that are no padding
+    ...     _ = pullback(tokens)  # of output.loss * tokens, the sum
+    ...     total += tokens
+    >>> attnc.optim.scale_gradients(model, 1 / total)
+    >>> optimizer.step()
+    """
+    where = "scale_gradients"
+    factor = number(where, "factor", factor, "be finite", math.isfinite)
+    pairs, _ = _distinct(where, _entries(_several(where, layers)))
+    with ADDING:
+        for _, gradient in pairs.values():
+            gradient *= factor
 
 
 @quiet

@@ -11,7 +11,7 @@ import numpy as np
 
 from attnc.arrays import flag, integer, plain_array, real_array
 
-__all__ = ["heat_map", "heat_maps", "links", "loss_curve"]
+__all__ = ["head_grid", "heat_map", "heat_maps", "links", "loss_curve"]
 
 
 @np.errstate(all="ignore")  # of the caller: what matplotlib rounds is not his
@@ -169,6 +169,7 @@ def heat_maps(
     See Also
     --------
     heat_map : One map, also into given Axes.
+    head_grid : All heads of all layers, with labels at the edges alone.
 
     Examples
     --------
@@ -184,7 +185,7 @@ def heat_maps(
     weights = _matrices(where, weights)
     queries = _labels_of_each(where, "queries", queries, weights, 0)
     keys = _labels_of_each(where, "keys", keys, weights, 1)
-    titles = _titles(where, titles, len(weights))
+    titles = _titles(where, "titles", titles, len(weights), "head")
     columns = _columns(where, columns, len(weights))
     colorbar = flag(where, "colorbar", colorbar)
     template = _template(where, annotate)
@@ -202,6 +203,125 @@ def heat_maps(
         }
         panels.append(pictures.Panel(each, queries[n], keys[n], names, template, write))
     return _draw_grid(pictures, panels, columns, options, colorbar, title, write)
+
+
+@np.errstate(all="ignore")
+def head_grid(
+    weights,
+    queries=None,
+    keys=None,
+    *,
+    layers=None,
+    heads=None,
+    title=None,
+    xlabel="keys",
+    ylabel="queries",
+    colorbar=True,
+    annotate=False,
+    **options,
+):
+    """Draw the attention weights of all heads of all layers: a row a layer, a column a head.
+
+    All maps have the same queries and keys, which are written at the left and upper edge of the
+    grid. Colours mean the same in all, and one bar explains them.
+
+    Parameters
+    ----------
+    weights : array_like, shape (layers, H, Tq, Tk) or (H, Tq, Tk)
+        The weights of one sequence, in 0..1; as in `heat_map`.
+    queries, keys : sequence of Tq, of Tk, optional
+        Labels as in `heat_map`.
+    layers, heads : sequence of str, optional
+        What to write beside each row and above each column of maps: "layer 0", ... (nothing if
+        weights have no axis of layers) and "head 0", ... unless given.
+    title : str, optional
+        Above all maps.
+    xlabel, ylabel : str, optional
+        Names of the axes, written at the first row and column of maps.
+    colorbar : bool
+        Draw the scale of the colours beside the maps.
+    annotate : bool or str
+        Write the number into each cell, as in `heat_map`.
+    **options
+        For ``Axes.imshow``, as in `heat_maps`.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (layers, H)
+        Of shape (H,) where weights have no axis of layers. The figure is that of each.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError
+        If weights are not real (or masked arrays), or another argument is of a wrong kind.
+    ValueError
+        If weights have another number of axes or are empty, or a label or a name is missing or
+        left over.
+
+    See Also
+    --------
+    heat_maps : Maps of several sizes, each with labels of its own.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> words = "I am here".split()
+    >>> x = np.random.default_rng(0).standard_normal((2, 4, 3, 8))  # 2 layers of 4 heads
+    >>> context, weights = attnc.dot_product_attention(x, x, x, return_weights=True)
+    >>> axes = head_grid(weights, words, words, title="self-attention")
+    >>> axes.shape, axes[0, 3].get_title()
+    ((2, 4), 'head 3')
+    """
+    where = "head_grid"
+    weights = plain_array(where, "weights", weights)
+    if weights.ndim not in (3, 4):
+        index = ", ".join("0" * (weights.ndim - 4))
+        fix = f" (one sequence is weights[{index}])" if index else ""
+        fix = " (for one map: heat_map)" if weights.ndim == 2 else fix
+        raise ValueError(
+            f"{where}: weights must have shape (layers, H, Tq, Tk) or (H, Tq, Tk), got "
+            f"{weights.shape}{fix}"
+        )
+    if weights.size == 0:
+        raise ValueError(f"{where}: weights must not be empty, got shape {weights.shape}")
+    grid = weights.reshape(-1, *weights.shape[-3:])
+    L, H, *shape = grid.shape
+    queries = _labels(where, "queries", queries, tuple(shape), 0)
+    keys = _labels(where, "keys", keys, tuple(shape), 1)
+    layers = _titles(where, "layers", layers, L, "layer" if weights.ndim == 4 else "")
+    heads = _titles(where, "heads", heads, H, "head")
+    colorbar = flag(where, "colorbar", colorbar)
+    template = _template(where, annotate)
+    pictures = _import_pictures(where)
+
+    write = pictures.Writer(
+        [title, xlabel, ylabel, *layers, *heads, *(queries or []), *(keys or [])]
+    )
+    grid = np.stack([[_matrix(where, "weights", each) for each in layer] for layer in grid])
+    options = pictures.image_options(where, options, grid)
+    panels = []
+    for row, column in np.ndindex(L, H):
+        # A panel names its row and its column only at the edge of the grid.
+        beside = [each for each in (layers[row], ylabel) if each] if column == 0 else []
+        names = {
+            "title": None if row else heads[column] or None,
+            "xlabel": None if row else xlabel,
+            "ylabel": "\n".join(beside) or None,
+        }
+        panel = pictures.Panel(
+            grid[row, column],
+            queries if column == 0 else None,
+            keys if row == 0 else None,
+            names,
+            template,
+            write,
+            said=(column == 0, row == 0),
+        )
+        panels.append(panel)
+    axes = _draw_grid(pictures, panels, H, options, colorbar, title, write)
+    return axes.reshape(weights.shape[:-2])
 
 
 @np.errstate(all="ignore")
@@ -280,7 +400,7 @@ def links(
     weights = _matrices(where, weights)
     queries = _labels_of_each(where, "queries", queries, weights, 0)
     keys = _labels_of_each(where, "keys", keys, weights, 1)
-    titles = _titles(where, titles, len(weights))
+    titles = _titles(where, "titles", titles, len(weights), "head")
     if query is not None:
         query = integer(where, "query", query, least=0)
         shortest = min(map(len, weights))
@@ -509,16 +629,18 @@ def _labels_of_each(where, name, given, weights, axis):
     ]
 
 
-def _titles(where, titles, count):
+def _titles(where, name, titles, count, what):
+    """Titles of maps, rows or columns: those given, or "<what> 0", ..., none for an empty what."""
     if titles is None:
-        return [f"head {n}" for n in range(count)]
+        return [f"{what} {n}" if what else "" for n in range(count)]
     if isinstance(titles, str) or not hasattr(titles, "__iter__"):
         raise TypeError(
-            f"{where}: titles must be a sequence of str, got {titles!r} (above all maps: title=)"
+            f"{where}: {name} must be a sequence of str, got {titles!r} (above all maps: title=)"
         )
     titles = ["" if each is None else str(each) for each in titles]
     if len(titles) != count:
-        raise ValueError(f"{where}: titles must be {count}, one a map, got {len(titles)}")
+        each = "map" if name == "titles" else name.removesuffix("s")
+        raise ValueError(f"{where}: {name} must be {count}, one a {each}, got {len(titles)}")
     return titles
 
 

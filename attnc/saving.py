@@ -84,10 +84,10 @@ def save(
         which it has to keep as attributes of the same names, its parameters, and which of them are
         tied or frozen; of the layers inside, constructor arguments that were changed too, such as
         ``model.encoder.dropout``. Gradients and other attributes are not.
-    optimizer : SGD or Adam, optional
-        Of `layer`, or of layers inside. Written are its numbers and what it remembers of each
-        parameter. Its learning rate is that of now: a schedule is the caller's, and goes on by
-        `step`.
+    optimizer : optional
+        One of `attnc.optim`, of `layer` or of layers inside. Written are its numbers and what it
+        remembers of each parameter. Its learning rate is that of now: a schedule
+        (`attnc.schedules`) is the caller's, and goes on by ``optimizer.steps``.
     vocabularies : mapping of str to Vocabulary, optional
         Or to other things that have ``state()``, a dict that JSON holds, and the class method
         ``from_state(state)``.

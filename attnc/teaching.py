@@ -16,6 +16,7 @@ from attnc import functional, reference
 from attnc.arrays import real_array
 from attnc.functional.attention import MECHANISMS
 from attnc.gradients import require_incoming
+from attnc.layers.multihead import MultiHeadAttention
 from attnc.typing import Array, DType, Real
 
 __all__ = ["stages"]
@@ -23,28 +24,32 @@ __all__ = ["stages"]
 _SCORE = {function.__name__: row.score for function, row in MECHANISMS.items()}
 
 
-def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Stages:
+def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     """Run an attention function unfused and keep every stage of it.
 
     Parameters
     ----------
-    function : function
-        Any of `attnc.functional.attention` that has scores: all but `attnc.merge_attention`.
+    function : function or MultiHeadAttention
+        Any of `attnc.functional.attention` that has scores: all but `attnc.merge_attention`. Or a
+        layer with heads.
     *arrays
-        The arrays of `function`, as in a call of it. They are copied.
+        The arrays of `function`, as in a call of it. They are copied, like the parameters of a
+        layer.
     **options
         The options of `function`, as in a call of it. The ``return_`` flags change nothing here.
 
     Returns
     -------
-    Stages
+    Stages or MultiHeadStages
         With the attributes `scores`, `capped`, `masked`, `weights`, `context`, and the method
-        `gradients`. Printed, or as the value of a notebook's cell, it is a table.
+        `gradients`; of a layer those of all heads, from `queries` to `output`. Printed, or as the
+        value of a notebook's cell, it is a table.
 
     Raises
     ------
     TypeError, ValueError
-        As `function` does; and TypeError if `function` is none of those named.
+        As `function` does; TypeError if `function` is none of those named; and ValueError for a
+        packed batch, whose sequences have stages of their own.
 
     Examples
     --------
@@ -72,9 +77,15 @@ def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Stages
     array([[ 0.        ,  0.        ],
            [-0.19661193,  0.19661193]])
     """
+    if isinstance(function, MultiHeadAttention):
+        return _stages_of_heads(function, arrays, options)
     name = getattr(function, "__name__", None)
     if not isinstance(name, str) or name not in _SCORE or getattr(functional, name) is not function:
         raise TypeError(_unknown(function))
+    if options.get("query_offsets") is not None:
+        raise ValueError(
+            "stages: query_offsets must be None, got offsets; pass the rows of one sequence"
+        )
     options = {**options, "return_weights": False, "return_lse": False}
     dropout, rng = options.get("dropout", 0.0), options.pop("rng", None)
     if np.ndim(dropout) == 0 and dropout:  # the key itself from here on
@@ -83,6 +94,26 @@ def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Stages
     # float16 and bfloat16 are computed in float32
     dtype = np.float64 if context.dtype == np.float64 else np.float32
     return Stages(name, *copy.deepcopy((arrays, options)), dtype)
+
+
+def _stages_of_heads(layer, arrays, options):
+    """Those of a call of a layer, with the parameters that it has now."""
+    if options.get("cache") is not None:
+        raise ValueError("stages: cache must be None, got one: it has no stages of earlier calls")
+    options = {**options, "return_weights": False, "return_lse": False}
+    rng, layer = options.pop("rng", None), copy.deepcopy(layer)
+    if options.get("train") and layer.dropout:
+        options["rng"] = functional.attention._dropout_key(rng)  # the key itself from here on
+    layer(*arrays, **options)  # all checks are there
+    named = dict(zip(("query", "key", "value"), arrays, strict=False))
+    named |= {name: options.pop(name) for name in ("query", "key", "value") if name in options}
+    for name, other in (("key", "query"), ("value", "key")):
+        if named.get(name) is None:
+            named[name] = named[other]
+    if options.pop("train", False) and layer.dropout:
+        options["dropout"] = layer.dropout
+    options = {name: option for name, option in options.items() if option is not None}
+    return MultiHeadStages(layer, *copy.deepcopy((named, options)))
 
 
 def _unknown(function):
@@ -240,21 +271,9 @@ class Stages(_Table):
         ValueError
             If a gradient has not the shape of its stage.
         """
-        require_incoming("gradients", dcontext=dcontext, dweights=dweights, dlse=dlse)
-        shapes = {
-            "dcontext": self.context.shape,
-            "dweights": self.weights.shape,
-            "dlse": self.weights.shape[:-1],
-        }
-        given: dict[str, Any] = {"dcontext": dcontext, "dweights": dweights, "dlse": dlse}
-        for name, gradient in given.items():
-            if gradient is None:
-                continue
-            given[name] = real_array("gradients", name, gradient)
-            if given[name].shape != shapes[name]:
-                raise ValueError(
-                    f"gradients: {name} must have shape {shapes[name]}, got {given[name].shape}"
-                )
+        given = _incoming(
+            self.weights.shape, dcontext=(dcontext, self.context), dweights=dweights, dlse=dlse
+        )
         at = self._pullback.stage_gradients(**given)
         slope = "dcapped (1 - tanh(s_ij / softcap)^2)" if self._cap else "dcapped"
         formulas = {
@@ -270,6 +289,169 @@ class Stages(_Table):
         if self._name == "attend":  # the stage and the argument are one
             entries["scores"] = slope, entries["scores"][1]
         return _Table(f"Gradients of {self._name}", entries)
+
+
+class MultiHeadStages(_Table):
+    """The stages of one call of a layer with heads, in its dtype; see `Stages`.
+
+    H are the heads of queries, G those of keys and values, D their size.
+
+    Attributes
+    ----------
+    queries : ndarray
+        ``(..., H, Tq, D)``, what the heads look for: projected, and normalised and turned to their
+        positions where the layer does that.
+    keys : ndarray
+        ``(..., G, Tk, D)``, what they find it by.
+    values : ndarray
+        ``(..., G, Tk, D)``, what they find.
+    scores, capped, masked, weights : ndarray
+        ``(..., H, Tq, Tk)``, as in `Stages`, of each head.
+    contexts : ndarray
+        ``(..., H, Tq, D)``, of each head.
+    merged : ndarray
+        ``(..., Tq, H * D)``, the contexts of all heads side by side.
+    output : ndarray
+        ``(..., Tq, output_size)``.
+    """
+
+    queries: Array
+    keys: Array
+    values: Array
+    scores: Array
+    capped: Array
+    masked: Array
+    weights: Array
+    contexts: Array
+    merged: Array
+    output: Array
+    _pullback: Any
+    _cap: float | None
+    _call: tuple[Any, ...]
+
+    def __init__(
+        self, layer: MultiHeadAttention, arrays: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        parameters = dict(layer.parameters)
+        three = "query", "key", "value"
+        weights = [parameters.pop(f"{name}_weight") for name in (*three, "output")]
+        _, pullback = reference.vjp(
+            reference.multi_head_attention,
+            *(arrays[name] for name in three),
+            *weights,
+            **parameters,
+            **options,
+            scale=layer.scale,
+            rotary=layer.rotary,
+            dtype=np.dtype(layer.dtype).type,
+        )
+        at, cap = pullback.stages, options.get("softcap")
+        b = " + b" if layer.projection_bias else ""
+        norm = ", normalised" if layer.normalize_qk else ""
+        turn = ", turned to its position" if layer.rotary else ""
+        g = "h" if layer.num_kv_heads == layer.num_heads else "g"
+        entries = {
+            "queries": f"q_h = query W_h^Q{b}{norm}{turn}",
+            "keys": f"k_{g} = key W_{g}^K{b}{norm}{turn}",
+            "values": f"v_{g} = value W_{g}^V{b}",
+            "scores": f"s_hij = scale * q_hi . k_{g}j",
+            "capped": f"{cap} * tanh(s_hij / {cap})" if cap else "s_hij: there is no softcap",
+            "masked": ("capped + bias, " if options.get("bias") is not None else "")
+            + "-inf where query i may not attend to key j",
+            "weights": "softmax over j: exp(l_hij) / sum_j exp(l_hij)",
+            "contexts": "c_hi = sum_j "
+            + ("dropout(w_hij)" if options.get("dropout") else "w_hij")
+            + f" v_{g}j",
+            "merged": "c_1i, c_2i, ... side by side",
+            "output": f"o_i = sum_h c_hi W_h^O{b}",
+        }
+        at = {**at, "merged": _merged(at["contexts"])}
+        super().__init__(
+            "Stages of MultiHeadAttention",
+            {stage: (text, at[stage]) for stage, text in entries.items()},
+        )
+        vars(self).update(_pullback=pullback, _cap=cap, _call=(layer, arrays, options))
+
+    def __reduce__(self):
+        return MultiHeadStages, self._call
+
+    def gradients(
+        self,
+        doutput: Real | None = None,
+        *,
+        dweights: Real | None = None,
+        dlse: Real | None = None,
+    ) -> Any:
+        """The gradient at every stage, of every input and of every parameter.
+
+        Parameters
+        ----------
+        doutput : array_like, optional
+            ``(..., Tq, output_size)``, the gradient of the output.
+        dweights : array_like, optional
+            ``(..., H, Tq, Tk)``, one that comes to the weights besides.
+        dlse : array_like, optional
+            ``(..., H, Tq)``, one that comes to the lse.
+
+        Returns
+        -------
+        object
+            With the stages as attributes, in the order in which backward computes them, then
+            `query`, `key`, `value`, each as if it were an array of its own, options, and the
+            parameters. It prints like the stages.
+
+        Raises
+        ------
+        TypeError
+            If no gradient is given, or one is not an array of real numbers.
+        ValueError
+            If a gradient has not the shape of its stage.
+        """
+        given = _incoming(
+            self.weights.shape, doutput=(doutput, self.output), dweights=dweights, dlse=dlse
+        )
+        at, arguments = self._pullback.stage_gradients(**given)
+        at["merged"] = _merged(at["contexts"])
+        formulas = {
+            "output": "given",
+            "merged": "dc_hi of all heads side by side",
+            "contexts": "dc_hi = do_i W_h^O^T",
+            "weights": "dw_hij = dc_hi . v_hj",
+            "masked": "w_hij (dw_hij - sum_j w_hij dw_hij)",
+            "capped": "dmasked",
+            "scores": "dcapped (1 - tanh(s_hij / softcap)^2)" if self._cap else "dcapped",
+            "queries": "dq_hi = scale sum_j ds_hij k_hj",
+            "keys": "dk_hj = scale sum_i ds_hij q_hi",
+            "values": "dv_hj = sum_i w_hij dc_hi",
+        }
+        entries = {stage: (text, at[stage]) for stage, text in formulas.items()}
+        inputs = {"query": "Q", "key": "K", "value": "V"}
+        for name, gradient in arguments.items():
+            entries[name] = "", gradient
+        for name, letter in inputs.items():
+            entries[name] = f"sum_h d{letter.lower()}_h W_h^{letter}^T", arguments[name]
+        return _Table("Gradients of MultiHeadAttention", entries)
+
+
+def _merged(contexts):
+    """(..., H, T, D) as (..., T, H * D)."""
+    contexts = np.swapaxes(contexts, -2, -3)
+    return contexts.reshape(*contexts.shape[:-2], contexts.shape[-2] * contexts.shape[-1])
+
+
+def _incoming(shape, dweights, dlse, **of_output):
+    """The incoming gradients by name, checked; `of_output` is (gradient, output) by its name."""
+    ((first, (gradient, output)),) = of_output.items()
+    given = {first: gradient, "dweights": dweights, "dlse": dlse}
+    require_incoming("gradients", **given)
+    for name, wanted in zip(given, (output.shape, shape, shape[:-1]), strict=True):
+        if given[name] is not None:
+            given[name] = real_array("gradients", name, given[name])
+            if given[name].shape != wanted:
+                raise ValueError(
+                    f"gradients: {name} must have shape {wanted}, got {given[name].shape}"
+                )
+    return given
 
 
 # ---- one array as HTML ----

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, replace
 
-from benchmarks.inputs import VOCABULARY
+from benchmarks.inputs import CHARACTERS, VOCABULARY
 
 # Encoder: a GRU in both directions. Decoder: a GRU with additive attention, Bahdanau's order.
 # Training: a step of both with embeddings and output layer, cross-entropy, clipping and Adam.
 RECURRENT = "encoder", "decoder", "training"
+# Multi-head self-attention; an encoder's layer, the norm after the sum, ReLU; a step of training a
+# translator, of as many encoder as decoder layers; a language model that writes Tk characters.
+TRANSFORMER = "multihead", "encoder_layer", "transformer", "generation"
 
 # ---- one case ----
 
@@ -19,7 +22,7 @@ class Case:
     the size of the hidden layer.
     """
 
-    mechanism: str  # "dot_product", "multiplicative", "additive", "cosine", or of RECURRENT
+    mechanism: str  # "dot_product", ..., "cosine", or of RECURRENT or TRANSFORMER
     B: int
     H: int
     Tq: int
@@ -30,17 +33,34 @@ class Case:
     lengths: tuple[int, ...] | None = None  # valid keys of each sequence; None: all
     dtype: str = "float32"
     timed: bool = True  # else only its memory is measured
-    E: int = 0  # recurrent: size of an input; D is that of the state
+    E: int = 0  # recurrent: size of an input; D is that of the state. Transformer: H heads of D
+    layers: int = 0
+    weights: bool = False  # the weights are returned, too
+    dropout: float = 0.0
 
     @property
     def recurrent(self):
         return self.mechanism in RECURRENT
 
     @property
+    def transformer(self):
+        return self.mechanism in TRANSFORMER
+
+    @property
+    def compared(self):
+        """Whether all contenders compute the same numbers: no random ones of their own."""
+        return self.mechanism not in ("training", "transformer", "generation") and not self.dropout
+
+    @property
     def label(self):
         """The shape as the tables show it."""
         if self.recurrent:
             return f"{self.mechanism} {self.B}, {self.Tk}, {self.Tq}, {self.E}, {self.D}"
+        if self.transformer:
+            text = f"{self.mechanism.replace('_', ' ')} {self.B}, {self.Tk}, {self.E}, {self.H}"
+            text += f", {self.layers} layers" if self.layers else ""
+            text += f", dropout {self.dropout:g}" if self.dropout else ""
+            return text + (", with weights" if self.weights else "")
         additive = self.mechanism == "additive"
         sizes = (
             (self.B, self.Tq, self.Tk, self.D) if additive else (self.B, self.H, self.Tk, self.D)
@@ -81,6 +101,8 @@ class Case:
             return self.pairs * self.D
         if self.recurrent:
             return self.recurrent_work * (3 if self.backward else 1)
+        if self.transformer:
+            return self.transformer_work
         flop = 4 * self.pairs * self.D * (3.5 if self.backward else 1)
         if self.mechanism == "multiplicative":
             flop += 2 * self.B * self.H * self.Tq * self.D**2 * (3 if self.backward else 1)
@@ -103,8 +125,31 @@ class Case:
         return encoder + decoder + 2 * B * Tq * D * VOCABULARY
 
     @property
+    def transformer_work(self):
+        """Forward and backward: the products with weights are three times those of forward."""
+        rows, E = self.B * self.Tk, self.E
+        attention = 3.5 * 4 * self.B * self.Tk**2 * E
+        multihead = 3 * 2 * rows * 4 * E**2 + attention
+        layer = multihead + 3 * 2 * rows * 8 * E**2
+        if self.mechanism == "multihead":
+            return multihead
+        if self.mechanism == "encoder_layer":
+            return layer
+        # A decoder's layer attends twice, the first time to half of the pairs.
+        decoder = layer + multihead - attention / 2
+        return self.layers * (layer + decoder) + 3 * 2 * rows * E * VOCABULARY
+
+    @property
     def bytes_read(self):
-        """Size of keys and values: what one query has to read."""
+        """Size of keys and values: what one query has to read. Generation reads the parameters and,
+        on average, half of the cache for every character."""
+        if self.mechanism == "generation":
+            cache = self.layers * (self.Tk + 1) * self.E  # keys and values, of half of the places
+            return (
+                self.Tk
+                * self.itemsize
+                * (12 * self.layers * self.E**2 + CHARACTERS * self.E + cache)
+            )
         return 2 * self.B * self.H * self.Tk * self.D * self.itemsize
 
 
@@ -127,6 +172,12 @@ def additive(B, Tq, Tk, D):
 def recurrent(mechanism, B, Tk, Tq, E, D):
     """Sizes of source and target, of an input and of the state."""
     return Case(mechanism, B, 1, Tq, Tk, D, E=E)
+
+
+def transformer(mechanism, B, T, E, H, **options):
+    """Forward and backward at a size of the model and a number of heads."""
+    backward = mechanism != "generation"
+    return Case(mechanism, B, H, T, T, E // H, E=E, backward=backward, **options)
 
 
 def both(*cases):
@@ -260,6 +311,61 @@ KINDS = {
             "the decoder, a loop over `nn.GRUCell`; JAX has `lax.scan`, compiled. The loss of a "
             "step of training is not compared with attnc's, since each starts from "
             "random numbers of its own.",
+        ),
+        Kind(
+            "multihead",
+            "Multi-head attention, forward + backward",
+            tuple(
+                transformer("multihead", *sizes, weights=weights)
+                for sizes in ((4, 512, 512, 8), (32, 64, 256, 8))
+                for weights in (False, True)
+            ),
+            axes="B, T, E, H",
+            peers=("PyTorch", "torch.compile", "JAX"),
+            note="Self-attention of H heads with all four projections, no biases; with weights, "
+            "they are returned for each head. PyTorch has `nn.MultiheadAttention`.",
+        ),
+        Kind(
+            "layer",
+            "A Transformer's encoder layer, forward + backward",
+            tuple(
+                transformer("encoder_layer", *sizes, dropout=dropout)
+                for sizes in ((16, 128, 256, 8), (4, 512, 512, 8))
+                for dropout in (0.0, 0.1)
+            ),
+            axes="B, T, E, H",
+            peers=("PyTorch", "torch.compile", "JAX"),
+            note="Multi-head attention and two products of 4 E units with ReLU between, each added "
+            "to its input and then normalised. PyTorch has `nn.TransformerEncoderLayer`. JAX drops "
+            "no weights of attention, since its fused attention cannot.",
+        ),
+        Kind(
+            "transformer",
+            "A step of training a Transformer",
+            tuple(
+                transformer("transformer", 32, 32, 256, 8, layers=4, dropout=dropout)
+                for dropout in (0.0, 0.1)
+            ),
+            axes="B, T, E, H",
+            peers=("PyTorch", "torch.compile", "JAX"),
+            note="A translator with so many layers in encoder and decoder, 8,000 words, sentences "
+            "of 21 to 32 of them: one embedding for both sides and the output, cross-entropy, "
+            "clipping, Adam (PyTorch's fused one). Work counts padding, too, which attnc leaves "
+            "out of attention and of the output layer. Each starts from random numbers of its own; "
+            "results are not compared.",
+        ),
+        Kind(
+            "generation",
+            "Generation with a cache",
+            (transformer("generation", 1, 512, 384, 6, layers=6),),
+            axes="B, T, E, H",
+            rate="GB/s",
+            limit="memory read speed",
+            peers=("PyTorch",),
+            note="A language model of 256 characters writes T of them, one after another. The rate "
+            "is the size of the parameters and of the cache at each, by the time. PyTorch has its "
+            "own linear and normalising layers and its fused attention, over a cache made "
+            "beforehand.",
         ),
         Kind(
             "small",

@@ -85,6 +85,14 @@ def goals_of(kind, case):
         encoder = {128: 1.8, 256: 1.4, 512: 1.2}
         ratio = {"encoder": encoder[case.D], "decoder": 2, "training": 1.5}[case.mechanism]
         return [Goal(ratio, ("PyTorch", "JAX"))]
+    if kind == "multihead":
+        return [Goal(1.2 if case.Tk == 512 else 1.4, percent=80)]
+    if kind == "layer":
+        return [Goal(1.25, LIBRARIES, percent=80)]
+    if kind == "transformer":
+        return [Goal(1.3, ("PyTorch", "JAX"), percent=75)]
+    if kind == "generation":
+        return [Goal(1.5, percent=80)]
     if kind == "growth" and case.Tk == 32768:
         return [Goal(megabytes=150)]
     return []

@@ -19,6 +19,8 @@ def inputs(case):
 
     if case.recurrent:
         return recurrent_inputs(case, normal)
+    if case.transformer:
+        return transformer_inputs(case, normal)
     lead = (case.B,) if case.mechanism == "additive" else (case.B, case.H)
     query, dcontext = normal(*lead, case.Tq, case.D), normal(*lead, case.Tq, case.D)
     key, value = normal(*lead, case.Tk, case.D), normal(*lead, case.Tk, case.D)
@@ -48,7 +50,28 @@ def recurrent_inputs(case, normal):
     return Inputs(arguments, normal(B, case.Tq, D))
 
 
-VOCABULARY = 8000
+def transformer_inputs(case, normal):
+    """x, then parameters in the order of attnc's layers; those of whole models are their own."""
+    B, T, E, H, D = case.B, case.Tk, case.E, case.H, case.D
+
+    def weight(*shape):
+        return normal(*shape) * np.array(E**-0.5, case.dtype)
+
+    arguments = [normal(B, T, E)]
+    if case.mechanism in ("multihead", "encoder_layer"):
+        arguments += [weight(E, H, D), weight(E, H, D), weight(E, H, D), weight(H, D, E)]
+    if case.mechanism == "encoder_layer":
+        arguments += [
+            weight(E, 4 * E),
+            weight(4 * E, E) / 2,
+            1 + 0.1 * normal(E),
+            1 + 0.1 * normal(E),
+        ]
+    return Inputs(arguments, normal(B, T, E))
+
+
+VOCABULARY = 8000  # words
+CHARACTERS = 256
 
 
 def sentences(case):

@@ -4,7 +4,7 @@ import numpy as np
 
 import attnc
 from attnc import _core
-from benchmarks import recurrent_attnc
+from benchmarks import recurrent_attnc, transformer_attnc
 from benchmarks.inputs import COSINE_SCALE
 
 
@@ -16,6 +16,8 @@ def prepare(case, inputs):
     """The ways to compute a case, by name: calls without arguments. There is one way here."""
     if case.recurrent:
         return recurrent_attnc.prepare(case, inputs)
+    if case.transformer:
+        return transformer_attnc.prepare(case, inputs)
     function = getattr(attnc, case.mechanism + "_attention")
     arguments, dcontext = inputs
     options = {}
@@ -38,4 +40,4 @@ def prepare(case, inputs):
 
 def results(case, output):
     """What a call returned, as arrays: the context, then the gradients of the arguments."""
-    return [] if case.mechanism == "training" else output
+    return output if case.compared else []

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import recurrent_jax
+from benchmarks import recurrent_jax, transformer_jax
 from benchmarks.inputs import COSINE_SCALE, valid_keys
 
 
@@ -49,6 +49,8 @@ def prepare(case, inputs):
     jax.config.update("jax_enable_x64", case.dtype == "float64")
     if case.recurrent:
         return recurrent_jax.prepare(case, inputs)
+    if case.transformer:
+        return transformer_jax.prepare(case, inputs)
     arrays = [jnp.asarray(swap_heads(x)) for x in inputs.arguments]
     dcontext = jnp.asarray(swap_heads(inputs.dcontext))
 
@@ -72,6 +74,8 @@ def results(case, output):
     """What a call returned, as arrays: the context, then the gradients of the arguments."""
     if case.recurrent:
         return recurrent_jax.results(case, output)
+    if case.transformer:
+        return transformer_jax.results(case, output)
     return [swap_heads(np.asarray(x)) for x in output]
 
 

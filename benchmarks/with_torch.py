@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from benchmarks import recurrent_torch
+from benchmarks import recurrent_torch, transformer_torch
 from benchmarks.inputs import COSINE_SCALE, valid_keys
 
 
@@ -48,6 +48,8 @@ def prepare(case, inputs, formulas=formulas):
     """The ways to compute a case, by name: calls without arguments."""
     if case.recurrent:
         return recurrent_torch.prepare(case, inputs)
+    if case.transformer:
+        return transformer_torch.prepare(case, inputs)
     torch.set_grad_enabled(case.backward)
     tensors = [torch.from_numpy(x).requires_grad_(case.backward) for x in inputs.arguments]
     dcontext = torch.from_numpy(inputs.dcontext)
@@ -69,4 +71,6 @@ def results(case, output):
     """What a call returned, as arrays: the context, then the gradients of the arguments."""
     if case.recurrent:
         return recurrent_torch.results(case, output)
+    if case.transformer:
+        return transformer_torch.results(case, output)
     return [x.detach().numpy() for x in output]

@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks import with_torch
+from benchmarks import transformer_torch, with_torch
 from benchmarks.contenders import LeftOut
 from benchmarks.with_torch import results  # noqa: F401, part of the contender
 
@@ -18,6 +18,8 @@ def version():
 def prepare(case, inputs):
     """The ways to compute a case, by name: calls without arguments."""
     torch._dynamo.reset()  # compile for these sizes, not for any that were seen so far
+    if case.transformer:
+        return transformer_torch.prepare(case, inputs, torch.compile)
     return with_torch.prepare(case, inputs, compiled)
 
 

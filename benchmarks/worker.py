@@ -142,7 +142,8 @@ def compare(results, expected, tolerance):
 def peak_extra(module, case, form):
     """Run a case once; peak of the memory in use over what was in use before."""
     # What a library sets up in its first call, threads for example, is not counted.
-    first = replace(case, B=1, H=1, Tq=min(case.Tq, 8), Tk=min(case.Tk, 8), lengths=None)
+    heads = case.H if case.transformer else 1  # there they are of the model
+    first = replace(case, B=1, H=heads, Tq=min(case.Tq, 8), Tk=min(case.Tk, 8), lengths=None)
     module.prepare(first, inputs(first))[form]()
     call = module.prepare(case, inputs(case))[form]
     gc.collect()

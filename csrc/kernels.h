@@ -10,7 +10,9 @@
  * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
  *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_attention_bwd,
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
- *          attnc_cross_entropy, attnc_rotary, attnc_cut, attnc_panels, attnc_term, attnc_linear,
+ *          attnc_cross_entropy, attnc_rotary, attnc_norm, attnc_activation_kind,
+ *          attnc_activation, attnc_add_dropout, attnc_adam, attnc_square_sums,
+ *          attnc_cut, attnc_panels, attnc_term, attnc_linear,
  *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels,
  *          attnc_kernel_fn
  */
@@ -82,6 +84,9 @@ typedef struct {
     attnc_score score;
     attnc_lead lead;
     ptrdiff_t Tq, Tk, D, Dv;
+    /* Rows between the elements of lead in contiguous arrays: Tq and Tk, or, of one sequence of a
+     * packed batch, those of all of them. */
+    ptrdiff_t query_rows, key_rows;
     int one_by_one; /* queries come one at a time (attnc_attend_step) */
 
     attnc_view query, key, value, scores;
@@ -104,6 +109,7 @@ typedef struct {
     double softcap;        /* 0: none */
     double dropout;        /* 0: none */
     uint64_t dropout_key;
+    ptrdiff_t dropout_first; /* what element 0 of lead counts as */
 } attnc_problem;
 
 /* The forward pass: how it is cut into tasks, and where its outputs go. */
@@ -115,7 +121,7 @@ typedef struct {
     void *parts; /* where key_splits > 1: what attention_merge puts together,
                     (lead, key_splits, Tq, padded Dv + 2 lanes) */
 
-    /* outputs, contiguous over (lead, Tq, ...) */
+    /* outputs, contiguous over (lead, query_rows, ...) */
     attnc_result context;        /* (lead, Tq, Dv) */
     void *lse;                   /* (lead, Tq) or NULL */
     void *weights;               /* (lead, Tq, Tk) or NULL: they hold scores before */
@@ -134,17 +140,17 @@ typedef struct {
     attnc_view dcontext, dweights, dlse; /* incoming gradients; data NULL: none */
     const void *saved_context, *saved_stats;
     const void *saved_scores; /* or NULL: computed again */
-    void *delta; /* (lead, Tq): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
+    void *delta; /* (lead, query_rows): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
                     attention_delta fills it */
 
     /* Outputs, contiguous. Segments: the keys are cut into `segments` runs, a function of Tk alone;
      * each has its own partial of everything that sums over keys. */
     ptrdiff_t segments;
     void *dquery_parts; /* (lead, segments, Tq, padded D), for attnc_sum to add up; or, where
-                           dquery_direct, (lead, Tq, D) = dquery itself */
+                           dquery_direct, (lead, query_rows, D) = dquery itself */
     int dquery_direct;
-    attnc_result dkey;         /* (lead, Tk, D) */
-    attnc_result dvalue;       /* (lead, Tk, Dv) */
+    attnc_result dkey;         /* (lead, key_rows, D) */
+    attnc_result dvalue;       /* (lead, key_rows, Dv) */
     void *dscore_vector_parts; /* (lead, segments, padded D) */
     attnc_result dscores;      /* (lead, Tq, Tk) zeroed, or none: before softcap and bias */
     attnc_result dbias;        /* (lead, Tq, Tk) zeroed, or none */
@@ -177,13 +183,13 @@ typedef struct {
  * and, where row_dot is given, row_dot[u, r] = sum_c of that (without factor) times with[u, r, c].
  * columns (N) multiplies each column where given. */
 typedef struct {
-    attnc_result out;  /* (U, rows, N) */
-    double *row_dot;   /* (U, rows) or NULL */
+    attnc_result out;  /* (U, out_rows, N) */
+    double *row_dot;   /* (U, out_rows) or NULL */
     const void *parts; /* (lead, segments, rows, ld) */
     const void *columns;
     const attnc_view *with;
     const attnc_lead *with_lead; /* own leading axes of `with`, U elements */
-    ptrdiff_t U, rows, N, ld, segments;
+    ptrdiff_t U, rows, out_rows, N, ld, segments;
     const ptrdiff_t *own_first, *offsets;
     ptrdiff_t offset_count;
     double factor;
@@ -235,6 +241,68 @@ typedef struct {
     int interleaved; /* pairs 2k and 2k + 1, else k and D/2 + k */
     int back;        /* by the angles below 0 */
 } attnc_rotary;
+
+/* ---- rows and single numbers between products ---- */
+
+enum { ATTNC_PART_ROWS = 64 }; /* rows of a task, and of a part of a sum over rows */
+
+/* Layer norm, or RMS norm where not centred (norm.inc), of x (rows, n). */
+typedef struct {
+    ptrdiff_t rows, n;
+    int center;
+    double epsilon;
+    const void *x, *weight, *bias; /* (n) or NULL */
+    void *y;
+    void *stats; /* (rows, 3): what forward leaves for backward */
+    const void *dy;
+    void *dx;
+    void *parts; /* (ceil(rows / ATTNC_PART_ROWS), 2, n): gradients of weight and bias, to be added
+                    up; or NULL */
+} attnc_norm;
+
+typedef enum { ATTNC_RELU, ATTNC_GELU, ATTNC_GELU_TANH, ATTNC_SILU } attnc_activation_kind;
+
+/* y = f(x + bias) * (up + up_bias) * keep (activation.inc), of `count` numbers in rows of n, the
+ * last of which may be shorter. */
+typedef struct {
+    attnc_activation_kind kind;
+    ptrdiff_t count, n;
+    void *x, *up; /* up may be NULL; forward writes x + bias where a bias (n) is given */
+    const void *bias, *up_bias;
+    double dropout; /* 0: none */
+    uint64_t key;
+    void *y;
+    const void *dy;
+    void *dx, *dup;         /* dx may be dy */
+    void *dbias, *dup_bias; /* (ceil(rows / ATTNC_PART_ROWS), n), to be added up; or NULL */
+} attnc_activation;
+
+enum { ATTNC_DROPOUT_NUMBERS = 1 << 13 }; /* of a task, whole blocks of add_dropout.inc */
+
+/* out = residual + keep * y; residual may be NULL, out may be y or residual */
+typedef struct {
+    ptrdiff_t count;
+    const void *residual, *y;
+    void *out;
+    double dropout; /* 0: none */
+    uint64_t key;
+} attnc_add_dropout;
+
+enum { ATTNC_ADAM_NUMBERS = 1 << 14 }; /* of a task */
+
+/* A step of Adam (adam.inc). */
+typedef struct {
+    ptrdiff_t count;
+    void *parameter, *m, *v;
+    const void *gradient;
+    double beta1, beta2, rate, epsilon, keep;
+} attnc_adam;
+
+typedef struct {
+    ptrdiff_t count;
+    const void *x;
+    double *sums; /* (ceil(count / ATTNC_ADAM_NUMBERS)) */
+} attnc_square_sums;
 
 /* ---- one step of a loop over time (recurrent.inc, decoder.inc; engine/loop.h) ---- */
 
@@ -347,7 +415,8 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
  * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
  * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
  * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
- * ATTNC_ROTARY_ROWS). */
+ * ATTNC_ROTARY_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS), add_dropout, adam and
+ * square_sums ceil(count / ATTNC_..._NUMBERS). */
 typedef struct {
     const char *isa;
     int lanes;
@@ -357,6 +426,8 @@ typedef struct {
                                                      halves */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     attnc_kernel_fn rotary;
+    attnc_kernel_fn norm_fwd, norm_bwd, activation_fwd, activation_bwd, add_dropout;
+    attnc_kernel_fn adam, square_sums;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
     /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */

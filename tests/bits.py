@@ -611,6 +611,54 @@ def attention_cases():
                 case(f"{function}/{dtype}/small/scale {name}", run)
 
 
+PACKED = {
+    "self": ([30, 0, 1, 70, 2], None),
+    "cross": ([30, 0, 1, 70, 2], [20, 3, 600, 0, 210]),
+    "many keys": ([9, 40], [700, 530]),
+}
+PACKED_OPTIONS = {
+    "plain": lambda d, s: {},
+    "causal": lambda d, s: {"causal": True, "softcap": 3.0},
+    "window": lambda d, s: {"window": (7, 2), "causal_offset": 3},
+    "masked": lambda d, s: {"key_mask": d.bools(*s.lead, s.Tk), "dropout": 0.3, "rng": 9},
+}
+
+
+def packed(function, dtype, lengths, options, layout):
+    queries, keys = lengths
+    s = SMALL._replace(Tq=sum(queries), Tk=sum(keys or queries))
+
+    def run(draw):
+        arrays = required_of(function, draw, s)
+        names = list(arrays)
+        given = hand_over(arrays | parameters_of(function, draw, s), dtype)
+        arrays = [laid_out(layout if k < 3 else None, given.pop(x)) for k, x in enumerate(names)]
+        given |= options(draw, s)
+        given["query_offsets"] = np.append(0, np.cumsum(queries))
+        if keys:
+            given["key_offsets"] = np.append(0, np.cumsum(keys))
+        call = getattr(attnc, function)
+        yield "call", call(*arrays, **given)
+        output, pullback = attnc.vjp(call, *arrays, **given, return_lse=True)
+        dcontext, others = incoming(draw, output, dtype)
+        yield "vjp", {"output": output, **named(pullback(dcontext, **others), names)}
+
+    return run
+
+
+def packed_cases():
+    for function in FUNCTIONS:
+        if function == "attend":
+            continue
+        for dtype in DTYPES:
+            for shape, lengths in PACKED.items():
+                for name, options in PACKED_OPTIONS.items():
+                    for layout in (None, "transposed") if dtype in FLOATS else (None,):
+                        run = packed(function, dtype, lengths, options, layout)
+                        how = f"{name}, {layout}" if layout else name
+                        case(f"packed/{function}/{dtype}/{shape}/{how}", run, threads=(1, 2))
+
+
 def merge(shape, count, dtype, return_lse, excluded):
     def run(draw):
         contexts = [draw.normal(*shape) for _ in range(count)]
@@ -669,6 +717,38 @@ def rotary_cases():
             for given in ((), ("interleaved",), ("position", "offset")):
                 run = rotary(shape, dtype, given)
                 case(f"rotary/{dtype}/{name}/{' '.join(given) or 'plain'}", run, threads=(1, 2))
+
+
+def rows(name, shape, dtype, options, others=()):
+    """A function of rows or single numbers; `others` are its arrays beside x."""
+
+    def run(draw):
+        shapes = [shape, *((shape if other == "up" else shape[-1:]) for other in others)]
+        arrays = typed([draw.normal(*each, scale=2) for each in shapes], dtype)
+        function = getattr(functional, name)
+        yield "call", function(*arrays, **options)
+        output, pullback = attnc.vjp(function, *arrays, **options)
+        yield "vjp", {"y": output, **vars(pullback(np.cos(np.asarray(output, np.float64))))}
+
+    return run
+
+
+def rows_cases():
+    kinds = {
+        "layer_norm": ({}, ("weight", "bias")),
+        "layer_norm/plain": ({"epsilon": 0.1}, ()),
+        "rms_norm": ({}, ("weight",)),
+        "relu": ({}, ()),
+        "gelu": ({}, ()),
+        "gelu/approximate": ({"approximate": True}, ()),
+        "silu": ({}, ()),
+        "swiglu": ({}, ("up",)),
+    }
+    for dtype in DTYPES:
+        for name, (options, others) in kinds.items():
+            for shape in ((7,), (2, 5, 33), (150, 700)):
+                run = rows(name.partition("/")[0], shape, dtype, options, others)
+                case(f"{name}/{dtype}/{shape}", run, threads=(1, 2))
 
 
 def recurrent_parameters(draw, kind, sizes, H):
@@ -1000,6 +1080,18 @@ def attention_layer_cases():
                 make = partial(attnc.SelfAttention, *sizes, rng=1, **common)
                 x = partial(one_array, shape=(2, 7, 8), dtype=dtype, options=options)
                 case(f"SelfAttention, {made}/{dtype}/{name}", layer(make, x, ["x", "bias"], dtype))
+            for made, more in HEADS.items():
+                make = partial(attnc.MultiHeadAttention, 8, 4, rng=1, **common, **more)
+                x = partial(one_array, shape=(2, 7, 8), dtype=dtype, options=options)
+                names = ["query", "bias"]
+                case(f"MultiHeadAttention, {made}/{dtype}/{name}", layer(make, x, names, dtype))
+
+
+HEADS = {
+    "plain": {},
+    "groups": {"num_kv_heads": 2, "projection_bias": True, "normalize_qk": True},
+    "rotary": {"num_kv_heads": 1, "rotary": True, "head_size": 6, "output_size": 5},
+}
 
 
 def sequences(draw, value, dtype, options):
@@ -1025,6 +1117,22 @@ def simple_layer_cases():
                 make = partial(attnc.Embedding, 11, 6, padding, rng=1, dtype=dtype)
                 tokens = partial(some_tokens, shapes=[shape], options={})
                 case(f"Embedding/{dtype}/padding {padding}/{shape}", layer(make, tokens, (), dtype))
+        for kind, make in {
+            "LayerNorm": partial(attnc.LayerNorm, 6),
+            "RMSNorm": partial(attnc.RMSNorm, 6),
+            "FeedForward/relu": partial(attnc.FeedForward, 6, 40, dropout=0.2, rng=1),
+            "FeedForward/gelu": partial(attnc.FeedForward, 6, 40, activation="gelu", rng=1),
+            "FeedForward/swiglu": partial(
+                attnc.FeedForward, 6, 40, activation="swiglu", dropout=0.2, bias=False, rng=1
+            ),
+            "SinusoidalPositions": partial(attnc.SinusoidalPositions, 6),
+            "LearnedPositions": partial(attnc.LearnedPositions, 99, 6, rng=1),
+            "Dropout": partial(attnc.Dropout, 0.3),
+        }.items():
+            for shape in ((1, 6), (2, 3, 6), (70, 6)):
+                options = {"train": True, "rng": 5} if "F" in kind or kind == "Dropout" else {}
+                x = partial(one_array, shape=shape, dtype=dtype, options=options)
+                case(f"{kind}/{dtype}/{shape}", layer(partial(make, dtype=dtype), x, ["x"], dtype))
         for kind in ("RNN", "GRU", "LSTM"):
             for name, how in RECURRENCES.items():
                 make = partial(
@@ -1319,8 +1427,10 @@ def wrong_other_cases():
 
 
 attention_cases()
+packed_cases()
 merge_cases()
 rotary_cases()
+rows_cases()
 recurrent_cases()
 decoder_cases()
 loss_cases()

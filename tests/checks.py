@@ -17,7 +17,7 @@ import textwrap
 import numpy as np
 
 import attnc
-from attnc import reference
+from attnc import functional, reference
 
 # Floor of the rule, in units of eps times the largest term of the sums. The plain formula is now
 # and then right by luck (one key: a weight of exactly 1); then it is no measure. A sum,
@@ -74,6 +74,15 @@ def assert_agree(got, expected, what="result"):
     assert got.shape == expected.shape, f"{what}: shape {got.shape}, not {expected.shape}"
     atol = 1e4 * np.finfo(np.float64).eps * _largest(expected)
     np.testing.assert_allclose(got, expected, rtol=0, atol=atol, err_msg=what)
+
+
+def assert_agree_together(got, expected, what="result"):
+    """`assert_agree` of all arrays by name as one: some may be 0 but for rounding."""
+    assert got.keys() == expected.keys(), what
+    for name, array in expected.items():
+        assert got[name].shape == array.shape, f"{what}: {name}"
+    together = [np.concatenate([x.reshape(-1) for x in d.values()]) for d in (got, expected)]
+    assert_agree(*together, what)
 
 
 @contextlib.contextmanager
@@ -170,6 +179,35 @@ def check(name, arrays, options, rng, d=None, strict=False):
     for x, y in zip(gradients, vars(gradients).values(), strict=False):
         assert x is y
     return output, gradients
+
+
+def check_simple(name, arrays, options, rng, magnitudes=()):
+    """A function of `attnc.functional` with one output against the reference, by the rule above.
+
+    `magnitudes`: by the name of an output or gradient, the size of the terms that are summed to it,
+    where that is larger than the sum. Returns output and gradients.
+    """
+    plain, dtype = getattr(reference, name), np.result_type(*arrays)
+    naive, naive_pullback = reference.vjp(plain, *arrays, **options, dtype=dtype.type)
+    exact, exact_pullback = reference.vjp(plain, *arrays, **options, dtype=wider(dtype))
+    dy = rng.standard_normal(exact.shape).astype(dtype)
+    with assert_unchanged(arrays, options, dy):
+        y, pullback = attnc.vjp(getattr(functional, name), *arrays, **options)
+        gradients = pullback(dy)
+    assert_same(getattr(functional, name)(*arrays, **options), y)
+    assert_same(vars(pullback(dy)), vars(gradients), "second pullback")
+    got, magnitudes = {"y": y, **vars(gradients)}, dict(magnitudes)
+    exact, naive = (
+        {"y": exact, **vars(exact_pullback(dy))},
+        {"y": naive, **vars(naive_pullback(dy))},
+    )
+    assert got.keys() == exact.keys()
+    for what, x in got.items():
+        assert x.dtype == dtype and x.flags.c_contiguous and x.flags.writeable, what
+        floor = FLOOR if x.size >= FEW else FLOOR_OF_FEW
+        magnitude = magnitudes.get(what, 0.0)
+        assert_close_like_naive(x, exact[what], naive[what], magnitude, floor, what)
+    return y, gradients
 
 
 def _largest_terms(plain, arrays, options, d, dtype):

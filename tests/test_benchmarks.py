@@ -24,6 +24,7 @@ from benchmarks.cases import (  # noqa: E402
     both,
     dot,
     recurrent,
+    transformer,
 )
 from benchmarks.figures import Figures, Mean, digits, duration  # noqa: E402
 from benchmarks.goals import LIBRARIES, MEAN_GOALS, Goal, goals_of  # noqa: E402
@@ -42,6 +43,20 @@ TINY = {
     "float64": both(dot(1, 2, 9, 4, dtype="float64")),
     "threads": both(dot(1, 1, 8, 16)),
     "growth": (dot(1, 1, 256, 16, backward=True, timed=False),),
+}
+
+# Whole layers and models, which NumPy has not.
+MODELS = {
+    "multihead": (
+        transformer("multihead", 2, 9, 8, 2),
+        transformer("multihead", 2, 9, 8, 2, weights=True),
+    ),
+    "layer": (
+        transformer("encoder_layer", 2, 9, 8, 2),
+        transformer("encoder_layer", 2, 9, 8, 2, dropout=0.1),
+    ),
+    "transformer": (transformer("transformer", 2, 9, 8, 2, layers=1, dropout=0.1),),
+    "generation": (transformer("generation", 1, 9, 8, 2, layers=1),),
 }
 
 
@@ -106,6 +121,11 @@ def test_peer(name, library, without_memory):
         replace(KINDS[kind], cases=TINY[kind][-1:], limit=None)
         for kind in TINY
         if kind not in ("forward", "threads", "growth")  # part of backward; no peers; not timed
+    ]
+    kinds += [
+        replace(KINDS[kind], cases=cases, limit=None)
+        for kind, cases in MODELS.items()
+        if name in KINDS[kind].peers
     ]
     report = driver.run(kinds, SETTINGS, 1, [name])
     assert all(tuple(record["contenders"]) == ("attnc", name) for record in report["results"])
@@ -241,6 +261,13 @@ def test_work():
     assert dot(1, 8, 512, 64, backward=True).work == 3.5 * 4 * 8 * 512**2 * 64
     assert additive(32, 10, 11, 128).work == 32 * 10 * 11 * 128
     assert Case("dot_product", 1, 32, 1, 4096, 128).bytes_read == 2 * 32 * 4096 * 128 * 4
+    multihead = transformer("multihead", 4, 512, 512, 8)
+    attention = dot(4, 8, 512, 64, backward=True).work
+    assert multihead.work == 3 * 4 * 2 * 4 * 512 * 512**2 + attention
+    layer = transformer("encoder_layer", 4, 512, 512, 8)
+    assert layer.work - multihead.work == 3 * 2 * 2 * 4 * 512 * 512 * 2048
+    generation = transformer("generation", 1, 1, 16, 4, layers=2)
+    assert generation.bytes_read == 4 * (2 * 12 * 16**2 + 256 * 16 + 2 * 2 * 16)
 
 
 def test_cases_survive_json():
@@ -352,7 +379,8 @@ def test_which_goals():
     assert [str(goal) for goal in MEAN_GOALS["backward"]] == ["1.8 × PyTorch"]
     with_goals = {n for n, kind in KINDS.items() if any(goals_of(n, case) for case in kind.cases)}
     assert with_goals == {
-        "forward", "backward", "padding", "decode", "additive", "growth", "recurrent",
+        "forward", "backward", "padding", "decode", "additive", "growth", "recurrent", "multihead",
+        "layer", "transformer", "generation",
     }  # fmt: skip
     step = replace(recurrent("training", 64, 30, 30, 256, 512), backward=True)
     assert texts("recurrent", step) == ["1.5 × the best of PyTorch, JAX"]

@@ -6,6 +6,7 @@ from checks import assert_same
 from layer_checks import check_layer, randomize
 
 import attnc
+from attnc.functional.dropout import add_dropout
 
 F64 = {"dtype": "float64"}
 
@@ -74,6 +75,36 @@ def test_what_is_dropped_is_not_read():
     x = np.full(1000, np.nan)
     y = attnc.Dropout(0.5, **F64)(x, train=True, rng=0)
     assert (y[~np.isnan(y)] == 0).all() and 400 < np.isnan(y).sum() < 600
+
+
+def test_which_are_dropped_depends_on_their_place_alone(dtype, threads, isa):
+    """Not on the type, the shape, what else is there, nor the number of threads."""
+    dropout, ones = attnc.Dropout(0.3, **F64), np.ones(100_003)
+    kept = dropout(ones, train=True, rng=7) > 0
+    assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.21 / len(kept))
+    layer = attnc.Dropout(0.3, dtype=dtype)
+    assert_same(layer(ones, train=True, rng=7) > 0, kept)
+    assert_same(layer(ones[:999].reshape(9, 111), train=True, rng=7).reshape(-1) > 0, kept[:999])
+    assert (dropout(ones, train=True, rng=8) > 0).tolist() != kept.tolist()
+    for lag in (1, 4, 16, 64):  # no two places decide together
+        both = (kept[lag:] & kept[:-lag]).mean()
+        assert abs(both - 0.49) < 5 * np.sqrt(0.49 * 0.51 / len(kept)) * 1.5
+
+
+def test_a_residual_is_added_to_what_is_kept(dtype, isa, rng):
+    """add_dropout, which layers made of layers use."""
+    x, y = (rng.standard_normal((5, 333)).astype(dtype) for _ in range(2))
+    plain, back = add_dropout(None, y, 0.4, np.random.default_rng(3))
+    out, same_back = add_dropout(x, y, 0.4, np.random.default_rng(3))
+    assert_same(out, x + plain)
+    kept = plain != 0
+    assert_same(plain, np.where(kept, y * dtype(1 / 0.6), 0).astype(dtype))
+    for way in (back, same_back):
+        assert_same(way(x), np.where(kept, x * dtype(1 / 0.6), 0).astype(dtype))
+    for rate, rng in ((0.0, np.random.default_rng(3)), (0.4, None)):
+        out, back = add_dropout(x, y, rate, rng)
+        assert_same(out, x + y)
+        assert back(x) is x
 
 
 def test_repr_makes_a_layer_alike():

@@ -17,7 +17,8 @@ from attnc.functional.recurrent import RecurrentOutput
 
 NAMES = (
     "product", "empty", "panels", "transform_keys", "loop", "cross_entropy",
-    "cross_entropy_backward",
+    "cross_entropy_backward", "norm", "norm_backward", "activation", "activation_backward",
+    "add_dropout", "adam", "sum_of_squares",
 )  # fmt: skip
 REFUSALS = TypeError, ValueError, MemoryError, OverflowError  # of an int of more than 64 bits
 
@@ -84,6 +85,20 @@ def run_output_layer(rng, rows=20, size=6, classes=9):
     return loss, *pullback()
 
 
+def run_rows(rng, rows=20, size=6, hidden=9):
+    """Norms, activations and dropout, and a step of Adam."""
+    model = attnc.Sequential(
+        attnc.LayerNorm(size),
+        attnc.FeedForward(size, hidden, activation="swiglu", dropout=0.2, rng=rng),
+        attnc.Dropout(0.3),
+    )
+    x = rng.standard_normal((rows, size)).astype(np.float32)
+    y, pullback = attnc.vjp(model, x, train=True, rng=0)
+    dx = pullback(y).x
+    attnc.optim.Adam(model).step()
+    return y, dx, dict(model.parameters)
+
+
 CALLERS = {
     "rnn": lambda rng: run_recurrent("rnn", rng),
     "gru": lambda rng: run_recurrent("gru", rng),
@@ -93,6 +108,7 @@ CALLERS = {
     "cosine": lambda rng: run_decoder("cosine", "bahdanau", rng),
     "loss": run_loss,
     "output layer": run_output_layer,
+    "rows": run_rows,
 }
 
 
@@ -120,6 +136,7 @@ def calls(request, monkeypatch, rng):
     recorder = Recorder()
     for module in (
         attnc.functional.recurrent, attnc.functional.decoder_run, attnc.losses,
+        attnc.functional.norm, attnc.functional.activation, attnc.functional.dropout, attnc.optim,
     ):  # fmt: skip
         monkeypatch.setattr(module, "_core", recorder)
     CALLERS[request.param](rng)
@@ -541,7 +558,7 @@ def test_products_of_any_strides(layout, dtype, isa, rng):
 
 
 def test_products_have_the_same_bits_for_any_number_of_threads(dtype, isa, rng):
-    for M, K, N in ((300, 257, 130), (20, 700, 900), (700, 30, 5), (300, 3200, 70)):
+    for M, K, N in ((300, 257, 130), (20, 700, 900), (700, 30, 5), (300, 3200, 70), (2, 300, 9000)):
         a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
         results = []
         for n in (1, 2, 3, 5, 8):
@@ -666,6 +683,7 @@ LARGE = {
     "bahdanau": lambda rng: run_decoder("additive", "bahdanau", rng, (8, 20, 30, 30, 40)),
     "cosine": lambda rng: run_decoder("cosine", "luong", rng, (8, 20, 30, 30, 40)),
     "loss": lambda rng: run_loss(rng, 10000, 30),
+    "rows": lambda rng: run_rows(rng, 600, 30, 60),
     "product": lambda rng: _core.product(*rng.standard_normal((2, 200, 200))),
     "panels": lambda rng: _core.panels(rng.standard_normal((200, 200)), 2)[8:-8],
     "transformed keys": lambda rng: _core.transform_keys(rng.standard_normal((5, 50, 80)) / 5),

@@ -749,8 +749,11 @@ def test_gradients_of_biases_over_many_steps():
 # ---- What decoding takes and refuses -------------------------------------------------------------
 
 
+DECODERS = ["greedy_decode", "sample_decode", "beam_search"]
+
+
 def decode(function, rng, **changes):
-    """A call of greedy_decode or beam_search, with some of its arguments changed."""
+    """A call of one of DECODERS, with some of its arguments changed."""
     decoder, embedding, readout = translator(rng)
     arguments = {
         "decoder": decoder,
@@ -761,10 +764,12 @@ def decode(function, rng, **changes):
         "end": END,
         "max_length": 4,
     }
+    if function == "sample_decode":
+        arguments["rng"] = 0
     return getattr(attnc, function)(**arguments | changes)
 
 
-@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+@pytest.mark.parametrize("function", DECODERS)
 @pytest.mark.parametrize(
     "changes, error, message",
     [
@@ -797,7 +802,7 @@ def test_errors_of_decoding(function, changes, error, message, rng):
         decode(function, rng, **changes)
 
 
-@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+@pytest.mark.parametrize("function", DECODERS)
 def test_lists_and_numbers_of_numpy_will_do(function, rng):
     decoder, embedding, readout = translator(rng)
     state = state_of(decoder, rng)
@@ -817,7 +822,7 @@ def test_lists_and_numbers_of_numpy_will_do(function, rng):
     assert expected.tokens.dtype == int
 
 
-@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+@pytest.mark.parametrize("function", DECODERS)
 @pytest.mark.parametrize("max_length", [sys.maxsize, 10**30])
 def test_no_limit_costs_nothing(function, max_length, rng):
     once = []
@@ -830,7 +835,7 @@ def test_no_limit_costs_nothing(function, max_length, rng):
     assert decode(function, rng, readout=readout, max_length=max_length).tokens.shape[-1] == 3
 
 
-@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+@pytest.mark.parametrize("function", DECODERS)
 def test_no_sequences_and_no_keys(function, rng):
     none = decode(function, rng, memory=np.ones((0, TK, M)), key_lengths=[])
     assert none.tokens.shape[0] == 0 and none.tokens.shape[-1] == 0
@@ -943,7 +948,7 @@ def test_options_of_a_beam(changes, error, message, rng):
         decode("beam_search", rng, **changes)
 
 
-@pytest.mark.parametrize("function", ["greedy_decode", "beam_search"])
+@pytest.mark.parametrize("function", DECODERS)
 def test_results_are_copied_and_pickled(function, rng):
     result = decode(function, rng)
     for twin in (copy.copy(result), copy.deepcopy(result), pickle.loads(pickle.dumps(result))):

@@ -121,6 +121,16 @@ MECHANISMS = {
     ("RNN",): ("h_t = ", "Elman"),
     ("GRU",): ("h_t = ", "Cho"),
     ("LSTM",): ("h_t = ", "Hochreiter"),
+    ("layer_norm", "LayerNorm"): ("y = ", "Ba, Kiros"),
+    ("rms_norm", "RMSNorm"): ("y = ", "Zhang and Sennrich"),
+    ("gelu",): ("x P(x)", "tanh", "Hendrycks and Gimpel"),
+    ("silu",): ("sigmoid(x)", "Ramachandran"),
+    ("swiglu", "FeedForward"): ("silu(", "Shazeer"),
+    ("SinusoidalPositions",): ("sin(", "cos(", "Vaswani"),
+    ("TransformerEncoderLayer",): ("norm(x + dropout", "Vaswani", "Xiong"),
+    ("TransformerDecoderLayer",): ("norm(x + dropout", "memory", "Vaswani"),
+    ("Transformer",): ("sqrt(size)", "Vaswani", "Press"),
+    ("LanguageModel",): ("sqrt(size)", "Radford", "Press"),
     ("Adam",): (" = ", "Kingma"),
 }
 

@@ -4,10 +4,11 @@ import copy
 
 import numpy as np
 import pytest
-from checks import assert_agree, assert_same
+from checks import assert_agree, assert_close_like_naive, assert_same
 from layer_checks import check_float32, check_house, check_layer, randomize
 
 import attnc
+from attnc import reference
 
 B, TQ, TK, E, EK, EV, EO, H, D = 2, 3, 5, 12, 7, 11, 9, 6, 4
 
@@ -18,6 +19,9 @@ SIZES = {
     "key size": {"key_size": EK},  # the size of values, too
     "groups": {"num_kv_heads": 2, "projection_bias": True},
     "one key head": {"num_kv_heads": 1, "head_size": D, "scale": 0.3},
+    "normalised": {"num_kv_heads": 3, "normalize_qk": True, "projection_bias": True},
+    "rotary": {"num_kv_heads": 2, "rotary": True, "head_size": D},
+    "both": {"rotary": True, "normalize_qk": True, "head_size": D, "key_size": EK},
 }
 sizes = pytest.mark.parametrize("kind", SIZES)
 
@@ -42,18 +46,25 @@ def by_formula(layer, query, key, value, **options):
     for h in range(layer.num_heads):
         k = h // (layer.num_heads // layer.num_kv_heads)
 
-        def project(x, name, head):
+        def project(x, name, head, offset):
             y = x @ p[f"{name}_weight"][:, head]
-            return y + p[f"{name}_bias"][head] if layer.projection_bias else y
+            if layer.projection_bias:
+                y = y + p[f"{name}_bias"][head]
+            if layer.normalize_qk and name != "value":
+                y = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6) * p[f"{name}_scale"]
+            if layer.rotary and name != "value":
+                y = attnc.rotary(y, offset=offset)
+            return y
 
         one = {
             name: option[:, h] if np.ndim(option) == whole.get(name, -1) else option
             for name, option in options.items()
         }
+        offset = one.get("causal_offset", key.shape[-2] - query.shape[-2])
         attended = attnc.dot_product_attention(
-            project(query, "query", h),
-            project(key, "key", k),
-            project(value, "value", k),
+            project(query, "query", h, offset),
+            project(key, "key", k, 0),
+            project(value, "value", k, 0),
             scale=layer.scale,
             **one,
             return_weights=True,
@@ -96,7 +107,7 @@ def test_every_head_is_one_attention(kind, by_head, options, rng):
     assert_same(layer(*qkv, **options), output.context)
 
 
-@pytest.mark.parametrize("kind", ["plain", "biases", "key size", "groups", "one key head"])
+@pytest.mark.parametrize("kind", sorted(SIZES.keys() - {"sizes"}))
 def test_the_memory_is_keys_and_values(kind, rng):
     layer = make(kind, rng)
     query, memory, _ = arrays(layer, rng)
@@ -106,7 +117,7 @@ def test_the_memory_is_keys_and_values(kind, rng):
     assert dquery.shape == query.shape and dmemory.shape == memory.shape
 
 
-@pytest.mark.parametrize("kind", ["plain", "biases", "groups", "one key head"])
+@pytest.mark.parametrize("kind", sorted(SIZES.keys() - {"sizes", "key size", "both"}))
 def test_a_sequence_attends_to_itself(kind, rng):
     layer = make(kind, rng)
     x, _, _ = arrays(layer, rng)
@@ -182,7 +193,7 @@ def test_one_head_is_self_attention(rng):
         assert_agree(many.gradients[name][:, 0], gradient)
 
 
-@pytest.mark.parametrize("kind", ["plain", "biases", "groups"])
+@pytest.mark.parametrize("kind", ["plain", "biases", "groups", "normalised", "rotary"])
 def test_masked_memory_is_not_read(kind, rng):
     layer = make(kind, rng)
     query, memory, _ = arrays(layer, rng)
@@ -209,6 +220,24 @@ def test_dropout_is_for_training(rng):
     context, _ = check_layer(layer, qkv, {"train": True, "rng": 3}, rng)
     assert (context != calm).any()
     assert (layer(*qkv, train=True, rng=4) != context).any()
+
+
+def test_rotary_positions_depend_on_differences_alone(rng):
+    layer, x = make("rotary", rng), rng.standard_normal((B, TK, E))
+    assert_agree(layer(x, x, causal_offset=0), layer(x))
+    assert np.abs(layer(x, x, causal_offset=5) - layer(x)).max() > 0.1
+    # A query at position 4 sees the keys at 0 .. 4 as the last one of a longer call does.
+    assert_agree(layer(x[:, -1:], x), layer(x)[:, -1:])
+
+
+def test_normalised_scores_stay_small(rng):
+    layer, x = make("normalised"), rng.standard_normal((B, TK, E))
+    _, weights = layer(x, return_weights=True)
+    np.testing.assert_allclose(layer(1e4 * x, return_weights=True).weights, weights, atol=1e-4)
+    layer.freeze("query_scale")
+    context, pullback = attnc.vjp(layer, x)
+    pullback(x)
+    assert not layer.gradients["query_scale"].any() and layer.gradients["key_scale"].any()
 
 
 def test_frozen_parameters_get_no_gradient(rng):
@@ -274,6 +303,13 @@ WRONG = [
     (lambda: attnc.MultiHeadAttention(8, 4, projection_bias=1), "projection_bias must be True or"),
     (lambda: attnc.MultiHeadAttention(8, 4, dropout=1), "dropout must lie in 0 <= dropout < 1"),
     (lambda: attnc.MultiHeadAttention(8, 4, rng="0"), "rng must be None, an integer or a numpy"),
+    (
+        lambda: attnc.MultiHeadAttention(6, 2, rotary=True),
+        "head_size must be even with rotary, got 3",
+    ),
+    (lambda: attnc.MultiHeadAttention(8, 2, rotary=1), "rotary must be True or False, got 1"),
+    (lambda: attnc.MultiHeadAttention(8, 2, normalize_qk=None), "normalize_qk must be True or Fal"),
+    (lambda: make("plain")(Q, causal_offset=1), "causal_offset must go with causal=True or window"),
     (lambda: make("plain")(Q, None, V), "key must be given with value, got None"),
     (lambda: make("sizes")(Q), "key must be given, as key_size 7 is not query_size 12, got None"),
     (
@@ -324,7 +360,8 @@ def test_random_configurations(rng):
         E, EK, EV, EO, Tq, Tk = (int(n) for n in rng.integers(1, 8, 6))
         layer = attnc.MultiHeadAttention(
             E, H, key_size=EK, value_size=EV, output_size=EO, head_size=D, num_kv_heads=kv,
-            projection_bias=bool(rng.integers(2)), dtype="float64", rng=rng,
+            projection_bias=bool(rng.integers(2)), normalize_qk=bool(rng.integers(2)),
+            rotary=bool(D % 2 == 0 and rng.integers(2)), dtype="float64", rng=rng,
         )  # fmt: skip
         randomize(layer, rng)
         some = (*lead, H) if rng.integers(2) else lead
@@ -339,6 +376,56 @@ def test_random_configurations(rng):
         chosen = {name: option for name, option in options.items() if rng.integers(2)}
         qkv = [rng.standard_normal((*lead, *n)) for n in ((Tq, E), (Tk, EK), (Tk, EV))]
         check_layer(layer, qkv, chosen, rng)
+
+
+@sizes
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_sequences_are_calls_of_their_own(kind, causal, rng):
+    """Rows of all sequences one after the other, without padding; positions count in each."""
+    layer = make(kind, rng)
+    lengths, memories = (3, 0, 5, 1), (2, 4, 5, 1)
+    queries, keys, values = (
+        [rng.standard_normal((n, size)) for n in each]
+        for each, size in (
+            (lengths, layer.query_size),
+            (memories, layer.key_size),
+            (memories, layer.value_size),
+        )
+    )
+    offsets = {
+        "query_offsets": np.cumsum((0, *lengths)),
+        "key_offsets": np.cumsum((0, *memories)),
+    }
+    packed = [np.concatenate(parts) for parts in (queries, keys, values)]
+    output, gradients = check_layer(layer, packed, offsets | {"causal": causal}, rng)
+    expected = [layer(*parts, causal=causal) for parts in zip(queries, keys, values, strict=True)]
+    assert_agree(output, np.concatenate(expected))
+    if layer.key_size == layer.value_size == layer.query_size:
+        alone = {"query_offsets": offsets["query_offsets"]}
+        output, _ = check_layer(layer, packed[:1], alone | {"causal": causal}, rng)
+        assert_agree(output, np.concatenate([layer(x, causal=causal) for x in queries]))
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        {"query_offsets": [0, 2]},
+        {"query_offsets": [0, 4, 2, 5]},
+        {"query_offsets": [0.0, 5.0]},
+        {"query_offsets": []},
+        {"query_offsets": [[0, 5]]},
+        {"query_offsets": [0, 5], "key_offsets": [0, 2, 5]},
+        {"query_offsets": [0, 5], "causal": True, "causal_offset": np.ones(3, int)},
+        {"key_offsets": [1, 5]},
+    ],
+)
+def test_wrong_offsets_are_refused_by_attention(offsets, rng):
+    x = rng.standard_normal((5, E))
+    with pytest.raises((TypeError, ValueError)) as expected:
+        make("plain", rng)(x, **offsets)
+    with pytest.raises(type(expected.value)) as got:
+        make("rotary", rng)(x, **offsets)
+    assert "offset" in str(got.value) and ": " in str(got.value)
 
 
 # ---- PyTorch -------------------------------------------------------------------------------------
@@ -431,6 +518,8 @@ def test_weights_of_torch(bias, sizes, rng):
         ({"output_size": 5}, "output_size must be 12, as in torch.nn.MultiheadAttention, got 5"),
         ({"head_size": 5}, r"num_heads \* head_size must be 12, as in torch.nn.Mult"),
         ({"num_kv_heads": 2}, "num_kv_heads must be 6, as in torch.nn.MultiheadAttention, got 2"),
+        ({"rotary": True}, "rotary must be False, as in torch.nn.MultiheadAttention, got True"),
+        ({"normalize_qk": True}, "normalize_qk must be False, as in torch.nn.MultiheadAttention"),
         ({"scale": 1.0}, "scale must be None, as in torch.nn.MultiheadAttention, got 1.0"),
     ],
 )
@@ -470,3 +559,81 @@ def test_other_layers_take_the_weights_of_torch(layer, module):
     state = {name: array.numpy() for name, array in twin.state_dict().items()}
     layer.load_torch_state_dict(state)
     assert_same(layer.torch_state_dict(), state)
+
+
+# ---- The formulas of `attnc.reference` -----------------------------------------------------------
+
+
+def twin(layer, query, key, value, dtype=np.float64, **options):
+    """`reference.multi_head_attention` with the parameters of a layer: output and pullback."""
+    p = dict(layer.parameters)
+    weights = [p.pop(f"{name}_weight") for name in ("query", "key", "value", "output")]
+    more = {"scale": layer.scale, "rotary": layer.rotary, "dtype": dtype}
+    return reference.vjp(
+        reference.multi_head_attention, query, key, value, *weights, **p, **more, **options
+    )
+
+
+@sizes
+@pytest.mark.parametrize("by_head", [False, True])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_float32_errs_no_more_than_plain_numpy(kind, by_head, options, rng):
+    layer = make(kind, rng, "float32")
+    options = OPTIONS[options](rng, (B, H) if by_head else (B,))
+    if "bias" in options:
+        options["bias"] = options["bias"].astype(np.float32)
+    qkv = [x.astype(np.float32) for x in arrays(layer, rng)]
+    shown = {"return_weights": True, "return_lse": True}
+    output, pullback = attnc.vjp(layer, *qkv, **options, **shown)
+    exact, exact_back = twin(layer, *qkv, **options, **shown)
+    naive, naive_back = twin(layer, *qkv, dtype=np.float32, **options, **shown)
+    for got, wanted, plain in zip(output, exact, naive, strict=True):
+        assert_close_like_naive(got, wanted, plain, np.abs(qkv[0]).max())
+    d = [rng.standard_normal(x.shape).astype(np.float32) for x in output]
+    gradients = pullback(d[0], dweights=d[1], dlse=d[2])
+    exact, naive = (back(d[0], dweights=d[1], dlse=d[2]) for back in (exact_back, naive_back))
+    found = vars(gradients) | dict(layer.gradients)
+    assert found.keys() == vars(exact).keys()
+    for name, got in found.items():
+        wanted, plain = vars(exact)[name], vars(naive)[name]
+        size = max(np.abs(x).max() for x in (*d, *qkv)) * np.sqrt(got.size)
+        assert_close_like_naive(got, wanted, plain, size, what=name)
+
+
+def test_reference_by_differences(rng):
+    layer = make("both", rng)
+    qkv = arrays(layer, rng)
+    bias = rng.standard_normal((B, TQ, TK))
+
+    def run(*arrays):
+        p = dict(layer.parameters)
+        names = [*(f"{name}_weight" for name in ("query", "key", "value", "output")), *p]
+        p = dict(zip(dict.fromkeys(names), arrays[4:], strict=True))
+        weights = [p.pop(f"{name}_weight") for name in ("query", "key", "value", "output")]
+        return reference.multi_head_attention(
+            *arrays[:3], *weights, **p, rotary=True, bias=arrays[3]
+        )
+
+    output, pullback = twin(layer, *qkv, bias=bias)
+    p = layer.parameters
+    names = [f"{name}_weight" for name in ("query", "key", "value", "output")]
+    names = list(dict.fromkeys([*names, *p]))
+    given = *qkv, bias, *(p[name] for name in names)
+
+    def gradients(d):
+        found = vars(pullback(d))
+        return [found[name] for name in ("query", "key", "value", "bias", *names)]
+
+    attnc.check_gradients(run, gradients, *given)
+
+
+@sizes
+def test_reference_does_not_read_padding(kind, rng):
+    layer = make(kind, rng)
+    query, key, value = arrays(layer, rng)
+    d = rng.standard_normal((B, TQ, layer.output_size))
+    clean = vars(twin(layer, query, key, value, key_lengths=np.array([2, 4]))[1](d))
+    key[0, 2:] = value[0, 2:] = np.nan
+    got = vars(twin(layer, query, key, value, key_lengths=np.array([2, 4]))[1](d))
+    for name, gradient in got.items():
+        assert_agree(gradient, clean[name], name)

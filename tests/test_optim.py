@@ -6,10 +6,10 @@ import pickle
 
 import numpy as np
 import pytest
-from checks import assert_agree, assert_same
+from checks import assert_agree, assert_close_like_naive, assert_same
 
 import attnc
-from attnc.optim import SGD, Adam, AdamW, clip_gradients
+from attnc.optim import SGD, Adam, AdamW, ExponentialAverage, clip_gradients, scale_gradients
 
 MAKERS = {
     "sgd": lambda layers: SGD(layers, 0.1),
@@ -245,6 +245,60 @@ def test_numbers_changed_later(name, rng):
         optimizer.momentum = 0.5
         with pytest.raises(ValueError, match="momentum must stay 0 where it was 0 at first, got 0"):
             optimizer.step()
+
+
+# ---- Adam ----------------------------------------------------------------------------------------
+
+
+def adam_by_hand(p, g, m, v, step, rate, betas, epsilon, decay=0.0):
+    """Algorithm 1 of the paper as it stands there, in place."""
+    m[...] = betas[0] * m + (1 - betas[0]) * g
+    v[...] = betas[1] * v + (1 - betas[1]) * g * g
+    unbiased = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    p[...] = p - rate * (unbiased[0] / (np.sqrt(unbiased[1]) + epsilon) + decay * p)
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 33, 1000, 70_001])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adam_is_its_formula(size, decay, dtype, threads, isa, rng):
+    layer = attnc.Linear(1, size, bias=False, dtype=dtype, rng=0)
+    wide = np.longdouble if dtype == np.float64 else np.float64
+    exact, naive = ([layer.parameters["weight"].astype(kind)] for kind in (wide, dtype))
+    exact += [np.zeros_like(exact[0]), np.zeros_like(exact[0])]
+    naive += [np.zeros_like(naive[0]), np.zeros_like(naive[0])]
+    how = {"betas": (0.8, 0.95), "epsilon": 1e-3}
+    kind = AdamW if decay else Adam
+    optimizer = kind(layer, 0.05, **how, **({"weight_decay": decay} if decay else {}))
+    for step in (1, 2, 3):
+        g = rng.standard_normal((1, size)).astype(dtype)
+        layer.gradients["weight"] = g
+        optimizer.step()
+        for p, m, v in (exact, naive):
+            adam_by_hand(p, g.astype(p.dtype), m, v, step, 0.05, **how, decay=decay)
+    state = optimizer.state_dict()
+    got = layer.parameters["weight"], state["m.weight"], state["v.weight"]
+    for x, right, plain in zip(got, exact, naive, strict=True):
+        assert_close_like_naive(x, right, plain, 1.0)
+
+
+@pytest.mark.parametrize("order", ["C", "F", "strided"])
+def test_adam_changes_arrays_of_any_layout(order, rng):
+    """Where parameter, gradient and state lie differently, too."""
+    layer, twin = (attnc.Linear(30, 20, bias=False, dtype="float64", rng=0) for _ in range(2))
+    if order == "F":
+        layer._parameters["weight"] = np.asfortranarray(layer._parameters["weight"])
+    if order == "strided":
+        room = np.zeros((60, 40))
+        room[::2, ::2] = layer._parameters["weight"]
+        layer._parameters["weight"] = room[::2, ::2]
+    optimizers = [Adam(each) for each in (layer, twin)]
+    for _ in range(3):
+        g = rng.standard_normal((30, 20))
+        for each, optimizer in zip((layer, twin), optimizers, strict=True):
+            each.gradients["weight"] = g
+            optimizer.step()
+    assert_same(layer.parameters["weight"], twin.parameters["weight"])
+    assert_same(optimizers[0].state_dict(), optimizers[1].state_dict())
 
 
 # ---- AdamW ---------------------------------------------------------------------------------------
@@ -652,3 +706,202 @@ def test_a_state_that_no_step_leaves(change, rng):
 def test_only_layers_have_parameters():
     with pytest.raises(TypeError, match="SGD: layers must be a Layer or several, got ndarray"):
         SGD([np.ones(3)], 0.1)
+
+
+# ---- Batches in parts ----------------------------------------------------------------------------
+
+
+def test_parts_of_a_batch_equal_the_whole(rng):
+    """Of unequal numbers of sequences and of tokens."""
+
+    def make():
+        return attnc.Seq2Seq(12, 12, 6, 6, padding_index=0, tied=True, rng=0, dtype="float64")
+
+    lengths = np.array([7, 1, 2, 3, 6, 1, 4])
+    valid = np.arange(7) < lengths[:, None]
+    source, labels = (np.where(valid, rng.integers(3, 12, (7, 7)), 0) for _ in range(2))
+    target = np.column_stack([np.full(7, 1), labels[:, :-1]])
+
+    def gradients(part, scale):
+        output, pullback = attnc.vjp(model, source[part], target[part], labels=labels[part])
+        pullback(scale)
+        return output.loss * scale
+
+    model = make()
+    loss = gradients(slice(None), 1.0)
+    expected = {name: gradient.copy() for name, gradient in model.gradients.items()}
+    model, total, sums = make(), 0, 0.0
+    for part in (slice(0, 1), slice(1, 4), slice(4, 5), slice(5, 7)):
+        tokens = np.count_nonzero(labels[part])
+        sums += gradients(part, tokens)
+        total += tokens
+    scale_gradients([model, model], 1 / total)  # once
+    assert sums / total == pytest.approx(loss)
+    for name, gradient in model.gradients.items():
+        assert_agree(gradient, expected[name])
+    model.zero_grad()
+    for part in (slice(0, 1), slice(1, 4), slice(4, 5), slice(5, 7)):
+        gradients(part, 1 / 4)  # the mean of means is another
+    assert any(
+        not np.allclose(gradient, expected[name]) for name, gradient in model.gradients.items()
+    )
+
+
+def test_errors_of_scaling():
+    layer = attnc.Linear(2, 2)
+    for factor, error in ((np.nan, ValueError), (np.inf, ValueError), ("1", TypeError)):
+        with pytest.raises(error, match="scale_gradients: factor must be finite, got"):
+            scale_gradients(layer, factor)
+    with pytest.raises(TypeError, match="scale_gradients: layers must be a Layer or several"):
+        scale_gradients(3, 1.0)
+
+
+# ---- Averages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("tie", [None, "method", "by hand"])
+def test_averages_are_the_sum_that_is_written_there(decay, tie, rng):
+    layers = views(tie)  # large ones, with a transpose
+    first = [layer.state_dict() for layer in layers]
+    average = ExponentialAverage(layers, decay)
+    seen = []
+    for n in range(1, 6):
+        for layer in layers:
+            layer.parameters["weight"] = rng.standard_normal(layer.parameters["weight"].shape)
+        if tie:
+            layers[0].parameters["weight"] = layers[1].parameters["weight"].T
+        seen.append([layer.parameters["weight"].astype(float) for layer in layers])
+        average.update()
+        shares = np.array([decay ** (n - k) for k in range(1, n + 1)])
+        shares /= shares.sum()
+        with average.swapped_in():
+            for index, layer in enumerate(layers):
+                expected = sum(s * each[index] for s, each in zip(shares, seen, strict=True))
+                np.testing.assert_allclose(
+                    layer.parameters["weight"], expected.astype(np.float32), rtol=1e-5, atol=1e-7
+                )
+        for layer, each in zip(layers, seen[-1], strict=True):
+            assert_same(layer.parameters["weight"].astype(float), each)
+    assert average.updates == 5 and average.decay == decay
+    assert len(average.state_dict()) == (2 if tie else 3)
+    with average.swapped_in():
+        assert all(
+            (layer.parameters["weight"] != old["weight"]).any()
+            for layer, old in zip(layers, first, strict=True)
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_does_not_change_is_its_average(dtype, rng):
+    layer = attnc.Linear(300, 200, rng=0, dtype=dtype).freeze("weight")
+    average, optimizer = ExponentialAverage(layer, 0.9), SGD(layer, 0.1)
+    before = layer.state_dict()
+    for _ in range(7):
+        set_gradients(layer, rng)
+        optimizer.step()
+        average.update()
+    with average.swapped_in():
+        assert_same(layer.parameters["weight"], before["weight"])
+        assert (layer.parameters["bias"] != before["bias"]).any()
+
+
+def test_an_average_of_many_steps_does_not_stand_still():
+    """In float32, a ten-thousandth of this difference would be rounded away."""
+    layer = attnc.Linear(1, 1, bias=False)
+    average = ExponentialAverage(layer, 0.9999)
+    for n in range(40000):
+        layer.parameters["weight"] = [[1.0 if n < 20000 else 1.0002]]
+        average.update()
+    share = (1 - 0.9999**20000) / (1 - 0.9999**40000)
+    with average.swapped_in():
+        assert layer.parameters["weight"].item() == pytest.approx(1 + 2e-4 * share, abs=2e-7)
+
+
+def test_own_weights_come_back_whatever_happens(tmp_path, rng):
+    layer = attnc.Linear(2, 3, rng=0)
+    average = ExponentialAverage(layer, 0.5)
+    with pytest.raises(ValueError, match="ExponentialAverage.swapped_in: update must come first"):
+        with average.swapped_in():
+            pass
+    average.update()
+    layer.parameters["weight"] *= 3
+    average.update()
+    own = layer.state_dict()
+    with pytest.raises(ZeroDivisionError), average.swapped_in():
+        layer.parameters["bias"] = [7, 7, 7]
+        1 / 0  # noqa: B018
+    assert_same(layer.state_dict(), own)
+    with average.swapped_in():
+        attnc.save(tmp_path / "model", layer)
+        averaged = layer.state_dict()
+        for call in (average.update, lambda: average.swapped_in().__enter__()):
+            with pytest.raises(ValueError, match="must have their own weights, got the averages"):
+                call()
+    assert_same(layer.state_dict(), own)
+    assert_same(attnc.load(tmp_path / "model").layer.state_dict(), averaged)
+    assert (averaged["weight"] != own["weight"]).all()
+
+
+@pytest.mark.parametrize("how", ["file", "deepcopy", "pickle"])
+def test_an_average_goes_on_where_it_was(how, tmp_path, rng):
+    layer = attnc.Linear(3, 2, rng=0)
+    average = ExponentialAverage(layer, 0.8)
+    weights = rng.standard_normal((6, 3, 2))
+
+    def run(layer, average, some):
+        for each in some:
+            layer.parameters["weight"] = each
+            average.update()
+
+    run(layer, average, weights[:3])
+    if how == "file":
+        np.savez(tmp_path / "average.npz", **average.state_dict())
+        twin = copy.deepcopy(layer)
+        other = ExponentialAverage(twin, 0.8)
+        with np.load(tmp_path / "average.npz", allow_pickle=False) as state:
+            other.load_state_dict(state)
+    elif how == "deepcopy":
+        twin, other = copy.deepcopy((layer, average))
+    else:
+        twin, other = pickle.loads(pickle.dumps((layer, average)))
+    run(layer, average, weights[3:])
+    run(twin, other, weights[3:])
+    assert_same(other.state_dict(), average.state_dict())
+    with other.swapped_in(), average.swapped_in():
+        assert_same(twin.state_dict(), layer.state_dict())
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda x: ExponentialAverage(x, 1.0), ValueError, "decay must lie in 0 <= decay < 1"),
+        (lambda x: ExponentialAverage(x, "0"), TypeError, "decay must lie in 0 <= decay < 1"),
+        (lambda x: ExponentialAverage(3), TypeError, "layers must be a Layer or several"),
+        (lambda x: ExponentialAverage([]), ValueError, "layers must have parameters, got none"),
+        (
+            lambda x: ExponentialAverage(x).load_state_dict({"updates": 1}),
+            ValueError,
+            "load_state_dict: state must hold exactly .* missing: average.weight, average.bias",
+        ),
+        (
+            lambda x: ExponentialAverage(x).load_state_dict(
+                ExponentialAverage(x).state_dict() | {"updates": 1.5}
+            ),
+            ValueError,
+            "load_state_dict: ",
+        ),
+        (lambda x: ExponentialAverage(x).load_state_dict(3), TypeError, "state must be a mapping"),
+    ],
+)
+def test_errors_of_averages(call, error, message):
+    with pytest.raises(error, match=f"ExponentialAverage.*{message}"):
+        call(attnc.Linear(1, 1))
+
+
+def test_layers_that_have_got_other_parameters():
+    model = attnc.Sequential(attnc.Linear(2, 2))
+    average = ExponentialAverage(model)
+    model.layers = [attnc.Linear(3, 3)]
+    with pytest.raises(ValueError, match="ExponentialAverage.update: layers must have the param"):
+        average.update()

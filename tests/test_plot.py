@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 
 from matplotlib import font_manager, pyplot  # noqa: E402
 
-from attnc.plot import heat_map, heat_maps, links, loss_curve  # noqa: E402
+from attnc.plot import head_grid, heat_map, heat_maps, links, loss_curve  # noqa: E402
 
 RNG = np.random.default_rng(0)
 LONG = "Donaudampfschifffahrtsgesellschaft"
@@ -701,6 +701,107 @@ def test_heat_maps_note_is_one():
 def test_heat_maps_errors(arguments, options, error, message):
     with pytest.raises(error, match="heat_maps: .*" + message):
         heat_maps(*arguments, **options)
+    assert not pyplot.get_fignums()
+
+
+# ---- The grid of heads ---------------------------------------------------------------------------
+
+
+def test_head_grid():
+    weights = RNG.random((3, 4, 3, 4))
+    axes = head_grid(weights, "abc", ["w", "x", "y", "z"], title="all of it")
+    assert axes.shape == (3, 4) and len(axes[0, 0].figure.axes) == 13  # one colour bar
+    for (row, column), ax in np.ndenumerate(axes):
+        assert ax.images[0].get_array().tolist() == weights[row, column].tolist()
+        assert ax.images[0].get_clim() == (0, 1)
+        assert labels(ax.yaxis) == ([] if column else list("abc"))
+        assert labels(ax.xaxis) == ([] if row else list("wxyz"))
+        assert ax.get_title() == ("" if row else f"head {column}")
+        assert ax.get_xlabel() == ("" if row else "keys")
+        assert ax.get_ylabel() == ("" if column else f"layer {row}\nqueries")
+    assert "all of it" in [text.get_text() for text in axes[0, 0].figure.texts]
+    assert_readable(*axes.flat, least=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 4, 2), (6, 8, 12, 12), (3, 2, 2, 40)])
+@pytest.mark.parametrize("length", [0, 1, 14])
+def test_a_head_grid_is_readable(shape, length):
+    annotate = np.prod(shape) < 100
+    queries, keys = (words(count, length) if length else None for count in shape[2:])
+    axes = head_grid(RNG.random(shape), queries, keys, annotate=annotate, colorbar=length != 1)
+    assert_readable(*axes.flat, least=0.55)
+    boxes = np.array([[ax.get_window_extent().extents for ax in row] for row in axes])
+    # Maps are equally large, in straight rows and columns, and as close as the labels allow.
+    size = boxes[..., 2:] - boxes[..., :2]
+    np.testing.assert_allclose(size, np.broadcast_to(size[0, 0], size.shape), rtol=1e-6)
+    np.testing.assert_allclose(
+        boxes[..., [0, 2]], np.broadcast_to(boxes[:1, :, [0, 2]], size.shape)
+    )
+    np.testing.assert_allclose(
+        boxes[..., [1, 3]], np.broadcast_to(boxes[:, :1, [1, 3]], size.shape)
+    )
+    gap = (boxes[0, 1:, 0] - boxes[0, :-1, 2]) / axes[0, 0].figure.dpi
+    if not length and shape[1] > 2:
+        assert (gap < 0.5).all()
+
+
+def test_heads_of_one_layer():
+    axes = head_grid(RNG.random((3, 2, 2)), heads=["a", None, "c"], xlabel=None, ylabel=None)
+    assert axes.shape == (3,)
+    assert [ax.get_title() for ax in axes] == ["a", "", "c"]
+    assert not any(ax.get_ylabel() or ax.get_xlabel() for ax in axes)
+    assert_readable(*axes)
+
+
+@pytest.mark.parametrize("words", [["الجمعة", "مايو"], ["今天", "来了"], ["\U0010fffd", "$x^2$"]])
+def test_labels_of_all_scripts_in_a_grid(words):
+    axes = head_grid(RNG.random((2, 2, 2, 2)), words, words, layers=["一", "二"], title="$_{")
+    assert_readable(*axes.flat)
+    notes = [text for text in axes[0, 0].figure.texts if "no installed font" in text.get_text()]
+    assert len(notes) <= 1 and not any(ax.texts for ax in axes.flat)
+    if words[1] == "$x^2$":
+        assert labels(axes[1, 0].yaxis) == ["U+10FFFD", "$x^2$"] and len(notes) == 1
+
+
+def test_colours_and_names_of_a_grid():
+    weights = np.zeros((2, 1, 1, 2))
+    weights[1] = [[-3, 5]]
+    axes = head_grid(
+        weights, vmin=None, vmax=None, layers=["low", "a name longer than all of the rows " * 2]
+    )
+    assert [ax.images[0].get_clim() for ax in axes.flat] == [(-3, 5)] * 2
+    assert_readable(*axes.flat)
+
+
+@pytest.mark.parametrize(
+    "arguments, options, error, message",
+    [
+        ((np.eye(3),), {}, ValueError, r"H, Tq, Tk\) or \(H, Tq, Tk\), got \(3, 3\) \(for one map"),
+        (
+            (np.ones((2, 3, 4, 5, 6)),),
+            {},
+            ValueError,
+            r"got \(2, 3, 4, 5, 6\) \(one sequence is weights\[0\]\)",
+        ),
+        ((np.ones((2, 0, 3, 3)),), {}, ValueError, r"weights must not be empty, got shape \(2, 0"),
+        ((np.ones((2, 2, 3, 3)) * 1j,), {}, TypeError, "weights must be real, got complex128"),
+        ((np.ma.ones((2, 2, 3, 3)),), {}, TypeError, "weights must be a plain array"),
+        ((np.ones((2, 2, 3, 3)), "ab"), {}, ValueError, "queries must be 3 labels, .* got 2"),
+        ((np.ones((2, 2, 3, 3)), None, 7), {}, TypeError, "keys must be a sequence of labels"),
+        (
+            (np.ones((2, 2, 3, 3)),),
+            {"layers": ["a"]},
+            ValueError,
+            "layers must be 2, one a layer, got 1",
+        ),
+        ((np.ones((2, 2, 3, 3)),), {"heads": "ab"}, TypeError, "heads must be a sequence of str"),
+        ((np.ones((2, 2, 3, 3)),), {"colorbar": 1}, TypeError, "colorbar must be True or False"),
+        ((np.ones((2, 2, 3, 3)),), {"annotate": "x"}, ValueError, "annotate must be True, False"),
+    ],
+)
+def test_head_grid_errors(arguments, options, error, message):
+    with pytest.raises(error, match="head_grid: .*" + message):
+        head_grid(*arguments, **options)
     assert not pyplot.get_fignums()
 
 

@@ -148,3 +148,18 @@ def test_products_over_runs(K, dtype, isa, threads, rng):
     assert_close_like_naive(got, exact, a @ b)
     with attnc.set_num_threads(1):
         assert_same(_core.product(a, b), got)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("K", [0, 1, 3, 128, 131, 300])
+@pytest.mark.parametrize("N", [1, 17, 256, 1000, 4100])
+def test_a_few_rows_have_the_bits_of_many(dtype, K, N, isa, rng):
+    """Though they are computed on another way, along the rows of b."""
+    a, b = rng.standard_normal((9, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
+    expected = _core.product(a, b)
+    wide = np.full((K, N + 3), np.nan, dtype)
+    wide[:, 1 : N + 1] = b
+    for M in range(1, 7):
+        for right in (b, wide[:, 1 : N + 1], np.asfortranarray(b)):
+            assert_same(_core.product(a[:M], right), expected[:M])
+            assert_same(_core.product(np.asfortranarray(a)[:M], right), expected[:M])

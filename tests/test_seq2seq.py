@@ -311,6 +311,25 @@ def test_errors_of_beam_search(wrong, message, rng):
         model.translate(source, **given)
 
 
+def test_lengths_and_rules_of_translations(rng):
+    model, source = make(rng), tokens_of(rng)[0]
+    given = {"start": START, "end": [END, 3], "max_length": [5, 2, 4], "min_length": 2}
+
+    def rule(logits, tokens):
+        logits[:, 4] = -np.inf
+        return logits
+
+    memory, state = model.encode(source, LENGTHS)
+    arguments = model.decoder, model.target_embedding, model.output, memory, state
+    tokens, weights = model.translate(source, LENGTHS, **given, logits_hook=rule)
+    assert_same((tokens, weights), attnc.greedy_decode(*arguments, **given, logits_hook=rule))
+    assert not np.isin(tokens[:, :2], [END, 3]).any() and (tokens != 4).all()
+    assert (tokens[1, 2:] == END).all() and not weights[1, 2:].any()
+    options = {"beam_width": 3, "n_best": 2, "logits_hook": rule}
+    found = model.translate(source, LENGTHS, **given, **options)
+    assert_same(found, attnc.beam_search(*arguments, **given, **options))
+
+
 def test_no_steps_and_no_sequences(rng):
     model, source = make(rng), tokens_of(rng)[0]
     given = {"start": START, "end": END, "beam_width": 2}

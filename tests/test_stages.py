@@ -285,3 +285,138 @@ def test_tables_of_empty_arrays(shape):
     s = attnc.stages(attnc.attend, np.zeros(shape), np.zeros((*shape[:-2], shape[-1], 4)))
     for table in (s, s.gradients(s.context)):
         assert str(shape) in repr(table) and f"<br>{shape}" in table._repr_html_()
+
+
+# ---- A layer with heads --------------------------------------------------------------------------
+
+HEADS = {
+    "plain": {},
+    "groups": {"num_kv_heads": 2, "projection_bias": True, "normalize_qk": True},
+    "rotary": {"num_kv_heads": 1, "rotary": True, "head_size": 2, "output_size": 5, "dropout": 0.3},
+}
+
+
+def layer_with_heads(kind, rng):
+    layer = attnc.MultiHeadAttention(8, 4, dtype="float64", **HEADS[kind])
+    for name, parameter in layer.parameters.items():
+        layer.parameters[name] = parameter + 0.4 * rng.standard_normal(parameter.shape)
+    return layer
+
+
+@pytest.mark.parametrize("arrays", ["self", "memory", "three"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_heads_agree_with_the_layer(kind, arrays, rng):
+    layer = layer_with_heads(kind, rng)
+    x, key, value = (rng.standard_normal((2, n, 8)) for n in (5, 7, 7))
+    given = {"self": (x,), "memory": (x, key), "three": (x, key, value)}[arrays]
+    Tk = 5 if arrays == "self" else 7
+    own = {
+        "causal": True,
+        "softcap": 2.0,
+        "bias": rng.standard_normal((2, 4, 5, Tk)),
+        "key_lengths": [3, 5],
+        "train": True,
+        "rng": 3,
+    }
+    with assert_unchanged(given, own, layer.state_dict()):
+        output, pullback = attnc.vjp(layer, *given, **own, return_weights=True, return_lse=True)
+        s = attnc.stages(layer, *given, **own)
+        assert_agree(s.output, output.context)
+        assert_agree(s.weights, output.weights)
+        d = {f"d{n}": rng.standard_normal(getattr(output, n).shape) for n in output._fields}
+        expected = pullback(**d)
+        got = s.gradients(d.pop("dcontext"), **d)
+    of_inputs = {"query": got.query, "key": got.key, "value": got.value}
+    if arrays != "three":
+        of_inputs["key"] = of_inputs["key"] + of_inputs.pop("value")
+    if arrays == "self":
+        of_inputs["query"] = of_inputs["query"] + of_inputs.pop("key")
+    for name, gradient in of_inputs.items():
+        assert_agree(gradient, expected[name], name)
+    assert_agree(got.bias, expected.bias)
+    for name, gradient in layer.gradients.items():
+        assert_agree(getattr(got, name), gradient, name)
+
+
+def test_what_each_stage_of_heads_is(rng):
+    layer = layer_with_heads("groups", rng)
+    x, p = rng.standard_normal((2, 5, 8)), layer.parameters
+    s = attnc.stages(layer, x, causal=True)
+    q, k, v = (
+        np.stack([x @ p[f"{n}_weight"][:, h] + p[f"{n}_bias"][h] for h in range(heads)], 1)
+        for n, heads in (("query", 4), ("key", 2), ("value", 2))
+    )
+    q, k = (
+        y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6) * p[f"{n}_scale"]
+        for n, y in (("query", q), ("key", k))
+    )
+    assert_agree(s.queries, q)
+    assert_agree(s.keys, k)
+    assert_agree(s.values, v)
+    k, v = (np.repeat(y, 2, axis=1) for y in (k, v))
+    assert_agree(s.scores, q @ k.swapaxes(-1, -2) / np.sqrt(2))
+    assert_same(s.masked == -np.inf, np.broadcast_to(~np.tri(5, dtype=bool), (2, 4, 5, 5)))
+    assert_agree(s.contexts, s.weights @ v)
+    for h in range(4):
+        assert_same(s.merged[..., 2 * h : 2 * h + 2], s.contexts[:, h])
+    assert_agree(s.output, s.merged @ p["output_weight"].reshape(8, 8) + p["output_bias"])
+
+    doutput, h = rng.standard_normal(s.output.shape), 1e-6
+    for stage in ("merged", "contexts", "weights", "values"):
+        t = rng.standard_normal(getattr(s, stage).shape)
+
+        def on_from(step, stage=stage, t=t):
+            y = {n: getattr(s, n) for n in ("values", "weights", "contexts", "merged")}
+            y[stage] = y[stage] + step * t
+            if stage in ("values", "weights"):
+                allowed = np.tri(5) * y["weights"]
+                y["contexts"] = allowed @ np.repeat(y["values"], 2, axis=1)
+            if stage != "merged":
+                y["merged"] = np.moveaxis(y["contexts"], 1, 2).reshape(2, 5, 8)
+            return (doutput * (y["merged"] @ p["output_weight"].reshape(8, 8))).sum()
+
+        numeric = (on_from(h) - on_from(-h)) / (2 * h)
+        analytic = (getattr(s.gradients(doutput), stage) * t).sum()
+        assert abs(numeric - analytic) < 1e-6, stage
+
+
+def test_stages_of_heads_are_a_table_of_their_own(rng):
+    layer = layer_with_heads("groups", rng)
+    x = rng.standard_normal((2, 5, 8))
+    s = attnc.stages(layer, x)
+    kept = {name: array.copy() for name, array in vars(s).items() if isinstance(array, np.ndarray)}
+    for name in layer.parameters:
+        layer.parameters[name] *= 0
+    x[:] = 0
+    for twin in (s, copy.deepcopy(s), pickle.loads(pickle.dumps(s))):
+        assert_same({name: getattr(twin, name) for name in kept}, kept)
+        assert twin.gradients(np.ones((2, 5, 8))).query.any()
+    assert repr(s).startswith(
+        "Stages of MultiHeadAttention\nqueries   (2, 4, 5, 2)  q_h = query W_"
+    )
+    assert "o_i = sum_h c_hi W_h^O + b" in s._repr_html_()
+    with pytest.raises(AttributeError, match="output of Stages of MultiHeadAttention cannot be"):
+        s.output = 0
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda layer, x: attnc.stages(layer, x[..., 1:]), ValueError, "query must have shape"),
+        (lambda layer, x: attnc.stages(layer, x, masks=1), TypeError, "no argument 'masks'"),
+        (
+            lambda layer, x: attnc.stages(layer, x, cache=attnc.KVCache()),
+            ValueError,
+            "stages: cache must be None, got one",
+        ),
+        (lambda layer, x: attnc.stages(layer, x).gradients(), TypeError, "must get doutput or dwe"),
+        (
+            lambda layer, x: attnc.stages(layer, x).gradients(x[:1]),
+            ValueError,
+            r"gradients: doutput must have shape \(2, 5, 8\), got \(1, 5, 8\)",
+        ),
+    ],
+)
+def test_wrong_stages_of_heads(call, error, message, rng):
+    with pytest.raises(error, match=message):
+        call(layer_with_heads("plain", rng), rng.standard_normal((2, 5, 8)))

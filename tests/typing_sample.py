@@ -71,13 +71,33 @@ embedding, readout = attnc.Embedding(9, 8), attnc.Linear(4, 9)
 tokens, weights = attnc.greedy_decode(
     decoder, embedding, readout, memory, start=1, end=2, max_length=7
 )
+drawn = attnc.sample_decode(
+    decoder, embedding, readout, memory, start=[1, 1], end=[2, 3], max_length=7, top_p=0.9,
+    logits_hook=lambda logits, tokens: logits / 2, return_log_probabilities=True,
+)  # fmt: skip
+assert_type(drawn.log_probabilities, Array)
+attnc.sample_decode(decoder, start=1, end="2", max_length=None)  # type: ignore[call-overload]
 model = attnc.Sequential(attnc.Linear(8, 4), attnc.Dropout(0.1), attnc.Residual(attnc.Linear(4, 4)))
+assert_type(attnc.LayerNorm(8)(attnc.FeedForward(8, 16, activation="gelu")(x)), Array)
+assert_type(attnc.LearnedPositions(99, 8)(x, offset=[3, 4]), Array)
+attnc.FeedForward(8, 16, activation="swish")  # type: ignore[arg-type]
+assert_type(attnc.functional.rms_norm(x, epsilon=1e-5), Array)
 
 translator = attnc.Seq2Seq(9, 9, 8, 4)
 assert_type(translator(tokens, tokens).logits, Array)
 (loss, weights), pullback = attnc.vjp(translator, tokens, tokens, labels=tokens, train=True)
 assert_type(loss, float)
 assert_type(translator.translate(tokens, start=1, end=2, max_length=7, n_best=3).scores, Array)
+
+encoder_layer = attnc.TransformerEncoderLayer(8, 2, 32, norm="pre", activation="gelu")
+y, pullback = attnc.vjp(encoder_layer, x, key_lengths=[5, 3], train=True, rng=0)
+transformer = attnc.Transformer(9, 9, 8, 2, encoder_layers=2, decoder_layers=2, positions="rotary")
+assert_type(transformer.translate(tokens, start=1, end=2, max_length=7, n_best=3).scores, Array)
+language_model = attnc.LanguageModel(9, 8, num_heads=2, layers=2)
+cache = language_model.new_cache(window=16, dtype=np.float16)
+language_model(tokens, cache=cache)
+assert_type(language_model.generate(tokens, max_length=5, temperature=0, end=2), Array)
+attnc.TransformerEncoder(2, 8, 2, 32, activation="tanh")  # type: ignore[arg-type]
 
 attnc.Linear(8)  # type: ignore[call-arg]
 attnc.GRU(8, 4, dropuot=0.1)  # type: ignore[call-arg]

@@ -5,12 +5,18 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 
-from attnc.arrays import computing_dtype, contiguous, flag, like, quiet, real_array, result_dtype
+from attnc import _core
+from attnc.arrays import (
+    computing_dtype,
+    contiguous,
+    flag,
+    like,
+    real_array,
+    result_dtype,
+    sum_rows,
+)
 from attnc.registry import register
 from attnc.typing import Array, Real
 
@@ -170,40 +176,36 @@ def _backward(saved, static, dy):
 
 # ---- on checked arrays ---------------------------------------------------------------------------
 
-_erf = np.vectorize(math.erf, otypes=[float])
+
+def activate(
+    kind: str,
+    x: Array,
+    up: Array | None = None,
+    bias: Array | None = None,
+    up_bias: Array | None = None,
+    dropout: float = 0.0,
+    key: int = 0,
+) -> Array:
+    """The activation of this kind, ``f(x + bias) * (up + up_bias)``, and dropout by a key.
+
+    The sums take the place of x and up: what backward needs.
+    """
+    return _core.activation(kind, x, up, bias, up_bias, dropout, key)
 
 
-def _slopes(kind, x):
-    """The activation and its derivative."""
-    if kind == "relu":
-        return np.where(x < 0, 0, x), np.where(x > 0, 1, x * 0)
-    if kind == "gelu":
-        p = (0.5 * (1 + _erf(x / math.sqrt(2)))).astype(x.dtype)
-        return x * p, p + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-    if kind == "gelu_tanh":
-        x = np.clip(x, -30, 30) + 0 * x
-        root = math.sqrt(2 / math.pi)
-        t = np.tanh(root * (x + 0.044715 * x**3))
-        slope = root * (1 + 3 * 0.044715 * x * x)
-        return x * (1 + t) / 2, (1 + t) / 2 + x * (1 - t * t) * slope / 2
-    p = (1 + np.tanh(x / 2)) / 2
-    return x * p, p + x * p * (1 - p)
-
-
-@quiet
-def activate(kind: str, x: Array, up: Array | None = None) -> Any:
-    """The activation of this kind, times `up` where that is given."""
-    y = _slopes(kind, x)[0].astype(x.dtype)
-    return y if up is None else y * up
-
-
-@quiet
-def activate_backward(kind: str, dy: Array, x: Array, up: Array | None = None) -> Any:
-    """The gradients of x and of `up`, the second None without."""
-    y, slope = _slopes(kind, x)
-    if up is None:
-        return (dy * slope).astype(x.dtype), None
-    return (dy * up * slope).astype(x.dtype), (dy * y).astype(x.dtype)
+def activate_backward(
+    kind: str,
+    dy: Array,
+    x: Array,
+    up: Array | None = None,
+    dropout: float = 0.0,
+    key: int = 0,
+    *,
+    sums: bool = False,
+) -> tuple[Array | None, ...]:
+    """The gradients of x and `up` and, where sums are asked for, of the two biases."""
+    dx, dup, *parts = _core.activation_backward(kind, dy, x, up, dropout, key, sums)
+    return dx, dup, *(None if part is None else sum_rows(part) for part in parts)
 
 
 for function, forward in (

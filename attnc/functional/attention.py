@@ -109,6 +109,14 @@ causal_offset : int or array of int, optional
     and JAX do. Goes with `causal` or `window`.
 window : (left, right), optional
     Only keys ``p - left <= j <= p + right``; an integer >= 0 or None for open on either side.
+query_offsets, key_offsets : array of int, optional
+    A packed batch: sequences of any length one behind the other along the axes of time, without
+    padding. ``(B + 1,)`` each, ``0 = o_0 <= ... <= o_B = T``: query ``i`` of sequence b is row
+    ``query_offsets[b] + i`` and sees keys of the same sequence only, which begin at
+    ``key_offsets[b]``; positions count within the sequence. `key_offsets` are the same unless
+    given. `key_mask`, `causal`, one int for `causal_offset`, `window`, `softcap`, `dropout` and
+    `return_lse` go with them, and every function but `attend`. Each sequence has the bits of a call
+    on it alone, with the dropout of a padded batch ``(B, ...)``.
 softcap : float, optional
     ``c * tanh(score / c)`` with ``c > 0`` takes the place of the score.
 dropout : float, default 0
@@ -492,6 +500,18 @@ def _with_key(options):
     return options
 
 
+# Those of the shared options that may be arrays, beside the bias.
+_ARRAYS = (
+    "mask",
+    "key_mask",
+    "key_lengths",
+    "query_lengths",
+    "causal_offset",
+    "query_offsets",
+    "key_offsets",
+)
+
+
 class Mechanism:
     """What stands between the record of an attention function and C.
 
@@ -505,15 +525,7 @@ class Mechanism:
         self.score = score
         self.saving_in_c = getattr(_core, self.name + "_saving")
         self.backward_in_c = getattr(_core, self.name + "_backward")
-        # Those of the options that may be arrays.
-        self.arrays = {
-            *optional,
-            "mask",
-            "key_mask",
-            "key_lengths",
-            "query_lengths",
-            "causal_offset",
-        }
+        self.arrays = {*optional, *_ARRAYS}
         register(
             function,
             required=required,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from attnc.arrays import quiet
+from attnc import _core
 from attnc.typing import Array
 
 __all__: list[str] = []
@@ -22,7 +22,6 @@ def dropout_key(rng: np.random.Generator) -> int:
     return int(rng.integers(2**64, dtype=np.uint64))
 
 
-@quiet
 def add_dropout(
     residual: Array | None, y: Array, rate: float, rng: np.random.Generator | None
 ) -> tuple[Array, Callable[[Array], Array]]:
@@ -34,15 +33,14 @@ def add_dropout(
     not read.
     """
     if not rate or rng is None:
-        return (y.copy() if residual is None else residual + y), _same
+        return _core.add_dropout(residual, y, 0.0, 0), _same
     key = dropout_key(rng)
 
-    def dropped(values):
-        kept = np.random.default_rng(key).random(y.shape) >= rate
-        return np.where(kept, values * values.dtype.type(1 / (1 - rate)), values.dtype.type(0))
+    def back(dout):
+        return _core.add_dropout(None, dout, rate, key)
 
-    return (dropped(y) if residual is None else residual + dropped(y)), quiet(dropped)
+    return _core.add_dropout(residual, y, rate, key), back
 
 
-def _same(dy):
-    return dy
+def _same(dout):
+    return dout

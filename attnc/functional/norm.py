@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from attnc import _core
 from attnc.arrays import (
     computing_dtype,
     contiguous,
     like,
     number,
-    quiet,
     real_array,
     result_dtype,
     sum_rows,
@@ -152,40 +152,25 @@ def _backward(saved, static, dy):
     dy = real_array(where, "dy", dy)
     if dy.shape != x.shape:
         raise ValueError(f"{where}: dy must have shape {x.shape}, got {dy.shape}")
-    found = normalize_backward(saved, contiguous(dy, saved[0].dtype))
+    learned = any(argument is not None for argument in given[1:])
+    found = normalize_backward(saved, contiguous(dy, saved[0].dtype), sums=learned)
     return tuple(
         None if argument is None else like(gradient, argument)
         for gradient, argument in zip(found, given, strict=True)
     )
 
 
-@quiet
 def normalize(x, weight, bias, epsilon, center):
     """y, and what `normalize_backward` needs: arrays of one dtype, C-contiguous."""
-    mean = x.mean(axis=-1, keepdims=True) if center else x.dtype.type(0)
-    centered = x - mean
-    factor = 1 / np.sqrt((centered * centered).mean(axis=-1, keepdims=True) + epsilon)
-    y = unit = (centered * factor).astype(x.dtype)
-    if weight is not None:
-        y = y * weight
-    if bias is not None:
-        y = y + bias
-    return (y.copy() if y is unit else y), (unit, weight, factor.astype(x.dtype), center)
+    y, stats = _core.norm(x, weight, bias, epsilon, center)
+    return y, (x, weight, stats, center)
 
 
-@quiet
 def normalize_backward(saved, dy, sums=True):
     """The gradients of x, weight and bias; without `sums` that of x alone."""
-    unit, weight, factor, center = saved
-    d = dy if weight is None else dy * weight
-    dx = d - unit * (d * unit).mean(axis=-1, keepdims=True)
-    if center:
-        dx -= d.mean(axis=-1, keepdims=True)
-    dx *= factor
-    if not sums:
-        return dx, None, None
-    size = dy.shape[-1]
-    return dx, sum_rows((dy * unit).reshape(-1, size)), sum_rows(dy.reshape(-1, size))
+    x, weight, stats, center = saved
+    dx, parts = _core.norm_backward(dy, x, weight, stats, center, sums)
+    return (dx, *sum_rows(parts)) if sums else (dx, None, None)
 
 
 register(

@@ -8,6 +8,7 @@ from .attention import (
     SelfAttention,
 )
 from .base import Layer
+from .cache import KVCache
 from .compose import Dropout, Residual, Sequential
 from .decoder import AttentionDecoder
 from .decoding import beam_search, greedy_decode, sample_decode, scheduled_inputs
@@ -33,6 +34,7 @@ __all__ = [
     "Embedding",
     "FeedForward",
     "GRU",
+    "KVCache",
     "LSTM",
     "LanguageModel",
     "Layer",

@@ -105,6 +105,8 @@ class _Attention(Layer):
             For the dropout.
         mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        query_offsets, key_offsets : array_like of int
+            A packed batch, without padding.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
 
@@ -469,6 +471,8 @@ class SelfAttention(Layer):
             For the dropout.
         mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
+        query_offsets, key_offsets : array_like of int
+            A packed batch, without padding.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
 

@@ -191,6 +191,8 @@ class Dropout(Layer):
 
     ``y = keep * x / (1 - rate)``, with ``keep`` 0 or 1: Srivastava et al. 2014, "Dropout: a simple
     way to prevent neural networks from overfitting", in the form that changes nothing at test time.
+    Which are dropped depends on `rng` and on the place of a number alone, not on the number of
+    threads, the instruction set or the dtype; backward makes the choice again and stores nothing.
 
     Parameters
     ----------

@@ -135,8 +135,9 @@ def greedy_decode(
         the model, for rules of one's own. It is called once a step, after `readout` and before all
         else, with scores (n, vocabulary) and the tokens so far (n, steps), without `start`; of
         `beam_search` the rows are the hypotheses, those of a sequence together. Rows of sequences
-        that have ended are there too, and what is returned for them is not used. Both arrays are
-        copies, which it may change and return. -inf forbids a token, but not all of a row.
+        that have ended are there too; their scores mean nothing, and what is returned for them is
+        not used. Both arrays are copies, which it may change and return. -inf forbids a token, but
+        not all of a row.
     return_log_probabilities : bool
         Whether to return them too.
 
@@ -309,7 +310,7 @@ def sample_decode(
     """
     steps = Steps("sample_decode", decoder, embedding, readout, logits_hook)
     asked = flag(steps.where, "return_log_probabilities", return_log_probabilities)
-    choose = _sampler(steps.where, temperature, top_k, top_p, rng)
+    choose = _sampler(steps, temperature, top_k, top_p, rng)
     steps.begin(
         memory, state, key_mask, key_lengths,
         start=start, end=end, max_length=max_length, min_length=min_length,
@@ -320,7 +321,7 @@ def sample_decode(
 def _decode(steps, choose, asked):
     """Decode with one hypothesis a sequence.
 
-    `choose` returns of scores (B, vocabulary) the tokens and the largest scores, NaN where any is.
+    `choose` returns of scores (n, vocabulary) the tokens and the largest scores, NaN where any is.
     """
     B = steps.batch
     tokens: list[Array] = []
@@ -336,17 +337,20 @@ def _decode(steps, choose, asked):
         allowed = scores
         if steps.forbids_end(len(tokens)):
             allowed = steps.without_end(scores)
-        token, largest = choose(allowed)
+        chosen, largest = choose(allowed)
         if not (largest > -np.inf).all():
             steps.refuse_nan(largest, running)
-            steps.refuse_dead_ends(running & (largest == -np.inf), len(tokens))
-        token = np.where(running, token, steps.filling)
+            steps.refuse_dead_ends(running & (steps.spread(largest) == -np.inf), len(tokens))
         if asked:
-            logs.append(np.where(running, _log_softmax(scores, token[:, None])[:, 0], 0.0))
+            found = _log_softmax(scores, chosen[:, None])[:, 0]
+            logs.append(np.where(running, steps.spread(found), 0.0))
+        token = np.where(running, steps.spread(chosen), steps.filling)
         if attended is not None:
             weights.append(_kept(attended, running))
         tokens.append(token)
         running = running & ~steps.is_end(token) & (len(tokens) < steps.limits)
+        if running.any():
+            steps.go_on(running[:, None])
 
     attention = np.stack(weights, axis=-2) if weights else None
     if not tokens and (none := steps.no_weights()) is not None:
@@ -362,8 +366,9 @@ def _kept(weights, rows):
     return np.where(rows.reshape(-1, *[1] * (weights.ndim - 1)), weights, 0)
 
 
-def _sampler(where, temperature, top_k, top_p, rng):
+def _sampler(steps, temperature, top_k, top_p, rng):
     """What draws tokens from scores (n, vocabulary): its options are checked here."""
+    where = steps.where
     temperature = number(
         where, "temperature", temperature, "be above 0 (greedy_decode takes the most probable)",
         lambda t: 0 < t < np.inf,
@@ -390,7 +395,7 @@ def _sampler(where, temperature, top_k, top_p, rng):
             share = np.where(before < top_p * total, share, 0)
         # The first token up to which the shares, added up, exceed a part of all of them.
         upto = share.cumsum(axis=-1)
-        drawn = rng.random(len(scores)) * upto[:, -1]
+        drawn = steps.at_work(rng.random(steps.batch)) * upto[:, -1]
         token = np.count_nonzero(upto <= drawn[:, None], axis=-1)
         return (token if ranked is None else ranked[rows, token]), largest
 
@@ -564,6 +569,7 @@ def _search(steps, K, n_best, length_penalty, asked):
         if early:
             logs[steps.is_end(tokens)] = -np.inf
         C = tokens.shape[1]
+        tokens, logs = steps.spread(tokens), steps.spread(logs)
         tokens, logs = tokens.reshape(B, W, C), logs.reshape(B, W, C)
         # A hypothesis that has ended stays as it is: its only successor is the end token.
         tokens[~running] = steps.filling
@@ -584,16 +590,11 @@ def _search(steps, K, n_best, length_penalty, asked):
         running &= len(grown) < steps.limits[:, None]
         if not running.any():
             break
-        origin = (parent + W * batch).reshape(-1)
-        if len(origin) != B * W or (origin != np.arange(B * W)).any():
-            steps.state = steps.decoder.reorder(steps.state, origin)
-        if W != K:
-            if steps.memory is not None:
-                steps.memory = steps.memory.take(np.repeat(np.arange(B), K))
-            W = K
+        steps.go_on(running, parent)
         if steps.logits_hook is not None:
-            so_far = np.column_stack([so_far[origin], token.reshape(-1)])
-        token = token.reshape(-1)
+            so_far = so_far[(parent + W * batch).reshape(-1)]
+            so_far = np.column_stack([so_far, token.reshape(-1)])
+        W, token = K, token.reshape(-1)
     return _traced(steps, grown, _rank(total, length, length_penalty), n_best, asked)
 
 

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from ..arrays import flag, generator, like, probability, quiet
 from ..functional.activation import activate, activate_backward
-from ..functional.dropout import add_dropout
+from ..functional.dropout import dropout_key
 from ..functional.options import nearest
 from ..gradients import Gradients, require_incoming
 from ..typing import Array, DType, Real, Seed
@@ -156,16 +156,22 @@ class FeedForward(Layer):
         generator in training, None outside.
         """
         kind = _KINDS[self.activation]
-        h, hidden_back = self.hidden._forward(x)
-        up, up_back = (None, None) if self.up is None else self.up._forward(x)
-        a, dropout_back = add_dropout(None, activate(kind, h, up), self.dropout, rng)
+        dropout, key = 0.0, 0
+        if self.dropout and rng is not None:
+            dropout, key = self.dropout, dropout_key(rng)
+        h, hidden_back = self.hidden._product(x)
+        up, up_back = (None, None) if self.up is None else self.up._product(x)
+        bias = self.hidden._parameters.get("bias")
+        up_bias = None if self.up is None else self.up._parameters.get("bias")
+        a = activate(kind, h, up, bias, up_bias, dropout, key)
         y, output_back = self.output._forward(a)
 
         def back(dy):
-            dh, dup = activate_backward(kind, dropout_back(output_back(dy)), h, up)
-            dx = hidden_back(dh)
+            da = output_back(dy)
+            dh, dup, *dbiases = activate_backward(kind, da, h, up, dropout, key, sums=self.bias)
+            dx = hidden_back(dh, dbiases[0])
             if up_back is not None:
-                dx += up_back(dup)
+                dx += up_back(dup, dbiases[1])
             return dx
 
         return y, back

@@ -10,6 +10,7 @@ heads, before those of time.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -32,14 +33,25 @@ AXES: dict[str, tuple[str, ...]] = {
 def split_heads(x: Array, heads: Shape) -> Array:
     """x (..., T, H * D) as (..., *heads, T, D), a view; H is the product of `heads`."""
     *lead, T, size = x.shape
-    return np.moveaxis(x.reshape(*lead, T, *heads, size // math.prod(heads)), len(lead), -2)
+    x = x.reshape(*lead, T, *heads, size // math.prod(heads))
+    return x.transpose(_axes(len(lead), len(lead) + len(heads)))
 
 
 def merge_heads(x: Array, heads: Shape) -> Array:
     """x (..., *heads, T, D) as (..., T, H * D): undoes `split_heads`, also for its gradients."""
     lead = x.ndim - 2 - len(heads)
-    x = np.moveaxis(x, -2, lead)
-    return x.reshape(*x.shape[: lead + 1], math.prod(x.shape[lead + 1 :]))
+    *shape, T, size = x.shape
+    if T != 1:  # else the order of the numbers is the same
+        x = x.transpose(_axes(x.ndim - 2, lead))
+    return x.reshape(*shape[:lead], T, math.prod(shape[lead:]) * size)
+
+
+@functools.lru_cache(maxsize=32)
+def _axes(time: int, to: int) -> tuple[int, ...]:
+    """The axes of an array of to + 2 or time + 2 axes in the order that moves `time` to `to`."""
+    axes = list(range(max(time, to) + 2))
+    axes.insert(to, axes.pop(time))
+    return tuple(axes)
 
 
 def lift_options(
@@ -61,9 +73,9 @@ def lift_options(
 def _lift(where, name, value, axes, shape, heads):
     """`value` with the axes `heads` before the last `axes`, where it may have one of all heads."""
     array = plain_array(where, name, value)
-    if array.ndim == 0 and not axes:  # a number holds for all sequences and heads
-        return value
     lead = len(shape) - len(axes)
+    if array.ndim == 0 and not axes and (lead or not isinstance(value, np.ndarray)):
+        return value  # a number holds for all sequences and heads
     by_head = (*shape[:lead], math.prod(heads), *shape[lead:])
     if _broadcasts(array.shape, shape):
         inside = (1,) * len(heads)

@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import flag, generator, integer_lengths, probability, quiet
+from ..arrays import flag, generator, integer_array, integer_lengths, probability, quiet
 from ..gradients import shows_shapes
 from ..typing import Array, DType, Integers, Seed
 from .base import positive
+from .cache import ModelCache
+from .decoding import Hook, greedy_decode, sample_decode
 from .embedding import check_tokens, token_index
 from .feedforward import Activation
 from .token_model import after_last
+from .transformer_decoding import TokenState
 from .transformer_model import TransformerModel
 from .transformer_stack import TransformerEncoder
 
@@ -156,8 +159,9 @@ class LanguageModel(TransformerModel):
             "num_kv_heads": num_kv_heads,
             "final_norm": final_norm,
         }
-        inside = {"rotary": positions == "rotary", "dropout": self.dropout, "dtype": self.dtype}
-        self.decoder = TransformerEncoder(self.layers, self.size, **shared, **inside, rng=rng)
+        inside: dict[str, Any] = {"rotary": positions == "rotary", "dropout": self.dropout}
+        inside |= {"dtype": self.dtype, "rng": rng}
+        self.decoder = TransformerEncoder(self.layers, self.size, **shared, **inside)
         for name in shared:
             setattr(self, name, getattr(self.decoder, name))
         self.output = self._output(self.embedding, self.bias, rng)
@@ -169,6 +173,7 @@ class LanguageModel(TransformerModel):
         *,
         labels: Integers | None = None,
         label_smoothing: float = 0.0,
+        cache: ModelCache | None = None,
         return_weights: bool = False,
         train: bool = False,
         rng: Seed = None,
@@ -188,6 +193,10 @@ class LanguageModel(TransformerModel):
             `losses.linear_cross_entropy`.
         label_smoothing : float
             Of that loss.
+        cache : ModelCache, optional
+            What `new_cache` returned: the tokens are those that follow the ones in it, and are then
+            in it, too. So T calls with one token each give the logits of one call with T tokens.
+            There are no gradients through it.
         return_weights : bool
             Whether to return the weights of self-attention too.
         train : bool
@@ -202,48 +211,59 @@ class LanguageModel(TransformerModel):
             pullback takes ``dloss``, 1 if called with nothing, where that of logits takes
             ``dlogits``.
         weights : ndarray, shape (B, layers, num_heads, T, T)
+            With a cache, the last axis has the tokens in it before these.
 
         Raises
         ------
         TypeError, ValueError
             If an array has a wrong type or shape, or a number is out of range, naming it.
         """
-        return self._vjp(
-            tokens,
-            lengths,
-            labels=labels,
-            label_smoothing=label_smoothing,
-            return_weights=return_weights,
-            train=train,
-            rng=rng,
-        )[0]
+        options: dict[str, Any] = {
+            "labels": labels,
+            "label_smoothing": label_smoothing,
+            "train": train,
+        }
+        options |= {"return_weights": return_weights, "rng": rng}
+        if cache is None:
+            return self._vjp(tokens, lengths, **options)[0]
+        with self.decoder._through(cache):
+            return self._computed(tokens, lengths, cache=cache, **options)[0]
+
+    def _vjp(self, tokens, lengths=None, *, train=False, rng=None, cache=None, **options):
+        if cache is not None:
+            raise self._error("cache must be None for gradients, got one (it holds constants)")
+        return self._computed(tokens, lengths, train=train, rng=rng, **options)
 
     @quiet
-    def _vjp(
+    def _computed(
         self,
         tokens,
         lengths=None,
         *,
         labels=None,
         label_smoothing=0.0,
+        cache=None,
         return_weights=False,
         train=False,
         rng=None,
     ):
+        """What a call returns, and the pullback, which is of no use with a cache."""
         where = type(self).__name__
         rng = generator(where, rng) if flag(where, "train", train) else None
         return_weights = flag(where, "return_weights", return_weights)
         label_smoothing = self._smoothing(label_smoothing, labels)
-        tokens, lengths = self._read(tokens, lengths)
+        seen = cache.lengths if cache is not None and len(cache) else 0
+        tokens, lengths = self._read(tokens, lengths, seen)
         ignored = self.padding_index
         if labels is not None:
             labels = self._labels(labels, "tokens", tokens, self.vocabulary_size)
-            labels, lengths, ignored = self._counting(labels, lengths)
-        x, back_to_tokens = self._embedded(self.embedding, self.position_layer, tokens, rng)
+            labels, needed, ignored = self._counting(labels, lengths)
+            lengths = needed if cache is None else lengths
+        x, back_to_tokens = self._embedded(self.embedding, self.position_layer, tokens, rng, seen)
         options = {"causal": True, "return_weights": return_weights, **self._slopes()}
         if lengths is not None:
             options |= {"key_lengths": lengths, "query_lengths": lengths}
-        read, weights, back_to_x = self.decoder._forward(x, rng, options)
+        read, weights, back_to_x = self.decoder._forward(x, rng, options, cache)
 
         def back_to_parameters(dread, dweights):
             dweights = self._weights_gradient("dweights", dweights, weights)
@@ -258,12 +278,14 @@ class LanguageModel(TransformerModel):
             scored = kind(scored, weights)
         return scored, pullback
 
-    def _read(self, tokens, lengths):
+    def _read(self, tokens, lengths, seen=0):
         """The tokens, checked, with tokens of the vocabulary for padding; and their lengths."""
         where = type(self).__name__
         tokens = self._tokens("tokens", tokens)
         B, T = tokens.shape
-        self._check_length("tokens", T)
+        if B and np.ndim(seen) and np.shape(seen) != (B,):
+            raise self._error(f"tokens must have the batch of cache, {len(seen)}, got {B}")
+        self._check_length("tokens", int(np.max(seen, initial=0)) + T)
         if lengths is not None:
             lengths = integer_lengths(where, "lengths", lengths, B, T)
             valid = np.arange(T) < lengths[:, None]
@@ -283,3 +305,181 @@ class LanguageModel(TransformerModel):
             if not counted[:, -1:].all():
                 lengths = after_last(counted)
         return labels, lengths, ignored
+
+    # ---- Generation ------------------------------------------------------------------------------
+
+    def new_cache(
+        self,
+        max_length: int | None = None,
+        *,
+        window: int | None = None,
+        keep: int = 0,
+        dtype: Any = None,
+    ) -> ModelCache:
+        """An empty cache for calls of this model: the keys and values of every layer.
+
+        Parameters
+        ----------
+        max_length, window, keep, dtype
+            As in `KVCache`.
+
+        Returns
+        -------
+        ModelCache
+            To be given to calls of this model alone.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `KVCache` does.
+        """
+        return self.decoder.new_cache(max_length, window=window, keep=keep, dtype=dtype)
+
+    def prepare(self, memory: None = None, key_mask: None = None, key_lengths: None = None) -> None:
+        """There is no `memory`, nor its `key_mask` and `key_lengths`: for decoding functions.
+
+        Returns
+        -------
+        None
+        """
+        given = {"memory": memory, "key_mask": key_mask, "key_lengths": key_lengths}
+        for name, value in given.items():
+            if value is not None:
+                raise self._error(f"{name} must be None, as there is no memory, got {value!r}")
+
+    @quiet
+    def step(
+        self, input: Integers, memory: None = None, state: TokenState | None = None
+    ) -> tuple[Array, None, TokenState]:
+        """One step of decoding: ``logits, _, state = model.step(tokens, None, state)``.
+
+        Parameters
+        ----------
+        input : array_like of int, shape (B,)
+            The last token of each sequence.
+        memory : None
+        state : TokenState, optional
+            What the step before returned; None before the first. It does not change.
+
+        Returns
+        -------
+        logits : ndarray, shape (B, vocabulary_size)
+            Of the token that follows.
+        weights : None
+        state : TokenState
+            For the next step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong type or shape, naming it.
+        """
+        self.prepare(memory)
+        tokens = integer_array(type(self).__name__, "input", input)
+        if tokens.ndim != 1:
+            raise self._error(f"input must have shape (B,), got {tokens.shape}")
+        state = TokenState.of(self.decoder, state, len(tokens))
+        x = self._embedded_step(self.embedding, self.position_layer, tokens, state)
+        read, state = self._grown(x[:, None], state, 1)
+        return self.output._forward(read[:, 0])[0], None, state
+
+    def _grown(self, x, state, counts):
+        """What the output layer reads after the vectors x of new tokens, and the new state."""
+        options = {"causal": True, "return_weights": False, **self._slopes()}
+        if not isinstance(counts, int):
+            options |= {"key_lengths": counts, "query_lengths": counts}
+        with state.grown(counts) as (cache, after):
+            return self.decoder._forward(x, None, options, cache)[0], after
+
+    def reorder(self, state: TokenState, indices: Integers) -> TokenState:
+        """The state of some sequences of a batch, in this order: what a search goes on with.
+
+        Parameters
+        ----------
+        state : TokenState
+            What a step returned. It does not change.
+        indices : array_like of int, shape (N,)
+            Sequences of the batch; one may be there several times.
+
+        Returns
+        -------
+        TokenState
+            Of a batch of N.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If state is none of a step, or indices are not sequences of its batch.
+        """
+        return TokenState.reordered(self, state, indices)
+
+    @quiet
+    def generate(
+        self,
+        tokens: Integers,
+        lengths: Integers | None = None,
+        *,
+        max_length: Integers,
+        end: Integers = (),
+        min_length: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        rng: Seed = None,
+        logits_hook: Hook | None = None,
+    ) -> Array:
+        """Go on with sequences: draw one token after the other, or take the most probable ones.
+
+        The keys and values of what was seen are kept, so that a step reads one token.
+
+        Parameters
+        ----------
+        tokens : array_like of int, shape (B, T)
+            What each sequence begins with, at least one token: a prompt, or a start token.
+        lengths : int or array_like of int, shape (B,), optional
+            Valid tokens of each, 1 or more; the rest is padding and not read.
+        max_length : int or array_like of int, shape (B,)
+            New tokens at most.
+        end : int or array_like of int
+            Tokens that end a sequence; none unless given.
+        min_length : int
+            New tokens at least.
+        temperature : float
+            Above 0 as in `sample_decode`; 0 takes the most probable token, as `greedy_decode`.
+        top_k, top_p, rng, logits_hook
+            As in `sample_decode`.
+
+        Returns
+        -------
+        ndarray of int, shape (B, steps)
+            The new tokens: with the end token, where one was reached, and after it only the first
+            of `end`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `sample_decode`; if a sequence begins with nothing.
+
+        Examples
+        --------
+        >>> import numpy as np, attnc
+        >>> model = attnc.LanguageModel(50, 16, num_heads=2, layers=3, rng=0)
+        >>> new = model.generate([[5, 7, 9], [4, 2, 0]], [3, 2], max_length=8, top_k=10, rng=0)
+        >>> new.shape
+        (2, 8)
+        """
+        prompt, valid = self._read(tokens, lengths)
+        B, T = prompt.shape
+        counts = np.full(B, T) if valid is None else valid
+        if not T or counts.min(initial=1) < 1:
+            raise self._error("tokens must begin with a token at least, got a sequence of none")
+        state = TokenState.of(self.decoder, None, B)
+        if T > 1:
+            x, _ = self._embedded(self.embedding, self.position_layer, prompt[:, :-1], None)
+            _, state = self._grown(x, state, T - 1 if valid is None else counts - 1)
+        options: dict[str, Any] = {"start": prompt[np.arange(B), counts - 1], "end": end}
+        options |= {"max_length": max_length, "min_length": min_length, "logits_hook": logits_hook}
+        if isinstance(temperature, (int, float)) and temperature == 0:
+            return greedy_decode(self, None, None, None, state, **options).tokens
+        options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng}
+        return sample_decode(self, None, None, None, state, **options).tokens

@@ -104,21 +104,34 @@ class Linear(TorchWeights):
 
         For layers made with this one, which have checked x: it is as `_real` returns it.
         """
-        shape, weight = x.shape, self._parameters["weight"]
-        rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
-        y = _core.product(rows, weight)
+        y, product_back = self._product(x)
         if self.bias:
             y += self._parameters["bias"]
 
         def back(dy):
+            dbias = sum_rows(dy.reshape(-1, self.output_size)) if self.bias else None
+            return product_back(dy, dbias)
+
+        return y, back
+
+    def _product(self, x):
+        """y without the bias, and the way back from dy and the bias's own gradient to dx.
+
+        For layers that add the bias together with what comes after it.
+        """
+        shape, weight = x.shape, self._parameters["weight"]
+        rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
+        y = _core.product(rows, weight).reshape(*shape[:-1], self.output_size)
+
+        def back(dy, dbias=None):
             dy = dy.reshape(-1, self.output_size)
             if not self._frozen["weight"].value:
                 self.add_gradient("weight", weight_gradient(rows, dy))
-            if self.bias:
-                self.add_gradient("bias", sum_rows(dy))
+            if dbias is not None:
+                self.add_gradient("bias", dbias)
             return _core.product(dy, weight.T).reshape(shape)
 
-        return y.reshape(*shape[:-1], self.output_size), back
+        return y, back
 
     def _torch_arrays(self) -> dict[str, TorchArray]:
         arrays = {"weight": transposed(self._parameters["weight"])}

@@ -11,14 +11,18 @@ import numpy as np
 from .. import _core, functional
 from ..arrays import flag, generator, like, number, probability, quiet, sum_rows
 from ..functional.attention import FullResult, LseResult, WeightsResult
+from ..functional.norm import normalize, normalize_backward
 from ..functional.options import LayerOptions, Masks, takes_options
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Real, Seed, Shape
 from .attention import for_function
 from .base import glorot, positive
+from .cache import KVCache, Memory, by_head, counts_of, counts_positions
 from .heads import lift_options, merge_heads, split_heads
 from .linear import weight_gradient
 from .torch_weights import TorchArray, TorchWeights, flat, prefixed, stacked, transposed
+
+EPSILON = 1e-6  # under the root of `normalize_qk`: the default of `attnc.rms_norm`
 
 
 class _Inputs(NamedTuple):
@@ -62,6 +66,14 @@ class MultiHeadAttention(TorchWeights):
         Whether the four projections add a bias. Default False, as in the paper.
     scale : float, optional
         Factor of the scores; 1 / sqrt(head_size) unless given.
+    normalize_qk : bool
+        Whether each query and key of each head is divided by its root mean square (Zhang and
+        Sennrich 2019) and multiplied by a learned scale of its channels, which the heads share, so
+        that scores stay small: Henry et al. (2020), "Query-key normalization for transformers",
+        with the norm that later models took. Before rotary positions. Default False.
+    rotary : bool
+        Whether queries and keys are turned to their positions: `attnc.rotary`, with its defaults.
+        Query i is at ``i + causal_offset``, as for `causal`, key j at j. Default False.
     dropout : float
         Probability, in 0 <= dropout < 1, of dropping a weight when called with ``train=True``.
     rng : None, int or numpy.random.Generator
@@ -77,13 +89,15 @@ class MultiHeadAttention(TorchWeights):
         head_size)``, ``value_weight (value_size, num_kv_heads, head_size)``, ``output_weight
         (num_heads, head_size, output_size)``: ``W_h^Q`` is ``query_weight[:, h]``. With
         `projection_bias` also ``query_bias (num_heads, head_size)``, ``key_bias`` and ``value_bias
-        (num_kv_heads, head_size)``, ``output_bias (output_size,)``.
+        (num_kv_heads, head_size)``, ``output_bias (output_size,)``; with `normalize_qk`
+        ``query_scale`` and ``key_scale (head_size,)``, which start at 1.
 
     Raises
     ------
     ValueError
         If a size is not a positive integer, num_heads does not divide query_size and no head_size
-        is given, num_kv_heads does not divide num_heads, or dropout is out of range.
+        is given, num_kv_heads does not divide num_heads, head_size is odd with `rotary`, or dropout
+        is out of range.
     TypeError
         If dtype is neither float32 nor float64, or another argument of a wrong kind.
 
@@ -111,6 +125,8 @@ class MultiHeadAttention(TorchWeights):
         num_kv_heads: int | None = None,
         projection_bias: bool = False,
         scale: float | None = None,
+        normalize_qk: bool = False,
+        rotary: bool = False,
         dropout: float = 0.0,
         rng: Seed = None,
         dtype: DType = "float32",
@@ -142,6 +158,10 @@ class MultiHeadAttention(TorchWeights):
         if scale is not None:
             scale = number(where, "scale", scale, "be None or a finite number", math.isfinite)
         self.scale = scale
+        self.normalize_qk = flag(where, "normalize_qk", normalize_qk)
+        self.rotary = flag(where, "rotary", rotary)
+        if self.rotary and self.head_size % 2:
+            raise self._error(f"head_size must be even with rotary, got {self.head_size}")
         self.dropout = probability(where, "dropout", dropout)
 
         rng, D = generator(where, rng), self.head_size
@@ -158,6 +178,9 @@ class MultiHeadAttention(TorchWeights):
             for name, (_, heads) in maps.items():
                 self.add_parameter(f"{name}_bias", np.zeros((heads, D)))
             self.add_parameter("output_bias", np.zeros(self.output_size))
+        if self.normalize_qk:
+            for name in ("query", "key"):
+                self.add_parameter(f"{name}_scale", np.ones(D))
 
     @property
     def _heads(self) -> tuple[Shape, Shape]:
@@ -174,6 +197,7 @@ class MultiHeadAttention(TorchWeights):
         key: Real | None = ...,
         value: Real | None = ...,
         *,
+        cache: KVCache | None = ...,
         train: bool = ...,
         rng: Seed = ...,
         **options: Unpack[Masks],
@@ -185,6 +209,7 @@ class MultiHeadAttention(TorchWeights):
         key: Real | None = ...,
         value: Real | None = ...,
         *,
+        cache: KVCache | None = ...,
         train: bool = ...,
         rng: Seed = ...,
         **options: Unpack[LayerOptions],
@@ -196,6 +221,7 @@ class MultiHeadAttention(TorchWeights):
         key: Real | None = None,
         value: Real | None = None,
         *,
+        cache: KVCache | None = None,
         train: bool = False,
         rng: Seed = None,
         **options: Unpack[LayerOptions],
@@ -209,14 +235,19 @@ class MultiHeadAttention(TorchWeights):
             The query itself unless given: self-attention.
         value : array_like, shape (..., Tk, value_size), optional
             The key itself unless given.
+        cache : KVCache, optional
+            For decoding: the keys and values of tokens seen before, behind which those of `query`
+            go; or of the memory, which is projected once. See `KVCache`.
         train : bool
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
-        mask, key_mask, key_lengths, bias, causal, causal_offset, window, softcap
+        mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
             As in `attnc.functional`; a mask is boolean and True where attending is allowed. Those
             that are arrays have the axes of the layer's inputs, such as ``(B, Tq, Tk)``, or one
             more for heads, ``(B, H, Tq, Tk)``.
+        query_offsets, key_offsets : array_like of int
+            A packed batch, without padding: inputs ``(sum of T, size)``.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for, weights ``(..., H,
             Tq, Tk)`` and lse ``(..., H, Tq)`` of each head.
@@ -230,10 +261,39 @@ class MultiHeadAttention(TorchWeights):
         TypeError, ValueError
             As `attnc.dot_product_attention` does, naming the argument and the fix.
         """
-        return self._vjp(query, key, value, train=train, rng=rng, **options)[0]
+        if cache is None:
+            return self._vjp(query, key, value, train=train, rng=rng, **options)[0]
+        return _named(*self._through(cache, query, key, value, train, rng, options))
 
     @quiet
-    def _vjp(self, query, key=None, value=None, *, train=False, rng=None, **options):
+    def _through(self, cache, query, key, value, train, rng, options):
+        """(context, weights, lse) of a call with a cache."""
+        if not isinstance(cache, KVCache):
+            raise self._error(f"cache must be None or a KVCache, got {cache!r}", TypeError)
+        cache._check_owner(self)
+        given = {"key": key, "value": value}
+        of_memory = key is not None or value is not None
+        if cache._holds_memory:
+            if of_memory:
+                cache._check_memory(type(self).__name__, key, value)
+            query = self._real("query", query, ..., "Tq", self.query_size)
+            self._check_lead(query, cache=cache._state.keys[..., 0])
+            inputs = _Inputs(query, None, None)
+            return self._attend_memory(cache, inputs, given, train, rng, options)
+        if of_memory and cache._state is not None:
+            raise self._error(
+                "key must be None with a cache of self-attention, got one (a memory needs a cache "
+                "of its own)"
+            )
+        inputs = self._inputs(query, key, value)
+        if of_memory:
+            return self._attend_memory(cache, inputs, given, train, rng, options)
+        return self._attend_tokens(cache, inputs.query, train, rng, options)
+
+    @quiet
+    def _vjp(self, query, key=None, value=None, *, cache=None, train=False, rng=None, **options):
+        if cache is not None:
+            raise self._error("cache must be None for gradients, got one (it holds constants)")
         given = {"query": query, "key": key, "value": value}
         inputs = self._inputs(query, key, value)
         outputs, back = self._attend(inputs, train, rng, options)
@@ -264,13 +324,18 @@ class MultiHeadAttention(TorchWeights):
 
         return _named(*outputs), pullback
 
-    def _forward(self, query, key=None, value=None, *, train=False, rng=None, **options):
+    def _forward(
+        self, query, key=None, value=None, *, cache=None, train=False, rng=None, **options
+    ):
         """(context, weights or None), and the way back, which adds the gradients of parameters.
 
         For layers made with this one, which have checked the arrays: they are as `_real` returns
         them. ``back(dcontext, dweights=None)`` returns `Gradients` of the arrays that were given,
-        and of options by name.
+        and of options by name; with a cache there is no way back, but None.
         """
+        if cache is not None:
+            context, weights, _ = self._through(cache, query, key, value, train, rng, options)
+            return context, weights, None
         (context, weights, _), back = self._attend(_Inputs(query, key, value), train, rng, options)
         return context, weights, back
 
@@ -295,47 +360,44 @@ class MultiHeadAttention(TorchWeights):
                 f"value must be given, as value_size {self.value_size} is not key_size "
                 f"{self.key_size}, got None"
             )
-        self._check_lead(query, key, key if value is None else value)
+        if value is None:
+            self._check_lead(query, key=key)
+        else:
+            self._check_lead(query, key=key, value=value)
+            if value.shape[-2] != key.shape[-2]:
+                raise self._error(
+                    f"value must have as many steps as key {key.shape}, got {value.shape}"
+                )
         return _Inputs(query, key, value)
 
-    def _check_lead(self, query, key, value):
-        """Leading axes are equal or 1, and there is a value for every key."""
-        for name, array in (("key", key), ("value", value)):
+    def _check_lead(self, query, **others):
+        """Leading axes are those of the query or 1."""
+        for name, array in others.items():
             pairs = zip(query.shape[:-2], array.shape[:-2], strict=False)
             if array.ndim != query.ndim or any(m != n and 1 not in (m, n) for m, n in pairs):
                 raise self._error(
                     f"{name} must have the leading axes of query {query.shape}, each equal or 1, "
                     f"got {array.shape}"
                 )
-        if value.shape[-2] != key.shape[-2]:
-            raise self._error(
-                f"value must have as many steps as key {key.shape}, got {value.shape}"
-            )
 
     def _attend(self, inputs, train, rng, options):
         """(context, weights, lse), None where not asked for, and the way back."""
         query, key, value = inputs
         options = for_function(self, train, rng, options)
-        given = {name: getattr(option, "shape", ()) for name, option in options.items()}
+        shapes = {name: getattr(option, "shape", ()) for name, option in options.items()}
         of_queries, of_keys = self._heads
         keys = query if key is None else key
         values = keys if value is None else value
         lead = np.broadcast_shapes(*(x.shape[:-2] for x in (query, keys, values)))
-        options = lift_options(
-            type(self).__name__, options, lead, query.shape[-2], keys.shape[-2], of_queries
-        )
-        q, query_back = self._project("query", query, of_queries)
-        k, key_back = self._project("key", keys, of_keys)
+        Tq, Tk = query.shape[-2], keys.shape[-2]
+        options = lift_options(type(self).__name__, options, lead, Tq, Tk, of_queries)
+        at_query, at_key = self._positions(options, Tq, Tk)
+        q, query_back = self._project("query", query, of_queries, at_query)
+        k, key_back = self._project("key", keys, of_keys, at_key)
         v, value_back = self._project("value", values, of_keys)
         attention: Any = functional.dot_product_attention
         output, attention_back = vjp(attention, q, k, v, scale=self.scale, **options)
-        context, output_back = self._output(output[0] if isinstance(output, tuple) else output)
-        weights, lse = getattr(output, "weights", None), getattr(output, "lse", None)
-        by_head = (*lead, self.num_heads)
-        if weights is not None:
-            weights = weights.reshape(*by_head, *weights.shape[-2:])
-        if lse is not None:
-            lse = lse.reshape(*by_head, lse.shape[-1])
+        outputs, output_back = self._outputs(output)
 
         def back(dcontext=None, dweights=None, dlse=None):
             found = attention_back(
@@ -353,21 +415,176 @@ class MultiHeadAttention(TorchWeights):
                 required["key"] = dkey
             if value is not None:
                 required["value"] = dvalue
-            # An option that has a gradient was only given axes (`lift_options`).
+            # An option that has a gradient has only got axes (`lift_options`).
             optional = {
-                name: gradient.reshape(given[name])
+                name: gradient.reshape(shapes[name])
                 for name, gradient in vars(found).items()
-                if name in options
+                if name in shapes
             }
             return Gradients(required, optional)
 
-        return (context, weights, lse), back
+        return outputs, back
 
-    def _project(self, name, x, heads):
-        """x W + b by head, (..., T, E) to (..., *heads, T, D), and the way back to dx."""
+    # ---- With a cache ----------------------------------------------------------------------------
+
+    def _attend_tokens(self, cache, x, train, rng, options):
+        """(context, weights, lse) of new tokens that attend to cached ones and themselves."""
+        where = type(self).__name__
+        options = for_function(self, train, rng, options)
+        for name in ("causal_offset", "query_offsets", "key_offsets"):
+            if options.get(name) is not None:
+                raise self._error(f"{name} must be None with a cache, which knows the positions")
+        lead, n = x.shape[:-2], x.shape[-2]
+        counts = n
+        if options.get("key_lengths") is not None:
+            counts = counts_of(where, "key_lengths", options.pop("key_lengths"), lead, n)
+        before = 0 if cache._state is None else cache._state.lengths
+        of_queries, of_keys = self._heads
+        options = lift_options(where, options, lead, n, len(cache) + n, of_queries)
+        at_query, at_key = None, None
+        if self.rotary:
+            at_query = {"offset": by_head(before, len(of_queries))}
+            at_key = {"offset": by_head(before, 1)}
+        q, _ = self._project("query", x, of_queries, at_query)
+        k, _ = self._project("key", x, of_keys[:1], at_key)
+        v, _ = self._project("value", x, of_keys[:1])
+        held = cache._extended(where, k, v, counts)
+        try:
+            options = cache._options_over(where, options, n, held, len(of_queries))
+            k, v = (y.reshape(*lead, *of_keys, *y.shape[-2:]) for y in (held.keys, held.values))
+            attention: Any = functional.dot_product_attention
+            outputs, _ = self._outputs(attention(q, k, v, scale=self.scale, **options))
+        except BaseException:
+            cache._undo(held)
+            raise
+        cache._hold(self, held.state)
+        return outputs
+
+    def _attend_memory(self, cache, inputs, given, train, rng, options):
+        """(context, weights, lse) over a memory that the cache has, or gets now."""
+        where = type(self).__name__
+        options = for_function(self, train, rng, options)
+        query, key, value = inputs
+        lengths, of_keys = options.pop("key_lengths", None), self._heads[1]
+        if self.rotary and options.get("causal_offset") is None:
+            raise self._error(
+                "causal_offset must be given with a memory in a cache, which does not count the "
+                "queries, for rotary positions, got None"
+            )
+        if cache._state is None:
+            S, lead = key.shape[-2], key.shape[:-2]
+            cache._check_room(where, S)
+            values = key if value is None else value
+            at = {"offset": 0} if self.rotary else None
+            k = cache._stored(self._project("key", key, of_keys[:1], at)[0])
+            v = cache._stored(self._project("value", values, of_keys[:1])[0])
+            lengths = S if lengths is None else counts_of(where, "key_lengths", lengths, lead, S)
+        else:
+            k, v, _, _, known = cache._state
+            S, lead = k.shape[-2], k.shape[:-3]
+            given_lengths = known
+            if lengths is not None:
+                given_lengths = counts_of(where, "key_lengths", lengths, lead, S)
+            if not np.array_equal(given_lengths, known):
+                raise self._error(
+                    f"key_lengths must be None or those that the cache got with the memory, got "
+                    f"{lengths}"
+                )
+            lengths = known
+        lead = np.broadcast_shapes(query.shape[:-2], lead)
+        if not isinstance(lengths, int) or lengths < S:
+            options["key_lengths"] = lengths
+        of_queries = self._heads[0]
+        options = lift_options(where, options, lead, query.shape[-2], S, of_queries)
+        at, _ = self._positions(options, query.shape[-2], S)
+        q, _ = self._project("query", query, of_queries, at)
+        split = [y.reshape(*y.shape[:-3], *of_keys, *y.shape[-2:]) for y in (k, v)]
+        attention: Any = functional.dot_product_attention
+        outputs, _ = self._outputs(attention(q, *split, scale=self.scale, **options))
+        if cache._state is None:
+            cache._remember(self, Memory(given["key"], given["value"]), k, v, lengths)
+        return outputs
+
+    # ---- Projections -----------------------------------------------------------------------------
+
+    def _positions(self, options, Tq, Tk):
+        """Where the queries and the keys are, as `rotary` takes it; None without rotary positions.
+
+        They are those of `causal`: query i at i + causal_offset, key j at j. An offset that is for
+        them alone is taken out of the options.
+        """
+        if not self.rotary:
+            return None, None
+        offset = options.get("causal_offset")
+        if offset is not None and not counts_positions(type(self).__name__, options):
+            del options["causal_offset"]
+        offsets = options.get("query_offsets"), options.get("key_offsets")
+        if offsets[0] is None and offsets[1] is None:
+            return {"offset": Tk - Tq if offset is None else offset}, {"offset": 0}
+        places = [_within(*each) for each in zip(_both(*offsets), (Tq, Tk), strict=True)]
+        if (
+            any(each is None for each in places)
+            or len(places[0][1]) != len(places[1][1])
+            or np.ndim(offset)
+        ):
+            return None, None  # which attention refuses
+        (query, queries), (key, keys) = places
+        shift = np.repeat(keys - queries, queries) if offset is None else offset
+        return {"position": query + shift}, {"position": key}
+
+    def _project(self, name, x, heads, at=None):
+        """x W + b by head, (..., T, E) to (..., *heads, T, D), and the way back to dx.
+
+        Queries and keys may be normalised, and are turned to the positions `at`.
+        """
         y, back = self._affine(name, x.reshape(-1, x.shape[-1]), 1)
-        y = split_heads(y.reshape(*x.shape[:-1], y.shape[-1]), heads)
-        return y, lambda d: back(merge_heads(d, heads)).reshape(x.shape)
+        shape, normalize_back, turn_back = y.shape, None, None
+        if self.normalize_qk and name != "value":
+            y, normalize_back = self._normalized(f"{name}_scale", y.reshape(-1, self.head_size))
+        y = split_heads(y.reshape(*x.shape[:-1], shape[-1]), heads)
+        if at is not None:
+            y, turn_back = vjp(functional.rotary, y, **at)
+
+        def back_to_x(d):
+            if turn_back is not None:
+                (d,) = turn_back(d)
+            d = merge_heads(d, heads)
+            if normalize_back is not None:
+                d = normalize_back(d.reshape(-1, self.head_size))
+            return back(d.reshape(shape)).reshape(x.shape)
+
+        return y, back_to_x
+
+    def _normalized(self, name, x):
+        """Rows x by their root mean square, times a learned scale, and the way back."""
+        scale = self._parameters[name]
+        y, saved = normalize(x, scale, None, EPSILON, center=False)
+
+        def back(dy):
+            learned = not self._frozen[name].value
+            dx, dscale, _ = normalize_backward(saved, dy, sums=learned)
+            if not np.isfinite(dx).all():  # a row that no gradient reaches is not read
+                reached = dy.any(axis=-1)
+                _, used = normalize(x[reached], scale, None, EPSILON, center=False)
+                dx = np.zeros_like(x)
+                dx[reached], dscale, _ = normalize_backward(used, dy[reached], sums=learned)
+            if learned:
+                self.add_gradient(name, dscale)
+            return dx
+
+        return y, back
+
+    def _outputs(self, output):
+        """(context, weights, lse) of what attention returns, and the way back to its context."""
+        attended = output[0] if isinstance(output, tuple) else output
+        context, back = self._output(attended)
+        weights, lse = getattr(output, "weights", None), getattr(output, "lse", None)
+        by_head = (*context.shape[:-2], self.num_heads)
+        if weights is not None:
+            weights = weights.reshape(*by_head, *weights.shape[-2:])
+        if lse is not None:
+            lse = lse.reshape(*by_head, lse.shape[-1])
+        return (context, weights, lse), back
 
     def _output(self, context):
         """sum_h context_h W_h^O + b, (..., *heads, T, D) to (..., T, Eo), and the way back."""
@@ -408,6 +625,8 @@ class MultiHeadAttention(TorchWeights):
             ("num_heads * head_size", self.num_heads * self.head_size, size),
             ("num_kv_heads", self.num_kv_heads, self.num_heads),
             ("scale", self.scale, None),
+            ("normalize_qk", self.normalize_qk, False),
+            ("rotary", self.rotary, False),
         ):
             if got != wanted:
                 raise self._error(
@@ -427,6 +646,24 @@ class MultiHeadAttention(TorchWeights):
             arrays["in_proj_bias"] = stacked(biases)
             output["bias"] = flat(self._parameters["output_bias"])
         return arrays | prefixed("out_proj", output)
+
+
+def _both(query_offsets, key_offsets):
+    """Offsets of packed queries and keys: each is the other unless given."""
+    if query_offsets is None:
+        return key_offsets, key_offsets
+    return query_offsets, query_offsets if key_offsets is None else key_offsets
+
+
+def _within(offsets, T):
+    """The positions of T steps within packed sequences, and how long these are; None if wrong."""
+    offsets = np.asarray(offsets)
+    if offsets.ndim != 1 or not len(offsets) or offsets.dtype.kind not in "iu":
+        return None
+    lengths = np.diff(offsets.astype(np.intp))
+    if offsets[0] != 0 or offsets[-1] != T or (lengths < 0).any():
+        return None
+    return np.arange(T) - np.repeat(offsets[:-1], lengths), lengths
 
 
 def _named(context, weights, lse):

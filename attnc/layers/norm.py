@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ..arrays import flag, like, quiet
 from ..functional.norm import check_epsilon, normalize, normalize_backward
 from ..gradients import Gradients, require_incoming
 from ..typing import Array, DType, Real
-from .base import Layer, positive
-from .named import copy_arrays
+from .base import positive
+from .torch_weights import TorchArray, TorchWeights, flat
 
 
-class _Norm(Layer):
+class _Norm(TorchWeights):
     """What both have in common. A subclass says in `_center` whether the mean is taken away."""
 
     _center: bool
@@ -74,31 +72,8 @@ class _Norm(Layer):
 
         return y, back
 
-    def load_torch_state_dict(self, state: Mapping[str, Real]) -> None:
-        """Set every parameter from those of the layer of the same name in `torch.nn`.
-
-        Parameters
-        ----------
-        state : mapping of str to array_like
-            Its ``state_dict()`` with ``.numpy()`` of every tensor: ``weight`` and, with a bias,
-            ``bias``.
-
-        Raises
-        ------
-        ValueError
-            If names are missing or unexpected or shapes differ; all of them are listed, and the
-            layer is unchanged.
-        """
-        copy_arrays(f"{type(self).__name__}.load_torch_state_dict", self._parameters, state)
-
-    def torch_state_dict(self) -> dict[str, Array]:
-        """Copies of the parameters by the names that the layer in `torch.nn` has for them.
-
-        Returns
-        -------
-        dict of str to ndarray
-        """
-        return self.state_dict()
+    def _torch_arrays(self) -> dict[str, TorchArray]:
+        return {name: flat(parameter) for name, parameter in self._parameters.items()}
 
 
 class LayerNorm(_Norm):

@@ -47,6 +47,8 @@ class StepDecoder(Protocol):
     def step(self, input: Any, memory: Any, state: Any, /) -> tuple[Any, Any, Any]:
         """One step of every sequence: ``output, weights, state``.
 
+        A batch may be empty: where a search makes no step, that of none shows what weights are.
+
         Parameters
         ----------
         input : ndarray
@@ -100,7 +102,11 @@ class StepDecoder(Protocol):
 
 
 class Steps:
-    """A decoder at work on a batch: its embedding, its readout, and checks of what they return."""
+    """A decoder at work on a batch: its embedding, its readout, and checks of what they return.
+
+    A search has rows, `width` of them for each sequence: its hypotheses. The decoder is spared
+    those of sequences that have ended, once these are half of those that it works on.
+    """
 
     def __init__(self, where, decoder, embedding, readout, logits_hook=None):
         self.where, self.decoder = where, decoder
@@ -159,6 +165,8 @@ class Steps:
                 f"{where}: max_length must be an int where end is empty, got shape "
                 f"{lengths.shape} (an end token fills up what is shorter)"
             )
+        # What the decoder works on: sequences, and their rows, None for all.
+        self.width, self.sequences, self.rows = 1, np.arange(self.batch), None
         self.first = np.full(self.batch, start)
         self.limits = np.full(self.batch, lengths)
         self.least = integer(where, "min_length", min_length, 0, most)
@@ -247,12 +255,16 @@ class Steps:
         return _wide(scores)
 
     def next_scores(self, tokens, so_far):
-        """The scores after n tokens, and the weights. `so_far` is a function: the tokens (n, t)."""
-        output, weights = self.step(tokens)
+        """The scores after tokens (rows,), of the rows `at_work`; and the weights of all.
+
+        `so_far` is a function, which returns the tokens (rows, steps) for the hook.
+        """
+        given = self.at_work(tokens)
+        output, weights = self.step(given)
         scores = self.scores(output)
-        if len(scores) != len(tokens):
+        if len(scores) != len(given):
             raise ValueError(
-                f"{self.where}: decoder.step must return {len(tokens)} outputs, got {len(scores)}"
+                f"{self.where}: decoder.step must return {len(given)} outputs, got {len(scores)}"
             )
         last = scores.shape[1] - 1
         if self.ends.size and self.ends[-1] > last:
@@ -261,8 +273,44 @@ class Steps:
                 f"scores of, got {self.ends[-1]}"
             )
         if self.logits_hook is not None:
-            scores = self._hooked(scores, so_far())
-        return scores, weights
+            scores = self.at_work(self._hooked(self.spread(scores), so_far()))
+        return scores, None if weights is None else self.spread(weights)
+
+    def at_work(self, x):
+        """Of an array of all rows those that the decoder works on."""
+        return x if self.rows is None else x[self.rows]
+
+    def spread(self, x, filling=0):
+        """An array of all rows that has x in those that the decoder works on."""
+        if self.rows is None:
+            return x
+        spread = np.full((self.batch * self.width, *x.shape[1:]), filling, x.dtype)
+        spread[self.rows] = x
+        return spread
+
+    def go_on(self, running, parent=None):
+        """Before another step: say which rows (batch, width) run, and which each goes on from.
+
+        `parent` (batch, width) counts the rows that its sequence had; without it each row goes on
+        from itself.
+        """
+        going = np.flatnonzero(running.any(axis=1))
+        if 2 * len(going) > len(self.sequences):
+            if parent is None:
+                return
+            going = self.sequences
+        place = np.empty(self.batch, np.intp)  # the first row of each sequence, for the decoder
+        place[self.sequences] = np.arange(len(self.sequences)) * self.width
+        first, width = place[going][:, None], running.shape[1]
+        origin = (first if parent is None else first + parent[going]).reshape(-1)
+        rows = len(self.sequences) * self.width
+        if len(origin) != rows or (origin != np.arange(rows)).any():
+            self.state = self.decoder.reorder(self.state, origin)
+        if self.memory is not None and (width != self.width or len(going) < len(self.sequences)):
+            self.memory = self.memory.take(np.repeat(first, width))
+        self.width, self.sequences = width, going
+        if len(going) < self.batch:
+            self.rows = (going[:, None] * width + np.arange(width)).reshape(-1)
 
     def _hooked(self, scores, so_far):
         kind = scores.dtype if scores.dtype.kind == "f" else np.float64
@@ -304,9 +352,15 @@ class Steps:
         """Who had the last word on the scores."""
         return self.source if self.logits_hook is None else "logits_hook"
 
-    def refuse_nan(self, largest, rows):
-        """Raise if the largest score is NaN in one of these rows: the largest is NaN if any is."""
-        found = np.flatnonzero(rows & (largest != largest))
+    def refuse_nan(self, largest, running):
+        """Raise if the largest score is NaN in a row that runs: the largest is NaN if any is.
+
+        `largest` is of the rows at work, `running` of all.
+        """
+        if (largest == largest).all():
+            return
+        largest = self.spread(largest)
+        found = np.flatnonzero(running & (largest != largest))
         if found.size:
             raise ValueError(
                 f"{self.where}: {self._last()} must return numbers, got NaN in row {found[0]} "

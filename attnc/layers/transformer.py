@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 from ..arrays import flag, generator, probability, quiet
+from ..functional.decoder_run import DecoderOutput
 from ..gradients import shows_shapes
-from ..typing import Array, DType, Integers, Seed
+from ..typing import Array, Bools, DType, Integers, Real, Seed
 from .base import positive
+from .decoding import Beams, Decoded, Hook, best_sequences
 from .embedding import check_tokens, token_index
 from .feedforward import Activation
 from .token_model import after_last
+from .torch_weights import TorchArray, TorchWeights, prefixed
+from .transformer_decoding import TokenState, TransformerMemory
 from .transformer_model import TransformerModel
 from .transformer_stack import TransformerDecoder, TransformerEncoder
 
@@ -37,7 +41,7 @@ class TransformerLoss(NamedTuple):
     source_weights: Array | None
 
 
-class Transformer(TransformerModel):
+class Transformer(TransformerModel, TorchWeights):
     """Encoder and decoder of attention alone: from the tokens of one sequence to those of another.
 
     ::
@@ -48,6 +52,9 @@ class Transformer(TransformerModel):
 
     Vaswani et al. (2017), "Attention is all you need". Embeddings are multiplied by sqrt(size)
     before positions are added to them (section 3.4). Its calls are those of `Seq2Seq`.
+
+    `load_torch_state_dict` and `torch_state_dict` are about encoder and decoder, which with
+    ``final_norm=True`` are `torch.nn.Transformer`; that has neither embeddings nor an output layer.
 
     Parameters
     ----------
@@ -117,6 +124,9 @@ class Transformer(TransformerModel):
     ...     model, source, target[:, :-1], [3, 2], labels=target[:, 1:], label_smoothing=0.1
     ... )
     >>> gradients = pullback()  # of output.loss: adds into model.gradients; tokens have none
+    >>> tokens, weights = model.translate(source, [3, 2], start=1, end=2, max_length=4)
+    >>> tokens.shape[0], weights.shape[:3], weights.shape[4]
+    (2, (2, 2, 2), 3)
     """
 
     def __init__(
@@ -187,14 +197,53 @@ class Transformer(TransformerModel):
             "num_kv_heads": num_kv_heads,
             "final_norm": final_norm,
         }
-        inside = {"rotary": positions == "rotary", "dropout": self.dropout, "dtype": self.dtype}
-        self.encoder = TransformerEncoder(self.encoder_layers, **shared, **inside, rng=rng)
-        self.decoder = TransformerDecoder(self.decoder_layers, **shared, **inside, rng=rng)
+        inside: dict[str, Any] = {"rotary": positions == "rotary", "dropout": self.dropout}
+        inside |= {"dtype": self.dtype, "rng": rng}
+        self.encoder = TransformerEncoder(self.encoder_layers, **shared, **inside)
+        self.decoder = TransformerDecoder(self.decoder_layers, **shared, **inside)
         for name in shared:
             setattr(self, name, getattr(self.encoder, name))
         self.output = self._output(self.target_embedding, self.bias, rng)
 
+    def _torch_arrays(self) -> dict[str, TorchArray]:
+        """Those of `torch.nn.Transformer`, which has no embeddings and no output layer."""
+        return prefixed("encoder", self.encoder._torch_arrays()) | prefixed(
+            "decoder", self.decoder._torch_arrays()
+        )
+
     # ---- The encoder -----------------------------------------------------------------------------
+
+    @quiet
+    def encode(
+        self, source: Integers, source_lengths: Integers | None = None
+    ) -> tuple[TransformerMemory, TokenState]:
+        """Memory and first state of the decoder, for a batch of source sequences.
+
+        Parameters
+        ----------
+        source : array_like of int, shape (B, Ts)
+        source_lengths : int or array_like of int, shape (B,), optional
+            Valid tokens of each; the rest is padding and not read, whatever tokens it is of.
+            Where they are not given and there is a padding_index, a source ends after its last
+            token that is not padding; padding inside it is not attended to. Lengths that are given
+            count alone.
+
+        Returns
+        -------
+        memory : TransformerMemory
+            For `step`.
+        state : TokenState
+            Of a decoder that has seen nothing yet.
+
+        Raises
+        ------
+        TypeError
+            If source or source_lengths are not integers.
+        ValueError
+            If a shape does not fit, a token is not in the vocabulary or a length is outside 0..Ts.
+        """
+        (memory, _, masks), _ = self._encode(source, source_lengths, None)
+        return self.decoder.prepare(memory, **masks), TokenState.of(self.decoder, None, len(memory))
 
     def _encode(self, source, lengths, rng, return_weights=False):
         """(memory, weights, masks of the attention to it), and the way back from the first two."""
@@ -347,3 +396,145 @@ class Transformer(TransformerModel):
         )
         kind = TransformerOutput if labels is None else TransformerLoss
         return kind(scored, *weights), pullback
+
+    # ---- Translation -----------------------------------------------------------------------------
+
+    def prepare(
+        self,
+        memory: Real | TransformerMemory,
+        key_mask: Bools | None = None,
+        key_lengths: Integers | None = None,
+    ) -> TransformerMemory:
+        """`TransformerDecoder.prepare` of the decoder, with `memory`, `key_mask`, `key_lengths`.
+
+        Returns
+        -------
+        TransformerMemory
+        """
+        return self.decoder.prepare(memory, key_mask, key_lengths)
+
+    @quiet
+    def step(
+        self, input: Integers, memory: Real | TransformerMemory, state: TokenState | None = None
+    ) -> DecoderOutput:
+        """One step of decoding: ``logits, weights, state = model.step(tokens, memory, state)``.
+
+        Parameters
+        ----------
+        input : array_like of int, shape (B,)
+            The last token of each target.
+        memory
+            What `encode` or `prepare` returned.
+        state : TokenState, optional
+            What `encode` or the step before returned; None before the first. It does not change.
+
+        Returns
+        -------
+        outputs : ndarray, shape (B, target_vocabulary_size)
+            Logits of the token that follows.
+        weights : ndarray, shape (B, decoder_layers, num_heads, Ts)
+        state : TokenState
+            For the next step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong type or shape, naming it.
+        """
+        memory = self.decoder.prepare(memory)
+        state = TokenState.of(self.decoder, state, len(memory))
+        x = self._embedded_step(self.target_embedding, self.target_positions, input, state)
+        y, weights, state = self.decoder._step(x, memory, state, self._slopes())
+        return DecoderOutput(self.output._forward(y)[0], weights, state)
+
+    def reorder(self, state: TokenState, indices: Integers) -> TokenState:
+        """`TransformerDecoder.reorder` of the decoder, with this `state` and these `indices`.
+
+        Returns
+        -------
+        TokenState
+        """
+        return TokenState.reordered(self, state, indices)
+
+    @overload
+    def translate(
+        self,
+        source: Integers,
+        source_lengths: Integers | None = ...,
+        *,
+        start: Integers,
+        end: Integers,
+        max_length: Integers,
+        min_length: int = ...,
+        beam_width: int = ...,
+        n_best: None = ...,
+        length_penalty: float = ...,
+        logits_hook: Hook | None = ...,
+    ) -> Decoded: ...
+    @overload
+    def translate(
+        self,
+        source: Integers,
+        source_lengths: Integers | None = ...,
+        *,
+        start: Integers,
+        end: Integers,
+        max_length: Integers,
+        min_length: int = ...,
+        beam_width: int = ...,
+        n_best: int,
+        length_penalty: float = ...,
+        logits_hook: Hook | None = ...,
+    ) -> Beams: ...
+    def translate(
+        self,
+        source: Integers,
+        source_lengths: Integers | None = None,
+        *,
+        start: Integers,
+        end: Integers,
+        max_length: Integers,
+        min_length: int = 0,
+        beam_width: int = 1,
+        n_best: int | None = None,
+        length_penalty: float = 0.6,
+        logits_hook: Hook | None = None,
+    ) -> Decoded | Beams:
+        """Target sequences for a batch of sources.
+
+        Parameters
+        ----------
+        source, source_lengths
+            As in `encode`.
+        start, end, max_length, min_length, logits_hook
+            As in `greedy_decode`.
+        beam_width, length_penalty
+            As in `beam_search`. Width 1 is `greedy_decode`.
+        n_best : int, optional
+            Return the so many best hypotheses with their scores, as `beam_search` does; else the
+            best one alone.
+
+        Returns
+        -------
+        tokens : ndarray of int, shape (B, steps)
+            As of `greedy_decode`.
+        weights : ndarray, shape (B, decoder_layers, num_heads, steps, Ts)
+            Weights of the attention to the source; 0 after the end.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has a wrong type or shape, or a number is out of range.
+        """
+        memory, state = self.encode(source, source_lengths)
+        return best_sequences(
+            (self, None, None, memory, state),
+            start=start,
+            end=end,
+            max_length=max_length,
+            min_length=min_length,
+            beam_width=beam_width,
+            n_best=n_best,
+            length_penalty=length_penalty,
+            logits_hook=logits_hook,
+        )

@@ -18,6 +18,7 @@ outside. What computes returns (y, weights, back), weights None where nobody ask
 
 from __future__ import annotations
 
+import contextlib
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -26,9 +27,11 @@ import numpy as np
 from ..arrays import flag, generator, integer, integer_array, like, probability, quiet
 from ..functional.decoder import check_choice
 from ..functional.dropout import add_dropout
+from ..functional.options import nearest
 from ..gradients import Gradients, require_incoming, shows_shapes
 from ..typing import Array, Bools, DType, Integers, Real, Seed
 from .base import positive
+from .cache import KVCache, ModelCache
 from .feedforward import Activation, FeedForward
 from .linear import Linear
 from .multihead import MultiHeadAttention
@@ -61,6 +64,58 @@ class _Called(TorchWeights):
 
     size: int
 
+    def _attentions(self) -> tuple[list[MultiHeadAttention], list[MultiHeadAttention]]:
+        """The layers of self-attention, and those of attention to the memory."""
+        raise NotImplementedError
+
+    def new_cache(
+        self,
+        max_length: int | None = None,
+        *,
+        window: int | None = None,
+        keep: int = 0,
+        dtype: Any = None,
+    ) -> ModelCache:
+        """An empty cache for calls of this layer: of all attentions in it.
+
+        Parameters
+        ----------
+        max_length, window, keep, dtype
+            As in `KVCache`, for the tokens of self-attention; `dtype` for a memory too.
+
+        Returns
+        -------
+        ModelCache
+            To be given to calls of this layer alone.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `KVCache` does.
+        """
+        tokens, memories = self._attentions()
+        return ModelCache(
+            [KVCache(max_length, window=window, keep=keep, dtype=dtype) for _ in tokens],
+            [KVCache(dtype=dtype) for _ in memories],
+        )
+
+    def _through(self, cache: Any) -> contextlib.AbstractContextManager[None]:
+        """Around a call with a cache: `new_cache` has made it, and an error leaves it as it was."""
+        counts = tuple(map(len, self._attentions()))
+        if not isinstance(cache, ModelCache) or (len(cache.tokens), len(cache.memories)) != counts:
+            raise self._error(
+                f"cache must be None or what new_cache() of this layer returned, got {cache!r}",
+                TypeError,
+            )
+        return cache.unless_failed()
+
+    def _given(self, options: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+        """The options that were given, all of them known."""
+        for name in options:
+            if name not in known:
+                raise self._error(f"there is no argument {name!r}{nearest(name, known)}", TypeError)
+        return {name: value for name, value in options.items() if value is not None}
+
     def _lengths(self, name: str, lengths: Any, x: Array) -> Array | None:
         """The lengths of the sequences of x, an array of its leading axes."""
         if lengths is None:
@@ -81,7 +136,7 @@ class _Called(TorchWeights):
         if gradient is not None and output is None:
             fix = f"return_{name[1:].replace('self_', '')}"
             raise self._error(f"{name} must be None without {fix}=True, got a gradient")
-        return None if gradient is None else self._real(name, gradient, *output.shape)
+        return self._incoming(name, gradient, () if output is None else output.shape)
 
 
 def without_padding(x: Array, lengths: Array | None) -> Array:
@@ -106,6 +161,7 @@ class Encoder(_Called):
         slope: Real | None = None,
         causal: bool = False,
         window: tuple[int | None, int | None] | None = None,
+        cache: ModelCache | None = None,
         return_weights: bool = False,
         train: bool = False,
         rng: Seed = None,
@@ -127,6 +183,10 @@ class Encoder(_Called):
             T).
         slope, causal, window
             As in `attnc.functional`, for self-attention; the slope by head, (..., num_heads).
+        cache : ModelCache, optional
+            For decoding, what `new_cache` returned: x are the steps that follow those in it, which
+            they attend to as well; then they are in it, too. What has an axis T of keys covers
+            both; key_lengths count the new steps. See `KVCache`.
         return_weights : bool
             Whether to return the weights of self-attention too.
         train : bool
@@ -146,48 +206,22 @@ class Encoder(_Called):
         TypeError, ValueError
             If an array has a wrong type or shape, naming it.
         """
-        return self._vjp(
-            x,
-            mask=mask,
-            key_mask=key_mask,
-            key_lengths=key_lengths,
-            bias=bias,
-            slope=slope,
-            causal=causal,
-            window=window,
-            return_weights=return_weights,
-            train=train,
-            rng=rng,
-        )[0]
+        options: dict[str, Any] = {"mask": mask, "key_mask": key_mask, "bias": bias}
+        options |= {"slope": slope}
+        options |= {"key_lengths": key_lengths, "causal": causal, "window": window}
+        options |= {"return_weights": return_weights, "train": train, "rng": rng}
+        if cache is None:
+            return self._vjp(x, **options)[0]
+        with self._through(cache):
+            return self._computed(x, cache=cache, **options)[0]
 
     @quiet
-    def _vjp(
-        self,
-        x,
-        *,
-        mask=None,
-        key_mask=None,
-        key_lengths=None,
-        bias=None,
-        slope=None,
-        causal=False,
-        window=None,
-        return_weights=False,
-        train=False,
-        rng=None,
-    ):
-        where, given = type(self).__name__, x
-        rng = generator(where, rng) if flag(where, "train", train) else None
-        return_weights = flag(where, "return_weights", return_weights)
-        x = self._real("x", x, ..., "T", self.size)
-        lengths = self._lengths("key_lengths", key_lengths, x)
-        options = {"mask": mask, "key_mask": key_mask, "bias": bias, "slope": slope}
-        # A padded step is a query too: as such it would cost work, and read what may be NaN.
-        options |= {"key_lengths": lengths, "query_lengths": lengths}
-        options |= {"causal": causal, "window": window, "return_weights": return_weights}
-        options = {name: value for name, value in options.items() if value is not None}
-        y, weights, back = self._forward(without_padding(x, lengths), rng, options)
-        y = without_padding(y, lengths)
+    def _vjp(self, x, *, train=False, rng=None, cache=None, **options):
+        where = type(self).__name__
+        if cache is not None:
+            raise self._error("cache must be None for gradients, got one (it holds constants)")
+        output, lengths, given, back = self._computed(x, train=train, rng=rng, **options)
+        y, weights = output if isinstance(output, tuple) else (output, None)
 
         @quiet
         def pullback(doutputs=None, dweights=None):
@@ -197,12 +231,32 @@ class Encoder(_Called):
             dy = np.zeros_like(y) if dy is None else without_padding(dy, lengths)
             dx, others = back(dy, dweights)
             return Gradients(
-                {"x": like(dx, given)}, {name: like(d, options[name]) for name, d in others.items()}
+                {"x": like(dx, x)}, {name: like(d, given[name]) for name, d in others.items()}
             )
 
-        return (y if weights is None else EncoderOutput(y, weights)), pullback
+        return output, pullback
 
-    def _forward(self, x, rng, options):
+    @quiet
+    def _computed(
+        self, x, *, key_lengths=None, cache=None, return_weights=False, train=False, rng=None,
+        **options,
+    ):  # fmt: skip
+        """What a call returns, the lengths of the sequences, the options, and the way back."""
+        where = type(self).__name__
+        rng = generator(where, rng) if flag(where, "train", train) else None
+        known = ("mask", "key_mask", "bias", "slope", "causal", "window")
+        options = self._given(options, known)
+        x = self._real("x", x, ..., "T", self.size)
+        lengths = self._lengths("key_lengths", key_lengths, x)
+        options["return_weights"] = flag(where, "return_weights", return_weights)
+        if lengths is not None:
+            # A padded step is a query too: as such it would cost work, and read what may be NaN.
+            options |= {"key_lengths": lengths, "query_lengths": lengths}
+        y, weights, back = self._forward(without_padding(x, lengths), rng, options, cache)
+        y = without_padding(y, lengths)
+        return (y if weights is None else EncoderOutput(y, weights)), lengths, options, back
+
+    def _forward(self, x, rng, options, cache=None):
         """y, weights, and the way back; `options` are those of `MultiHeadAttention`."""
         raise NotImplementedError
 
@@ -213,7 +267,7 @@ class Decoder(_Called):
     def __call__(
         self,
         x: Real,
-        memory: Real,
+        memory: Real | None = None,
         *,
         mask: Bools | None = None,
         query_lengths: Integers | None = None,
@@ -223,6 +277,7 @@ class Decoder(_Called):
         bias: Real | None = None,
         slope: Real | None = None,
         window: tuple[int | None, int | None] | None = None,
+        cache: ModelCache | None = None,
         return_weights: bool = False,
         train: bool = False,
         rng: Seed = None,
@@ -233,6 +288,7 @@ class Decoder(_Called):
         ----------
         x : array_like, shape (..., T, size)
         memory : array_like, shape (..., Tk, size)
+            May be left out with a cache, from the second call on.
         mask : array_like of bool, shape (..., T, T), optional
             True where a step may attend to another, in self-attention, which is causal too; or by
             head, (..., num_heads, T, T).
@@ -250,6 +306,11 @@ class Decoder(_Called):
             T).
         slope, window
             As in `attnc.functional`, for self-attention; the slope by head, (..., num_heads).
+        cache : ModelCache, optional
+            For decoding, what `new_cache` returned: x are the steps that follow those in it, which
+            they attend to as well; then they are in it, too. What has an axis T of keys covers
+            both; query_lengths count the new steps. The first call projects the memory, and the
+            cache keeps its key_lengths. See `KVCache`.
         return_weights : bool
             Whether to return the weights of both attentions too.
         train : bool
@@ -271,59 +332,22 @@ class Decoder(_Called):
         TypeError, ValueError
             If an array has a wrong type or shape, naming it.
         """
-        return self._vjp(
-            x,
-            memory,
-            mask=mask,
-            query_lengths=query_lengths,
-            key_mask=key_mask,
-            key_lengths=key_lengths,
-            memory_mask=memory_mask,
-            bias=bias,
-            slope=slope,
-            window=window,
-            return_weights=return_weights,
-            train=train,
-            rng=rng,
-        )[0]
+        options: dict[str, Any] = {"mask": mask, "bias": bias, "slope": slope, "window": window}
+        options |= {"query_lengths": query_lengths, "key_lengths": key_lengths}
+        options |= {"key_mask": key_mask, "memory_mask": memory_mask}
+        options |= {"return_weights": return_weights, "train": train, "rng": rng}
+        if cache is None:
+            return self._vjp(x, memory, **options)[0]
+        with self._through(cache):
+            return self._computed(x, memory, cache=cache, **options)[0]
 
     @quiet
-    def _vjp(
-        self,
-        x,
-        memory,
-        *,
-        mask=None,
-        query_lengths=None,
-        key_mask=None,
-        key_lengths=None,
-        memory_mask=None,
-        bias=None,
-        slope=None,
-        window=None,
-        return_weights=False,
-        train=False,
-        rng=None,
-    ):
-        where, given = type(self).__name__, (x, memory)
-        rng = generator(where, rng) if flag(where, "train", train) else None
-        return_weights = flag(where, "return_weights", return_weights)
-        x = self._real("x", x, ..., "T", self.size)
-        memory = self._real("memory", memory, *x.shape[:-2], "Tk", self.size)
-        lengths = self._lengths("query_lengths", query_lengths, x)
-        key_lengths = self._lengths("key_lengths", key_lengths, memory)
-        options = {"mask": mask, "bias": bias, "slope": slope, "window": window, "causal": True}
-        # A padded step is a query too: as such it would cost work, and read what may be NaN.
-        options |= {"key_lengths": lengths, "query_lengths": lengths}
-        cross = {"mask": memory_mask, "key_mask": key_mask}
-        cross |= {"key_lengths": key_lengths, "query_lengths": lengths}
-        options, cross = (
-            {name: value for name, value in found.items() if value is not None}
-            | {"return_weights": return_weights}
-            for found in (options, cross)
-        )
-        y, weights, back = self._forward(without_padding(x, lengths), memory, rng, options, cross)
-        y = without_padding(y, lengths)
+    def _vjp(self, x, memory=None, *, train=False, rng=None, cache=None, **options):
+        where = type(self).__name__
+        if cache is not None:
+            raise self._error("cache must be None for gradients, got one (it holds constants)")
+        output, lengths, given, back = self._computed(x, memory, train=train, rng=rng, **options)
+        y, *weights = output if isinstance(output, tuple) else (output, None, None)
 
         @quiet
         def pullback(doutputs=None, dweights=None, dself_weights=None):
@@ -339,13 +363,43 @@ class Decoder(_Called):
             dx, others = back(dy, dweights)
             dmemory = others.pop("memory")
             return Gradients(
-                {"x": like(dx, given[0]), "memory": like(dmemory, given[1])},
-                {name: like(d, options[name]) for name, d in others.items()},
+                {"x": like(dx, x), "memory": like(dmemory, memory)},
+                {name: like(d, given[name]) for name, d in others.items()},
             )
 
-        return (y if weights[0] is None else CrossOutput(y, *weights)), pullback
+        return output, pullback
 
-    def _forward(self, x, memory, rng, options, cross):
+    @quiet
+    def _computed(
+        self, x, memory, *, query_lengths=None, key_lengths=None, key_mask=None, memory_mask=None,
+        cache=None, return_weights=False, train=False, rng=None, **options,
+    ):  # fmt: skip
+        """What a call returns, the lengths of the sequences, the options, and the way back."""
+        where = type(self).__name__
+        rng = generator(where, rng) if flag(where, "train", train) else None
+        options = self._given(options, ("mask", "bias", "slope", "window"))
+        x = self._real("x", x, ..., "T", self.size)
+        if memory is not None:
+            memory = self._real("memory", memory, *x.shape[:-2], "Tk", self.size)
+            key_lengths = self._lengths("key_lengths", key_lengths, memory)
+        elif cache is None or not cache.memories[0].holds_memory:
+            raise self._error("memory must be an array, got None", TypeError)
+        lengths = self._lengths("query_lengths", query_lengths, x)
+        options |= {"causal": True, "return_weights": flag(where, "return_weights", return_weights)}
+        cross = {"mask": memory_mask, "key_mask": key_mask, "key_lengths": key_lengths}
+        cross = {name: value for name, value in cross.items() if value is not None}
+        cross["return_weights"] = options["return_weights"]
+        if lengths is not None:
+            # A padded step is a query too: as such it would cost work, and read what may be NaN.
+            options |= {"key_lengths": lengths, "query_lengths": lengths}
+            cross["query_lengths"] = lengths
+        y, weights, back = self._forward(
+            without_padding(x, lengths), memory, rng, options, cross, cache
+        )
+        y = without_padding(y, lengths)
+        return (y if weights[0] is None else CrossOutput(y, *weights)), lengths, options, back
+
+    def _forward(self, x, memory, rng, options, cross, cache=None):
         """y, the pair of weights, and the way back; options are those of `MultiHeadAttention`.
 
         The gradient of the memory is among those that ``back`` returns by name.
@@ -387,8 +441,9 @@ class _Sublayers(TorchWeights):
         shared: dict[str, Any] = {"dropout": self.dropout, "dtype": self.dtype}
         shared["rng"] = generator(where, rng)
         heads = {"num_kv_heads": num_kv_heads, "projection_bias": self.bias, **shared}
-        rotates = {"rotary": True} if self.rotary else {}
-        self.self_attention = MultiHeadAttention(self.size, self.num_heads, **rotates, **heads)
+        self.self_attention = MultiHeadAttention(
+            self.size, self.num_heads, rotary=self.rotary, **heads
+        )
         self.self_attention_norm = norm_layer(normalization, self.size, self.bias, self.dtype)
         if cross:
             self.cross_attention = MultiHeadAttention(self.size, self.num_heads, **heads)
@@ -405,32 +460,31 @@ class _Sublayers(TorchWeights):
             z, weights, back_to_h = sublayer(h)
             y, back_to_z = add_dropout(x, z, self.dropout, rng)
 
-            def back(dy, dweights=None):
+            def back_before(dy, dweights=None):
                 dh, others = back_to_h(back_to_z(dy), dweights)
                 dx = back_to_x(dh)
                 dx += dy
                 return dx, others
 
-            return y, weights, back
+            return y, weights, back_before
 
         z, weights, back_to_x = sublayer(x)
         s, back_to_z = add_dropout(x, z, self.dropout, rng)
         y, back_to_s = norm._forward(s)
 
-        def back(dy, dweights=None):
+        def back_after(dy, dweights=None):
             ds = back_to_s(dy)
             dx, others = back_to_x(back_to_z(ds), dweights)
             dx += ds
             return dx, others
 
-        return y, weights, back
+        return y, weights, back_after
 
-    def _self_attention(self, x, rng, options):
+    def _self_attention(self, x, rng, options, cache):
         """y = the self-attention of x beside the identity."""
-        layer = self.self_attention
 
         def sublayer(h):
-            z, weights, back = layer._forward(h, train=rng is not None, rng=rng, **options)
+            z, weights, back = _attend(self.self_attention, h, None, rng, options, cache)
 
             def back_to_h(dz, dweights):
                 others = dict(vars(back(dz, dweights)))
@@ -440,12 +494,11 @@ class _Sublayers(TorchWeights):
 
         return self._beside(x, sublayer, self.self_attention_norm, rng)
 
-    def _cross_attention(self, x, memory, rng, options):
+    def _cross_attention(self, x, memory, rng, options, cache):
         """y = the attention of x to the memory beside the identity."""
-        layer = self.cross_attention
 
         def sublayer(h):
-            z, weights, back = layer._forward(h, memory, train=rng is not None, rng=rng, **options)
+            z, weights, back = _attend(self.cross_attention, h, memory, rng, options, cache)
 
             def back_to_h(dz, dweights):
                 dh, dmemory = back(dz, dweights)
@@ -476,6 +529,15 @@ class _Sublayers(TorchWeights):
         for name, theirs in self.torch_parts.items():
             arrays.update(prefixed(theirs, torch_arrays(attrgetter(name)(self))))
         return arrays
+
+
+def _attend(layer, query, memory, rng, options, cache):
+    """Context, weights and the way back, which is None with a cache."""
+    train = rng is not None
+    if cache is None:
+        return layer._forward(query, memory, train=train, rng=rng, **options)
+    found = layer(query, memory, cache=cache, train=train, rng=rng, **options)
+    return (*found, None) if options["return_weights"] else (found, None, None)
 
 
 def norm_layer(normalization, size, bias, dtype):
@@ -603,8 +665,12 @@ class TransformerEncoderLayer(_Sublayers, Encoder):
             cross=False,
         )
 
-    def _forward(self, x, rng, options):
-        a, weights, back_to_x = self._self_attention(x, rng, options)
+    def _attentions(self):
+        return [self.self_attention], []
+
+    def _forward(self, x, rng, options, cache=None):
+        tokens = None if cache is None else cache.tokens[0]
+        a, weights, back_to_x = self._self_attention(x, rng, options, tokens)
         y, back_to_a = self._feedforward(a, rng)
         return y, weights, lambda dy, dweights=None: back_to_x(back_to_a(dy), dweights)
 
@@ -701,9 +767,13 @@ class TransformerDecoderLayer(_Sublayers, Decoder):
             cross=True,
         )
 
-    def _forward(self, x, memory, rng, options, cross):
-        a, self_weights, back_to_x = self._self_attention(x, rng, options)
-        b, weights, back_to_a = self._cross_attention(a, memory, rng, cross)
+    def _attentions(self):
+        return [self.self_attention], [self.cross_attention]
+
+    def _forward(self, x, memory, rng, options, cross, cache=None):
+        tokens, held = (None, None) if cache is None else (cache.tokens[0], cache.memories[0])
+        a, self_weights, back_to_x = self._self_attention(x, rng, options, tokens)
+        b, weights, back_to_a = self._cross_attention(a, memory, rng, cross, held)
         y, back_to_b = self._feedforward(b, rng)
 
         def back(dy, dweights):

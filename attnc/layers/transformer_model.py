@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import integer
+from ..arrays import integer, integer_array
 from ..functional.decoder import check_choice
 from ..functional.dropout import add_dropout
 from ..gradients import vjp
 from ..typing import Array
-from .embedding import Embedding
+from .embedding import Embedding, check_tokens
 from .linear import Linear
 from .positions import LearnedPositions, SinusoidalPositions
 from .token_model import TokenModel
+from .transformer_decoding import TokenState
 
 # SMALL is the standard deviation of a table that is also the weight of the output layer: the first
 # scores are then about equal, while vectors of length 1 would make that of a token itself very
@@ -65,7 +66,7 @@ class TransformerModel(TokenModel):
 
     def _position_layer(self, rng: Any) -> SinusoidalPositions | LearnedPositions | None:
         """What adds positions to vectors; None where attention alone knows them."""
-        if self.positions == "learned":
+        if self.positions == "learned" and self.max_length is not None:
             return LearnedPositions(self.max_length, self.size, rng=rng, dtype=self.dtype)
         if self.positions == "sinusoidal":
             return SinusoidalPositions(self.size, dtype=self.dtype)
@@ -110,11 +111,24 @@ class TransformerModel(TokenModel):
 
         return x, back
 
+    def _embedded_step(
+        self, embedding: Embedding, positions: Any, tokens: Any, state: TokenState
+    ) -> Array:
+        """The vectors (B, size) of the next token of each sequence, after those of a state."""
+        where = type(self).__name__
+        tokens = integer_array(where, "input", tokens)
+        if tokens.shape != state.lengths.shape:
+            raise self._error(f"input must have shape ({len(state)},), got {tokens.shape}")
+        check_tokens(where, "input", tokens, embedding.vocabulary_size)
+        self._check_length("input", int(state.lengths.max(initial=0)) + 1)
+        x, _ = self._embedded(embedding, positions, tokens[:, None], None, state.lengths)
+        return x[:, 0]
+
     def _weights_gradient(self, name: str, gradient: Any, weights: Array | None) -> Array | None:
         """An incoming gradient of weights; None where it was not given."""
         if gradient is not None and weights is None:
             raise self._error(f"{name} must be None without return_weights=True, got a gradient")
-        return None if gradient is None else self._real(name, gradient, *weights.shape)
+        return self._incoming(name, gradient, () if weights is None else weights.shape)
 
 
 def alibi_slopes(num_heads: int) -> Array:

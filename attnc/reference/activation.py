@@ -102,7 +102,11 @@ def relu(x: Real, *, dtype: Any = np.float64) -> Any:
 
 @differentiable
 def gelu(x: Real, *, approximate: bool = False, dtype: Any = np.float64) -> Any:
-    """Gaussian error linear unit: Hendrycks and Gimpel 2016.
+    """Gaussian error linear unit.
+
+        x P(x)      P(x) = (1 + erf(x / sqrt(2))) / 2, or approximately with a tanh
+
+    Hendrycks and Gimpel 2016, "Gaussian error linear units (GELUs)".
 
     Parameters
     ----------
@@ -121,7 +125,11 @@ def gelu(x: Real, *, approximate: bool = False, dtype: Any = np.float64) -> Any:
 
 @differentiable
 def silu(x: Real, *, dtype: Any = np.float64) -> Any:
-    """Sigmoid linear unit: Hendrycks and Gimpel 2016.
+    """Sigmoid linear unit.
+
+        x sigmoid(x)
+
+    Hendrycks and Gimpel 2016; Ramachandran, Zoph and Le 2017, "Searching for activation functions".
 
     Parameters
     ----------
@@ -138,7 +146,11 @@ def silu(x: Real, *, dtype: Any = np.float64) -> Any:
 
 @differentiable
 def swiglu(gate: Real, up: Real, *, dtype: Any = np.float64) -> Any:
-    """Gated linear unit with the swish: Shazeer 2020, "GLU variants improve Transformer".
+    """Gated linear unit with the swish.
+
+        silu(gate) * up
+
+    Shazeer 2020, "GLU variants improve Transformer".
 
     Parameters
     ----------
@@ -221,7 +233,7 @@ def feed_forward(
 
     @np.errstate(all="ignore")
     def pullback(dy):
-        gradients: dict[str, Array] = {}
+        gradients = {}
         da = affine_back(gradients, a, "output", np.asarray(dy, dtype)) * kept
         dx = affine_back(gradients, x, "hidden", da * up * slope)
         if activation == "swiglu":

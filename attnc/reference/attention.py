@@ -28,6 +28,7 @@ The options that all functions share:
     bias           (..., Tq, Tk)        added to the capped score; -inf there is mask False
     softcap        c                    c tanh(s / c) in place of s
     dropout, rng                        drop a weight with this probability; None, int or Generator
+    query_offsets, key_offsets          (B + 1): sequence b has the rows from offset b to the next
     return_weights, return_lse          return a named tuple: context, weights, lse as asked for
     dtype                               what to compute in: float64 unless given
 
@@ -40,6 +41,7 @@ from __future__ import annotations
 import collections
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -235,15 +237,22 @@ def _dropout_factors(shape, dropout, rng):
     depends on these three numbers and the key alone. So the kernels need not store the mask for
     backward, and threads may draw their parts of it in any order.
     """
-    if not isinstance(rng, (int, np.integer)):
-        rng = np.random.default_rng(rng).integers(2**64, dtype=np.uint64)
+    rng, first = rng if isinstance(rng, tuple) else (rng, 0)  # what batch element 0 counts as
+    rng = _dropout_key(rng)
     key = int(rng) & 0xFFFFFFFF, int(rng) >> 32
     *lead, Tq, Tk = shape
-    n = np.arange(np.prod(lead, dtype=np.uint64), dtype=np.uint64).reshape(*lead, 1, 1)
+    n = np.arange(first, first + math.prod(lead), dtype=np.uint64).reshape(*lead, 1, 1)
     i, block = np.arange(Tq)[:, None], np.arange(-(-Tk // 4))
     words = philox4x32(np.broadcast_arrays(block, i, n & 0xFFFFFFFF, n >> np.uint64(32)), key)
     words = words.reshape(*lead, Tq, 4 * block.size)[..., :Tk]
     return (words >= np.uint64(dropout * 2**32)) / (1 - dropout)
+
+
+def _dropout_key(rng):
+    """64 bits; an integer is the key itself."""
+    if isinstance(rng, (int, np.integer)):
+        return rng
+    return np.random.default_rng(rng).integers(2**64, dtype=np.uint64)
 
 
 def philox4x32(counter, key):
@@ -260,6 +269,61 @@ def philox4x32(counter, key):
         c2, c3 = (p0 >> np.uint64(32)) ^ c3 ^ k1, p0 & low
         k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
     return np.stack([c0, c1, c2, c3], axis=-1)
+
+
+# ---- Packed batches: a loop over their sequences -------------------------------------------------
+
+
+def _or_packed(with_pullback):
+    """The same function, which also takes offsets."""
+
+    @functools.wraps(with_pullback)
+    def function(*arrays, query_offsets=None, key_offsets=None, **options):
+        if query_offsets is None:
+            return with_pullback(*arrays, **options)
+        ends = query_offsets, query_offsets if key_offsets is None else key_offsets
+        # An empty sequence in front, for there may be no other.
+        slices = [(slice(0), slice(0))]
+        slices += zip(*[map(slice, o[:-1], o[1:]) for o in ends], strict=True)
+        return _packed(with_pullback, arrays, slices, **options)
+
+    return function
+
+
+def _packed(with_pullback, arrays, slices, *, key_mask=None, dropout=0.0, rng=None, **options):
+    """A call for each sequence, by its slices of the queries and of the keys."""
+    query, key, value, *parameters = map(np.asarray, arrays)
+    lead = np.broadcast_shapes(*(x.shape[:-2] for x in (query, key, value)))
+    if dropout:
+        rng = _dropout_key(rng)
+    calls = []
+    for b, (i, j) in enumerate(slices, start=-1):
+        own = {} if key_mask is None else {"key_mask": np.asarray(key_mask)[..., j]}
+        if dropout:  # as if the sequences were padded, to a batch (B, *lead)
+            own |= {"dropout": dropout, "rng": (rng, max(b, 0) * math.prod(lead))}
+        rows = query[..., i, :], key[..., j, :], value[..., j, :]
+        calls.append(with_pullback(*rows, *parameters, **own, **options))
+    outputs = [output for output, _ in calls]
+    if isinstance(outputs[0], tuple):  # context and lse
+        context, lse = zip(*outputs, strict=True)
+        output = type(outputs[0])(np.concatenate(context, -2), np.concatenate(lse, -1))
+    else:
+        output = np.concatenate(outputs, -2)
+
+    def pullback(dcontext=None, *, dlse=None):
+        found = collections.defaultdict(list)
+        for (i, _), (_, pull) in zip(slices, calls, strict=True):
+            d = None if dcontext is None else np.asarray(dcontext)[..., i, :]
+            of_lse = None if dlse is None else np.asarray(dlse)[..., i]
+            for name, gradient in vars(pull(d, dlse=of_lse)).items():
+                found[name].append(gradient)
+        gradients = {
+            name: np.concatenate(parts, -2) if name in ("query", "key", "value") else sum(parts)
+            for name, parts in found.items()
+        }
+        return Gradients(gradients, tuple(gradients)[: len(arrays)])
+
+    return output, pullback
 
 
 # ---- The mechanisms ------------------------------------------------------------------------------
@@ -279,12 +343,13 @@ def differentiable(with_pullback: Function) -> Function:
 
 def _mechanism(with_pullback: Function) -> Function:
     """As `differentiable`; the public function shows all options in its signature."""
-    function = differentiable(with_pullback)
+    function = differentiable(_or_packed(with_pullback))
     *own, dtype, _ = inspect.signature(with_pullback).parameters.values()  # ..., dtype, **common
     core = inspect.signature(_attention).parameters.values()
     common = [option for option in core if option.kind is option.KEYWORD_ONLY]
-    shown = inspect.Signature([*own, *common, dtype])
-    function.__signature__ = shown  # type: ignore[attr-defined]
+    offsets = [common[0].replace(name=name) for name in ("query_offsets", "key_offsets")]
+    shown = inspect.Signature([*own, *common, *offsets, dtype])
+    function.__signature__ = shown
     return function
 
 

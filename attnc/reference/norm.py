@@ -34,7 +34,11 @@ def layer_norm(
     epsilon: float = 1e-5,
     dtype: Any = np.float64,
 ) -> Any:
-    """Layer normalisation: Ba, Kiros and Hinton 2016, "Layer normalization".
+    """Layer normalisation.
+
+        y = (x - mean) / sqrt(var + epsilon) * weight + bias
+
+    Ba, Kiros and Hinton 2016, "Layer normalization".
 
     Parameters
     ----------
@@ -69,7 +73,11 @@ def layer_norm(
 def rms_norm(
     x: Real, weight: Real | None = None, *, epsilon: float = 1e-6, dtype: Any = np.float64
 ) -> Any:
-    """Root mean square normalisation: Zhang and Sennrich 2019, "Root mean square layer ...".
+    """Root mean square normalisation.
+
+        y = x / sqrt(mean of x^2 + epsilon) * weight
+
+    Zhang and Sennrich 2019, "Root mean square layer normalization".
 
     Parameters
     ----------

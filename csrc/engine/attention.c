@@ -113,6 +113,8 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
                          .lead = in->lead,
                          .Tq = in->Tq,
                          .Tk = in->Tk,
+                         .query_rows = in->Tq,
+                         .key_rows = in->Tk,
                          .D = in->D,
                          .Dv = in->Dv,
                          .scale = 1,
@@ -125,7 +127,9 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
                          .softcap = in->softcap,
                          .dropout = in->dropout,
                          .dropout_key = in->dropout_key};
-    if (in->mechanism->prepare(p) < 0 || attnc_pass_view(p, &in->value, &a->value) < 0 ||
+    p->direct_dquery = NULL;
+    if (attnc_pass_list_sequences(p) < 0 || in->mechanism->prepare(p) < 0 ||
+        attnc_pass_view(p, &in->value, &a->value) < 0 ||
         view_of_mask(p, &in->mask, 1, 1, &a->mask) < 0 ||
         view_of_mask(p, &in->key_mask, 0, 1, &a->key_mask) < 0 ||
         view_of_mask(p, &in->lengths, 0, 0, &a->lengths) < 0 ||
@@ -140,20 +144,35 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
 
 attnc_saves attnc_what_is_saved(const attnc_inputs *in)
 {
-    /* Additive scores are the dear ones. Where they take no more memory than the query does,
-     * backward reads them instead of computing them again. */
-    const int scores = in->mechanism->score == ATTNC_ADDITIVE && in->Tk <= in->D;
-    const int context = !attnc_kernels_for(in->f32)->rows_fit_a_tile(in->Tk);
-    return (attnc_saves){context ? in->Dv : -1, 2, scores ? in->Tk : -1};
+    const attnc_kernels *k = attnc_kernels_for(in->f32);
+    const ptrdiff_t count = attnc_is_packed(in) ? in->sequences : 1;
+    attnc_saves saves = {-1, 2, -1, 0};
+    for (ptrdiff_t b = 0; b < count; b++) {
+        const attnc_sequence s = attnc_sequence_of(in, b);
+        if (!k->rows_fit_a_tile(s.Tk))
+            saves.context = in->Dv;
+        if (attnc_is_packed(in))
+            saves.packed_scores += attnc_saved_scores(in, &s);
+        else if (attnc_saved_scores(in, &s))
+            saves.scores = in->Tk;
+    }
+    return saves;
 }
 
 /* Time of one pass over all pairs. */
 static double pass_work(const attnc_inputs *in)
 {
-    const int unpacked = in->Tq <= attnc_kernels_for(in->f32)->max_unpacked_queries;
-    const double pairs = (double)in->lead.count * (double)in->Tq * (double)in->Tk;
-    return attnc_pair_work(in->causal && !unpacked ? pairs / 2 : pairs, in->D, in->Dv,
-                           in->mechanism->score == ATTNC_ADDITIVE, unpacked);
+    const attnc_kernels *k = attnc_kernels_for(in->f32);
+    const ptrdiff_t count = attnc_is_packed(in) ? in->sequences : 1;
+    double work = 0;
+    for (ptrdiff_t b = 0; b < count; b++) {
+        const attnc_sequence s = attnc_sequence_of(in, b);
+        const int unpacked = s.Tq <= k->max_unpacked_queries;
+        const double pairs = (double)in->lead.count * (double)s.Tq * (double)s.Tk;
+        work += attnc_pair_work(in->causal && !unpacked ? pairs / 2 : pairs, in->D, in->Dv,
+                                in->mechanism->score == ATTNC_ADDITIVE, unpacked);
+    }
+    return work;
 }
 
 double attnc_pass_work(const attnc_pass *p) { return pass_work(p->in); }
@@ -180,42 +199,75 @@ static int is_nothing_to_write(const attnc_inputs *in, const attnc_outputs *out)
            !out->saved_scores;
 }
 
+static ptrdiff_t tasks_with(const attnc_pass *p, ptrdiff_t query_chunk)
+{
+    ptrdiff_t chunks = 0;
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++)
+        chunks += attnc_divide_up(p->sequences[b].Tq, query_chunk);
+    return p->a.lead.count * chunks;
+}
+
 /* How the work is cut into tasks, and the memory of what is put together in the end. */
 static int plan_forward(attnc_pass *p, attnc_attention_fwd *f)
 {
     const attnc_problem *a = f->problem;
     const attnc_kernels *k = p->team.k;
     /* Packing the keys pays over many queries, but every thread wants some tasks. */
-    const ptrdiff_t blocks = attnc_divide_up(a->Tq, k->query_block);
-    ptrdiff_t share = blocks > 1 ? 8 : 1;
-    while (share > 1 &&
-           a->lead.count * attnc_divide_up(blocks, share) < 4 * attnc_get_num_threads())
+    ptrdiff_t share = a->Tq > k->query_block ? 8 : 1;
+    while (share > 1 && tasks_with(p, share * k->query_block) < 4 * attnc_get_num_threads())
         share /= 2;
     f->query_chunk = share * k->query_block;
-    f->key_splits = a->Tq <= k->max_unpacked_queries ? k->segments(a->Tk) : 1;
+    f->key_splits = attnc_key_splits(p, &p->whole);
     /* Scores are no halves, and the weights are made where they stood. */
     if (f->narrow_weights.data &&
         !(f->weights = attnc_team_block(&p->team, a->lead.count, a->Tq, a->Tk)))
         return -1;
-    if (f->key_splits == 1)
+    ptrdiff_t parts = 0;
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++) {
+        attnc_sequence *s = &p->sequences[b];
+        const ptrdiff_t splits = attnc_key_splits(p, s);
+        s->parts = parts;
+        parts += splits > 1 ? splits * s->Tq : 0;
+    }
+    if (parts == 0)
         return 0;
-    const ptrdiff_t row = attnc_divide_up(a->Dv, k->lanes) * k->lanes + 2 * k->lanes;
-    f->parts = attnc_team_block(&p->team, a->lead.count, f->key_splits * a->Tq, row);
+    f->parts = attnc_team_block(&p->team, a->lead.count, parts, attnc_part_size(p));
     return f->parts ? 0 : -1;
+}
+
+static size_t forward_scratch(const attnc_pass *p, const void *args)
+{
+    return p->team.k->fwd_scratch(args);
+}
+
+static ptrdiff_t forward_tasks(const attnc_pass *p, const void *args)
+{
+    const attnc_attention_fwd *f = args;
+    return p->a.lead.count * attnc_divide_up(f->problem->Tq, f->query_chunk) * f->key_splits;
+}
+
+static ptrdiff_t merge_tasks(const attnc_pass *p, const void *args)
+{
+    const attnc_attention_fwd *f = args;
+    return f->key_splits > 1 ? p->a.lead.count : 0;
 }
 
 static int run_forward(attnc_pass *p, const attnc_attention_fwd *f)
 {
-    const attnc_problem *a = f->problem;
     const attnc_kernels *k = p->team.k;
-    const ptrdiff_t tasks = a->lead.count * attnc_divide_up(a->Tq, f->query_chunk) * f->key_splits;
-    const size_t scratch = k->fwd_scratch(f);
-    if (attnc_team_run(&p->team, k->attention_fwd, f, tasks, attnc_pass_work(p), scratch) < 0)
+    const attnc_step forward = {k->attention_fwd, f, forward_tasks, forward_scratch,
+                                attnc_forward_of_sequence};
+    const attnc_step merge = {k->attention_merge, f, merge_tasks, forward_scratch,
+                              attnc_forward_of_sequence};
+    double to_merge = 0;
+    if (attnc_pass_run(p, &forward, attnc_pass_work(p)) < 0)
         return -1;
-    if (f->key_splits == 1)
+    if (!f->parts)
         return 0;
-    return attnc_team_run(&p->team, k->attention_merge, f, a->lead.count,
-                          (double)a->lead.count * (double)(f->key_splits * a->Tq * a->Dv), scratch);
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++)
+        to_merge += (double)(attnc_key_splits(p, &p->sequences[b]) * p->sequences[b].Tq);
+    to_merge *= (double)p->a.lead.count * (double)p->a.Dv;
+    return attnc_pass_run(p, &merge, to_merge);
 }
 
 int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,

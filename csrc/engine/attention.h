@@ -11,8 +11,8 @@
  * the memory back. It fails for want of memory only, by -1; what the results hold then means
  * nothing.
  *
- * Nobody checks here: shapes fit and lengths lie in 0..Tk and 0..Tq, or memory beside the arrays is
- * read.
+ * Nobody checks here: shapes fit, lengths lie in 0..Tk and 0..Tq, and offsets of sequences grow
+ * from 0 to Tq and Tk, or memory beside the arrays is read.
  *
  * defines: attnc_operand, attnc_mechanism, attnc_dot_product, attnc_multiplicative, attnc_additive,
  *          attnc_cosine, attnc_given_scores, attnc_inputs, attnc_saves, attnc_outputs,
@@ -76,11 +76,21 @@ typedef struct {
 
     double softcap, dropout; /* 0: none */
     uint64_t dropout_key;
+
+    /* A packed batch: `sequences` of them behind one another along the axes of time. Queries
+     * query_offsets[b] .. query_offsets[b + 1] - 1 meet the keys of the same sequence, and both are
+     * counted from its first one. Then there are no mask, lengths, query_lengths, offset and bias,
+     * weights and scores of the caller's, and length and query_length are not read. NULL: one batch
+     * of sequences of Tq and Tk. */
+    const int64_t *query_offsets, *key_offsets; /* (sequences + 1) */
+    ptrdiff_t sequences;
+    int from_start; /* causal_offset holds for all; else it is Tk - Tq of each sequence */
 } attnc_inputs;
 
 /* Which arrays backward needs of forward beside its outputs: how many columns they have. */
 typedef struct {
     ptrdiff_t context, stats, scores; /* (lead, Tq, columns) each; -1: none */
+    ptrdiff_t packed_scores;          /* scores of a packed batch: (lead.count, so many); 0: none */
 } attnc_saves;
 attnc_saves attnc_what_is_saved(const attnc_inputs *in);
 

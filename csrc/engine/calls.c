@@ -45,3 +45,60 @@ int attnc_call_narrow(const attnc_narrow *n, const attnc_executor *executor)
     attnc_team_end(&team);
     return status;
 }
+
+int attnc_call_norm(int f32, const attnc_norm *n, int backward, const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const int status =
+        attnc_team_run(&team, backward ? team.k->norm_bwd : team.k->norm_fwd, n,
+                       attnc_divide_up(n->rows, ATTNC_PART_ROWS), attnc_norm_work(n), 0);
+    attnc_team_end(&team);
+    return status;
+}
+
+int attnc_call_activation(int f32, const attnc_activation *a, int backward,
+                          const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const ptrdiff_t rows = attnc_divide_up(a->count, a->n);
+    const int status =
+        attnc_team_run(&team, backward ? team.k->activation_bwd : team.k->activation_fwd, a,
+                       attnc_divide_up(rows, ATTNC_PART_ROWS), attnc_activation_work(a), 0);
+    attnc_team_end(&team);
+    return status;
+}
+
+int attnc_call_add_dropout(int f32, const attnc_add_dropout *a, const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const int status = attnc_team_run(&team, team.k->add_dropout, a,
+                                      attnc_divide_up(a->count, ATTNC_DROPOUT_NUMBERS),
+                                      attnc_add_dropout_work(a), 0);
+    attnc_team_end(&team);
+    return status;
+}
+
+int attnc_call_adam(int f32, const attnc_adam *a, const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const int status =
+        attnc_team_run(&team, team.k->adam, a, attnc_divide_up(a->count, ATTNC_ADAM_NUMBERS),
+                       (double)a->count * ATTNC_ADAM_ELEMENT, 0);
+    attnc_team_end(&team);
+    return status;
+}
+
+int attnc_call_square_sums(int f32, const attnc_square_sums *s, const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const int status =
+        attnc_team_run(&team, team.k->square_sums, s, attnc_divide_up(s->count, ATTNC_ADAM_NUMBERS),
+                       (double)s->count * ATTNC_SQUARE_ELEMENT, 0);
+    attnc_team_end(&team);
+    return status;
+}

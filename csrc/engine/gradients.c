@@ -67,14 +67,20 @@ static int map_own(attnc_pass *p, const attnc_operand *x, own_map *map)
     return 0;
 }
 
+static ptrdiff_t sum_tasks(const attnc_pass *p, const void *args)
+{
+    const attnc_sum *s = args;
+    (void)p;
+    return s->U * attnc_divide_up(s->rows, ATTNC_SUM_ROWS);
+}
+
 static int run_sum(attnc_pass *p, attnc_sum s, const own_map *map)
 {
     s.U = map->own.count;
     s.own_first = map->first;
     s.offsets = map->offsets;
     s.offset_count = map->offset_count;
-    return attnc_team_run(&p->team, p->team.k->sum, &s,
-                          s.U * attnc_divide_up(s.rows, ATTNC_SUM_ROWS), attnc_sum_work(&s), 0);
+    return attnc_team_run(&p->team, p->team.k->sum, &s, sum_tasks(p, &s), attnc_sum_work(&s), 0);
 }
 
 /* ---- keys and values: whole rows for each element of lead ---- */
@@ -109,6 +115,7 @@ static int sum_key_rows(attnc_pass *p, const key_rows *rows)
                    (attnc_sum){.out = rows->target,
                                .parts = rows->written.data,
                                .rows = p->in->Tk,
+                               .out_rows = p->in->Tk,
                                .N = rows->N,
                                .ld = rows->N,
                                .segments = 1,
@@ -182,14 +189,23 @@ static int plan_query(attnc_pass *p, const attnc_gradients *to, own_map *map)
 {
     const attnc_problem *a = &p->a;
     attnc_attention_bwd *b = &p->bwd;
-    const ptrdiff_t Dp = attnc_divide_up(a->D, p->team.k->lanes) * p->team.k->lanes;
+    const ptrdiff_t Dp = attnc_padded(p, a->D);
     if (map_own(p, &p->in->query, map) < 0)
         return -1;
-    b->dquery_direct = to->query.data && to->query.stored == ATTNC_AS_COMPUTED &&
-                       b->segments == 1 && map->offset_count == 1 && a->D == Dp && !to->scale;
-    b->dquery_parts = b->dquery_direct
-                          ? to->query.data
-                          : attnc_team_block(&p->team, a->lead.count, b->segments * a->Tq, Dp);
+    if (to->query.data && to->query.stored == ATTNC_AS_COMPUTED && map->offset_count == 1 &&
+        a->D == Dp && !to->scale)
+        p->direct_dquery = to->query.data;
+    ptrdiff_t rows = 0;
+    for (ptrdiff_t k = 0; k < p->sequence_count; k++) {
+        attnc_sequence *s = &p->sequences[k];
+        s->parts = rows;
+        rows += attnc_is_direct(p, s) ? 0 : attnc_segments(p, s) * s->Tq;
+    }
+    b->dquery_direct = attnc_is_direct(p, &p->whole);
+    if (b->dquery_direct && !attnc_is_packed(p->in))
+        b->dquery_parts = p->direct_dquery;
+    else
+        b->dquery_parts = attnc_team_block(&p->team, a->lead.count, rows, Dp);
     return b->dquery_parts ? 0 : -1;
 }
 
@@ -201,15 +217,24 @@ static void store_scale(const attnc_pass *p, void *target, double dscale)
         *(double *)target = dscale;
 }
 
+/* Whether any sequence leaves parts of dquery. */
+static int has_query_parts(const attnc_pass *p)
+{
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++)
+        if (!attnc_is_direct(p, &p->sequences[b]))
+            return 1;
+    return 0;
+}
+
 /* dquery, and with it dscale: forward s = scale * q . k, so dscale = sum_i q_i . (dq_i / scale). */
 static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *map)
 {
     const attnc_problem *a = &p->a;
     const attnc_attention_bwd *b = &p->bwd;
-    const ptrdiff_t lanes = p->team.k->lanes, rows = map->own.count * a->Tq;
+    const ptrdiff_t rows = map->own.count * a->Tq;
     attnc_result target = to->query;
     double *row_dot = NULL, dscale = 0;
-    if (b->dquery_direct || (!to->query.data && !to->scale))
+    if (!to->scale && (!to->query.data || !has_query_parts(p)))
         return 0;
     if (!target.data && !(target.data = attnc_team_block(&p->team, rows, a->D, 1)))
         return -1;
@@ -217,17 +242,23 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
         return -1;
     const attnc_sum sum = {.out = target,
                            .row_dot = row_dot,
+                           .U = map->own.count,
+                           .own_first = map->first,
+                           .offsets = map->offsets,
+                           .offset_count = map->offset_count,
                            .parts = b->dquery_parts,
                            .columns = a->score_vector,
                            /* its strides serve its own shape too: axes of size 1 have stride 0 */
                            .with = &a->query,
                            .with_lead = &map->own,
                            .rows = a->Tq,
+                           .out_rows = a->Tq,
                            .N = a->D,
-                           .ld = attnc_divide_up(a->D, lanes) * lanes,
+                           .ld = attnc_padded(p, a->D),
                            .segments = b->segments,
                            .factor = a->scale};
-    if (run_sum(p, sum, map) < 0)
+    const attnc_step step = {p->team.k->sum, &sum, sum_tasks, NULL, attnc_sum_of_sequence};
+    if (attnc_pass_run(p, &step, attnc_sum_work(&sum)) < 0)
         return -1;
     for (ptrdiff_t r = 0; row_dot && r < rows; r++)
         dscale += row_dot[r];
@@ -236,49 +267,94 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
     return 0;
 }
 
-/* One vector for all elements of lead. */
+/* One vector for all elements of lead, and all sequences. */
+static int plan_score_vector(attnc_pass *p)
+{
+    ptrdiff_t parts = 0;
+    if (!p->a.score_vector)
+        return 0;
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++) {
+        p->sequences[b].vector_parts = parts;
+        parts += attnc_segments(p, &p->sequences[b]);
+    }
+    p->vector_parts = parts;
+    p->bwd.dscore_vector_parts =
+        attnc_team_block(&p->team, p->a.lead.count, parts, attnc_padded(p, p->a.D));
+    return p->bwd.dscore_vector_parts ? 0 : -1;
+}
+
 static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
 {
     const attnc_problem *a = &p->a;
-    const attnc_attention_bwd *b = &p->bwd;
-    const ptrdiff_t lanes = p->team.k->lanes;
+    const ptrdiff_t parts = a->lead.count * p->vector_parts;
     ptrdiff_t zero = 0;
-    own_map all = {.own = {.count = 1}, .offset_count = a->lead.count, .first = &zero};
+    own_map all = {.own = {.count = 1}, .offset_count = parts, .first = &zero};
     if (!to->score_vector)
         return 0;
-    if (!(all.offsets = attnc_take(&p->team.arena, (size_t)a->lead.count, sizeof *all.offsets)))
+    if (!(all.offsets = attnc_take(&p->team.arena, (size_t)parts, sizeof *all.offsets)))
         return -1;
-    for (ptrdiff_t n = 0; n < a->lead.count; n++)
+    for (ptrdiff_t n = 0; n < parts; n++)
         all.offsets[n] = n;
     return run_sum(p,
                    (attnc_sum){.out.data = to->score_vector,
-                               .parts = b->dscore_vector_parts,
+                               .parts = p->bwd.dscore_vector_parts,
                                .rows = 1,
+                               .out_rows = 1,
                                .N = a->D,
-                               .ld = attnc_divide_up(a->D, lanes) * lanes,
-                               .segments = b->segments,
+                               .ld = attnc_padded(p, a->D),
+                               .segments = 1,
                                .factor = 1},
                    &all);
 }
 
 /* ---- all of it ---- */
 
-/* attention_delta, where a row of weights is not seen whole by one task, then attention_bwd. */
+static size_t backward_scratch(const attnc_pass *p, const void *args)
+{
+    const attnc_attention_bwd *b = args;
+    return p->team.k->bwd_scratch(b->problem);
+}
+
+static ptrdiff_t backward_tasks(const attnc_pass *p, const void *args)
+{
+    const attnc_attention_bwd *b = args;
+    return p->a.lead.count * b->segments;
+}
+
+/* Where a row of weights is seen whole by one task, nobody needs delta. */
+static ptrdiff_t delta_tasks(const attnc_pass *p, const void *args)
+{
+    const attnc_attention_bwd *b = args;
+    const attnc_kernels *k = p->team.k;
+    return k->rows_fit_a_tile(b->problem->Tk)
+               ? 0
+               : p->a.lead.count * attnc_divide_up(b->problem->Tq, k->bwd_query_block);
+}
+
+static int plan_delta(attnc_pass *p)
+{
+    int wanted = 0;
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++)
+        wanted |= !p->team.k->rows_fit_a_tile(p->sequences[b].Tk);
+    if (wanted)
+        p->bwd.delta = attnc_team_block(&p->team, p->a.lead.count, p->a.Tq, 1);
+    return wanted && !p->bwd.delta ? -1 : 0;
+}
+
 static int run_kernels(attnc_pass *p)
 {
     const attnc_problem *a = &p->a;
     const attnc_attention_bwd *b = &p->bwd;
     const attnc_kernels *k = p->team.k;
-    const ptrdiff_t N = a->lead.count;
-    const size_t scratch = k->bwd_scratch(a);
-    if (!k->rows_fit_a_tile(a->Tk) &&
-        attnc_team_run(
-            &p->team, k->attention_delta, b, N * attnc_divide_up(a->Tq, k->bwd_query_block),
-            b->dweights.data ? attnc_pass_work(p) : (double)N * (double)a->Tq * (double)a->Dv,
-            scratch) < 0)
+    const attnc_step delta = {k->attention_delta, b, delta_tasks, backward_scratch,
+                              attnc_backward_of_sequence};
+    const attnc_step backward = {k->attention_bwd, b, backward_tasks, backward_scratch,
+                                 attnc_backward_of_sequence};
+    const double rows = (double)a->lead.count * (double)a->Tq;
+    if (b->delta &&
+        attnc_pass_run(p, &delta, b->dweights.data ? attnc_pass_work(p) : rows * (double)a->Dv) < 0)
         return -1;
-    return attnc_team_run(&p->team, k->attention_bwd, b, N * b->segments,
-                          ATTNC_BACKWARD_PASSES * attnc_pass_work(p), scratch);
+    return attnc_pass_run(p, &backward, ATTNC_BACKWARD_PASSES * attnc_pass_work(p));
 }
 
 int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
@@ -286,14 +362,13 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
     const attnc_problem *a = &p->a;
     attnc_attention_bwd *b = &p->bwd;
     const attnc_inputs *in = p->in;
-    const attnc_kernels *k = p->team.k;
     const int compares = a->score != ATTNC_GIVEN; /* there are query and key */
     own_map query;
     key_rows key, value;
     pair_rows bias, scores;
 
     /* 1. where the kernels write */
-    b->segments = k->segments(a->Tk);
+    b->segments = attnc_segments(p, &p->whole);
     if (plan_key_rows(p, &in->value, a->Dv, to->value, &value) < 0 ||
         plan_pairs(p, &in->bias, to->bias, to->zeroed, &bias) < 0 ||
         plan_pairs(p, &in->scores, to->scores, to->zeroed, &scores) < 0 ||
@@ -305,12 +380,7 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         b->dkey = key.written;
     b->dbias = bias.direct;
     b->dscores = scores.direct;
-    if (!k->rows_fit_a_tile(a->Tk) &&
-        !(b->delta = attnc_team_block(&p->team, a->lead.count, a->Tq, 1)))
-        return -1;
-    const ptrdiff_t Dp = attnc_divide_up(a->D, k->lanes) * k->lanes;
-    if (a->score_vector &&
-        !(b->dscore_vector_parts = attnc_team_block(&p->team, a->lead.count, b->segments, Dp)))
+    if (plan_delta(p) < 0 || plan_score_vector(p) < 0)
         return -1;
 
     /* 2. the kernels */

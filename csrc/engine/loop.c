@@ -256,8 +256,8 @@ static void attend_args_of(const attnc_loop *l, const attnc_loop_attend *o, atte
     attnc_problem *a = &args->problem;
     a->score = o->score;
     a->lead = (attnc_lead){1, l->batch, &args->lead.batch};
-    a->Tq = a->queries = l->steps;
-    a->Tk = a->length = o->Tk;
+    a->Tq = a->query_rows = a->queries = l->steps;
+    a->Tk = a->key_rows = a->length = o->Tk;
     a->D = o->D;
     a->Dv = o->Dv;
     a->one_by_one = 1;

@@ -3,7 +3,8 @@
  *
  * Functions that return an int return 0, or -1 for want of memory.
  *
- * defines: attnc_pass, attnc_mechanism, attnc_projection, attnc_pass_*
+ * defines: attnc_pass, attnc_mechanism, attnc_projection, attnc_sequence, attnc_sequence_args,
+ *          attnc_step, attnc_pass_*, and of packed batches what stands under packed.c
  */
 #ifndef ATTNC_PASS_H
 #define ATTNC_PASS_H
@@ -18,6 +19,15 @@ typedef struct {
     ptrdiff_t rows, K, N;
 } attnc_projection;
 
+/* One sequence of a packed batch; or all that is not packed, as one. */
+typedef struct {
+    ptrdiff_t index;              /* in the batch */
+    ptrdiff_t query, Tq, key, Tk; /* its first row and their number */
+    /* What those before it have of each for every element of lead, in a block of all: scores that
+     * are saved; rows of parts of context, or of dquery; parts of the score vector's gradient. */
+    ptrdiff_t scores, parts, vector_parts;
+} attnc_sequence;
+
 typedef struct {
     const attnc_inputs *in;
     attnc_team team;
@@ -25,7 +35,13 @@ typedef struct {
     /* made by prepare, read by backward */
     attnc_projection query_projection, key_projection;
     attnc_normalize unit_query, unit_key;
-    attnc_attention_bwd bwd; /* of a backward pass alone */
+    attnc_sequence *sequences; /* those with the most pairs first */
+    ptrdiff_t sequence_count;
+    attnc_sequence whole; /* the one of a batch that is not packed */
+    /* of a backward pass alone */
+    attnc_attention_bwd bwd;
+    void *direct_dquery;    /* dquery where kernels can write to it, unless there are segments */
+    ptrdiff_t vector_parts; /* of each element of lead */
 } attnc_pass;
 
 /* What the mechanisms differ in. */
@@ -58,6 +74,67 @@ double attnc_pass_work(const attnc_pass *p);
 attnc_result attnc_pass_as_computed(attnc_pass *p, attnc_result result, ptrdiff_t rows,
                                     ptrdiff_t columns);
 int attnc_pass_narrow(attnc_pass *p, attnc_result result, attnc_result computed, ptrdiff_t count);
+
+/* ---- packed.c ---- */
+
+static inline int attnc_is_packed(const attnc_inputs *in) { return in->query_offsets != NULL; }
+
+/* Sequence b of a batch, packed or not. */
+attnc_sequence attnc_sequence_of(const attnc_inputs *in, ptrdiff_t b);
+
+/* Lists the sequences of a pass. */
+int attnc_pass_list_sequences(attnc_pass *p);
+
+/* Whether backward reads the scores of a sequence; how many, for each element of lead. */
+int attnc_saves_scores(const attnc_inputs *in, const attnc_sequence *s);
+ptrdiff_t attnc_saved_scores(const attnc_inputs *in, const attnc_sequence *s);
+
+/* The arguments of a kernel for one sequence of a packed batch. */
+typedef struct {
+    attnc_problem problem;
+    attnc_view with;
+    union {
+        attnc_attention_fwd fwd;
+        attnc_attention_bwd bwd;
+        attnc_sum sum;
+    };
+} attnc_sequence_args;
+
+/* A kernel of a pass, with arguments as if all its sequences were one. */
+typedef struct {
+    attnc_kernel_fn kernel;
+    const void *args;
+    /* How many tasks there are, and bytes of scratch of a thread (NULL: none), with the arguments
+     * of all or of one sequence. */
+    ptrdiff_t (*tasks)(const attnc_pass *p, const void *args);
+    size_t (*scratch)(const attnc_pass *p, const void *args);
+    /* The arguments of one sequence, somewhere in `to`. */
+    const void *(*of_sequence)(const attnc_pass *p, const void *args, const attnc_sequence *s,
+                               attnc_sequence_args *to);
+} attnc_step;
+
+/* Runs it. The sequences of a packed batch are one list of tasks. work: multiply-adds in all. */
+int attnc_pass_run(attnc_pass *p, const attnc_step *step, double work);
+
+/* of_sequence of attnc_attention_fwd, attnc_attention_bwd and, over queries, attnc_sum. */
+const void *attnc_forward_of_sequence(const attnc_pass *p, const void *args,
+                                      const attnc_sequence *s, attnc_sequence_args *to);
+const void *attnc_backward_of_sequence(const attnc_pass *p, const void *args,
+                                       const attnc_sequence *s, attnc_sequence_args *to);
+const void *attnc_sum_of_sequence(const attnc_pass *p, const void *args, const attnc_sequence *s,
+                                  attnc_sequence_args *to);
+
+/* Into how many runs the keys of a sequence are cut: for tasks of the forward pass, for parts of
+ * dquery; and whether it writes to dquery itself. */
+ptrdiff_t attnc_key_splits(const attnc_pass *p, const attnc_sequence *s);
+ptrdiff_t attnc_segments(const attnc_pass *p, const attnc_sequence *s);
+int attnc_is_direct(const attnc_pass *p, const attnc_sequence *s);
+
+/* N in whole vectors; the size of a row of parts of context. */
+ptrdiff_t attnc_padded(const attnc_pass *p, ptrdiff_t N);
+ptrdiff_t attnc_part_size(const attnc_pass *p);
+
+/* ---- gradients.c ---- */
 
 /* Runs the kernels of backward and sums up their parts. to: gradients of what prepare made of query
  * and key, (own lead, T, D) each, and of everything that needs no way back. */

@@ -85,6 +85,7 @@ static int run_long_product(attnc_team *t, const attnc_product *p)
                      .parts = parts,
                      .U = 1,
                      .rows = p->M,
+                     .out_rows = p->M,
                      .N = p->N,
                      .ld = p->N,
                      .segments = 2,

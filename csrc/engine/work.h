@@ -5,9 +5,10 @@
  * none is a measurement of one machine.
  *
  * defines: ATTNC_WORK_PER_THREAD, ATTNC_GIL_MIN_WORK, attnc_product_work, attnc_normalize_work,
- *          attnc_cross_entropy_work, attnc_rotary_work, attnc_sum_work, attnc_pair_work,
- *          ATTNC_BACKWARD_PASSES, ATTNC_DBIAS_PASSES, ATTNC_LOOP_FACTOR, ATTNC_SHARED_WEIGHTS,
- *          attnc_panels_work, attnc_key_transforms_work
+ *          attnc_cross_entropy_work, attnc_rotary_work, attnc_norm_work, attnc_activation_work,
+ *          attnc_add_dropout_work, ATTNC_ADAM_ELEMENT, ATTNC_SQUARE_ELEMENT, attnc_sum_work,
+ *          attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_DBIAS_PASSES, ATTNC_LOOP_FACTOR,
+ *          ATTNC_SHARED_WEIGHTS, attnc_panels_work, attnc_key_transforms_work
  */
 #ifndef ATTNC_WORK_H
 #define ATTNC_WORK_H
@@ -31,6 +32,13 @@ static const double ATTNC_CROSS_ENTROPY_ELEMENT = 8;
 /* A channel that is turned: two multiply-adds, and its row passes from memory to memory. */
 static const double ATTNC_ROTARY_ELEMENT = 8;
 
+/* Numbers between products: a normalised row is read two or three times; activations, at most an
+ * exponential and a polynomial; dropout, a quarter of Philox's ten rounds; Adam, four arrays that
+ * come from memory. */
+static const double ATTNC_NORM_ELEMENT = 8, ATTNC_ACTIVATION_ELEMENT = 16;
+static const double ATTNC_DROPOUT_ELEMENT = 10, ATTNC_PLAIN_ELEMENT = 4;
+static const double ATTNC_ADAM_ELEMENT = 16, ATTNC_SQUARE_ELEMENT = 4;
+
 /* A pair of query and key, beside its products: the exponential, the maximum and the sum. */
 static const double ATTNC_PAIR_SOFTMAX = 8;
 
@@ -46,9 +54,13 @@ static const double ATTNC_PAIR_TANH = 10, ATTNC_PAIR_TANH_FEW = 40;
  * of a bias that broadcasts: its tiles are computed once more and added up in double. */
 static const double ATTNC_BACKWARD_PASSES = 2.5, ATTNC_DBIAS_PASSES = 2;
 
+/* A number of the right operand of a product, which is read once: as long as so many rows take. */
+static const double ATTNC_PRODUCT_READ = 10;
+
 static inline double attnc_product_work(const attnc_product *p)
 {
-    return (double)p->M * (double)p->N * (double)p->K;
+    const double rows = (double)p->M;
+    return (rows > ATTNC_PRODUCT_READ ? rows : ATTNC_PRODUCT_READ) * (double)p->N * (double)p->K;
 }
 
 static inline double attnc_normalize_work(const attnc_normalize *n)
@@ -64,6 +76,22 @@ static inline double attnc_cross_entropy_work(const attnc_cross_entropy *c)
 static inline double attnc_rotary_work(const attnc_rotary *r)
 {
     return (double)r->lead.count * (double)r->T * (double)r->D * ATTNC_ROTARY_ELEMENT;
+}
+
+static inline double attnc_norm_work(const attnc_norm *n)
+{
+    return (double)n->rows * (double)n->n * ATTNC_NORM_ELEMENT;
+}
+
+static inline double attnc_activation_work(const attnc_activation *a)
+{
+    const double f = a->kind == ATTNC_RELU ? ATTNC_PLAIN_ELEMENT : ATTNC_ACTIVATION_ELEMENT;
+    return (double)a->count * (f + (a->dropout > 0 ? ATTNC_DROPOUT_ELEMENT : 0));
+}
+
+static inline double attnc_add_dropout_work(const attnc_add_dropout *a)
+{
+    return (double)a->count * (a->dropout > 0 ? ATTNC_DROPOUT_ELEMENT : ATTNC_PLAIN_ELEMENT);
 }
 
 static inline double attnc_sum_work(const attnc_sum *s)

@@ -29,6 +29,8 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->key_lengths);
     Py_CLEAR(c->query_lengths);
     Py_CLEAR(c->causal_offset);
+    Py_CLEAR(c->query_offsets);
+    Py_CLEAR(c->key_offsets);
     Py_CLEAR(c->output);
     Py_CLEAR(c->context);
     Py_CLEAR(c->weights);

@@ -33,6 +33,7 @@ typedef struct {
         attnc_argument arguments[ATTNC_ARGUMENTS]; /* the same */
     };
     PyArrayObject *mask, *key_mask, *key_lengths, *query_lengths, *causal_offset; /* converted */
+    PyArrayObject *query_offsets, *key_offsets;
     int return_weights, return_lse;
     attnc_inputs in;   /* the same as the engine reads it; f32: the computing dtype is float */
     attnc_arena arena; /* of what `in` points to: shapes and strides in elements */

@@ -95,6 +95,28 @@ PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int ze
     return (PyArrayObject *)array;
 }
 
+/* ---- arrays that Python has checked ---- */
+
+int attnc_floats(PyObject *object, int *type, ptrdiff_t size, void **data)
+{
+    if (!PyArray_Check(object) || !PyArray_ISCARRAY_RO((PyArrayObject *)object))
+        return -1;
+    PyArrayObject *array = (PyArrayObject *)object;
+    const int found = PyArray_TYPE(array);
+    if ((found != NPY_FLOAT && found != NPY_DOUBLE) || (*type != NPY_NOTYPE && *type != found) ||
+        (size >= 0 && PyArray_SIZE(array) != size))
+        return -1;
+    *type = found;
+    *data = PyArray_DATA(array);
+    return 0;
+}
+
+int attnc_optional_floats(PyObject *object, int *type, ptrdiff_t size, void **data)
+{
+    *data = NULL;
+    return object == Py_None ? 0 : attnc_floats(object, type, size, data);
+}
+
 /* ---- half precision ---- */
 
 attnc_stored attnc_stored_as(int type)

@@ -5,7 +5,8 @@
  * the memory that scratch.c keeps, through NumPy's own interface for that (NEP 49): they own their
  * data like any other.
  *
- * defines: attnc_arrays_init, attnc_new_array, attnc_stored_as, attnc_narrowed
+ * defines: attnc_arrays_init, attnc_new_array, attnc_stored_as, attnc_narrowed, attnc_floats,
+ *          attnc_optional_floats
  */
 #ifndef ATTNC_ARRAYS_H
 #define ATTNC_ARRAYS_H
@@ -17,6 +18,12 @@ int attnc_arrays_init(void);
 
 /* C-contiguous, zeroed or not filled; or NULL with an error. */
 PyArrayObject *attnc_new_array(int ndim, const npy_intp *shape, int type, int zeroed);
+
+/* For functions whose arguments Python has checked: *data is that of a C-contiguous array of *type,
+ * float or double, with so many numbers. size -1: any; *type NPY_NOTYPE: either, and it becomes the
+ * one that it is. Returns 0, or -1 without an error set. The second takes None too: data NULL. */
+int attnc_floats(PyObject *object, int *type, ptrdiff_t size, void **data);
+int attnc_optional_floats(PyObject *object, int *type, ptrdiff_t size, void **data);
 
 /* How numbers of a real type that attnc_read accepts lie in memory. */
 attnc_stored attnc_stored_as(int type);

@@ -1,5 +1,6 @@
 /* masks: the options that are arrays over the axes of a call: mask, key_mask, key_lengths,
- * query_lengths, causal_offset and bias. They have every axis that the call has; axes of size 1 broadcast. */
+ * query_lengths, causal_offset and bias. They have every axis that the call has; axes of size 1
+ * broadcast. */
 #include "options.h"
 
 #include <string.h>
@@ -157,6 +158,30 @@ PyObject *attnc_boolean_mask(PyObject *module, PyObject *const *args, Py_ssize_t
 
 /* ---- integers ---- */
 
+int attnc_copy_integers(PyArrayObject **array)
+{
+    if (PyArray_TYPE(*array) == NPY_ULONG || PyArray_TYPE(*array) == NPY_ULONGLONG) {
+        /* beyond int64 there is no position: let it be cut like any large number */
+        PyObject *most = PyLong_FromLongLong(1LL << 60);
+        PyObject *cut =
+            most ? PyObject_CallMethod((PyObject *)*array, "clip", "OO", Py_None, most) : NULL;
+        Py_XDECREF(most);
+        if (!cut)
+            return -1;
+        PyObject *as_one = PyArray_FROM_O(cut); /* clip of a 0-d array is a scalar */
+        Py_DECREF(cut);
+        if (!as_one)
+            return -1;
+        ATTNC_REPLACE(*array, (PyArrayObject *)as_one);
+    }
+    PyObject *copy = PyArray_FROMANY((PyObject *)*array, NPY_INT64, 0, 0,
+                                     NPY_ARRAY_CARRAY | NPY_ARRAY_FORCECAST | NPY_ARRAY_ENSURECOPY);
+    if (!copy)
+        return -1;
+    ATTNC_REPLACE(*array, (PyArrayObject *)copy);
+    return 0;
+}
+
 /* Lengths or offsets: an integer, or an integer array over the leading axes, which is copied. */
 static int fit_integers(attnc_call *c, const char *name, PyObject *object, ptrdiff_t *number,
                         PyArrayObject **kept, attnc_operand *operand)
@@ -174,26 +199,7 @@ static int fit_integers(attnc_call *c, const char *name, PyObject *object, ptrdi
     const full_shape full = full_shape_of(c, name, 0, 0);
     if (check_full_shape(c->function, &full, array) < 0)
         return -1;
-    if (PyArray_TYPE(array) == NPY_ULONG || PyArray_TYPE(array) == NPY_ULONGLONG) {
-        /* beyond int64 there is no position: let it be cut like any large number */
-        PyObject *most = PyLong_FromLongLong(1LL << 60);
-        PyObject *cut =
-            most ? PyObject_CallMethod((PyObject *)array, "clip", "OO", Py_None, most) : NULL;
-        Py_XDECREF(most);
-        if (!cut)
-            return -1;
-        PyObject *as_one = PyArray_FROM_O(cut); /* clip of a 0-d array is a scalar */
-        Py_DECREF(cut);
-        if (!as_one)
-            return -1;
-        ATTNC_REPLACE(*kept, (PyArrayObject *)as_one);
-    }
-    PyObject *copy = PyArray_FROMANY((PyObject *)*kept, NPY_INT64, 0, 0,
-                                     NPY_ARRAY_CARRAY | NPY_ARRAY_FORCECAST | NPY_ARRAY_ENSURECOPY);
-    if (!copy)
-        return -1;
-    ATTNC_REPLACE(*kept, (PyArrayObject *)copy);
-    return attnc_operand_of(c, *kept, operand);
+    return attnc_copy_integers(kept) < 0 ? -1 : attnc_operand_of(c, *kept, operand);
 }
 
 /* Lengths in 0..T, the number of `what`. */

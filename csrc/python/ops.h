@@ -2,7 +2,8 @@
  * goes by, and the others as Python calls them.
  *
  * defines: ATTNC_ATTENTION_FUNCTIONS, attnc_NAME_function, attnc_empty, attnc_matrix_product,
- *          attnc_cross_entropy_*, attnc_turn_pairs, attnc_transform_keys,
+ *          attnc_cross_entropy_*, attnc_turn_pairs, attnc_norm_*, attnc_activation_*,
+ *          attnc_dropout_added, attnc_adam_step, attnc_sum_of_squares, attnc_transform_keys,
  *          attnc_pack_panels, attnc_run_loop
  */
 #ifndef ATTNC_OPS_H
@@ -15,6 +16,13 @@ PyObject *attnc_matrix_product(PyObject *module, PyObject *const *args, Py_ssize
 PyObject *attnc_cross_entropy_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_turn_pairs(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_norm_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_norm_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_activation_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_activation_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_dropout_added(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_adam_step(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_sum_of_squares(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_transform_keys(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_pack_panels(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_run_loop(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -2,6 +2,7 @@
 #include "options.h"
 
 #include <math.h>
+#include <string.h>
 
 /* ---- readers of single values ---- */
 
@@ -109,6 +110,8 @@ static const struct {
     {"causal", FALSE, read_causal, NULL},
     {"causal_offset", NONE, NULL, attnc_fit_causal_offset},
     {"window", NONE, read_window, NULL},
+    {"query_offsets", NONE, NULL, attnc_fit_query_offsets},
+    {"key_offsets", NONE, NULL, attnc_fit_key_offsets}, /* after query_offsets */
     {"softcap", NONE, read_softcap, NULL},
     {"dropout", ZERO, read_dropout, NULL},
     {"rng", NONE, read_rng, NULL}, /* after dropout */
@@ -159,6 +162,14 @@ static int given(int k, PyObject *object)
     return object && !(object == Py_None && table[k].value == NONE);
 }
 
+PyObject *attnc_option_given(PyObject *const *options, const char *name)
+{
+    for (int k = 0; k < ATTNC_OPTIONS; k++)
+        if (strcmp(table[k].name, name) == 0)
+            return given(k, options[k]) ? options[k] : NULL;
+    return NULL;
+}
+
 int attnc_read_options(attnc_call *c, PyObject *const *options)
 {
     c->in.left = c->in.right = -1;
@@ -173,6 +184,8 @@ int attnc_fit_options(attnc_call *c, PyObject *const *options)
     c->in.length = c->in.Tk;
     c->in.query_length = c->in.Tq;
     c->in.causal_offset = c->in.Tk - c->in.Tq;
+    if (attnc_check_packed(c, options) < 0)
+        return -1;
     for (int k = 0; k < ATTNC_OPTIONS; k++)
         if (table[k].fit && given(k, options[k]) && table[k].fit(c, options[k]) < 0)
             return -1;

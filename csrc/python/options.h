@@ -1,15 +1,17 @@
 /* options: the options that all attention functions share, named once in C: a table of their names,
- * their defaults and who reads them. masks.c reads those that are arrays of the call's axes.
+ * their defaults and who reads them. masks.c reads those that are arrays of the call's axes,
+ * offsets.c those that make a packed batch of it.
  *
  * defines: ATTNC_OPTIONS, attnc_options_init, attnc_option_defaults, attnc_option_of,
- *          attnc_read_options, attnc_fit_options, attnc_fit_*, attnc_boolean_mask
+ *          attnc_option_given, attnc_read_options, attnc_fit_options, attnc_fit_*,
+ *          attnc_check_packed, attnc_copy_integers, attnc_boolean_mask
  */
 #ifndef ATTNC_OPTIONS_H
 #define ATTNC_OPTIONS_H
 
 #include "args.h"
 
-enum { ATTNC_OPTIONS = 13 };
+enum { ATTNC_OPTIONS = 15 };
 
 /* Once, when the module is imported. -1 on error. */
 int attnc_options_init(void);
@@ -17,6 +19,8 @@ int attnc_options_init(void);
 PyObject *attnc_option_defaults(PyObject *module, PyObject *none);
 /* The place of the option of that name, or -1. */
 int attnc_option_of(PyObject *name);
+/* The object of the option of that name, or NULL where it says no more than the default. */
+PyObject *attnc_option_given(PyObject *const *options, const char *name);
 
 /* Both take the objects by place, NULL: not given. The first reads what needs no shape, before the
  * arrays are converted; the second the rest, against the shapes of the arrays. */
@@ -30,6 +34,14 @@ int attnc_fit_key_lengths(attnc_call *c, PyObject *key_lengths);
 int attnc_fit_query_lengths(attnc_call *c, PyObject *query_lengths);
 int attnc_fit_causal_offset(attnc_call *c, PyObject *causal_offset);
 int attnc_fit_bias(attnc_call *c, PyObject *bias);
+
+/* offsets of sequences (offsets.c): 1-D, for all leading axes */
+int attnc_fit_query_offsets(attnc_call *c, PyObject *query_offsets);
+int attnc_fit_key_offsets(attnc_call *c, PyObject *key_offsets);
+/* That no option is given that has no meaning in a packed batch. */
+int attnc_check_packed(attnc_call *c, PyObject *const *options);
+/* Replaces an array of integers by a copy in int64; what is beyond that is cut to 2^60. */
+int attnc_copy_integers(PyArrayObject **array);
 
 /* For Python: boolean_mask(where, name, value, shape, axes), an array of bools. */
 PyObject *attnc_boolean_mask(PyObject *module, PyObject *const *args, Py_ssize_t count);

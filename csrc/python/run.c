@@ -68,7 +68,7 @@ static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns, int type,
 
 static int make_outputs(attnc_call *c, int save, attnc_outputs *out)
 {
-    attnc_saves saves = {-1, -1, -1};
+    attnc_saves saves = {-1, -1, -1, 0};
     if (save)
         saves = attnc_what_is_saved(&c->in);
     const int type = real_type(c), narrow = output_type(c);
@@ -82,6 +82,12 @@ static int make_outputs(attnc_call *c, int save, attnc_outputs *out)
         (saves.scores >= 0 &&
          !(c->saved_scores = new_rows(c, saves.scores, type, &out->saved_scores))))
         return -1;
+    if (saves.packed_scores > 0) {
+        const npy_intp shape[] = {c->in.lead.count, saves.packed_scores};
+        if (!(c->saved_scores = attnc_new_array(2, shape, type, 0)))
+            return -1;
+        out->saved_scores = PyArray_DATA(c->saved_scores);
+    }
     return 0;
 }
 
@@ -170,13 +176,26 @@ static const void *saved_array(const attnc_call *c, PyObject *object, ptrdiff_t 
     return PyArray_DATA(array);
 }
 
+/* The same of the scores of a packed batch. */
+static const void *packed_scores(const attnc_call *c, PyObject *object, ptrdiff_t count)
+{
+    PyArrayObject *array = (PyArrayObject *)object;
+    if (!PyArray_Check(object) || PyArray_TYPE(array) != real_type(c) ||
+        !PyArray_IS_C_CONTIGUOUS(array) || PyArray_NDIM(array) != 2 ||
+        PyArray_DIM(array, 0) != c->in.lead.count || PyArray_DIM(array, 1) != count)
+        return NULL;
+    return PyArray_DATA(array);
+}
+
 static int read_saved(attnc_call *c, PyObject *const *args, attnc_incoming *incoming)
 {
     PyObject *context = args[SAVED_CONTEXT], *scores = args[SAVED_SCORES];
-    const int no_context = context == Py_None && attnc_what_is_saved(&c->in).context < 0;
+    const attnc_saves saves = attnc_what_is_saved(&c->in);
+    const int no_context = context == Py_None && saves.context < 0;
     incoming->saved_context = saved_array(c, context, c->in.Dv);
     incoming->saved_stats = saved_array(c, args[SAVED_STATS], 2);
-    incoming->saved_scores = saved_array(c, scores, c->in.Tk);
+    incoming->saved_scores = c->query_offsets ? packed_scores(c, scores, saves.packed_scores)
+                                              : saved_array(c, scores, c->in.Tk);
     if (incoming->saved_stats && (incoming->saved_context || no_context) &&
         (incoming->saved_scores || scores == Py_None))
         return 0;

@@ -23,6 +23,8 @@ static inline vec v_zero(void) { return _mm512_setzero_ps(); }
 static inline vec v_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
 static inline vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+static inline vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
+static inline vec v_sqrt(vec x) { return _mm512_sqrt_ps(x); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
@@ -176,6 +178,8 @@ static inline vec v_zero(void) { return _mm512_setzero_pd(); }
 static inline vec v_add(vec a, vec b) { return _mm512_add_pd(a, b); }
 static inline vec v_sub(vec a, vec b) { return _mm512_sub_pd(a, b); }
 static inline vec v_mul(vec a, vec b) { return _mm512_mul_pd(a, b); }
+static inline vec v_div(vec a, vec b) { return _mm512_div_pd(a, b); }
+static inline vec v_sqrt(vec x) { return _mm512_sqrt_pd(x); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_pd(a, b, c); }
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_pd(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_pd(a, b); }

@@ -14,6 +14,8 @@ static inline vec v_zero(void) { return vdupq_n_f32(0); }
 static inline vec v_add(vec a, vec b) { return vaddq_f32(a, b); }
 static inline vec v_sub(vec a, vec b) { return vsubq_f32(a, b); }
 static inline vec v_mul(vec a, vec b) { return vmulq_f32(a, b); }
+static inline vec v_div(vec a, vec b) { return vdivq_f32(a, b); }
+static inline vec v_sqrt(vec x) { return vsqrtq_f32(x); }
 static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
 static inline vec v_fnma(vec a, vec b, vec c) { return vfmsq_f32(c, a, b); }
 static inline vec v_max(vec a, vec b) { return vmaxq_f32(a, b); }
@@ -89,6 +91,8 @@ static inline vec v_zero(void) { return vdupq_n_f64(0); }
 static inline vec v_add(vec a, vec b) { return vaddq_f64(a, b); }
 static inline vec v_sub(vec a, vec b) { return vsubq_f64(a, b); }
 static inline vec v_mul(vec a, vec b) { return vmulq_f64(a, b); }
+static inline vec v_div(vec a, vec b) { return vdivq_f64(a, b); }
+static inline vec v_sqrt(vec x) { return vsqrtq_f64(x); }
 static inline vec v_fma(vec a, vec b, vec c) { return vfmaq_f64(c, a, b); }
 static inline vec v_fnma(vec a, vec b, vec c) { return vfmsq_f64(c, a, b); }
 static inline vec v_max(vec a, vec b) { return vmaxq_f64(a, b); }

@@ -29,6 +29,8 @@ static inline vec v_zero(void) { return 0; }
 static inline vec v_add(vec a, vec b) { return a + b; }
 static inline vec v_sub(vec a, vec b) { return a - b; }
 static inline vec v_mul(vec a, vec b) { return a * b; }
+static inline vec v_div(vec a, vec b) { return a / b; }
+static inline vec v_sqrt(vec x) { return sizeof x == 4 ? (real)sqrtf((float)x) : (real)sqrt(x); }
 static inline vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 static inline vec v_fnma(vec a, vec b, vec c) { return c - a * b; }
 static inline vec v_max(vec a, vec b) { return a > b ? a : b; }

@@ -82,6 +82,7 @@ typedef struct {
     int masks;        /* mask, key_mask, lengths and an offset for each element of the batch */
     int bias;         /* 1: for each pair; 2: (1, HEADS, 1, Tk) */
     int causal, window;
+    int packed; /* the rows are those of SEQUENCES of them; of the masks there is key_mask */
     double softcap, dropout;
     attnc_stored stored; /* of query, key, value, scores, bias and their results, with float */
 } problem;
@@ -177,6 +178,35 @@ static const problem problems[] = {
      .Tk = 300,
      .masks = 1,
      .stored = ATTNC_BFLOAT16},
+    {.name = "dot, packed",
+     .mechanism = &attnc_dot_product,
+     .Tq = 400,
+     .Tk = 2000,
+     .one_key_head = 1,
+     .gaps = 1,
+     .masks = 1,
+     .causal = 1,
+     .dropout = 0.3,
+     .packed = 1},
+    {.name = "dot, packed, float16",
+     .mechanism = &attnc_dot_product,
+     .Tq = 80,
+     .Tk = 900,
+     .packed = 1,
+     .stored = ATTNC_FLOAT16},
+    {.name = "multiplicative, packed",
+     .mechanism = &attnc_multiplicative,
+     .Tq = 80,
+     .Tk = 80,
+     .packed = 1},
+    {.name = "additive, packed",
+     .mechanism = &attnc_additive,
+     .Tq = 80,
+     .Tk = 130,
+     .weights = 1,
+     .softcap = 2,
+     .packed = 1},
+    {.name = "cosine, packed", .mechanism = &attnc_cosine, .Tq = 120, .Tk = 900, .packed = 1},
     {.name = "no keys", .mechanism = &attnc_dot_product, .Tq = 5, .Tk = 0},
 };
 enum { PROBLEMS = sizeof problems / sizeof *problems };
@@ -204,7 +234,7 @@ enum {
     D_LSE,
     INPUTS
 };
-enum { MOST_AXES = 4 };
+enum { MOST_AXES = 4, SEQUENCES = 7 };
 
 /* The arrays of one problem; several callers read them. */
 typedef struct {
@@ -215,6 +245,7 @@ typedef struct {
     ptrdiff_t size[INPUTS]; /* in elements */
     attnc_stored stored[INPUTS];
     ptrdiff_t lead[2], shape[INPUTS][MOST_AXES], stride[INPUTS][MOST_AXES];
+    int64_t query_offsets[SEQUENCES + 1], key_offsets[SEQUENCES + 1];
 } inputs;
 
 static uint64_t random_state = 1;
@@ -312,10 +343,28 @@ static void add_scores(inputs *i, const problem *p)
     }
 }
 
+/* Where sequences begin, in sixteenths of all rows: some are empty, some have one query. */
+static const ptrdiff_t query_sixteenths[SEQUENCES + 1] = {0, 0, 3, 3, 8, 9, 15, 16};
+static const ptrdiff_t key_sixteenths[SEQUENCES + 1] = {0, 1, 1, 2, 2, 8, 15, 16};
+
+static void add_offsets(inputs *i, const problem *p)
+{
+    for (int b = 0; b <= SEQUENCES; b++) {
+        i->query_offsets[b] = p->Tq * query_sixteenths[b] / 16;
+        i->key_offsets[b] = p->Tk * key_sixteenths[b] / 16;
+    }
+    i->query_offsets[3]++; /* the third sequence has one query, which the fourth has not */
+    i->in.query_offsets = i->query_offsets;
+    i->in.key_offsets = i->key_offsets;
+    i->in.sequences = SEQUENCES;
+}
+
 static void add_masks(inputs *i, const problem *p)
 {
     attnc_inputs *in = &i->in;
-    if (p->masks) {
+    if (p->masks && p->packed)
+        in->key_mask = add_input(i, KEY_MASK, BYTE, 3, (ptrdiff_t[]){1, HEADS, p->Tk}, 0);
+    else if (p->masks) {
         in->mask = add_input(i, MASK, BYTE, 4, (ptrdiff_t[]){BATCH, 1, p->Tq, p->Tk}, 3);
         in->key_mask = add_input(i, KEY_MASK, BYTE, 3, (ptrdiff_t[]){1, HEADS, p->Tk}, 0);
         in->lengths = add_input(i, LENGTHS, INTEGER, 2, (ptrdiff_t[]){BATCH, 1}, 0);
@@ -353,13 +402,15 @@ static inputs *new_inputs(const problem *p, int f32)
     random_state = 1;
     add_scores(i, p);
     add_masks(i, p);
+    if (p->packed)
+        add_offsets(i, p);
     i->incoming.context =
         add_input(i, D_CONTEXT, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, DV}, p->gaps);
-    if (p->gaps) {
+    if (p->gaps && !p->packed)
         i->incoming.weights =
             add_input(i, D_WEIGHTS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, 0);
+    if (p->gaps)
         i->incoming.lse = add_input(i, D_LSE, PARAMETER, 3, (ptrdiff_t[]){BATCH, HEADS, p->Tq}, 0);
-    }
     return i;
 }
 
@@ -451,12 +502,16 @@ static results new_results(const inputs *i, int only)
     results r = {0};
     r.out = (attnc_outputs){
         .context = add_stored(&r, i, OUT_CONTEXT, rows * DV, i->halves),
-        .weights = add_stored(&r, i, OUT_WEIGHTS, rows * i->in.Tk, i->halves),
         .lse = add_to_results(&r, i, OUT_LSE, rows),
         .saved_context = add_saved(&r, i, OUT_SAVED_CONTEXT, saves.context),
         .saved_stats = add_saved(&r, i, OUT_SAVED_STATS, saves.stats),
         .saved_scores = add_saved(&r, i, OUT_SAVED_SCORES, saves.scores),
     };
+    if (i->in.sequences == 0)
+        r.out.weights = add_stored(&r, i, OUT_WEIGHTS, rows * i->in.Tk, i->halves);
+    else if (saves.packed_scores > 0)
+        r.out.saved_scores =
+            add_to_results(&r, i, OUT_SAVED_SCORES, i->in.lead.count * saves.packed_scores);
     const int dscale = i->in.mechanism == &attnc_cosine && (only < 0 || only == OUT_DSCALE);
     r.gradients = (attnc_gradients){
         .query = add_gradient(&r, i, only, QUERY, 4),
@@ -1073,6 +1128,63 @@ static void run_rotary(const step_problem *p, arrays *all)
     }
 }
 
+/* Rows of b numbers between products, forward and backward: norms, activations with all that they
+ * take, dropout, and a step of Adam on the result. */
+static void run_rows(const step_problem *p, arrays *all)
+{
+    const ptrdiff_t rows = p->a, n = p->b, size = rows * n;
+    const ptrdiff_t parts = attnc_divide_up(rows, ATTNC_PART_ROWS);
+    const void *x = add_numbers(all, size, 3, NULL), *dy = add_numbers(all, size, 1, NULL);
+    const void *weight = add_numbers(all, n, 1, NULL), *bias = add_numbers(all, n, 1, NULL);
+    for (int center = 0; center < 2; center++) {
+        attnc_norm a = {.rows = rows, .n = n, .center = center, .epsilon = 1e-5, .x = x};
+        a.weight = weight;
+        a.bias = center ? bias : NULL;
+        a.y = add_result(all, size, "norm");
+        a.stats = add_result(all, 3 * rows, NULL);
+        a.dy = dy;
+        a.dx = add_result(all, size, "norm dx");
+        a.parts = add_result(all, parts * 2 * n, "norm parts");
+        for (int backward = 0; backward < 2; backward++)
+            if (attnc_call_norm(all->f32, &a, backward, NULL) < 0)
+                exit(2);
+    }
+    for (int kind = ATTNC_RELU; kind <= ATTNC_SILU; kind++) {
+        attnc_activation a = {.kind = kind, .count = size, .n = n, .bias = bias, .dy = dy};
+        a.x = (void *)add_numbers(all, size, 2, "x + bias");
+        a.up = kind == ATTNC_SILU ? (void *)add_numbers(all, size, 1, "up + bias") : NULL;
+        a.up_bias = a.up ? weight : NULL;
+        a.dropout = kind == ATTNC_GELU ? 0.3 : 0;
+        a.key = 12345678901u;
+        a.y = add_result(all, size, "activation");
+        a.dx = add_result(all, size, "activation dx");
+        a.dup = a.up ? add_result(all, size, "dup") : NULL;
+        a.dbias = add_result(all, parts * n, "dbias");
+        a.dup_bias = a.up ? add_result(all, parts * n, "dup_bias") : NULL;
+        for (int backward = 0; backward < 2; backward++)
+            if (attnc_call_activation(all->f32, &a, backward, NULL) < 0)
+                exit(2);
+    }
+    attnc_add_dropout d = {.count = size, .residual = x, .y = dy, .dropout = 0.2, .key = 99};
+    d.out = add_result(all, size, "add_dropout");
+    attnc_adam adam = {.count = size,
+                       .parameter = (void *)add_numbers(all, size, 1, "parameter"),
+                       .gradient = dy,
+                       .m = (void *)add_numbers(all, size, 1, "m"),
+                       .v = add_result(all, size, "v"),
+                       .beta1 = 0.9,
+                       .beta2 = 0.99,
+                       .rate = 0.01,
+                       .epsilon = 1e-3,
+                       .keep = 0.99};
+    attnc_square_sums squares = {.count = size, .x = x};
+    squares.sums = add_array(all, attnc_divide_up(size, ATTNC_ADAM_NUMBERS), 0, "squares");
+    if (attnc_call_add_dropout(all->f32, &d, NULL) < 0 ||
+        attnc_call_adam(all->f32, &adam, NULL) < 0 ||
+        attnc_call_square_sums(all->f32, &squares, NULL) < 0)
+        exit(2);
+}
+
 /* a b, (b^T a^T)^T of the same arrays, and the two with skip_zero_rows. */
 static void run_product(const step_problem *p, arrays *all)
 {
@@ -1125,6 +1237,9 @@ static const step_problem step_problems[] = {
     {"cross-entropy, one class", run_loss, 0, 40, 1, 0, 0},
     {"product", run_product, 0, 67, 300, 131, 0},
     {"product, one column", run_product, 0, 100, 5, 1, 0},
+    {"rows", run_rows, 0, 200, 133, 0, 0},
+    {"rows of one", run_rows, 0, 300, 1, 0, 0},
+    {"a long row", run_rows, 0, 1, 5000, 0, 0},
     {"rotary", run_rotary, 0, 3, 130, 22, 0},
     {"rotary, one row each", run_rotary, 0, 200, 1, 64, 0},
 };
