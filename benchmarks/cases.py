@@ -249,10 +249,11 @@ KINDS = {
                 dot(32, 8, 512, 64, lengths=LENGTHS, packed=True),
                 dot(32, 8, 512, 64, lengths=LENGTHS, packed=True, causal=True),
             ),
-            peers=("attnc padded", "PyTorch"),
+            peers=("attnc padded", "attnc padded keys", "PyTorch"),
             note="attnc gets the sequences one behind the other, as a view of (rows, H, D). The "
-            "others get them padded: attnc with the lengths of keys and queries, PyTorch with a "
-            "boolean mask. Work counts pairs within a sequence.",
+            "others get them padded: attnc with the lengths of keys and queries, so that it "
+            "computes no other pairs, and with those of keys alone; PyTorch with a boolean mask. "
+            "Work counts pairs within a sequence.",
         ),
         Kind(
             "decode",

@@ -7,12 +7,12 @@ from benchmarks.inputs import offsets, padded, trimmed
 from benchmarks.with_attnc import version  # noqa: F401, part of the contender
 
 
-def prepare(case, inputs):
+def prepare(case, inputs, names=("key_lengths", "query_lengths")):
     """The ways to compute a case, by name: calls without arguments. There is one way here."""
     arguments = [padded(case, x) for x in inputs.arguments]
     dcontext = padded(case, inputs.dcontext)
     lengths = np.diff(offsets(case))[:, None]
-    options = {"key_lengths": lengths, "query_lengths": lengths}
+    options = dict.fromkeys(names, lengths)
     if case.causal:
         options["causal"] = True  # as many queries as keys: query i sees the keys up to i
 

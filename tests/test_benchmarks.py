@@ -71,16 +71,18 @@ def run(names, peers, **options):
 
 # ---- a run ----
 
+PADDED = "attnc padded", "attnc padded keys"
+
 
 @pytest.fixture(scope="module")
 def report():
-    return run(TINY, ["NumPy", "attnc padded"])
+    return run(TINY, ["NumPy", *PADDED])
 
 
 def test_everything_is_measured(report):
     assert len(report["results"]) == sum(map(len, TINY.values()))
     for record in report["results"]:
-        names = {"threads": ("1 thread", "2 threads"), "packed": ("attnc", "attnc padded")}.get(
+        names = {"threads": ("1 thread", "2 threads"), "packed": ("attnc", *PADDED)}.get(
             record["kind"], ("attnc", "NumPy")
         )
         timed = record["contenders"]
