@@ -11,10 +11,9 @@ from .base import positive
 from .cache import ModelCache
 from .feedforward import Activation
 from .torch_weights import TorchArray, TorchWeights, prefixed
+from .transformer_calls import Decoder, Encoder
 from .transformer_decoding import TokenState, TransformerMemory
 from .transformer_layer import (
-    Decoder,
-    Encoder,
     TransformerDecoderLayer,
     TransformerEncoderLayer,
     norm_layer,
