@@ -30,24 +30,20 @@ def model(rng):
 
 
 def test_a_quick_run_reports_and_draws(tmp_path):
-    command = [sys.executable, EXAMPLES / "pronoun.py", "--quick", "--output", tmp_path / "a.png"]
+    command = [sys.executable, EXAMPLES / "pronoun.py", "--quick", "--output", tmp_path / "a"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    for text in (
-        *data.PATTERNS,
-        "bag of words",
-        "layer 1 ",
-        "head 3",
-        "answers are wrong",
-        "a.png",
-    ):
+    pictures = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert pictures == ["layer-0.png", "layer-1.png"]
+    for name in pictures:
+        assert (tmp_path / "a" / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    for text in (*data.PATTERNS, "bag of words", "head 3", "answers are wrong", *pictures):
         assert text in done.stdout, text
 
 
 @pytest.mark.parametrize("wrong", ["--steps=0", "--steps=x", "--layers=0", "--heads=3"])
 def test_wrong_arguments(wrong, tmp_path):
-    command = [sys.executable, EXAMPLES / "pronoun.py", "--quick", "--output", tmp_path / "a.png"]
+    command = [sys.executable, EXAMPLES / "pronoun.py", "--quick", "--output", tmp_path]
     done = subprocess.run([*command, wrong], capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert wrong[2:7] in done.stderr
