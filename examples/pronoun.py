@@ -77,7 +77,7 @@ class Attentive(Reader):
         self.encoder = attnc.TransformerEncoder(
             layers, size, heads, feedforward_size=2 * size, rng=rng, dtype=dtype
         )
-        # With small weights to begin with, it is a rule that is learnt, in half of the steps.
+        # Small weights to begin with: the rule, not a list of cases, and in fewer steps.
         for name, weight in self.encoder.parameters.items():
             if weight.ndim > 1:
                 self.encoder.parameters[name] = 0.35 * weight
@@ -140,7 +140,8 @@ def main():
 
     parts = split(rng)
     validation, test = (
-        draw(rng, parts, part, 100 if args.quick else 2000) for part in ("validation", "test")
+        list(dict.fromkeys(draw(rng, parts, part, 100 if args.quick else 2000)))  # each once
+        for part in ("validation", "test")
     )
     models = {
         "attention": Attentive(64, rng, args.layers, args.heads),

@@ -116,7 +116,7 @@ def test_arrays(rng, parts):
     tokens, lengths, meant = data.arrays(sentences)
     words = ["", *data.TOKENS]
     for s, row, length, noun in zip(sentences, tokens, lengths, meant, strict=True):
-        assert [words[token] for token in row[:length]] == s.words
+        assert tuple(words[token] for token in row[:length]) == s.words
         assert not row[length:].any() and words[noun] == s.meant
         assert s.words.count("it") == 1
 
@@ -174,6 +174,19 @@ def test_a_bag_learns_which_adjectives_go_with_animals(rng, parts):
     right = np.array(results.answers(bag, test)) == [s.meant for s in test]
     order = np.array([s.pattern in list(data.PATTERNS)[1:] for s in test])
     assert right[~order].mean() > 0.75 and right[order].mean() < 0.65
+
+
+def test_what_it_reaches(parts):
+    """As the command does by default, without the report: some 20 seconds."""
+    rng = np.random.default_rng(0)
+    validation, test = (data.draw(rng, parts, part, 1000) for part in ("validation", "test"))
+    model = pronoun.Attentive(64, rng, layers=2, heads=4)
+    seen = pronoun.train(model, rng, parts, 2500, "attention")
+    assert not seen & data.pairs(test) and not seen & data.pairs(validation)
+    right = np.array(results.answers(model, test)) == [s.meant for s in test]
+    assert right.mean() >= 0.95
+    best = results.looks_at(model, validation, "meant").argmax()
+    assert results.looks_at(model, test, "meant").flat[best] >= 0.8
 
 
 def test_the_picture(model, tmp_path):
