@@ -6,13 +6,14 @@ from dataclasses import dataclass
 # Name in the tables -> the module of this package that knows how to call it.
 MODULES = {
     "attnc": "with_attnc",
+    "attnc padded": "with_attnc_padded",
     "PyTorch": "with_torch",
     "torch.compile": "with_torch_compile",
     "JAX": "with_jax",
     "NumPy": "with_numpy",
     "machine": "machine",
 }
-PEERS = ("PyTorch", "torch.compile", "JAX", "NumPy")
+PEERS = ("attnc padded", "PyTorch", "torch.compile", "JAX", "NumPy")
 
 
 class LeftOut(Exception):

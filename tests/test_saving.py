@@ -71,6 +71,7 @@ LAYERS = {
         3, 5, activation="swiglu", bias=False, dropout=0.1, output_size=2, rng=0
     ),
     "SinusoidalPositions": lambda: attnc.SinusoidalPositions(3, base=100),
+    "RelativePositionBias": lambda: attnc.RelativePositionBias(2, buckets=8, rng=0),
     "LearnedPositions": lambda: attnc.LearnedPositions(5, 3, rng=0),
     "TransformerEncoderLayer": lambda: attnc.TransformerEncoderLayer(
         8, 2, 5, norm="pre", normalization="rms", num_kv_heads=1, rotary=True, dropout=0.1, rng=0

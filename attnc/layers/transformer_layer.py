@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from ..functional.dropout import add_dropout
 from ..functional.options import nearest
 from ..gradients import Gradients, require_incoming, shows_shapes
 from ..typing import Array, Bools, DType, Integers, Real, Seed
-from .base import positive
+from .base import method_of, positive
 from .cache import KVCache, ModelCache
 from .feedforward import Activation, FeedForward
 from .linear import Linear
@@ -63,6 +63,11 @@ class _Called(TorchWeights):
     """What the calls of encoders and decoders have in common."""
 
     size: int
+
+    def __init_subclass__(cls):
+        call = "__call__"
+        if call not in vars(cls):  # a method of its own, so that Python's errors name the class
+            setattr(cls, call, method_of(cls, getattr(cls, call)))
 
     def _attentions(self) -> tuple[list[MultiHeadAttention], list[MultiHeadAttention]]:
         """The layers of self-attention, and those of attention to the memory."""
@@ -147,9 +152,48 @@ def without_padding(x: Array, lengths: Array | None) -> Array:
     return np.where(valid[..., None], x, x.dtype.type(0))
 
 
+class EncoderOptions(TypedDict, total=False):
+    """Options by keyword of calls of an encoder, whatever they return."""
+
+    mask: Bools | None
+    key_mask: Bools | None
+    key_lengths: Integers | None
+    bias: Real | None
+    slope: Real | None
+    causal: bool
+    window: tuple[int | None, int | None] | None
+    cache: ModelCache | None
+    train: bool
+    rng: Seed
+
+
+class DecoderOptions(TypedDict, total=False):
+    """Options by keyword of calls of a decoder, whatever they return."""
+
+    mask: Bools | None
+    query_lengths: Integers | None
+    key_mask: Bools | None
+    key_lengths: Integers | None
+    memory_mask: Bools | None
+    bias: Real | None
+    slope: Real | None
+    window: tuple[int | None, int | None] | None
+    cache: ModelCache | None
+    train: bool
+    rng: Seed
+
+
 class Encoder(_Called):
     """From x to outputs of its shape, by self-attention. A subclass has ``_forward``."""
 
+    @overload
+    def __call__(
+        self, x: Real, *, return_weights: Literal[False] = ..., **options: Unpack[EncoderOptions]
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self, x: Real, *, return_weights: Literal[True], **options: Unpack[EncoderOptions]
+    ) -> EncoderOutput: ...
     def __call__(
         self,
         x: Real,
@@ -264,6 +308,24 @@ class Encoder(_Called):
 class Decoder(_Called):
     """From x and a memory to outputs of the shape of x. A subclass has ``_forward``."""
 
+    @overload
+    def __call__(
+        self,
+        x: Real,
+        memory: Real | None = ...,
+        *,
+        return_weights: Literal[False] = ...,
+        **options: Unpack[DecoderOptions],
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self,
+        x: Real,
+        memory: Real | None = ...,
+        *,
+        return_weights: Literal[True],
+        **options: Unpack[DecoderOptions],
+    ) -> CrossOutput: ...
     def __call__(
         self,
         x: Real,
@@ -382,7 +444,7 @@ class Decoder(_Called):
         if memory is not None:
             memory = self._real("memory", memory, *x.shape[:-2], "Tk", self.size)
             key_lengths = self._lengths("key_lengths", key_lengths, memory)
-        elif cache is None or not cache.memories[0].holds_memory:
+        elif cache is None or not cache.memories[0]._holds_memory:
             raise self._error("memory must be an array, got None", TypeError)
         lengths = self._lengths("query_lengths", query_lengths, x)
         options |= {"causal": True, "return_weights": flag(where, "return_weights", return_weights)}
