@@ -1,6 +1,6 @@
 """Who is "it"? A small Transformer learns which noun of a sentence a pronoun stands for.
 
-    python pronoun.py                        about a minute; the picture is pronoun.png
+    python pronoun.py                        about a minute; pictures in pronoun/
     python pronoun.py --layers 1             with one layer it cannot be learnt: see below
 
 "The animal did not cross the street because it was too tired": or too wide, and "it" is the street
@@ -15,11 +15,12 @@ what: a box that does not fit is too large, the one that it does not fit in is t
 tested with adjectives that it has never seen together with one of the nouns. Beside it learns a
 twin without attention and positions, for which a sentence is a bag: the sum of its words.
 
-The picture has a panel for each head of a layer, and shows how much each word counts for "it".
-Several layers are needed: in the first one "it" cannot know yet for which adjective to look.
+There is a picture for each layer: how much each word counts for "it", in each head. Two layers are
+needed: before "it" can look for the noun that fits, it has to look for the adjective.
 """
 
 import argparse
+import os
 import sys
 
 try:
@@ -34,7 +35,7 @@ try:
 except ImportError as error:
     sys.exit(f"pronoun.py: {error}; install it with: pip install {error.name}")
 
-matplotlib.use("Agg")  # the picture goes to a file, with or without a screen
+matplotlib.use("Agg")  # pictures go to files, with or without a screen
 
 # ---- The models ----------------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ class Attentive(Reader):
         self.encoder = attnc.TransformerEncoder(
             layers, size, heads, feedforward_size=2 * size, rng=rng, dtype=dtype
         )
-        # With small weights to begin with, it is a rule that is learnt, in half of the steps.
+        # Small weights to begin with: the rule, not a list of cases, and in fewer steps.
         for name, weight in self.encoder.parameters.items():
             if weight.ndim > 1:
                 self.encoder.parameters[name] = 0.35 * weight
@@ -128,17 +129,19 @@ def main():
     add("--steps", type=int, default=2500, help="of training, 64 sentences each (default: 2500)")
     add("--layers", type=int, default=2, help="of the Transformer (default: 2)")
     add("--heads", type=int, default=4, help="of each layer (default: 4)")
-    add("--output", metavar="FILE", default="pronoun.png", help="the picture")
+    add("--output", metavar="DIR", default="pronoun", help="for the pictures (default: pronoun)")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--quick", action="store_true", help="a few steps, for tests")
     args = parser.parse_args()
     if args.steps < 1:
         parser.error(f"argument --steps: must be at least 1, got {args.steps}")
+    os.makedirs(args.output, exist_ok=True)
     rng, steps = np.random.default_rng(args.seed), min(args.steps, 40) if args.quick else args.steps
 
     parts = split(rng)
     validation, test = (
-        draw(rng, parts, part, 100 if args.quick else 2000) for part in ("validation", "test")
+        list(dict.fromkeys(draw(rng, parts, part, 100 if args.quick else 2000)))  # each once
+        for part in ("validation", "test")
     )
     models = {
         "attention": Attentive(64, rng, args.layers, args.heads),
@@ -151,10 +154,12 @@ def main():
     assert not seen & tested  # a noun and an adjective of the test were never seen together
     print(f"\n{len(seen):,} pairs of a noun and an adjective were seen together in training. The "
           f"{len(test):,} sentences of\nthe test have {len(tested):,} others.")  # fmt: skip
-    layer, _ = report(models, test, validation)
+    report(models, test, validation)
     show(models["attention"], test)
-    picture(models["attention"], layer, args.output)
-    print(f"\n{args.output}")
+    for layer in range(args.layers):
+        path = f"{args.output}/layer-{layer}.png"
+        picture(models["attention"], layer, path)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def looks_at(model, sentences, noun):
 
 
 def report(models, test, validation):
-    """Print how good the models are; return the layer and head of the first one that looks best."""
+    """Print how good the models are, and where the first one looks."""
     meant = [s.meant for s in test]
     right = [np.array(answers(model, test)) == meant for model in models.values()]
     print('\nWhich of the two nouns is "it"? Right answers, sentences of the test\n')
@@ -49,21 +49,21 @@ Where does "it" look? Sentences of the test in which its largest weight is on th
     for layer, row in enumerate(shares):
         print(f"  layer {layer}" + "".join(f"{share:10.1%}" for share in row))
     known = looks_at(model, validation, "meant")
-    layer, head = best = tuple(map(int, np.unravel_index(known.argmax(), known.shape)))
+    layer, head = best = np.unravel_index(known.argmax(), known.shape)
     print(f"""
   Layer {layer}, head {head} does best in sentences of the validation. In the test it looks at the
   noun meant {shares[best]:.1%} of the time, and at the other one {other[best]:.1%}.""")
-    return best
 
 
 def show(model, sentences, mistakes=3):
     """Print some sentences with the answers, and some that are answered wrongly."""
     found = answers(model, sentences)
     wrong = [n for n, s in enumerate(sentences) if found[n] != s.meant]
-    print(f"\nSentences of the test; {len(wrong)} of {len(sentences):,} answers are wrong")
+    print(f"\nSentences of the test; {len(wrong)} of {len(sentences):,} answers are wrong\n")
     for n in [*range(5), *[n for n in wrong if n >= 5][:mistakes]]:
         remark = f" (wrong: the {sentences[n].meant})" if n in wrong else ""
         print(f"  {' '.join(sentences[n].words)}: the {found[n]}{remark}")
+    print()
 
 
 def picture(model, layer, path):

@@ -93,7 +93,7 @@ def draw(rng, parts, part, count):
         text = any_of(forward + backward)
         order = nouns if text in forward else nouns[::-1]
         text = any_of(STARTS) + text.format(*order) + any_of(ENDS).format(adjective)
-        return Sentence(text.split(), nouns[which], nouns[1 - which], adjective, name)
+        return Sentence(tuple(text.split()), nouns[which], nouns[1 - which], adjective, name)
 
     names = list(PATTERNS)
     return [sentence(any_of(names)) for _ in range(count)]

@@ -30,24 +30,20 @@ def model(rng):
 
 
 def test_a_quick_run_reports_and_draws(tmp_path):
-    command = [sys.executable, EXAMPLES / "pronoun.py", "--quick", "--output", tmp_path / "a.png"]
+    command = [sys.executable, EXAMPLES / "pronoun.py", "--quick", "--output", tmp_path / "a"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    for text in (
-        *data.PATTERNS,
-        "bag of words",
-        "layer 1 ",
-        "head 3",
-        "answers are wrong",
-        "a.png",
-    ):
+    pictures = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert pictures == ["layer-0.png", "layer-1.png"]
+    for name in pictures:
+        assert (tmp_path / "a" / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    for text in (*data.PATTERNS, "bag of words", "head 3", "answers are wrong", *pictures):
         assert text in done.stdout, text
 
 
 @pytest.mark.parametrize("wrong", ["--steps=0", "--steps=x", "--layers=0", "--heads=3"])
 def test_wrong_arguments(wrong, tmp_path):
-    command = [sys.executable, EXAMPLES / "pronoun.py", "--quick", "--output", tmp_path / "a.png"]
+    command = [sys.executable, EXAMPLES / "pronoun.py", "--quick", "--output", tmp_path]
     done = subprocess.run([*command, wrong], capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert wrong[2:7] in done.stderr
@@ -120,7 +116,7 @@ def test_arrays(rng, parts):
     tokens, lengths, meant = data.arrays(sentences)
     words = ["", *data.TOKENS]
     for s, row, length, noun in zip(sentences, tokens, lengths, meant, strict=True):
-        assert [words[token] for token in row[:length]] == s.words
+        assert tuple(words[token] for token in row[:length]) == s.words
         assert not row[length:].any() and words[noun] == s.meant
         assert s.words.count("it") == 1
 
@@ -178,6 +174,19 @@ def test_a_bag_learns_which_adjectives_go_with_animals(rng, parts):
     right = np.array(results.answers(bag, test)) == [s.meant for s in test]
     order = np.array([s.pattern in list(data.PATTERNS)[1:] for s in test])
     assert right[~order].mean() > 0.75 and right[order].mean() < 0.65
+
+
+def test_what_it_reaches(parts):
+    """As the command does by default, without the report: some 20 seconds."""
+    rng = np.random.default_rng(0)
+    validation, test = (data.draw(rng, parts, part, 1000) for part in ("validation", "test"))
+    model = pronoun.Attentive(64, rng, layers=2, heads=4)
+    seen = pronoun.train(model, rng, parts, 2500, "attention")
+    assert not seen & data.pairs(test) and not seen & data.pairs(validation)
+    right = np.array(results.answers(model, test)) == [s.meant for s in test]
+    assert right.mean() >= 0.95
+    best = results.looks_at(model, validation, "meant").argmax()
+    assert results.looks_at(model, test, "meant").flat[best] >= 0.8
 
 
 def test_the_picture(model, tmp_path):
