@@ -14,6 +14,7 @@ queries; half of the queries lie in the shaded band.
 """
 
 import argparse
+import pathlib
 import sys
 
 try:
@@ -68,7 +69,8 @@ def draw(found, path):
         ax.set_xscale("log", base=2)
         ax.set_xticks(SIZES, map(str, SIZES))
         ax.set_xlabel("$d_k$, the size of queries and keys")
-    figure.savefig(path, dpi=150)
+    # A name without an ending gets none: the file is where it was asked for.
+    figure.savefig(path, dpi=150, format=pathlib.Path(path).suffix[1:] or "png")
     return axes
 
 
