@@ -25,6 +25,7 @@ except ImportError as error:
 from typing import TYPE_CHECKING
 
 from attnc import functional, gradients, layers, losses, registry
+from attnc.functional.alibi import alibi_slopes
 from attnc.functional.attention import *  # noqa: F403
 from attnc.functional.rotary import rotary
 from attnc.gradients import vjp
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 __all__ = [
     *functional.attention.__all__,
     *layers.__all__,
+    "alibi_slopes",
     "check_gradients",
     "data",
     "functional",

@@ -7,7 +7,7 @@ that `numpy.asarray` takes. ``<function>`` returns the context, or a tuple of wh
 ``<function>_saving`` always the tuple (context, weights, lse, saved), None where not asked for.
 ``<function>_backward`` takes the gradients of the outputs (None: zero), the arrays of `saved`, and
 the arguments of the forward call. It returns the gradients of the function's own arguments in their
-order and that of `bias`, None for those not given as arrays.
+order and those of `bias`, `slope` and `sink`, None for those not given as arrays.
 
 The recurrent loops, the loss and the product take arrays that attnc.functional and attnc.losses
 have checked and made, all of one float type; here they are only held against each other.

@@ -44,6 +44,8 @@ class Panel:
     none, or nothing, where `said` is False.
     """
 
+    cell, gap = CELL, GAP  # what it wants, in inches: a row or a column, and room to the next map
+
     def __init__(
         self, weights, queries, keys, names, template, write, note=False, said=(True, True)
     ):
@@ -56,6 +58,11 @@ class Panel:
         self.numbers = template and [template.format(number) for number in weights.flat]
         self.ax = self.image = None
         self.cells = []
+
+    @property
+    def shape(self):
+        """How many cells high and wide it is."""
+        return self.weights.shape
 
     def draw(self, options):
         """The map, the names of its axes and the numbers of rows and columns, if no labels."""
@@ -217,6 +224,8 @@ class Layout(layout_engine.LayoutEngine):
     axes : ndarray of Axes or None, shape (rows, columns)
     sizes : ndarray, shape (rows, columns, 2)
         The width and height of each map in inches.
+    gap : float
+        Between columns of maps, in inches.
     bar : Axes, optional
         Of the scale of the colours.
     above, below : Text, optional
@@ -226,9 +235,10 @@ class Layout(layout_engine.LayoutEngine):
     _adjust_compatible = False
     _colorbar_gridspec = False
 
-    def __init__(self, axes, sizes, bar=None, above=None, below=None):
+    def __init__(self, axes, sizes, gap, bar=None, above=None, below=None):
         super().__init__()
-        self.axes, self.sizes, self.bar, self.above, self.below = axes, sizes, bar, above, below
+        self.axes, self.sizes, self.gap = axes, sizes, gap
+        self.bar, self.above, self.below = bar, above, below
 
     def execute(self, figure):
         """Place everything in the figure as large as it is."""
@@ -297,7 +307,7 @@ class Layout(layout_engine.LayoutEngine):
 
     def _texts(self):
         """The width and height of what is neither maps nor around the bar."""
-        width = (self.left + self.right).sum() + GAP * (len(self.left) - 1)
+        width = (self.left + self.right).sum() + self.gap * (len(self.left) - 1)
         height = (self.top + self.bottom).sum() + GAP * (len(self.top) - 1)
         return width, height
 
@@ -342,10 +352,10 @@ class Layout(layout_engine.LayoutEngine):
         beside = (
             self._size(scale)[0] - 2 * MARGIN - (self._texts()[0] + widths.sum() + self._beside())
         )
-        across = MARGIN + (spare[0] + beside) / 2 + _starts(self.left, widths, self.right)
+        across = MARGIN + (spare[0] + beside) / 2 + _starts(self.left, widths, self.right, self.gap)
         edge = MARGIN + spare[1] / 2  # of the texts above and below all
         down = edge + self.above_size[1] + self._over(scale)[0]
-        down = down + _starts(self.top, heights, self.bottom)
+        down = down + _starts(self.top, heights, self.bottom, GAP)
         for (row, column), ax in np.ndenumerate(self.axes):
             if ax is not None:
                 size = scale * self.sizes[row, column]
@@ -365,9 +375,9 @@ class Layout(layout_engine.LayoutEngine):
             self.below.set_position((0.5, edge / total[1]))
 
 
-def _starts(before, sizes, after):
+def _starts(before, sizes, after, gap):
     """Where maps in a row start, with what is around each and the gaps."""
-    steps = before + sizes + after + GAP
+    steps = before + sizes + after + gap
     return np.cumsum(steps) - steps + before
 
 
@@ -407,7 +417,7 @@ def _draw_maps(figure, panels, options, colorbar, title, note):
     for where, panel in np.ndenumerate(panels):
         if panel is None:
             continue
-        rows, columns = panel.weights.shape
+        rows, columns = panel.shape
         sizes[where] = columns * cell[0], rows * cell[1]
         # At its place from the start: the numbers of rows follow the length of an axis.
         panel.ax = axes[where] = figure.add_subplot(grid[where])
@@ -422,7 +432,7 @@ def _draw_maps(figure, panels, options, colorbar, title, note):
     # An empty one too: a title that is set later gets room by it.
     above = figure.suptitle(title or "", va="top", **font)
     below = figure.supxlabel(note, **NOTE) if note else None
-    layout = Layout(axes, sizes, bar, above, below)
+    layout = Layout(axes, sizes, every[0].gap, bar, above, below)
     layout.fit(figure)
     figure.set_layout_engine(layout)
 
@@ -430,18 +440,16 @@ def _draw_maps(figure, panels, options, colorbar, title, note):
 def _cell(figure, panels):
     """The width and height of a cell in inches, for all maps of a new figure."""
     every = [panel for panel in panels.flat if panel is not None]
-    rows, columns = np.max([panel.weights.shape for panel in every], axis=0)
+    rows, columns = np.max([panel.shape for panel in every], axis=0)
     most = max(rows, columns)
-    wanted = max(CELL, LEAST_SIDE / most)
+    wanted = max(every[0].cell, LEAST_SIDE / most)
     for panel in every:
         if panel.numbers:
             width, height = _measure(figure, max(panel.numbers, key=len), fontsize=8)
             wanted = max(wanted, width / 0.85 / 72, height / 0.8 / 72)
 
     def together(panels, axis):
-        return sum(
-            max(panel.weights.shape[axis] for panel in line if panel is not None) for line in panels
-        )
+        return sum(max(panel.shape[axis] for panel in line if panel is not None) for line in panels)
 
     room = MOST_SIDE / max(together(panels, 0), together(panels.T, 1))
     square = min(max(room, LEAST_CELL), MOST_SIDE / most, wanted)

@@ -1,4 +1,4 @@
-"""Pictures of attention: heat maps of alignments, and the loss curve of a training.
+"""Pictures of attention: heat maps of alignments, links of words, the loss curve of a training.
 
 Needs matplotlib, which is imported when a function is called: ``pip install attnc[plot]``. The
 functions draw into an Axes and return it; showing or saving it is left to the caller, as in
@@ -11,7 +11,7 @@ import numpy as np
 
 from attnc.arrays import flag, integer, plain_array, real_array
 
-__all__ = ["head_grid", "heat_map", "heat_maps", "loss_curve"]
+__all__ = ["head_grid", "heat_map", "heat_maps", "links", "loss_curve"]
 
 
 @np.errstate(all="ignore")  # of the caller: what matplotlib rounds is not his
@@ -181,37 +181,28 @@ def heat_maps(
     >>> axes.shape, axes[3].get_title()
     ((4,), 'head 3')
     """
-    weights = _matrices("heat_maps", weights)
-    count = len(weights)
-    queries = _labels_of_each("queries", queries, weights, 0)
-    keys = _labels_of_each("keys", keys, weights, 1)
-    titles = _titles("heat_maps", "titles", titles, count, "head")
-    if columns is None:
-        columns = math.ceil(count / math.ceil(count / 4))
-    columns = min(integer("heat_maps", "columns", columns, least=1), count)
-    colorbar = flag("heat_maps", "colorbar", colorbar)
-    template = _template("heat_maps", annotate)
-    pictures = _import_pictures("heat_maps")
+    where = "heat_maps"
+    weights = _matrices(where, weights)
+    queries = _labels_of_each(where, "queries", queries, weights, 0)
+    keys = _labels_of_each(where, "keys", keys, weights, 1)
+    titles = _titles(where, "titles", titles, len(weights), "head")
+    columns = _columns(where, columns, len(weights))
+    colorbar = flag(where, "colorbar", colorbar)
+    template = _template(where, annotate)
+    pictures = _import_pictures(where)
 
     every = [label for labels in (*queries, *keys) for label in labels or []]
     write = pictures.Writer([title, xlabel, ylabel, *titles, *every])
-    options = pictures.image_options("heat_maps", options, weights)
-    panels = np.full((math.ceil(count / columns), columns), None)
-    for n in range(count):
-        row, column = divmod(n, columns)
+    options = pictures.image_options(where, options, weights)
+    panels = []
+    for n, each in enumerate(weights):
         names = {
             "title": titles[n] or None,
-            "xlabel": None if row else xlabel,
-            "ylabel": None if column else ylabel,
+            "xlabel": xlabel if n < columns else None,
+            "ylabel": None if n % columns else ylabel,
         }
-        panels[row, column] = pictures.Panel(
-            weights[n], queries[n], keys[n], names, template, write
-        )
-    above = None if title is None else write.lines(title)
-    pictures.draw_figure(panels, options, colorbar, above, write.note())
-    axes = np.full(count, None)
-    axes[:] = [panel.ax for panel in panels.flat if panel is not None]
-    return axes
+        panels.append(pictures.Panel(each, queries[n], keys[n], names, template, write))
+    return _draw_grid(pictures, panels, columns, options, colorbar, title, write)
 
 
 @np.errstate(all="ignore")
@@ -310,7 +301,7 @@ def head_grid(
     )
     grid = np.stack([[_matrix(where, "weights", each) for each in layer] for layer in grid])
     options = pictures.image_options(where, options, grid)
-    panels = np.full((L, H), None)
+    panels = []
     for row, column in np.ndindex(L, H):
         # A panel names its row and its column only at the edge of the grid.
         beside = [each for each in (layers[row], ylabel) if each] if column == 0 else []
@@ -319,7 +310,7 @@ def head_grid(
             "xlabel": None if row else xlabel,
             "ylabel": "\n".join(beside) or None,
         }
-        panels[row, column] = pictures.Panel(
+        panel = pictures.Panel(
             grid[row, column],
             queries if column == 0 else None,
             keys if row == 0 else None,
@@ -328,11 +319,111 @@ def head_grid(
             write,
             said=(column == 0, row == 0),
         )
-    above = None if title is None else write.lines(title)
-    pictures.draw_figure(panels, options, colorbar, above, write.note())
-    axes = np.full(L * H, None)
-    axes[:] = [panel.ax for panel in panels.flat]
+        panels.append(panel)
+    axes = _draw_grid(pictures, panels, H, options, colorbar, title, write)
     return axes.reshape(weights.shape[:-2])
+
+
+@np.errstate(all="ignore")
+def links(
+    weights,
+    queries=None,
+    keys=None,
+    *,
+    query=None,
+    titles=None,
+    columns=None,
+    title=None,
+    colorbar=True,
+    cmap="Blues",
+    vmin=0,
+    vmax=1,
+):
+    """Draw attention weights as links from words to words, such as each head of a layer.
+
+    The queries stand at the left, the keys at the right, from top to bottom, and a link between two
+    of them is the wider and the darker the larger the weight (Vaswani et al. 2017, "Attention is
+    all you need", figures 3 to 5).
+
+    Parameters
+    ----------
+    weights : array_like, shape (N, Tq, Tk), or sequence of N array_like, shape (Tq, Tk)
+        The weights of N heads or sequences, as in `heat_maps`. Links of what is not finite are
+        narrow and grey.
+    queries, keys : sequence, optional
+        The words at the left and at the right: labels for every drawing, or a list of them for
+        each, as in `heat_maps`. Numbers from 0 unless given.
+    query : int, optional
+        Draw the links of this one query, in 0..Tq-1, alone; the other queries are pale. Those of
+        all queries unless given.
+    titles : sequence of N str, optional
+        What to write above each drawing; "head 0", "head 1", ... unless given.
+    columns : int, optional
+        How many drawings are side by side; up to four unless given.
+    title : str, optional
+        Above all drawings.
+    colorbar : bool
+        Draw the scale of the colours beside the drawings.
+    cmap : str or matplotlib.colors.Colormap
+        The colours of links.
+    vmin, vmax : float or None
+        The weights of no width and of full width; None for the least and the largest of all.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (N,)
+        In the order of `weights`; the figure is that of each, ``axes[0].figure``.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError
+        If weights are not real (or masked arrays), or another argument is of a wrong kind.
+    ValueError
+        If weights are not N maps or empty, `query` is out of range, or a label or a title is
+        missing or left over.
+
+    See Also
+    --------
+    heat_maps : The same weights as cells of a grid.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> words = "it was too tired".split()
+    >>> x = np.random.default_rng(0).standard_normal((2, 4, 8))  # 2 heads
+    >>> context, weights = attnc.dot_product_attention(x, x, x, return_weights=True)
+    >>> axes = links(weights, words, words, query=words.index("it"))
+    """
+    where = "links"
+    weights = _matrices(where, weights)
+    queries = _labels_of_each(where, "queries", queries, weights, 0)
+    keys = _labels_of_each(where, "keys", keys, weights, 1)
+    titles = _titles(where, "titles", titles, len(weights), "head")
+    if query is not None:
+        query = integer(where, "query", query, least=0)
+        shortest = min(map(len, weights))
+        if query >= shortest:
+            raise ValueError(f"{where}: query must lie in 0..{shortest - 1}, got {query}")
+    colorbar = flag(where, "colorbar", colorbar)
+    columns = _columns(where, columns, len(weights))
+    pictures = _import_pictures(where)
+    from . import _links
+
+    sides = [
+        [labels or list(map(str, range(n))) for labels, n in zip(both, each.shape, strict=True)]
+        for *both, each in zip(queries, keys, weights, strict=True)
+    ]
+    every = [word for both in sides for side in both for word in side]
+    write = pictures.Writer([title, *titles, *every])
+    panels = [
+        _links.Links(each, left, right, query, name, write)
+        for each, (left, right), name in zip(weights, sides, titles, strict=True)
+    ]
+    options = {"cmap": cmap, "vmin": vmin, "vmax": vmax}
+    options = pictures.image_options(where, options, weights)
+    return _draw_grid(pictures, panels, columns, options, colorbar, title, write)
 
 
 @np.errstate(all="ignore")
@@ -420,6 +511,17 @@ def _import_pictures(function):
     return _pictures
 
 
+def _draw_grid(pictures, panels, columns, options, colorbar, title, write):
+    """Draw panels row by row into one new figure; returns their Axes."""
+    grid = np.full((math.ceil(len(panels) / columns), columns), None)
+    grid.flat[: len(panels)] = panels
+    above = None if title is None else write.lines(title)
+    pictures.draw_figure(grid, options, colorbar, above, write.note())
+    axes = np.full(len(panels), None)
+    axes[:] = [panel.ax for panel in panels]
+    return axes
+
+
 # ---- Running means -------------------------------------------------------------------------------
 
 
@@ -472,7 +574,7 @@ def _matrices(where, weights):
             fix = (
                 f" (the heads of one sequence are weights[{index}])"
                 if index
-                else " (for one map: heat_map)"
+                else " (one map is weights[None])"
                 if weights.ndim == 2
                 else ""
             )
@@ -504,25 +606,25 @@ def _labels(where, name, given, shape, axis):
     return labels
 
 
-def _labels_of_each(name, given, weights, axis):
+def _labels_of_each(where, name, given, weights, axis):
     """The labels of one axis of each map: given for all, or for each."""
     if given is None or isinstance(given, str) or not hasattr(given, "__iter__"):
         given = [given] * len(weights)
         return [
-            _labels("heat_maps", name, labels, w.shape, axis)
+            _labels(where, name, labels, w.shape, axis)
             for labels, w in zip(given, weights, strict=True)
         ]
     given = list(given)
     lists = [each is None or isinstance(each, (list, tuple, np.ndarray)) for each in given]
     if not (all(lists) and any(each is not None for each in given)):
-        return [_labels("heat_maps", name, given, w.shape, axis) for w in weights]
+        return [_labels(where, name, given, w.shape, axis) for w in weights]
     if len(given) != len(weights):
         raise ValueError(
-            f"heat_maps: {name} must be one list of labels, or one for each of {len(weights)} "
+            f"{where}: {name} must be one list of labels, or one for each of {len(weights)} "
             f"maps, got {len(given)} lists"
         )
     return [
-        _labels("heat_maps", f"{name}[{n}]", labels, w.shape, axis)
+        _labels(where, f"{name}[{n}]", labels, w.shape, axis)
         for n, (labels, w) in enumerate(zip(given, weights, strict=True))
     ]
 
@@ -540,6 +642,12 @@ def _titles(where, name, titles, count, what):
         each = "map" if name == "titles" else name.removesuffix("s")
         raise ValueError(f"{where}: {name} must be {count}, one a {each}, got {len(titles)}")
     return titles
+
+
+def _columns(where, columns, count):
+    if columns is None:
+        columns = math.ceil(count / math.ceil(count / 4))
+    return min(integer(where, "columns", columns, least=1), count)
 
 
 def _template(where, annotate):

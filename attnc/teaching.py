@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,7 +24,11 @@ __all__ = ["stages"]
 _SCORE = {function.__name__: row.score for function, row in MECHANISMS.items()}
 
 
-def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+@overload
+def stages(function: MultiHeadAttention, *arrays: Any, **options: Any) -> MultiHeadStages: ...
+@overload
+def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Stages: ...
+def stages(function: Any, *arrays: Any, **options: Any) -> Any:
     """Run an attention function unfused and keep every stage of it.
 
     Parameters
@@ -195,7 +199,8 @@ class Stages(_Table):
     capped : ndarray
         ``(..., Tq, Tk)``, after `softcap`.
     masked : ndarray
-        ``(..., Tq, Tk)``, after `bias` and all masks: ``-inf`` where a query may not attend.
+        ``(..., Tq, Tk)``, after `slope`, `bias` and all masks: ``-inf`` where a query may not
+        attend.
     weights : ndarray
         ``(..., Tq, Tk)``, their softmax, before dropout.
     context : ndarray
@@ -217,13 +222,19 @@ class Stages(_Table):
     ) -> None:
         _, pullback = reference.vjp(getattr(reference, name), *arrays, **options, dtype=dtype)
         cap = options.get("softcap")
-        bias = options.get("bias") is not None
+        biases = [
+            text
+            for name, text in (("slope", " - slope |j - p|"), ("bias", " + bias"))
+            if options.get(name) is not None
+        ]
+        sink = options.get("sink") is not None
         entries = {
             "scores": f"s_ij = {_SCORE[name]}",
             "capped": f"{cap} * tanh(s_ij / {cap})" if cap else "s_ij: there is no softcap",
-            "masked": ("capped + bias, " if bias else "")
+            "masked": (f"capped{''.join(biases)}, " if biases else "")
             + "-inf where query i may not attend to key j",
-            "weights": "softmax over j: exp(l_ij) / sum_j exp(l_ij)",
+            "weights": "softmax over j: exp(l_ij) / "
+            + ("(exp(sink) + sum_j exp(l_ij))" if sink else "sum_j exp(l_ij)"),
             "context": "c_i = sum_j "
             + ("dropout(w_ij)" if options.get("dropout") else "w_ij")
             + " v_j",

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from benchmarks.inputs import CHARACTERS, VOCABULARY
 
 # Encoder: a GRU in both directions. Decoder: a GRU with additive attention, Bahdanau's order.
@@ -31,6 +33,7 @@ class Case:
     backward: bool = False  # forward + backward; else forward alone
     causal: bool = False
     lengths: tuple[int, ...] | None = None  # valid keys of each sequence; None: all
+    packed: bool = False  # the lengths are those of queries too, and attnc gets no padding
     dtype: str = "float32"
     timed: bool = True  # else only its memory is measured
     E: int = 0  # recurrent: size of an input; D is that of the state. Transformer: H heads of D
@@ -66,7 +69,9 @@ class Case:
             (self.B, self.Tq, self.Tk, self.D) if additive else (self.B, self.H, self.Tk, self.D)
         )
         text = ", ".join(map(str, sizes))
-        if self.lengths:
+        if self.packed:
+            text += f" packed, {sum(self.lengths)} rows"
+        elif self.lengths:
             text += " lengths " + ", ".join(map(str, self.lengths))
         return text + (" causal" if self.causal else "")
 
@@ -83,6 +88,8 @@ class Case:
     @property
     def pairs(self):
         """Pairs of a query and a key that it may attend to, in all heads."""
+        if self.packed:
+            return self.H * sum(n * (n + 1) // 2 if self.causal else n * n for n in self.lengths)
         if self.causal:
             return self.B * self.H * self.Tq * (self.Tq + 1) // 2
         keys = sum(self.lengths) if self.lengths else self.B * self.Tk
@@ -185,6 +192,9 @@ def both(*cases):
     return tuple(replace(case, backward=b) for case in cases for b in (False, True))
 
 
+# Of a packed batch: uniform in 1..512.
+LENGTHS = tuple(np.random.default_rng(0).integers(1, 513, 32).tolist())
+
 # ---- kinds ----
 
 ROWS = (
@@ -231,6 +241,19 @@ KINDS = {
             "Padding: 47 % of the keys are valid",
             both(dot(4, 8, 512, 64, lengths=(512, 256, 128, 64))),
             note="attnc takes the lengths, the others a boolean mask. Work counts valid keys only.",
+        ),
+        Kind(
+            "packed",
+            "Packed batch: lengths uniform in 1..512",
+            both(
+                dot(32, 8, 512, 64, lengths=LENGTHS, packed=True),
+                dot(32, 8, 512, 64, lengths=LENGTHS, packed=True, causal=True),
+            ),
+            peers=("attnc padded", "attnc padded keys", "PyTorch"),
+            note="attnc gets the sequences one behind the other, as a view of (rows, H, D). The "
+            "others get them padded: attnc with the lengths of keys and queries, so that it "
+            "computes no other pairs, and with those of keys alone; PyTorch with a boolean mask. "
+            "Work counts pairs within a sequence.",
         ),
         Kind(
             "decode",

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 # Name in the tables -> the module of this package that knows how to call it.
 MODULES = {
     "attnc": "with_attnc",
+    "attnc padded": "with_attnc_padded",
+    "attnc padded keys": "with_attnc_padded_keys",
     "PyTorch": "with_torch",
     "torch.compile": "with_torch_compile",
     "JAX": "with_jax",
     "NumPy": "with_numpy",
     "machine": "machine",
 }
-PEERS = ("PyTorch", "torch.compile", "JAX", "NumPy")
+PEERS = ("attnc padded", "attnc padded keys", "PyTorch", "torch.compile", "JAX", "NumPy")
 
 
 class LeftOut(Exception):

@@ -75,6 +75,8 @@ def goals_of(kind, case):
         return goals_of_row(case)
     if kind == "padding":
         return [Goal(ratio=2)]
+    if kind == "packed":
+        return [Goal(ratio=2.4), Goal(1.7 if case.causal else 1.35, ("attnc padded keys",))]
     if kind == "decode" and case.Tk == 4096:
         return [Goal(percent=75)]
     if kind == "additive" and case.Tq > 1:

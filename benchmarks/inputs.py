@@ -19,6 +19,10 @@ def inputs(case):
 
     if case.recurrent:
         return recurrent_inputs(case, normal)
+    if case.packed:
+        rows = sum(case.lengths or [case.Tk] * case.B)
+        *arguments, dcontext = (normal(rows, case.H, case.D).swapaxes(0, 1) for _ in range(4))
+        return Inputs(arguments, dcontext)
     if case.transformer:
         return transformer_inputs(case, normal)
     lead = (case.B,) if case.mechanism == "additive" else (case.B, case.H)
@@ -87,8 +91,30 @@ def sentences(case):
     return source, lengths, target
 
 
+def offsets(case):
+    """Where the sequences of a packed batch begin and end."""
+    return np.append(0, np.cumsum(case.lengths or [case.Tk] * case.B))
+
+
+def padded(case, x):
+    """x (H, rows, D) of a packed batch as (B, H, T, D), 0 in the padding."""
+    whole = np.zeros((case.B, case.H, case.Tk, x.shape[-1]), x.dtype)
+    for row, part in zip(whole, np.split(x, offsets(case)[1:-1], axis=1), strict=True):
+        row[:, : part.shape[1]] = part
+    return whole
+
+
+def trimmed(case, x):
+    """Undoes `padded`."""
+    counts = np.diff(offsets(case))
+    return np.concatenate([row[:, :n] for row, n in zip(x, counts, strict=True)], axis=1)
+
+
 def valid_keys(case):
     """The lengths of a case as a mask (B, 1, 1, Tk), or None; True: may be attended to."""
     if case.lengths is None:
         return None
-    return (np.arange(case.Tk) < np.array(case.lengths)[:, None])[:, None, None, :]
+    valid = (np.arange(case.Tk) < np.array(case.lengths)[:, None])[:, None, None, :]
+    if case.packed and case.causal:  # a mask of both: PyTorch takes one of them
+        return valid & np.tri(case.Tq, case.Tk, dtype=bool)
+    return valid

@@ -5,7 +5,7 @@ import numpy as np
 import attnc
 from attnc import _core
 from benchmarks import recurrent_attnc, transformer_attnc
-from benchmarks.inputs import COSINE_SCALE
+from benchmarks.inputs import COSINE_SCALE, offsets
 
 
 def version():
@@ -23,7 +23,9 @@ def prepare(case, inputs):
     options = {}
     if case.causal:
         options["causal"] = True
-    if case.lengths:
+    if case.packed:
+        options["query_offsets"] = offsets(case)
+    elif case.lengths:
         options["key_lengths"] = np.array(case.lengths)[:, None]
     if case.mechanism == "cosine":
         options["scale"] = COSINE_SCALE

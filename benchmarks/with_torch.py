@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from benchmarks import recurrent_torch, transformer_torch
-from benchmarks.inputs import COSINE_SCALE, valid_keys
+from benchmarks.inputs import COSINE_SCALE, padded, trimmed, valid_keys
 
 
 def version():
@@ -14,7 +14,7 @@ def version():
 def formulas(case):
     """The ways to compute a case, by name: functions of the tensors."""
     mask = valid_keys(case)
-    options = {"is_causal": case.causal}
+    options = {"is_causal": case.causal and not case.packed}
     if mask is not None:
         options["attn_mask"] = torch.from_numpy(mask)
 
@@ -51,8 +51,11 @@ def prepare(case, inputs, formulas=formulas):
     if case.transformer:
         return transformer_torch.prepare(case, inputs)
     torch.set_grad_enabled(case.backward)
-    tensors = [torch.from_numpy(x).requires_grad_(case.backward) for x in inputs.arguments]
-    dcontext = torch.from_numpy(inputs.dcontext)
+    *arguments, dcontext = *inputs.arguments, inputs.dcontext
+    if case.packed:
+        *arguments, dcontext = (padded(case, x) for x in (*arguments, dcontext))
+    tensors = [torch.from_numpy(x).requires_grad_(case.backward) for x in arguments]
+    dcontext = torch.from_numpy(dcontext)
 
     def call(formula):
         def forward():
@@ -73,4 +76,5 @@ def results(case, output):
         return recurrent_torch.results(case, output)
     if case.transformer:
         return transformer_torch.results(case, output)
-    return [x.detach().numpy() for x in output]
+    arrays = [x.detach().numpy() for x in output]
+    return [trimmed(case, x) for x in arrays] if case.packed else arrays

@@ -102,6 +102,7 @@ typedef struct {
     attnc_view query_lengths; /* int64 (lead): queries behind are padding */
     attnc_view offset;        /* int64 (lead) */
     attnc_view bias;          /* real (lead, Tq, Tk) */
+    attnc_view slope, sink;   /* double (lead), whatever is computed in */
     /* where lengths, query_lengths, offset hold no data */
     ptrdiff_t length, queries, causal_offset;
     int causal;
@@ -141,7 +142,8 @@ typedef struct {
     const void *saved_context, *saved_stats;
     const void *saved_scores; /* or NULL: computed again */
     void *delta; /* (lead, query_rows): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
-                    attention_delta fills it */
+                    attention_delta fills it, or attention_bwd where rows fit a tile; NULL: not
+                    needed */
 
     /* Outputs, contiguous. Segments: the keys are cut into `segments` runs, a function of Tk alone;
      * each has its own partial of everything that sums over keys. */
@@ -154,6 +156,8 @@ typedef struct {
     void *dscore_vector_parts; /* (lead, segments, padded D) */
     attnc_result dscores;      /* (lead, Tq, Tk) zeroed, or none: before softcap and bias */
     attnc_result dbias;        /* (lead, Tq, Tk) zeroed, or none */
+    double *dslope_parts;      /* (lead, segments) or NULL */
+    double *dsink_parts; /* (lead) or NULL; then delta is there for rows that fit a tile too */
 } attnc_attention_bwd;
 
 /* The gradient of a bias, or scores, that broadcasts, summed over its axes. */

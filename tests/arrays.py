@@ -99,7 +99,10 @@ def _options(rng, dtype, lead, Tq, Tk):
 
     def bias(*shape, masked=0.0):
         x = rng.standard_normal(shape)
-        return np.where(rng.random(shape) < masked, -np.inf, x).astype(dtype)
+        return np.asarray(np.where(rng.random(shape) < masked, -np.inf, x), dtype)
+
+    def slope(*shape):
+        return np.asarray(0.2 * rng.standard_normal(shape), dtype)
 
     offsets = rng.integers(-Tq, Tk + 1, lead)
     return {
@@ -134,6 +137,16 @@ def _options(rng, dtype, lead, Tq, Tk):
         "window without end": {"window": (2**62, 2**62)},
         "window and causal": {"window": (3, 2), "causal": True},
         "softcap": {"softcap": 1.5},
+        "slope": {"slope": slope(*lead)},
+        "slope for all leads": {"slope": slope(*ones), "causal": True},
+        "slope of one number": {"slope": 0.25},
+        "slope without axes": {"slope": np.array(-0.125, dtype)},
+        "slope by lead": {"slope": slope(*lead), "causal_offset": offsets},
+        "sink": {"sink": bias(*lead)},
+        "sink for all leads": {"sink": bias(*ones)},
+        "sink of one number": {"sink": -0.5},
+        "sink without axes": {"sink": np.array(0.5, dtype)},
+        "sink with -inf": {"sink": bias(*lead, masked=0.5)},
         "dropout": {"dropout": 0.3, "rng": 2**40 + 7},
         "query_lengths": {"query_lengths": rng.integers(0, Tq + 1, lead)},
         "query_lengths for all leads": {"query_lengths": rng.integers(0, Tq + 1, ones)},
@@ -149,6 +162,8 @@ def _options(rng, dtype, lead, Tq, Tk):
             "causal_offset": Tk // 2,
             "window": (Tk // 2 + 1, None),
             "softcap": 2.0,
+            "slope": slope(*lead),
+            "sink": bias(*lead),
             "dropout": 0.2,
             "rng": 3,
         },

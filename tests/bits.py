@@ -400,6 +400,16 @@ OPTIONS = {
     },
     "window and causal": lambda d, s: {"window": (3, 2), "causal": True},
     "softcap": lambda d, s: {"softcap": 1.5},
+    "slope": lambda d, s: {"slope": some_bias(d, *s.lead)},
+    "slope by head": lambda d, s: {"slope": some_bias(d, *ones(s)), "causal": True},
+    "one slope": lambda d, s: {"slope": 0.25, "causal_offset": -3},
+    "sink": lambda d, s: {"sink": some_bias(d, *s.lead)},
+    "one sink": lambda d, s: {"sink": 0.25, "mask": one_row_masked(d, s)},
+    "slope, sink, everything": lambda d, s: {
+        **everything(d, s),
+        "slope": some_bias(d, *s.lead),
+        "sink": some_bias(d, *s.lead),
+    },
     "dropout": lambda d, s: {"dropout": 0.3, "rng": 2**40 + 7},
     "dropout, causal": lambda d, s: {"dropout": 0.5, "rng": 11, "causal": True},
     "masks": lambda d, s: {
@@ -1268,6 +1278,61 @@ def seq2seq_cases():
                 case(f"Seq2Seq/{name}/{dtype}/translate, {call}", translation(make, options))
 
 
+TRANSFORMERS = {
+    "default": {},
+    "pre, gelu": {"norm": "pre", "activation": "gelu", "dropout": 0.3},
+    "rotary, rms, swiglu": {
+        "positions": "rotary",
+        "normalization": "rms",
+        "activation": "swiglu",
+        "bias": False,
+        "num_kv_heads": 1,
+    },
+    "alibi": {"positions": "alibi", "final_norm": True},
+    "learned": {"positions": "learned", "max_length": 12},
+}
+
+
+def language_model_inputs(draw, options):
+    tokens = draw.integers(2, 10, 4, 7)
+    return (tokens[:, :-1], [6, 2, 4, 1]), {"return_weights": True, **options(tokens[:, 1:])}
+
+
+def generation(make, options):
+    def run(draw):
+        made = make()
+        made.load_state_dict(
+            {name: draw.normal(*x.shape, scale=0.6) for name, x in made.parameters.items()}
+        )
+        yield "", made.generate(draw.integers(2, 10, 3, 5), [5, 1, 3], max_length=6, **options)
+
+    return run
+
+
+def transformer_cases():
+    calls = {"loss": {}, "logits": {"labels": None}, "train": {"train": True, "rng": 6}}
+    for name, keywords in TRANSFORMERS.items():
+        for dtype in FLOATS:
+            shared = {"tied": False, "padding_index": 0, "feedforward_size": 12, "rng": 1}
+            shared |= {"dtype": dtype, **keywords}
+            make = partial(
+                attnc.Transformer, 11, 13, 8, 2, encoder_layers=2, decoder_layers=2, **shared
+            )
+            for call, options in calls.items():
+                inputs = partial(seq2seq_inputs, options={"return_weights": True, **options})
+                case(f"Transformer/{name}/{dtype}/{call}", layer(make, inputs, (), dtype))
+            for call, options in {"greedy": {}, "beam": {"beam_width": 3}}.items():
+                run = translation(make, options)
+                case(f"Transformer/{name}/{dtype}/translate, {call}", run)
+            make = partial(attnc.LanguageModel, 11, 8, 2, 2, **shared)
+            inputs = partial(language_model_inputs, options=lambda labels: {"labels": labels})
+            case(f"LanguageModel/{name}/{dtype}/loss", layer(make, inputs, (), dtype))
+            inputs = partial(language_model_inputs, options=lambda _: {"train": True, "rng": 6})
+            case(f"LanguageModel/{name}/{dtype}/train", layer(make, inputs, (), dtype))
+            for call, options in {"greedy": {"temperature": 0}, "drawn": {"rng": 3}}.items():
+                case(f"LanguageModel/{name}/{dtype}/{call}", generation(make, options))
+
+
 # ---- Wrong calls: what they raise ----------------------------------------------------------------
 
 
@@ -1438,6 +1503,7 @@ simple_layer_cases()
 attention_layer_cases()
 decoder_layer_cases()
 seq2seq_cases()
+transformer_cases()
 wrong_attention_cases()
 wrong_other_cases()
 

@@ -228,6 +228,8 @@ def _largest_terms(plain, arrays, options, d, dtype):
     terms = output._asdict() | {f"d{field}": x for field, x in vars(pullback(**d)).items()}
     largest = {what: _largest(x) for what, x in terms.items()}
     positive = {field: _positive(x) for field, x in options.items()}
+    if options.get("slope") is not None:  # it is taken off
+        positive["slope"] = -np.abs(options["slope"])
     with np.errstate(invalid="ignore"):
         lse = plain(*map(_positive, arrays), **positive, dtype=dtype).lse
     largest["lse"] = max(largest["lse"], _largest(lse))

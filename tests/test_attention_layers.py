@@ -57,6 +57,11 @@ OPTIONS = {
         "bias": rng.standard_normal((B, TQ, TK)),
     },
     "causal": lambda rng: {"causal": True, "causal_offset": 1},
+    "slope and sink": lambda rng: {
+        "slope": rng.standard_normal(B),
+        "sink": rng.standard_normal(1),
+    },
+    "numbers": lambda rng: {"slope": 0.5, "sink": -0.5},
     "queries": lambda rng: {"query_lengths": [0, 1]},
 }
 
@@ -69,7 +74,9 @@ def test_layer_is_the_function(name, options, rng):
     qkv = arrays(name, rng)
     output, gradients = check_layer(layer, qkv, options, rng)
     assert_same(output, function(layer)(*qkv, **options))
-    assert len(gradients) == 3 and ("bias" in vars(gradients)) == ("bias" in options)
+    with_gradient = {n for n in ("bias", "slope", "sink") if isinstance(options.get(n), np.ndarray)}
+    assert len(gradients) == 3 and vars(gradients).keys() >= with_gradient
+    assert len(vars(gradients)) == 3 + len(with_gradient)
 
 
 @layers

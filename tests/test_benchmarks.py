@@ -37,6 +37,10 @@ TINY = {
     "forward": (dot(1, 1, 8, 16), dot(1, 2, 9, 4, causal=True)),
     "backward": (dot(1, 1, 8, 16, backward=True), dot(1, 2, 9, 4, causal=True, backward=True)),
     "padding": both(dot(4, 2, 8, 4, lengths=(8, 4, 2, 1))),
+    "packed": both(
+        dot(3, 2, 8, 4, lengths=(8, 1, 3), packed=True),
+        dot(3, 2, 8, 4, lengths=(8, 1, 3), packed=True, causal=True),
+    ),
     "additive": both(additive(2, 3, 5, 4)),
     "cosine": both(Case("cosine", 2, 2, 7, 7, 4)),
     "multiplicative": both(Case("multiplicative", 2, 2, 7, 7, 4)),
@@ -67,16 +71,20 @@ def run(names, peers, **options):
 
 # ---- a run ----
 
+PADDED = "attnc padded", "attnc padded keys"
+
 
 @pytest.fixture(scope="module")
 def report():
-    return run(TINY, ["NumPy"])
+    return run(TINY, ["NumPy", *PADDED])
 
 
 def test_everything_is_measured(report):
     assert len(report["results"]) == sum(map(len, TINY.values()))
     for record in report["results"]:
-        names = ("1 thread", "2 threads") if record["kind"] == "threads" else ("attnc", "NumPy")
+        names = {"threads": ("1 thread", "2 threads"), "packed": ("attnc", *PADDED)}.get(
+            record["kind"], ("attnc", "NumPy")
+        )
         timed = record["contenders"]
         assert tuple(timed) == (names if record["case"]["timed"] else ())
         assert all(len(each["seconds"]) == SETTINGS.rounds for each in timed.values())
@@ -100,6 +108,7 @@ def test_the_page(report):
     assert page.count("\n## ") == len(TINY)
     assert "| 1, 2, 9, 4 causal |" in page
     assert "| 4, 2, 8, 4 lengths 8, 4, 2, 1 | forward + backward |" in page
+    assert "| 3, 2, 8, 4 packed, 12 rows | forward |" in page
     assert "× with 2 threads" in page
     assert "| left out | PyTorch (not asked for) |" in page
     assert "None" not in page and str(ROOT) not in page
@@ -379,8 +388,8 @@ def test_which_goals():
     assert [str(goal) for goal in MEAN_GOALS["backward"]] == ["1.8 × PyTorch"]
     with_goals = {n for n, kind in KINDS.items() if any(goals_of(n, case) for case in kind.cases)}
     assert with_goals == {
-        "forward", "backward", "padding", "decode", "additive", "growth", "recurrent", "multihead",
-        "layer", "transformer", "generation",
+        "forward", "backward", "padding", "packed", "decode", "additive", "growth", "recurrent",
+        "multihead", "layer", "transformer", "generation",
     }  # fmt: skip
     step = replace(recurrent("training", 64, 30, 30, 256, 512), backward=True)
     assert texts("recurrent", step) == ["1.5 × the best of PyTorch, JAX"]

@@ -5,10 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
-from checks import assert_agree, assert_same
+from checks import assert_agree, assert_close_like_naive, assert_same
 from layer_checks import randomize
 
 import attnc
+from attnc import reference
+from attnc.functional.options import DEFAULTS
 from attnc.layers.cache import ModelCache
 
 E, H, D, T = 12, 6, 4, 11
@@ -54,6 +56,24 @@ def test_steps_are_one_call(kind, sizes, lead, rng):
     assert_agree(in_steps(layer, x, sizes, cache), layer(x, causal=True))
     assert len(cache) == T
     assert_same(cache.lengths, np.full(lead, T))
+
+
+@kinds
+@sizes
+def test_steps_in_float32_err_no_more_than_plain_numpy(kind, sizes, rng):
+    layer = make(kind, rng, "float32")
+    x = rng.standard_normal((2, T, E)).astype(np.float32)
+    p = dict(layer.parameters)
+    weights = [p.pop(f"{name}_weight") for name in ("query", "key", "value", "output")]
+    exact, naive = (
+        reference.multi_head_attention(
+            x, x, x, *weights, **p, rotary=layer.rotary, causal=True, dtype=dtype
+        )
+        for dtype in (np.float64, np.float32)
+    )
+    for cache in (attnc.KVCache(), attnc.KVCache(T), attnc.KVCache(window=T, keep=2)):
+        got = in_steps(layer, x, sizes, cache)
+        assert_close_like_naive(got, exact, naive, np.abs(x).max())
 
 
 @kinds
@@ -129,6 +149,28 @@ def test_the_memory_of_a_window_is_bounded(rng):
         ).weights
     assert weights.shape[-1] == 10 and len(cache) == 540
     assert cache.nbytes <= 2 * 8 * H * (E // H) * 2 * (8 + 2)
+
+
+@pytest.mark.skipif("slope" not in DEFAULTS, reason="attention takes no slope yet")
+@pytest.mark.parametrize("window", [None, 4])
+@sizes
+def test_slopes_and_sinks(window, sizes, rng):
+    """A slope counts from the position of the query in its sequence."""
+    layer, x = make("groups", rng), rng.standard_normal((2, T, E))
+    own = {"slope": rng.uniform(0.1, 1, (1, H)), "sink": rng.standard_normal((1, H))}
+    mask = None if window is None else mask_of(window, 0)
+    for causal in (True, False):
+        cache, parts, begin = attnc.KVCache(window=window), [], 0
+        for n in sizes:
+            parts.append(layer(x[:, begin : begin + n], causal=causal, cache=cache, **own))
+            begin += n
+        if causal:
+            got = np.concatenate(parts, axis=1)
+            assert_agree(got, layer(x, causal=True, mask=mask, **own))
+        elif window is None:
+            assert_agree(parts[-1], layer(x, **own)[:, T - sizes[-1] :])
+    with pytest.raises(ValueError, match="slope must be None with a cache that keeps its first 2"):
+        layer(x, causal=True, cache=attnc.KVCache(window=3, keep=2), **own)
 
 
 # ---- Rows of their own lengths -------------------------------------------------------------------
@@ -279,6 +321,21 @@ def test_stored_in_halves(dtype, window, rng):
     context = np.moveaxis(context.reshape(2, H, 7, -1), 1, 2).reshape(2, 7, -1)
     expected = context @ p["output_weight"].reshape(-1, E) + p["output_bias"]
     np.testing.assert_allclose(np.concatenate(y, axis=1), expected, rtol=0, atol=2e-5)
+
+
+def test_any_layer_may_store_less_but_not_more(rng):
+    wide, narrow = make("plain", rng), make("plain", rng, "float32")
+    x = rng.standard_normal((1, 5, E))
+    for dtype, digits in (("float32", 1e-6), ("float16", 1e-2)):
+        cache = attnc.KVCache(dtype=dtype)
+        y = in_steps(wide, x, (2, 3), cache)
+        assert y.dtype == np.float64 and cache._state.keys.dtype == dtype
+        np.testing.assert_allclose(y, wide(x, causal=True), rtol=0, atol=digits)
+    with pytest.raises(
+        TypeError,
+        match="^MultiHeadAttention: cache must store the layer's float32 or less, got KVC",
+    ):
+        narrow(x, cache=attnc.KVCache(dtype="float64"))
 
 
 def test_what_does_not_fit_into_a_half_is_infinite(rng):

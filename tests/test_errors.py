@@ -53,6 +53,7 @@ TO_KEY_MASK = "; a mask of keys alone goes to key_mask="
 WINDOW = "window must be None or a pair (left, right) of integers >= 0 or None (open), got"
 DROPOUT = "dropout must be a number with 0 <= dropout < 1, got"
 SOFTCAP = "softcap must be None or a number > 0, got"
+SLOPE = "slope must be None, a finite number or a real array, got"
 SCALE = "scale must be None, a real number or a 0-d array, got"
 RNG = "rng must be None, a numpy.random.Generator or an integer in 0..2**64-1, got"
 
@@ -219,8 +220,19 @@ WRONG = [
     (
         {"causal_offset": 0},
         ValueError,
-        "causal_offset must go with causal=True or window=, got neither",
+        "causal_offset must go with causal=True, window= or slope=, got none",
     ),
+    ({"slope": np.inf}, ValueError, f"{SLOPE} inf"),
+    ({"slope": "1"}, TypeError, f"slope {REAL} dtype <U1"),
+    ({"slope": True}, TypeError, f"{SLOPE} True"),
+    ({"slope": ones(3)}, ValueError, full("slope", ELEMENTS, (3,))),
+    ({**HEADS, "slope": ones(4)}, ValueError, full("slope", HEAD_ELEMENTS, (4,), "slope[None, :]")),
+    ({"slope": ones(2, dtype=complex)}, TypeError, f"slope {REAL} dtype complex128"),
+    ({"sink": 1j}, TypeError, f"sink {REAL} dtype complex128"),
+    ({"sink": False}, TypeError, "sink must be None, a number or a real array, got False"),
+    ({"sink": ones(2, 3)}, ValueError, full("sink", ELEMENTS, (2, 3))),
+    ({**HEADS, "sink": ones(2)}, ValueError, full("sink", HEAD_ELEMENTS, (2,), "sink[:, None]")),
+    ({"sink": np.ma.ones(2)}, TypeError, f"sink {MASKED.format('sink')}"),
     (
         {"causal": True, "causal_offset": 0.5},
         TypeError,

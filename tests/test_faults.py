@@ -52,7 +52,36 @@ def test_memory_runs_out_anywhere(name, option, no_failures, rng):
     assert_same(got, expected)
 
 
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "attend"])
+def test_memory_runs_out_in_a_packed_batch(name, no_failures, rng):
+    arrays, own = inputs(name, rng, np.float32, **LARGE)
+    own |= {"query_offsets": np.array([0, 2, 300, 600]), "key_offsets": np.array([0, 9, 30, 260])}
+    own |= {"slope": np.ones(2), "sink": np.zeros(1), "dropout": 0.5, "rng": 1}
+
+    def run():
+        output, pullback = attnc.vjp(getattr(attnc, name), *arrays, **own)
+        return output, vars(pullback(output))
+
+    expected = run()
+    gc.collect()
+    count, failures = _core.allocation_count(), 0
+    while True:
+        _core.fail_allocation(failures + 1)
+        try:
+            got = run()
+            break
+        except MemoryError:
+            failures += 1
+        finally:
+            _core.fail_allocation(0)
+        gc.collect()
+        assert _core.allocation_count() == count, f"after allocation {failures} failed"
+    assert failures >= 8
+    assert_same(got, expected)
+
+
 BAD = {
+    "offsets": {"query_offsets": [0, 4]},
     "shape": {"bias": np.zeros((3, 3))},
     "dtype": {"mask": np.zeros((2, 5, 7))},
     "range": {"key_lengths": 8},

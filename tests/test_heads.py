@@ -45,7 +45,7 @@ def lift(lead=(B,), heads=(3, 2), **options):
 
 
 def random_option(name, rng, shape):
-    if name == "bias":
+    if name in ("bias", "slope", "sink"):
         return rng.standard_normal(shape)
     if name.endswith("mask"):
         return rng.random(shape) < 0.6
@@ -157,11 +157,9 @@ class Heads(attnc.layers.Layer):
         self.value = attnc.Linear(size, heads[0] * D, **common)
         self.output = attnc.Linear(H * D, size, **common)
 
-    def _vjp(self, query, key, bias=None, **options):
+    def _vjp(self, query, key, **given):
         lead = np.broadcast_shapes(query.shape[:-2], key.shape[:-2])
-        options = lift_options(
-            "Heads", {**options, "bias": bias}, lead, query.shape[-2], key.shape[-2], self.heads
-        )
+        options = lift_options("Heads", given, lead, query.shape[-2], key.shape[-2], self.heads)
         maps = [(self.query, query, self.heads), (self.key, key, self.of_keys)]
         maps += [(self.value, key, self.of_keys)]
         steps = [attnc.vjp(layer, x) for layer, x, _ in maps]
@@ -175,7 +173,8 @@ class Heads(attnc.layers.Layer):
                 step(merge_heads(g, heads)).x
                 for (_, step), g, (*_, heads) in zip(steps, d, maps, strict=True)
             )
-            optional = {} if bias is None else {"bias": d.bias.reshape(bias.shape)}
+            names = {"bias", "slope", "sink"} & given.keys()
+            optional = {name: d[name].reshape(given[name].shape) for name in names}
             return Gradients({"query": dquery, "key": dkey + dvalue}, optional)
 
         return y, pullback
@@ -197,10 +196,13 @@ def test_heads_are_layers_of_one_head_each(heads, by_head, rng):
         "key_mask": rng.random((*some, TK)) < 0.9,
         "key_lengths": rng.integers(1, TK + 1, some),
         "causal_offset": rng.integers(1, TK, some),
+        "slope": rng.standard_normal(some),
+        "sink": rng.standard_normal((1, *some[1:])),
         "causal": True,
     }
     y, gradients = check_layer(layer, (query, key), options, rng)
-    assert gradients.bias.shape == options["bias"].shape
+    for name in ("bias", "slope", "sink"):
+        assert gradients[name].shape == options[name].shape
     assert list(layer.parameters) == [f"{n}_weight" for n in ("query", "key", "value", "output")]
 
     p, expected = layer.parameters, 0

@@ -386,6 +386,21 @@ def test_beams(rng):
             assert_agree(beams.scores[row, n], total / ((5 + length) / 6) ** 0.6)
 
 
+@pytest.mark.parametrize(("B", "T"), [(0, 4), (2, 0), (0, 0)])
+def test_empty_batches(B, T):
+    model, tokens = make(), np.zeros((B, T), int)
+    logits, pullback = attnc.vjp(model, tokens)
+    assert logits.shape == (B, T, V)
+    pullback(logits)
+    loss, pullback = attnc.vjp(model, tokens, labels=tokens)
+    pullback()
+    assert loss == 0 and not any(gradient.any() for gradient in model.gradients.values())
+    cache = model.new_cache()
+    assert model(tokens, cache=cache).shape == (B, T, V)
+    assert model(np.ones((B, 2), int), cache=cache).shape == (B, 2, V)
+    assert model.generate(np.ones((B, 2), int), max_length=3, rng=0).shape == (B, 3 * (B > 0))
+
+
 def test_wrong_calls(rng):
     model, tokens = make(rng), tokens_of(rng)
     for call, text in [

@@ -1,5 +1,6 @@
 """Multi-head attention: against its formula head by head, differences, and PyTorch."""
 
+import concurrent.futures
 import copy
 
 import numpy as np
@@ -9,6 +10,7 @@ from layer_checks import check_float32, check_house, check_layer, randomize
 
 import attnc
 from attnc import reference
+from attnc.functional.options import DEFAULTS
 
 B, TQ, TK, E, EK, EV, EO, H, D = 2, 3, 5, 12, 7, 11, 9, 6, 4
 
@@ -42,7 +44,8 @@ def by_formula(layer, query, key, value, **options):
     Of options by head, (B, H, ...), each head gets its own; those without are for all of them.
     """
     p, output, weights, lse = layer.parameters, 0, [], []
-    whole = {"mask": 4, "bias": 4, "key_mask": 3, "key_lengths": 2, "causal_offset": 2}
+    whole = {"mask": 4, "bias": 4, "key_mask": 3}
+    whole |= dict.fromkeys(("key_lengths", "causal_offset", "sink", "slope"), 2)
     for h in range(layer.num_heads):
         k = h // (layer.num_heads // layer.num_kv_heads)
 
@@ -262,6 +265,29 @@ def test_tied_projections_share_a_gradient(rng):
     assert_agree(tied.gradients["key_weight"], both)
 
 
+def test_threads_share_a_layer(rng):
+    """Pullbacks add up, and calls with a cache each do not disturb each other."""
+    layer, x = make("groups", rng), rng.standard_normal((4, TK, E))
+    expected = layer(x, causal=True)
+    for b in range(4):
+        _, pullback = attnc.vjp(layer, x[b], causal=True)
+        pullback(x[b])
+    wanted = {name: gradient.copy() for name, gradient in layer.gradients.items()}
+    layer.zero_grad()
+
+    def work(b):
+        _, pullback = attnc.vjp(layer, x[b], causal=True)
+        pullback(x[b])
+        cache = attnc.KVCache()
+        return [layer(x[b, t : t + 1], causal=True, cache=cache) for t in range(TK)]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for b, steps in enumerate(pool.map(work, range(4))):
+            assert_agree(np.concatenate(steps), expected[b])
+    for name, gradient in layer.gradients.items():
+        assert_agree(gradient, wanted[name], name)
+
+
 def test_whatever_the_settings_of_numpy(rng):
     layer = make("biases", dtype="float32")
     query, key, _ = (x.astype(np.float32) for x in arrays(layer, rng))
@@ -309,7 +335,7 @@ WRONG = [
     ),
     (lambda: attnc.MultiHeadAttention(8, 2, rotary=1), "rotary must be True or False, got 1"),
     (lambda: attnc.MultiHeadAttention(8, 2, normalize_qk=None), "normalize_qk must be True or Fal"),
-    (lambda: make("plain")(Q, causal_offset=1), "causal_offset must go with causal=True or window"),
+    (lambda: make("plain")(Q, causal_offset=1), "causal_offset must go with causal=True"),
     (lambda: make("plain")(Q, None, V), "key must be given with value, got None"),
     (lambda: make("sizes")(Q), "key must be given, as key_size 7 is not query_size 12, got None"),
     (
@@ -426,6 +452,34 @@ def test_wrong_offsets_are_refused_by_attention(offsets, rng):
     with pytest.raises(type(expected.value)) as got:
         make("rotary", rng)(x, **offsets)
     assert "offset" in str(got.value) and ": " in str(got.value)
+
+
+# ---- Sinks and slopes ----------------------------------------------------------------------------
+
+with_slopes = pytest.mark.skipif("slope" not in DEFAULTS, reason="attention takes no slope yet")
+
+
+@with_slopes
+@sizes
+@pytest.mark.parametrize("shape", [(1, H), (B, H), (B,), (1,)])
+def test_sinks_and_slopes_have_gradients(kind, shape, rng):
+    layer = make(kind, rng)
+    options = {
+        "sink": rng.standard_normal(shape),
+        "slope": rng.uniform(0.1, 1, shape),
+        "return_weights": True,
+    }
+    qkv = arrays(layer, rng)
+    output, gradients = check_layer(layer, qkv, options, rng)
+    assert gradients.sink.shape == gradients.slope.shape == shape
+    every = {
+        name: np.broadcast_to(x if x.ndim == 2 else x[:, None], (B, H))
+        for name, x in options.items()
+        if name != "return_weights"
+    }
+    expected = by_formula(layer, *qkv, **every)
+    assert_agree(output.context, expected[0])
+    assert_agree(output.weights, expected[1])
 
 
 # ---- PyTorch -------------------------------------------------------------------------------------

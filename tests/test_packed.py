@@ -17,6 +17,7 @@ MANY = settings.get_profile("properties")  # conftest.py
 QUERIES = [5, 0, 1, 60, 2, 130, 7, 40]  # of each sequence
 KEYS = [7, 3, 600, 60, 530, 200, 0, 570]
 PARAMETERS = ("scale", "weight", "score_vector", "query_weight", "key_weight", "score_bias")
+PARAMETERS += ("slope", "sink")
 # One of each group, together.
 POSITIONS = {
     "none": {},
@@ -26,7 +27,12 @@ POSITIONS = {
     "window and offset": {"window": (40, None), "causal_offset": np.int16(2)},
 }
 CAPS = {"none": {}, "softcap": {"softcap": 1.5}}
-DROPOUTS = {"none": {}, "dropout": {"dropout": 0.3, "rng": 2**40 + 7}}
+NUMBERS = {
+    "none": {},
+    "slope": {"slope": np.array(0.2)},
+    "sink": {"sink": np.array(-0.5)},
+    "slope and sink": {"slope": np.array(0.1), "sink": np.array(0.3), "causal": True},
+}
 
 
 def offsets(lengths):
@@ -111,6 +117,16 @@ def test_each_sequence_as_alone(name, position, dtype, isa, rng):
     check_packed(name, arrays, {**own, **POSITIONS[position]}, rng, dtype)
 
 
+@pytest.mark.parametrize("position", ["none", "causal", "window and offset"])
+@packed
+def test_slope_and_sink(name, position, dtype, rng):
+    """Distances count within each sequence; all share the numbers, which get a gradient each."""
+    arrays, own = call(name, rng, dtype)
+    own["slope"] = (0.1 * rng.standard_normal(2)).astype(dtype)
+    own["sink"] = rng.standard_normal(1).astype(dtype)
+    check_packed(name, arrays, {**own, **POSITIONS[position]}, rng, dtype)
+
+
 @pytest.mark.parametrize("leads", [((), (), ()), ((2, 3), (2, 1), (1, 1)), ((1,), (3,), (3,))])
 @packed
 def test_leading_axes_broadcast(name, leads, dtype, rng):
@@ -155,7 +171,7 @@ def test_views_of_other_order(name, dtype, rng):
 def test_any_number_of_threads(name, dtype, rng):
     lengths = rng.integers(0, 90, 40)
     arrays, own = call(name, rng, dtype, lengths, lengths, D=16)
-    own |= {"dropout": 0.2, "rng": 3, "causal": True}
+    own |= {"dropout": 0.2, "rng": 3, "causal": True, "slope": np.array(0.1), "sink": np.array(0.2)}
     d = gradients_in(rng, name, arrays, own, dtype)
     with attnc.set_num_threads(1):
         output, gradients = whole(name, arrays, own, d)
@@ -236,6 +252,7 @@ def test_reference(name, rng):
     """A loop over the sequences, with the sums of the gradients of parameters."""
     arrays, own = call(name, rng)
     own |= {"dropout": 0.3, "rng": 5, "causal": True, "key_mask": rng.random((2, sum(KEYS))) < 0.7}
+    own |= {"slope": rng.random((2,)), "sink": rng.random((1,))}
     output, pullback = attnc.vjp(getattr(attnc, name), *arrays, **own, return_lse=True)
     plain = getattr(reference, name)
     expected, plain_pullback = reference.vjp(plain, *arrays, **own, return_lse=True)
@@ -491,7 +508,7 @@ LENGTHS = st.sampled_from([0, 1, 2, 3, 5, 16, 17, 33, 50, 97, 200])
     leads=st.sampled_from([((2,),) * 3, ((),) * 3, ((2, 2), (2, 1), (2, 1)), ((1,), (2,), (1,))]),
     D=st.sampled_from([0, 1, 3, 16, 40]),
     Dv=st.sampled_from([0, 1, 5, 16]),
-    options=st.tuples(*(st.sampled_from(list(group)) for group in (POSITIONS, CAPS))),
+    options=st.tuples(*(st.sampled_from(list(group)) for group in (POSITIONS, CAPS, NUMBERS))),
     masked=st.booleans(),
     threads=st.integers(1, 4),
     seed=st.integers(0, 2**32 - 1),
@@ -500,7 +517,7 @@ def test_any_call(name, dtype, lengths, same, leads, D, Dv, options, masked, thr
     rng = np.random.default_rng(seed)
     queries, keys = ([n for n, _ in lengths], [m if not same else n for n, m in lengths])
     arrays, own = call(name, rng, dtype, queries, keys, leads=leads, D=D, Dv=Dv)
-    for group, option in zip((POSITIONS, CAPS), options, strict=True):
+    for group, option in zip((POSITIONS, CAPS, NUMBERS), options, strict=True):
         own |= group[option]
     if masked:
         own["key_mask"] = rng.random((*np.broadcast_shapes(*leads), sum(keys))) < 0.7

@@ -1,4 +1,4 @@
-"""Heat maps and loss curves. Every warning is an error, so a missing glyph would show."""
+"""Heat maps, links and loss curves. Every warning is an error, so a missing glyph would show."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 
 from matplotlib import font_manager, pyplot  # noqa: E402
 
-from attnc.plot import head_grid, heat_map, heat_maps, loss_curve  # noqa: E402
+from attnc.plot import head_grid, heat_map, heat_maps, links, loss_curve  # noqa: E402
 
 RNG = np.random.default_rng(0)
 LONG = "Donaudampfschifffahrtsgesellschaft"
@@ -43,7 +43,11 @@ def texts(figure):
     found = [(text.get_text(), text) for text in figure.texts]
     for ax in figure.axes:
         found += [("axes", ax), (ax.get_title(), ax.title)]
-        found += [(text.get_text(), text) for text in ax.texts if text.get_in_layout()]
+        found += [
+            (text.get_text(), text)
+            for text in ax.texts
+            if text.get_in_layout() and text.get_visible()
+        ]
         for axis in (ax.xaxis, ax.yaxis):
             found.append((axis.label.get_text(), axis.label))
             low, high = sorted(axis.get_view_interval())
@@ -54,10 +58,9 @@ def texts(figure):
     return [(name, artist.get_window_extent()) for name, artist in found if name.strip()]
 
 
-def assert_readable(*axes, least=0.55):
-    """Nothing is cut off, nothing is in the way of another, labels fit their rows and columns."""
-    figure = axes[0].figure
-    draw(axes[0])
+def assert_apart(figure):
+    """Nothing is cut off, and nothing is in the way of another."""
+    figure.canvas.draw()
     named = texts(figure)
     boxes = np.array([box.extents for _, box in named])
     width, height = figure.bbox.width, figure.bbox.height
@@ -68,6 +71,12 @@ def assert_readable(*axes, least=0.55):
     shared = np.triu((high - low > 1).all(2), 1)
     # Tails of letters may touch in the tightest rows, where the font is rounded to whole pixels.
     assert not shared.any(), [(named[i], named[j]) for i, j in np.argwhere(shared)][:4]
+
+
+def assert_readable(*axes, least=0.55):
+    """All of it can be seen, and labels fit their rows and columns."""
+    figure = axes[0].figure
+    assert_apart(figure)
     for ax in axes:
         rows, columns = ax.images[0].get_array().shape
         box = ax.get_window_extent()
@@ -649,7 +658,7 @@ def test_heat_maps_note_is_one():
 @pytest.mark.parametrize(
     "arguments, options, error, message",
     [
-        ((np.eye(3),), {}, ValueError, r"got \(3, 3\) \(for one map: heat_map\)"),
+        ((np.eye(3),), {}, ValueError, r"got \(3, 3\) \(one map is weights\[None\]\)"),
         (
             (np.ones((2, 4, 3, 3)),),
             {},
@@ -793,6 +802,157 @@ def test_colours_and_names_of_a_grid():
 def test_head_grid_errors(arguments, options, error, message):
     with pytest.raises(error, match="head_grid: .*" + message):
         head_grid(*arguments, **options)
+    assert not pyplot.get_fignums()
+
+
+# ---- Links ---------------------------------------------------------------------------------------
+
+
+def ends(ax):
+    """The curves of a drawing: {(y at the left, y at the right): (width in points, colour)}."""
+    (lines,) = ax.collections
+    found = {}
+    for path, width, colour in zip(
+        lines.get_paths(), lines.get_linewidths(), lines.get_colors(), strict=True
+    ):
+        (x0, y0), *_, (x1, y1) = path.vertices
+        assert (x0, x1) == (0, 1)
+        found[y0, y1] = width, tuple(colour)
+    return found
+
+
+def rows_of(ax):
+    """Where the words stand: {(at the left 0 or right 1, word): y}."""
+    return {(text.xy[0], text.get_text()): text.xy[1] for text in ax.texts}
+
+
+def test_a_link_is_as_wide_and_dark_as_its_weight():
+    weights = RNG.dirichlet(np.ones(4), size=(2, 3))
+    axes = links(weights, "abc", "wxyz", title="two heads")
+    blues = matplotlib.colormaps["Blues"]
+    for n, ax in enumerate(axes):
+        draw(ax)
+        assert ax.get_title() == f"head {n}"
+        found, rows = ends(ax), rows_of(ax)
+        assert len(found) == 12
+        widest = {
+            width / weights[n, i, j]
+            for i, query in enumerate("abc")
+            for j, key in enumerate("wxyz")
+            for width, _ in [found[rows[0, query], rows[1, key]]]
+        }
+        np.testing.assert_allclose(list(widest), max(widest), rtol=1e-12)
+        row = abs(ax.transData.transform((0, 0))[1] - ax.transData.transform((0, 1))[1])
+        assert 0.5 * row < max(widest) * ax.figure.dpi / 72 < row
+        for i, query in enumerate("abc"):
+            for j, key in enumerate("wxyz"):
+                colour = found[rows[0, query], rows[1, key]][1]
+                np.testing.assert_allclose(colour, blues(weights[n, i, j]))
+        widths = ax.collections[0].get_linewidths()
+        assert sorted(widths) == list(widths)  # what is drawn last lies above
+    assert len(axes[0].figure.axes) == 3  # with the scale of the colours
+    assert_apart(axes[0].figure)
+
+
+def test_the_links_of_one_query():
+    words = "it was too tired".split()
+    weights = RNG.dirichlet(np.ones(4), size=(2, 4))
+    for ax in links(weights, words, words, query=2):
+        rows = rows_of(ax)
+        assert {left for left, _ in ends(ax)} == {rows[0, "too"]}
+        colours = {
+            text.get_text(): text.get_color() for text in ax.texts if text.get_position()[0] < 0
+        }
+        assert colours.pop("too") == "black" and set(colours.values()) == {"0.7"}
+
+
+def test_the_shorter_side_is_in_the_middle():
+    (ax,) = links(np.ones((1, 1, 5)), ["it"], "abcde", colorbar=False)
+    rows = rows_of(ax)
+    assert [rows[1, key] for key in "abcde"] == [0, 1, 2, 3, 4] and rows[0, "it"] == 2
+    assert ax.get_ylim() == (4.5, -0.5)  # from top to bottom
+    assert ax.figure.axes == [ax]
+
+
+def test_words_are_numbers_unless_given():
+    ax, other = links([np.ones((2, 3)), np.ones((1, 1))], None, [list("abc"), None])
+    assert [text.get_text() for text in ax.texts] == ["0", "1", "a", "b", "c"]
+    assert [text.get_text() for text in other.texts] == ["0", "0"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+@pytest.mark.parametrize("columns", [None, 1, 2])
+@pytest.mark.parametrize("length", [1, 8, 34])
+def test_links_of_many_sizes_do_not_touch(count, columns, length):
+    shapes = [(1, 1), (2, 30), (7, 3), (12, 12), (1, 6), (30, 2), (90, 4)][:count]
+    sides = [[words(shape[axis], length) for shape in shapes] for axis in (0, 1)]
+    titles = ["", "short", "a title that is longer than most are wide"] * 2 + ["\U0010fffd"]
+    axes = links(
+        [np.full(shape, 0.5) for shape in shapes],
+        *sides,
+        titles=titles[:count],
+        columns=columns,
+        title="above all",
+        colorbar=length != 1,
+    )
+    assert_apart(axes[0].figure)
+    for ax in axes:
+        assert ax.get_window_extent().width / ax.figure.dpi > 1
+
+
+def test_some_of_very_many_words_are_left_out():
+    (ax,) = links(np.ones((1, 2, 700)), keys=words(700, 3), query=1)
+    shown = [text for text in ax.texts if text.get_visible()]
+    assert len(shown) == 1 + 350 and shown[0].get_text() == "1"  # whose links are drawn
+    assert_apart(ax.figure)
+
+
+def test_words_of_links_are_text_of_any_script(monkeypatch):
+    known = [font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", known)
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
+    monkeypatch.setattr(matplotlib, "__version_info__", (3, 10, 0, "final", 0))
+    axes = links(np.ones((2, 2, 2)), ["年", "$x^2$"], ["שישי", "a" * 200])
+    left, _, _, right = (text.get_text() for text in axes[0].texts)
+    assert left == "U+5E74" and right == "a" * 99 + "…"
+    (note,) = [text for text in axes[0].figure.texts if "no installed font" in text.get_text()]
+    assert "Right-to-left" in note.get_text()
+    assert_apart(axes[0].figure)
+
+
+def test_links_that_are_not_finite_are_grey():
+    (ax,) = links([[[0.5, np.nan, -np.inf, np.inf]]])
+    found = list(ends(ax).values())
+    assert sum(colour == (0.75, 0.75, 0.75, 1) and width > 0 for width, colour in found) == 3
+    draw(ax)
+
+
+def test_colours_of_links():
+    axes = links([[[-1.0, 3.0]], [[1.0, 1.0]]], vmin=None, vmax=None, cmap="viridis")
+    first, second = (list(ends(ax).values()) for ax in axes)
+    assert first[0][0] == 0 and second[0][0] == first[1][0] / 2
+    assert first[1][1] == matplotlib.colormaps["viridis"](1.0)
+    assert axes[0].figure.axes[-1].get_ylim() == (-1, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, options, error, message",
+    [
+        ((np.eye(3),), {}, ValueError, r"got \(3, 3\) \(one map is weights\[None\]\)"),
+        ((np.ones((2, 3, 3)), list("ab")), {}, ValueError, "queries must be 3 labels"),
+        ((np.ones((2, 3, 3)),), {"query": 3}, ValueError, r"query must lie in 0..2, got 3"),
+        ((np.ones((2, 3, 3)),), {"query": -1}, ValueError, "query must be an integer of at least"),
+        ((np.ones((2, 3, 3)),), {"query": "it"}, TypeError, "query must be an integer"),
+        (([np.eye(2), np.eye(3)],), {"query": 2}, ValueError, r"query must lie in 0..1, got 2"),
+        ((np.ones((2, 3, 3)),), {"titles": ["a"]}, ValueError, "titles must be 2, one a map"),
+        ((np.ones((2, 3, 3)),), {"columns": 0}, ValueError, "columns must be an integer of at"),
+        ((np.ones((2, 3, 3)),), {"colorbar": 1}, TypeError, "colorbar must be True or False"),
+        ((np.ones((2, 3, 3)),), {"cmap": "no such map"}, ValueError, ""),
+    ],
+)
+def test_links_errors(arguments, options, error, message):
+    with pytest.raises(error, match=f"links: .*{message}" if message else None):
+        links(*arguments, **options)
     assert not pyplot.get_fignums()
 
 

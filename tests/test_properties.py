@@ -35,7 +35,20 @@ POSITIONS = ("none", "causal", "causal from key 0", "causal before key 0", "caus
 POSITIONS += ("window", "window of one key", "window open left", "window by lead")
 POSITIONS += ("window without end", "window and causal")
 CAPS, DROPOUTS = ("none", "softcap"), ("none", "dropout")
-ANYTHING = (MASKS, KEY_MASKS, LENGTHS, QUERY_LENGTHS, BIASES, POSITIONS, CAPS, DROPOUTS)
+SLOPES = ("none", "slope", "slope of one number", "slope without axes", "slope by lead")
+SINKS = ("none", "sink", "sink for all leads", "sink without axes", "sink with -inf")
+ANYTHING = (
+    MASKS,
+    KEY_MASKS,
+    LENGTHS,
+    QUERY_LENGTHS,
+    BIASES,
+    POSITIONS,
+    CAPS,
+    SLOPES,
+    SINKS,
+    DROPOUTS,
+)
 
 
 @st.composite
@@ -157,7 +170,7 @@ def of_keys(name, arrays, own, change):
 
 
 @MANY
-@given(case=cases(PLACELESS, ONE_LEAD))
+@given(case=cases((*PLACELESS, SINKS), ONE_LEAD))
 def test_order_of_keys(case):
     name, sizes, *_ = case
     arrays, own, rng = made(case, np.float64)
@@ -184,7 +197,7 @@ def test_order_of_keys(case):
 
 
 @MANY
-@given(case=cases((MASKS, LENGTHS, BIASES, CAPS), ONE_LEAD), more=st.integers(1, 70))
+@given(case=cases((MASKS, LENGTHS, BIASES, CAPS, SINKS), ONE_LEAD), more=st.integers(1, 70))
 def test_longer_padding(case, more):
     """Keys that nobody may attend to, filled with NaN."""
     name, sizes, *_ = case
@@ -219,7 +232,9 @@ def test_longer_padding(case, more):
 
 
 @MANY
-@given(case=cases((("mask", "mask by key", "mask by query"), POSITIONS, CAPS, DROPOUTS)))
+@given(
+    case=cases((("mask", "mask by key", "mask by query"), POSITIONS, CAPS, SLOPES, SINKS, DROPOUTS))
+)
 def test_mask_and_bias_say_the_same(case):
     name, *_ = case
     arrays, own, rng = made(case, np.float32)
@@ -257,18 +272,19 @@ def test_one_head_at_a_time(case):
 
 
 @MANY
-@given(case=cases((CAPS,), ONE_LEAD), cut=st.integers(1, 97))
+@given(case=cases((CAPS, SLOPES, SINKS), ONE_LEAD), cut=st.integers(1, 97))
 def test_causal_prefix(case, cut):
     """What comes later changes nothing for a query that cannot see it."""
     name, *_ = case
     arrays, own, rng = made(case, np.float64)
     Tq, Tk = case[1]["Tq"], case[1]["Tk"]
     cut = min(cut, Tq)
-    whole = getattr(attnc, name)(*arrays, **own, causal=True, causal_offset=0, return_lse=True)
+    own |= {"causal": True, "causal_offset": 0}
+    whole = getattr(attnc, name)(*arrays, **own, return_lse=True)
     end = min(cut, Tk)
     arrays, own = of_keys(name, arrays, own, lambda x, axis: np.take(x, np.arange(end), axis))
     arrays[0] = arrays[0][:, :cut]
-    part = getattr(attnc, name)(*arrays, **own, causal=True, causal_offset=0, return_lse=True)
+    part = getattr(attnc, name)(*arrays, **own, return_lse=True)
     close(part.context, whole.context[:, :cut])
     close(part.lse, whole.lse[:, :cut])
 

@@ -71,6 +71,7 @@ LAYERS = {
         3, 5, activation="swiglu", bias=False, dropout=0.1, output_size=2, rng=0
     ),
     "SinusoidalPositions": lambda: attnc.SinusoidalPositions(3, base=100),
+    "RelativePositionBias": lambda: attnc.RelativePositionBias(2, buckets=8, rng=0),
     "LearnedPositions": lambda: attnc.LearnedPositions(5, 3, rng=0),
     "TransformerEncoderLayer": lambda: attnc.TransformerEncoderLayer(
         8, 2, 5, norm="pre", normalization="rms", num_kv_heads=1, rotary=True, dropout=0.1, rng=0
@@ -81,8 +82,17 @@ LAYERS = {
         2, 6, 2, 5, norm="pre", activation="swiglu", dtype="float64", rng=0
     ),
     "Transformer": lambda: attnc.Transformer(
-        9, 8, 6, 2, encoder_layers=1, decoder_layers=2, padding_index=0, dropout=0.2,
-        positions="learned", max_length=7, rng=0,
+        9,
+        8,
+        6,
+        2,
+        encoder_layers=1,
+        decoder_layers=2,
+        padding_index=0,
+        dropout=0.2,
+        positions="learned",
+        max_length=7,
+        rng=0,
     ),  # fmt: skip
     "LanguageModel": lambda: attnc.LanguageModel(9, 8, 2, 2, positions="rotary", rng=0),
     "Dropout": lambda: attnc.Dropout(0.25, dtype="float64"),

@@ -48,6 +48,18 @@ def test_what_each_stage_is(rng):
     np.testing.assert_allclose(s.context, s.weights @ value)
 
 
+def test_slope_and_sink(rng):
+    (scores, value), _ = inputs("attend", rng)
+    s = attnc.stages(attnc.attend, scores, value, slope=0.5, sink=1.0, bias=np.ones((1, 1, 1)))
+    distance = np.abs(np.arange(7) - np.arange(5)[:, None] - 2)
+    np.testing.assert_allclose(s.masked, scores - 0.5 * distance + 1)
+    powers = np.exp(s.masked)
+    np.testing.assert_allclose(s.weights, powers / (np.e + powers.sum(-1, keepdims=True)))
+    text = repr(s)
+    assert "capped - slope |j - p| + bias, -inf where" in text
+    assert "exp(l_ij) / (exp(sink) + sum_j exp(l_ij))" in text
+
+
 @pytest.mark.parametrize("stage", ["scores", "capped", "masked", "weights"])
 def test_gradient_at_a_stage_by_differences(stage, rng):
     """Computed on from that stage, in a random direction of it."""

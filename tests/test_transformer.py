@@ -233,6 +233,22 @@ def test_training_learns(rng):
     assert_same(half.translate(words, start=START, end=END, max_length=8), (tokens, weights))
 
 
+@pytest.mark.parametrize(("B", "Ts", "T"), [(0, 4, 5), (2, 0, 5), (2, 4, 0), (0, 0, 0)])
+def test_empty_batches(B, Ts, T):
+    model, source, target = make(), np.ones((B, Ts), int), np.ones((B, T), int)
+    output, pullback = attnc.vjp(model, source, target, return_weights=True)
+    assert output.logits.shape == (B, T, 7) and output.weights.shape == (B, 2, 2, T, Ts)
+    pullback(output.logits, output.weights)
+    output, pullback = attnc.vjp(model, source, target, labels=target)
+    pullback()
+    assert np.isfinite(output.loss)
+    for width in (1, 2):
+        limits = {"start": 1, "end": 2, "max_length": 3, "beam_width": width}
+        tokens, weights = model.translate(source, **limits)
+        steps = tokens.shape[1]
+        assert len(tokens) == B and weights.shape == (B, 2, 2, steps, Ts)
+
+
 # ---- Decoding ------------------------------------------------------------------------------------
 
 
@@ -357,6 +373,47 @@ def test_a_failed_step_changes_nothing(rng, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             model.step(target[:, 1], memory, fresh)
     assert_agree(model.step(target[:, 1], memory, fresh)[0], expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+@every_option
+def test_a_cache_changes_nothing(options, chunk, rng):
+    """Calls with some tokens each, of which the first alone gets the source."""
+    model = make(rng, **options)
+    source, target = tokens_of(rng)
+    source = np.where(np.arange(TS) < np.array(LENGTHS)[:, None], source, PADDING)
+    expected = model(source, target, LENGTHS, return_weights=True)
+    cache = model.new_cache()
+    for begin in range(0, T, chunk):
+        end = min(begin + chunk, T)
+        given = source if not begin else None
+        got = model(given, target[:, begin:end], cache=cache, return_weights=True)
+        assert_agree(got.logits, expected.logits[:, begin:end])
+        assert_agree(got.weights, expected.weights[..., begin:end, :])
+        assert_agree(got.self_weights, expected.self_weights[..., begin:end, :end])
+    assert len(cache) == T
+    cache.truncate(1)
+    assert_agree(model(source, target[:, 1:2], cache=cache).logits, expected.logits[:, 1:2])
+
+
+def test_wrong_caches(rng):
+    model = make(rng)
+    source, target = tokens_of(rng)
+    with pytest.raises(TypeError, match="Transformer: source must be an array of tokens, got None"):
+        model(None, target)
+    with pytest.raises(TypeError, match="Transformer: source must be an array of tokens, got None"):
+        model(None, target, cache=model.new_cache())
+    cache = model.new_cache()
+    model(source, target, cache=cache)
+    with pytest.raises(ValueError, match="key must be None or the memory that the cache was made"):
+        model(source[::-1], target, cache=cache)
+    with pytest.raises(ValueError, match="each layer has a cache of its own"):
+        make(rng)(source, target, cache=cache)
+    with pytest.raises(ValueError, match="Transformer: cache must be None for gradients"):
+        attnc.vjp(model, source, target, cache=cache)
+    source[0, 1] = PADDING
+    with pytest.raises(ValueError, match="Transformer: source must have no padding within"):
+        model(source, target, cache=model.new_cache())
 
 
 # ---- The house -----------------------------------------------------------------------------------

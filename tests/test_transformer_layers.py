@@ -181,6 +181,16 @@ def test_no_two_places_drop_the_same(rng):
     assert_same(encoder(x, rng=3), encoder(x))
 
 
+def test_in_a_sequence_of_layers(rng):
+    """An encoder takes one array and returns one; the sequence gives it train and rng."""
+    encoder = make("encoder", dropout=0.5)
+    model = attnc.Sequential(attnc.Linear(3, E, rng=0, dtype="float64"), encoder)
+    x = rng.standard_normal((B, T, 3))
+    check_layer(model, (x,), {"train": True, "rng": 3}, rng)
+    expected = encoder(model.layers[0](x), train=True, rng=3)
+    assert_same(model(x, train=True, rng=3), expected)
+
+
 # ---- Padding -------------------------------------------------------------------------------------
 
 
@@ -283,6 +293,18 @@ def test_wrong_calls(rng):
         decoder(x, memory[:2])
     with pytest.raises(ValueError, match=r"TransformerDecoder: key_lengths must lie in 0..5"):
         decoder(x, memory, key_lengths=6)
+
+
+@every_kind
+def test_unknown_arguments(kind, rng):
+    layer, arrays = make(kind), inputs(kind, rng)
+    name = type(layer).__name__
+    with pytest.raises(TypeError, match=rf"{name}\.__call__\(\) got an unexpected .* 'lengths'"):
+        layer(*arrays, lengths=3)
+    with pytest.raises(
+        TypeError, match=f"{name}: there is no argument 'maks'; did you mean 'mask'"
+    ):
+        attnc.vjp(layer, *arrays, maks=None)
 
 
 # ---- PyTorch -------------------------------------------------------------------------------------

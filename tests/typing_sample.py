@@ -58,6 +58,15 @@ assert_type(attention(x, x), Array)
 context, pullback = attnc.vjp(attention, x, x, key_lengths=[5, 3], train=True)
 dstate, dmemory = pullback(context)
 attention.parameters["score_vector"] *= 0.5
+heads = attnc.MultiHeadAttention(8, num_heads=2, rotary=True)
+own_cache = attnc.KVCache(window=4, keep=1, dtype="float16")
+assert_type(heads(x, causal=True, cache=own_cache), Array)
+assert_type(heads(x, x, key_lengths=[5, 3]), Array)
+context, weights = heads(x, return_weights=True)
+own_cache.reorder([1, 0])
+assert_type(own_cache.lengths, Array)
+assert_type(heads.torch_state_dict(), dict[str, Array])
+heads(x, cache={})  # type: ignore[call-overload]
 attention.load_state_dict(attention.state_dict())
 
 encoder = attnc.GRU(8, 4, bidirectional=True)
@@ -91,11 +100,17 @@ assert_type(translator.translate(tokens, start=1, end=2, max_length=7, n_best=3)
 
 encoder_layer = attnc.TransformerEncoderLayer(8, 2, 32, norm="pre", activation="gelu")
 y, pullback = attnc.vjp(encoder_layer, x, key_lengths=[5, 3], train=True, rng=0)
+assert_type(y, Array)
+assert_type(encoder_layer(x, return_weights=True).weights, Array)
+assert_type(attnc.TransformerDecoder(2, 8, 2, 32)(x, x, query_lengths=[5, 3]), Array)
 transformer = attnc.Transformer(9, 9, 8, 2, encoder_layers=2, decoder_layers=2, positions="rotary")
+assert_type(transformer(tokens, tokens, return_weights=True).logits, Array)
+assert_type(attnc.vjp(transformer, tokens, tokens, labels=tokens)[0].loss, float)
 assert_type(transformer.translate(tokens, start=1, end=2, max_length=7, n_best=3).scores, Array)
 language_model = attnc.LanguageModel(9, 8, num_heads=2, layers=2)
-cache = language_model.new_cache(window=16, dtype=np.float16)
-language_model(tokens, cache=cache)
+model_cache = language_model.new_cache(window=16, dtype=np.float16)
+assert_type(language_model(tokens, cache=model_cache), Array)
+assert_type(language_model(tokens, labels=tokens), float)
 assert_type(language_model.generate(tokens, max_length=5, temperature=0, end=2), Array)
 attnc.TransformerEncoder(2, 8, 2, 32, activation="tanh")  # type: ignore[arg-type]
 
@@ -150,4 +165,5 @@ with attnc.set_num_threads(2):
 stages = attnc.stages(attnc.dot_product_attention, x, x, x, causal=True)
 assert_type(stages.weights, Array)
 dscores = stages.gradients(context).scores
+assert_type(attnc.stages(heads, x, x).queries, Array)
 assert_type(attnc.check_gradients(attnc.attend, None, np.eye(3), np.eye(3)), float)

@@ -13,9 +13,9 @@ gradients. They differ in how the score of a query and a key comes about:
 
 What follows the score is the same for all::
 
-    s       = softcap(score) + bias
+    s       = softcap(score) - slope * |j - p| + bias
     allowed = mask & key_mask & (j < key_lengths) & (i < query_lengths) & causal & window
-    weights = softmax of s over the allowed keys
+    weights = exp(s) / (exp(sink) + sum of exp(s) over the allowed keys)
     context = dropout(weights) @ value
 """
 
@@ -106,7 +106,7 @@ causal : bool, default False
     Query ``i`` at position ``p = i + causal_offset`` attends to keys ``j <= p`` only.
 causal_offset : int or array of int, optional
     ``(...,)``; default ``Tk - Tq``, so that the last query sees the last key. 0 is what PyTorch
-    and JAX do. Goes with `causal` or `window`.
+    and JAX do. Goes with `causal`, `window` or `slope`.
 window : (left, right), optional
     Only keys ``p - left <= j <= p + right``; an integer >= 0 or None for open on either side.
 query_offsets, key_offsets : array of int, optional
@@ -114,11 +114,19 @@ query_offsets, key_offsets : array of int, optional
     padding. ``(B + 1,)`` each, ``0 = o_0 <= ... <= o_B = T``: query ``i`` of sequence b is row
     ``query_offsets[b] + i`` and sees keys of the same sequence only, which begin at
     ``key_offsets[b]``; positions count within the sequence. `key_offsets` are the same unless
-    given. `key_mask`, `causal`, one int for `causal_offset`, `window`, `softcap`, `dropout` and
-    `return_lse` go with them, and every function but `attend`. Each sequence has the bits of a call
-    on it alone, with the dropout of a padded batch ``(B, ...)``.
+    given. `key_mask`, `causal`, one int for `causal_offset`, `window`, `softcap`, `slope`, `sink`,
+    `dropout` and `return_lse` go with them, and every function but `attend`. Each sequence has the
+    bits of a call on it alone, with the dropout of a padded batch ``(B, ...)``.
 softcap : float, optional
     ``c * tanh(score / c)`` with ``c > 0`` takes the place of the score.
+slope : float or array, optional
+    ``(...,)``: ``slope * |j - p|`` is taken off the capped score, the linear bias of Press et al.
+    2022 (ALiBi); `attnc.alibi_slopes` has the paper's for heads. An array has a gradient.
+sink : float or array, optional
+    ``(...,)``: a logit that takes part in the softmax of every query and has no value, so that
+    weights sum to less than 1. Neither capped, biased nor dropped; ``-inf`` is no sink, and
+    infinity or NaN makes all rows NaN. An array has a gradient. It is what `merge_attention` makes
+    of one more part with context 0 and lse `sink`.
 dropout : float, default 0
     Probability in ``[0, 1)`` that a weight is dropped; those kept are divided by
     ``1 - dropout``.
@@ -135,7 +143,8 @@ Returns
 context : ndarray
     ``(..., Tq, Dv)``. With a ``return_`` flag a named tuple of what was asked for, in the order
     ``context, weights, lse``. A query that may attend to nothing gets context 0, weights 0 and
-    lse ``-inf``, and adds nothing to any gradient.
+    lse ``-inf`` (`sink`, where there is one, which then gets the gradient of the lse), and adds
+    nothing to any other gradient.
 
 Raises
 ------
@@ -156,7 +165,8 @@ value : array_like
 """,
     "dtypes": """\
 Computed in float32 or float64, whatever `numpy.result_type` of the arrays says; float16 and
-bfloat16 are computed in float32, integers and lists in float64. What a mask excludes is not read:
+bfloat16 are computed in float32, integers and lists in float64; `slope` and `sink` take no part in
+that. What a mask excludes is not read:
 NaN there has no effect. The context has the same bits with any ``return_`` flag and any number
 of threads.
 
@@ -516,7 +526,8 @@ class Mechanism:
     """What stands between the record of an attention function and C.
 
     C takes the function's own arrays by position or by name, and the shared options by name; its
-    backward twin returns the gradients of `required` and then `optional`. From forward to backward
+    backward twin returns the gradients of `required`, of `optional` and of the options that have
+    one. From forward to backward
     a record keeps arrays and a static rest. `score` is the formula, for `attnc.stages` to show.
     """
 
@@ -525,6 +536,7 @@ class Mechanism:
         self.score = score
         self.saving_in_c = getattr(_core, self.name + "_saving")
         self.backward_in_c = getattr(_core, self.name + "_backward")
+        optional = (*optional, "bias", "slope", "sink")
         self.arrays = {*optional, *_ARRAYS}
         register(
             function,
@@ -588,21 +600,21 @@ _NO_OPTIONS: tuple[list[str], dict[str, Any]] = [], {}
 MECHANISMS = {
     function: Mechanism(function, score, required, optional)
     for function, score, required, optional in (
-        (dot_product_attention, "scale * q_i . k_j", ("query", "key", "value"), ("scale", "bias")),
-        (multiplicative_attention, "q_i W k_j", ("query", "key", "value", "weight"), ("bias",)),
+        (dot_product_attention, "scale * q_i . k_j", ("query", "key", "value"), ("scale",)),
+        (multiplicative_attention, "q_i W k_j", ("query", "key", "value", "weight"), ()),
         (
             additive_attention,
             "v . tanh(q_i Wq + k_j Wk + b)",
             ("query", "key", "value", "score_vector"),
-            ("query_weight", "key_weight", "score_bias", "bias"),
+            ("query_weight", "key_weight", "score_bias"),
         ),
         (
             cosine_attention,
             "scale * q_i . k_j / (|q_i| |k_j|)",
             ("query", "key", "value"),
-            ("scale", "bias"),
+            ("scale",),
         ),
-        (attend, "given", ("scores", "value"), ("bias",)),
+        (attend, "given", ("scores", "value"), ()),
     )
 }
 
@@ -628,7 +640,8 @@ def merge_attention(
     contexts : sequence of array_like
         ``(..., Tq, Dv)`` each, all of one shape: the context over each set of keys.
     lses : sequence of array_like
-        ``(..., Tq)`` each, in the same order: what ``return_lse=True`` gave with them.
+        ``(..., Tq)`` each, in the same order: what ``return_lse=True`` gave with them. A sink is
+        counted once: of the parts, one alone has it.
     return_lse : bool, default False
         Return the lse over all keys as well, to merge it further.
 
@@ -697,7 +710,7 @@ def _merge_backward(saved, static, dcontext, dlse):
         dcontext = _incoming("dcontext", dcontext, shape)[..., None, :]
     if dlse is not None:
         dlse = _incoming("dlse", dlse, shape[:-1])[..., None]
-    dscores, dvalues, _ = record_of(attend).backward(saved, rest, dcontext, None, dlse)
+    dscores, dvalues, *_ = record_of(attend).backward(saved, rest, dcontext, None, dlse)
     count = len(given) // 2
     dcontexts = (np.ascontiguousarray(dvalues[..., s, :]) for s in range(count))
     dlses = (np.ascontiguousarray(dscores[..., 0, s]) for s in range(count))

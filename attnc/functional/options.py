@@ -29,6 +29,8 @@ class Masks(TypedDict, total=False):
     query_offsets: Integers | None
     key_offsets: Integers | None
     softcap: float | None
+    slope: Real | None
+    sink: Real | None
 
 
 class LayerOptions(Masks, total=False):

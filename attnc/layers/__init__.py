@@ -20,6 +20,7 @@ from .multihead import MultiHeadAttention
 from .norm import LayerNorm, RMSNorm
 from .positions import LearnedPositions, SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
+from .relative import RelativePositionBias
 from .seq2seq import Seq2Seq
 from .transformer import Transformer
 from .transformer_layer import TransformerDecoderLayer, TransformerEncoderLayer
@@ -45,6 +46,7 @@ __all__ = [
     "MultiplicativeAttention",
     "RMSNorm",
     "RNN",
+    "RelativePositionBias",
     "Residual",
     "SelfAttention",
     "Seq2Seq",

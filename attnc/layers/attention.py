@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Unpack, overload
 import numpy as np
 
 from .. import functional
-from ..arrays import flag, generator, like, number, probability, quiet
+from ..arrays import flag, generator, like, number, probability, quiet, real_array
 from ..functional.options import DEFAULTS, LayerOptions, Masks, nearest, takes_options
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Real, Seed
@@ -35,9 +35,18 @@ def for_function(layer, train, rng, options):
     options = dict(options)
     if options.get("bias") is not None:
         options["bias"] = layer._real("bias", options["bias"], ..., "Tq", "Tk")
+    for name in ("slope", "sink"):
+        if isinstance(options.get(name), (list, tuple)):
+            options[name] = real_array(type(layer).__name__, name, options[name])
     if flag(type(layer).__name__, "train", train) and layer.dropout:
         options.update(dropout=layer.dropout, rng=rng)
     return options
+
+
+def _of_options(grads, given):
+    """The gradients of options that were given as arrays, by name, in the dtypes of those."""
+    names = [name for name in ("bias", "slope", "sink") if name in vars(grads)]
+    return {name: like(grads[name], given[name]) for name in names}
 
 
 class _Attention(Layer):
@@ -103,10 +112,12 @@ class _Attention(Layer):
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
-        mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
+        mask, key_mask, key_lengths, query_lengths
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
+        bias, causal, causal_offset, window, softcap, slope, sink
+            As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
 
@@ -133,7 +144,7 @@ class _Attention(Layer):
 
     @quiet
     def _vjp(self, query, key, value=None, *, train=False, rng=None, **options):
-        bias = options.get("bias")
+        given = options
         arrays, options = self._arguments(query, key, value, train, rng, options)
         output, back = vjp(type(self)._function, *arrays, **options)
 
@@ -150,7 +161,7 @@ class _Attention(Layer):
             else:
                 required["key"] = like(grads.key, key)
                 required["value"] = like(grads.value, value)
-            return Gradients(required, {} if bias is None else {"bias": like(grads.bias, bias)})
+            return Gradients(required, _of_options(grads, given))
 
         return output, pullback
 
@@ -469,10 +480,12 @@ class SelfAttention(Layer):
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
-        mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
+        mask, key_mask, key_lengths, query_lengths
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
+        bias, causal, causal_offset, window, softcap, slope, sink
+            As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
 
@@ -488,11 +501,11 @@ class SelfAttention(Layer):
         return self._vjp(x, train=train, rng=rng, **options)[0]
 
     @quiet
-    def _vjp(self, x, *, train=False, rng=None, bias=None, **options):
-        given, x = x, self._real("x", x, ..., "T", self.input_size)
+    def _vjp(self, x, *, train=False, rng=None, **given):
+        given_x, x = x, self._real("x", x, ..., "T", self.input_size)
         maps = [layer._forward(x) for layer in (self.query, self.key, self.value)]
         projected = [y for y, _ in maps]
-        options = for_function(self, train, rng, {**options, "bias": bias})
+        options = for_function(self, train, rng, given)
         output, back = vjp(functional.dot_product_attention, *projected, **options)
 
         @quiet
@@ -501,7 +514,7 @@ class SelfAttention(Layer):
             require_incoming(where, dcontext=dcontext, dweights=dweights, dlse=dlse)
             d = back(dcontext, dweights=dweights, dlse=dlse)
             dx = sum(back_to_x(dy) for (_, back_to_x), dy in zip(maps, d, strict=True))
-            required = {"x": like(dx, given)}
-            return Gradients(required, {} if bias is None else {"bias": like(d.bias, bias)})
+            required = {"x": like(dx, given_x)}
+            return Gradients(required, _of_options(d, given))
 
         return output, pullback

@@ -12,6 +12,7 @@ import inspect
 import os
 import reprlib
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
@@ -582,6 +583,21 @@ def _same(value, default):
         return bool(value == default)
     except ValueError:  # an array of truth values has none itself
         return False
+
+
+def method_of(cls: type, function: Any) -> Any:
+    """A copy of a method, under the name of this class: Python's errors then name it."""
+    copy = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__annotations__ = function.__annotations__
+    copy.__kwdefaults__, copy.__doc__ = function.__kwdefaults__, function.__doc__
+    copy.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
+    return copy
 
 
 def positive(layer: Layer, **sizes: Any) -> list[int]:

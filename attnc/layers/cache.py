@@ -314,11 +314,16 @@ class KVCache:
     # ---- For the layer ---------------------------------------------------------------------------
 
     def _check_owner(self, layer: Any) -> None:
-        """Raise if another layer has used the cache."""
+        """Raise if another layer has used the cache, or it stores what this one cannot compute."""
         if self._layer is not None and self._layer is not layer:
             raise ValueError(
                 f"{type(layer).__name__}: cache must be new or of this layer, got one that another "
                 f"{type(self._layer).__name__} has used (each layer has a cache of its own)"
+            )
+        if self.dtype is not None and self.dtype.itemsize > layer.dtype.itemsize:
+            raise TypeError(
+                f"{type(layer).__name__}: cache must store the layer's {layer.dtype} or less, got "
+                f"{self}"
             )
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import flag, generator, like, probability, quiet
+from ..arrays import contiguous, flag, generator, like, probability, quiet
 from ..functional.dropout import add_dropout
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, Real, Seed
@@ -178,9 +178,10 @@ class Residual(Layer):
         def pullback(dy=None):
             require_incoming(where, dy=dy)
             dy = self._real("dy", dy, *x.shape)
-            return Gradients({"x": like(dy + back(dy).x, given)})
+            dx, _ = add_dropout(dy, contiguous(back(dy).x, self.dtype), 0.0, None)
+            return Gradients({"x": like(dx, given)})
 
-        return x + y, pullback
+        return add_dropout(x, contiguous(y, self.dtype), 0.0, None)[0], pullback
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.layer!r})"

@@ -27,6 +27,8 @@ AXES: dict[str, tuple[str, ...]] = {
     "key_lengths": (),
     "query_lengths": (),
     "causal_offset": (),
+    "slope": (),
+    "sink": (),
 }
 
 

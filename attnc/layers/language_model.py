@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -34,6 +34,15 @@ class LanguageModelLoss(NamedTuple):
 
     loss: float
     weights: Array
+
+
+class LanguageModelOptions(TypedDict, total=False):
+    """Options by keyword of calls, whatever they return."""
+
+    label_smoothing: float
+    cache: ModelCache | None
+    train: bool
+    rng: Seed
 
 
 class LanguageModel(TransformerModel):
@@ -166,6 +175,46 @@ class LanguageModel(TransformerModel):
             setattr(self, name, getattr(self.decoder, name))
         self.output = self._output(self.embedding, self.bias, rng)
 
+    @overload
+    def __call__(
+        self,
+        tokens: Integers,
+        lengths: Integers | None = ...,
+        *,
+        labels: None = ...,
+        return_weights: Literal[False] = ...,
+        **options: Unpack[LanguageModelOptions],
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self,
+        tokens: Integers,
+        lengths: Integers | None = ...,
+        *,
+        labels: Integers,
+        return_weights: Literal[False] = ...,
+        **options: Unpack[LanguageModelOptions],
+    ) -> float: ...
+    @overload
+    def __call__(
+        self,
+        tokens: Integers,
+        lengths: Integers | None = ...,
+        *,
+        labels: None = ...,
+        return_weights: Literal[True],
+        **options: Unpack[LanguageModelOptions],
+    ) -> LanguageModelOutput: ...
+    @overload
+    def __call__(
+        self,
+        tokens: Integers,
+        lengths: Integers | None = ...,
+        *,
+        labels: Integers,
+        return_weights: Literal[True],
+        **options: Unpack[LanguageModelOptions],
+    ) -> LanguageModelLoss: ...
     def __call__(
         self,
         tokens: Integers,
@@ -190,7 +239,8 @@ class LanguageModel(TransformerModel):
         labels : array_like of int, shape (B, T), optional
             The tokens to be predicted, ``tokens`` one later. Given, the loss is returned in place
             of the logits, which are then computed only where a label is not padding:
-            `losses.linear_cross_entropy`.
+            `losses.linear_cross_entropy`. What comes after the last label that counts is padding of
+            the tokens too.
         label_smoothing : float
             Of that loss.
         cache : ModelCache, optional
@@ -478,6 +528,8 @@ class LanguageModel(TransformerModel):
         counts = np.full(B, T) if valid is None else valid
         if not T or counts.min(initial=1) < 1:
             raise self._error("tokens must begin with a token at least, got a sequence of none")
+        if not B:  # a decoding function could not know how many sequences there are
+            return np.zeros((0, 0), int)
         state = TokenState.of(self.decoder, None, B, cache)
         if T > 1:
             x, _ = self._embedded(self.embedding, self.position_layer, prompt[:, :-1], None)

@@ -242,12 +242,14 @@ class MultiHeadAttention(TorchWeights):
             Whether to apply the layer's dropout to the weights.
         rng : None, int or numpy.random.Generator
             For the dropout.
-        mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap
+        mask, key_mask, key_lengths, query_lengths
             As in `attnc.functional`; a mask is boolean and True where attending is allowed. Those
             that are arrays have the axes of the layer's inputs, such as ``(B, Tq, Tk)``, or one
             more for heads, ``(B, H, Tq, Tk)``.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding: inputs ``(sum of T, size)``.
+        bias, causal, causal_offset, window, softcap, slope, sink
+            The same; a slope or a sink for each head is ``(1, H)``.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for, weights ``(..., H,
             Tq, Tk)`` and lse ``(..., H, Tq)`` of each head.

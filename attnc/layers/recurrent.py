@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import types
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from ..functional.recurrent import CELLS as SORTS
 from ..functional.recurrent import PARAMETERS, Recurrence, RecurrentOutput
 from ..gradients import Gradients
 from ..typing import DType, Integers, Real, Seed, State
-from .base import Layer, glorot, orthogonal, positive
+from .base import Layer, glorot, method_of, orthogonal, positive
 from .torch_weights import TorchArray, TorchWeights, flat, transposed
 
 
@@ -99,21 +98,6 @@ _PARAMETERS = """\
 """
 
 
-def _method_of(cls, function):
-    """A copy of a method, under the name of this class."""
-    copy = types.FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__annotations__ = function.__annotations__
-    copy.__kwdefaults__, copy.__doc__ = function.__kwdefaults__, function.__doc__
-    copy.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
-    return copy
-
-
 class _Recurrent(TorchWeights):
     """What RNN, GRU and LSTM share: everything but the cell."""
 
@@ -127,7 +111,7 @@ class _Recurrent(TorchWeights):
             # A class has methods of its own, so that Python's errors (an unknown argument) name it.
             shared = "__init__", "__call__", "_vjp", "load_torch_state_dict", "torch_state_dict"
             for name in shared:
-                setattr(cls, name, _method_of(cls, getattr(_Recurrent, name)))
+                setattr(cls, name, method_of(cls, getattr(_Recurrent, name)))
 
     def __init__(
         self,

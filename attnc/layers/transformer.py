@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, Unpack, overload
 
 import numpy as np
 
@@ -11,13 +11,14 @@ from ..functional.decoder_run import DecoderOutput
 from ..gradients import shows_shapes
 from ..typing import Array, Bools, DType, Integers, Real, Seed
 from .base import positive
+from .cache import ModelCache
 from .decoding import Beams, Decoded, Hook, best_sequences
 from .embedding import check_tokens, token_index
 from .feedforward import Activation
 from .token_model import after_last
 from .torch_weights import TorchArray, TorchWeights, prefixed
 from .transformer_decoding import TokenState, TransformerMemory
-from .transformer_model import TransformerModel
+from .transformer_model import ModelOptions, TransformerModel
 from .transformer_stack import TransformerDecoder, TransformerEncoder
 
 
@@ -215,7 +216,12 @@ class Transformer(TransformerModel, TorchWeights):
 
     @quiet
     def encode(
-        self, source: Integers, source_lengths: Integers | None = None
+        self,
+        source: Integers,
+        source_lengths: Integers | None = None,
+        *,
+        train: bool = False,
+        rng: Seed = None,
     ) -> tuple[TransformerMemory, TokenState]:
         """Memory and first state of the decoder, for a batch of source sequences.
 
@@ -227,6 +233,10 @@ class Transformer(TransformerModel, TorchWeights):
             Where they are not given and there is a padding_index, a source ends after its last
             token that is not padding; padding inside it is not attended to. Lengths that are given
             count alone.
+        train : bool
+            Whether to apply dropout.
+        rng : None, int or numpy.random.Generator
+            For the dropout.
 
         Returns
         -------
@@ -238,11 +248,13 @@ class Transformer(TransformerModel, TorchWeights):
         Raises
         ------
         TypeError
-            If source or source_lengths are not integers.
+            If source or source_lengths are not integers, or train is not a bool.
         ValueError
             If a shape does not fit, a token is not in the vocabulary or a length is outside 0..Ts.
         """
-        (memory, _, masks), _ = self._encode(source, source_lengths, None)
+        where = type(self).__name__
+        rng = generator(where, rng) if flag(where, "train", train) else None
+        (memory, _, masks), _ = self._encode(source, source_lengths, rng)
         return self.decoder.prepare(memory, **masks), TokenState.of(self.decoder, None, len(memory))
 
     def _encode(self, source, lengths, rng, return_weights=False):
@@ -250,7 +262,10 @@ class Transformer(TransformerModel, TorchWeights):
         source, lengths, mask = self._known_tokens(
             "source", source, "source_lengths", lengths, self.source_vocabulary_size
         )
-        self._check_length("source", source.shape[1])
+        B, Ts = source.shape
+        self._check_length("source", Ts)
+        if mask is not None and (mask == (np.arange(Ts) < lengths[:, None])).all():
+            mask = None  # the lengths say the same
         x, back_to_tokens = self._embedded(
             self.source_embedding, self.source_positions, source, rng
         )
@@ -260,8 +275,11 @@ class Transformer(TransformerModel, TorchWeights):
         if mask is not None:
             options["key_mask"] = mask
         memory, weights, back_to_x = self.encoder._forward(x, rng, options)
-        masks = {"key_lengths": lengths} if mask is None else {"key_mask": mask}
-        masks = {name: value for name, value in masks.items() if value is not None}
+        masks: dict[str, Array] = {}
+        if mask is not None:
+            masks["key_mask"] = mask
+        elif lengths is not None:
+            masks["key_lengths"] = lengths
 
         def back(dmemory, dweights=None):
             back_to_tokens(back_to_x(dmemory, dweights)[0])
@@ -270,18 +288,39 @@ class Transformer(TransformerModel, TorchWeights):
 
     # ---- Training --------------------------------------------------------------------------------
 
+    @overload
     def __call__(
         self,
-        source: Integers,
+        source: Integers | None,
+        target: Integers,
+        source_lengths: Integers | None = ...,
+        *,
+        labels: None = ...,
+        **options: Unpack[ModelOptions],
+    ) -> TransformerOutput: ...
+    @overload
+    def __call__(
+        self,
+        source: Integers | None,
+        target: Integers,
+        source_lengths: Integers | None = ...,
+        *,
+        labels: Integers,
+        **options: Unpack[ModelOptions],
+    ) -> TransformerLoss: ...
+    def __call__(
+        self,
+        source: Integers | None,
         target: Integers,
         source_lengths: Integers | None = None,
         *,
         labels: Integers | None = None,
         label_smoothing: float = 0.0,
+        cache: ModelCache | None = None,
         return_weights: bool = False,
         train: bool = False,
         rng: Seed = None,
-    ) -> Any:
+    ) -> TransformerOutput | TransformerLoss:
         """Logits of the token that follows each target token: compute, and remember nothing.
 
         Parameters
@@ -300,6 +339,10 @@ class Transformer(TransformerModel, TorchWeights):
             for it, and has weights 0 there.
         label_smoothing : float
             Of that loss.
+        cache : ModelCache, optional
+            What `new_cache` returned: target are the tokens that follow those in it, and are then
+            in it, too. The first call encodes the source, and later ones may leave it out: None.
+            Padding within a source is not kept in it. There are no gradients through it.
         return_weights : bool
             Whether to return the weights of all attentions; else they are None.
         train : bool
@@ -324,19 +367,22 @@ class Transformer(TransformerModel, TorchWeights):
         TypeError, ValueError
             If an array has a wrong type or shape, or a number is out of range, naming it.
         """
-        return self._vjp(
-            source,
-            target,
-            source_lengths,
-            labels=labels,
-            label_smoothing=label_smoothing,
-            return_weights=return_weights,
-            train=train,
-            rng=rng,
-        )[0]
+        options: dict[str, Any] = {"labels": labels, "label_smoothing": label_smoothing}
+        options |= {"return_weights": return_weights, "train": train, "rng": rng}
+        if cache is None:
+            return self._vjp(source, target, source_lengths, **options)[0]
+        with self.decoder._through(cache):
+            return self._computed(source, target, source_lengths, cache=cache, **options)[0]
+
+    def _vjp(
+        self, source, target, source_lengths=None, *, train=False, rng=None, cache=None, **options
+    ):
+        if cache is not None:
+            raise self._error("cache must be None for gradients, got one (it holds constants)")
+        return self._computed(source, target, source_lengths, train=train, rng=rng, **options)
 
     @quiet
-    def _vjp(
+    def _computed(
         self,
         source,
         target,
@@ -344,37 +390,47 @@ class Transformer(TransformerModel, TorchWeights):
         *,
         labels=None,
         label_smoothing=0.0,
+        cache=None,
         return_weights=False,
         train=False,
         rng=None,
     ):
+        """What a call returns, and the pullback, which is of no use with a cache."""
         where = type(self).__name__
         rng = generator(where, rng) if flag(where, "train", train) else None
         return_weights = flag(where, "return_weights", return_weights)
         label_smoothing = self._smoothing(label_smoothing, labels)
-        source, target = self._tokens("source", source), self._tokens("target", target)
-        if len(target) != len(source):
-            raise self._error(
-                f"target must have the batch of source, {len(source)}, got {target.shape}"
-            )
+        target = self._tokens("target", target)
         check_tokens(where, "target", target, self.target_vocabulary_size)
-        self._check_length("target", target.shape[1])
+        seen = cache.lengths if cache is not None and len(cache) else 0
+        self._check_length("target", int(np.max(seen, initial=0)) + target.shape[1])
         options = {"causal": True, "return_weights": return_weights, **self._slopes()}
         lengths = {}
         if labels is not None:
             labels = self._labels(labels, "target", target, self.target_vocabulary_size)
             counted = self._counted(labels)
-            if not counted[:, -1:].all():
+            if cache is None and not counted[:, -1:].all():
                 lengths = {"query_lengths": after_last(counted)}
                 options |= {"key_lengths": lengths["query_lengths"], **lengths}
-        (memory, source_weights, masks), back_to_source = self._encode(
-            source, source_lengths, rng, return_weights
-        )
+        memory, source_weights, masks = None, None, {}
+        if source is not None:
+            batch = len(self._tokens("source", source))
+            if len(target) != batch:
+                raise self._error(
+                    f"target must have the batch of source, {batch}, got {target.shape}"
+                )
+            (memory, source_weights, masks), back_to_source = self._encode(
+                source, source_lengths, rng, return_weights
+            )
+            if cache is not None and "key_mask" in masks:
+                raise self._error("source must have no padding within, or lengths, with a cache")
+        elif cache is None or not cache.memories[0]._holds_memory:
+            raise self._error("source must be an array of tokens, got None", TypeError)
         x, back_to_target = self._embedded(
-            self.target_embedding, self.target_positions, target, rng
+            self.target_embedding, self.target_positions, target, rng, seen
         )
         cross = {"return_weights": return_weights, **masks, **lengths}
-        read, weights, back_to_x = self.decoder._forward(x, memory, rng, options, cross)
+        read, weights, back_to_x = self.decoder._forward(x, memory, rng, options, cross, cache)
         weights = (*weights, source_weights)
 
         def back_to_parameters(dread, dweights, dself_weights=None, dsource_weights=None):
@@ -396,6 +452,33 @@ class Transformer(TransformerModel, TorchWeights):
         )
         kind = TransformerOutput if labels is None else TransformerLoss
         return kind(scored, *weights), pullback
+
+    def new_cache(
+        self,
+        max_length: int | None = None,
+        *,
+        window: int | None = None,
+        keep: int = 0,
+        dtype: Any = None,
+    ) -> ModelCache:
+        """An empty cache for calls of this model: the keys and values of every layer.
+
+        Parameters
+        ----------
+        max_length, window, keep, dtype
+            As in `KVCache`, for the target; `dtype` for the source too.
+
+        Returns
+        -------
+        ModelCache
+            To be given to calls of this model alone.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `KVCache` does.
+        """
+        return self.decoder.new_cache(max_length, window=window, keep=keep, dtype=dtype)
 
     # ---- Translation -----------------------------------------------------------------------------
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
+from typing import Any, TypedDict
 
 from ..arrays import integer, integer_array
+from ..functional.alibi import alibi_slopes
 from ..functional.decoder import check_choice
 from ..functional.dropout import add_dropout
 from ..gradients import vjp
-from ..typing import Array
+from ..typing import Array, Seed
+from .cache import ModelCache
 from .embedding import Embedding, check_tokens
 from .linear import Linear
 from .positions import LearnedPositions, SinusoidalPositions
 from .token_model import TokenModel
 from .transformer_decoding import TokenState
+
+
+class ModelOptions(TypedDict, total=False):
+    """Options by keyword, of calls of the models."""
+
+    label_smoothing: float
+    cache: ModelCache | None
+    return_weights: bool
+    train: bool
+    rng: Seed
+
 
 # SMALL is the standard deviation of a table that is also the weight of the output layer: the first
 # scores are then about equal, while vectors of length 1 would make that of a token itself very
@@ -129,12 +140,3 @@ class TransformerModel(TokenModel):
         if gradient is not None and weights is None:
             raise self._error(f"{name} must be None without return_weights=True, got a gradient")
         return self._incoming(name, gradient, () if weights is None else weights.shape)
-
-
-def alibi_slopes(num_heads: int) -> Array:
-    """The slopes of ALiBi, one a head: powers of 2 from ``2^(-8 / H)`` down to ``2^-8``.
-
-    Press, Smith and Lewis 2022, "Train short, test long: attention with linear biases enables input
-    length extrapolation", section 3.
-    """
-    return 2.0 ** (-8 * np.arange(1, num_heads + 1) / num_heads)

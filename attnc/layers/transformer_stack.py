@@ -11,10 +11,9 @@ from .base import positive
 from .cache import ModelCache
 from .feedforward import Activation
 from .torch_weights import TorchArray, TorchWeights, prefixed
+from .transformer_calls import Decoder, Encoder
 from .transformer_decoding import TokenState, TransformerMemory
 from .transformer_layer import (
-    Decoder,
-    Encoder,
     TransformerDecoderLayer,
     TransformerEncoderLayer,
     norm_layer,
@@ -169,7 +168,8 @@ class TransformerEncoder(_Stack, Encoder):
         for block, own in zip(self.blocks, self._caches(cache), strict=True):
             x, one, down = block._forward(x, rng, options, own)
             weights.append(one)
-            backs.append(down)
+            if cache is None:  # else nobody goes back, and need not hold what that would read
+                backs.append(down)
         y, back_to_x = self._normalized(x)
 
         def back(dy, dweights=None):
@@ -269,7 +269,8 @@ class TransformerDecoder(_Stack, Decoder):
         for block, own in zip(self.blocks, self._caches(cache), strict=True):
             x, both, down = block._forward(x, memory, rng, options, cross, own)
             weights.append(both)
-            backs.append(down)
+            if cache is None:  # else nobody goes back, and need not hold what that would read
+                backs.append(down)
         y, back_to_x = self._normalized(x)
 
         def back(dy, dweights=(None, None)):

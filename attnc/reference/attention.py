@@ -7,9 +7,9 @@ All mechanisms are one computation, `_attention` below. They differ only in how 
 key:
 
     score    s_ij = match(q_i, k_j)              its mechanism
-    logit    l_ij = softcap(s_ij) + bias_ij
+    logit    l_ij = softcap(s_ij) - slope |j - p_i| + bias_ij
     weight   w_ij = exp(l_ij - lse_i)            0 where query i may not attend to key j
-             lse_i = log sum_j exp(l_ij)         over the keys that query i may attend to
+             lse_i = log (exp(sink) + sum_j exp(l_ij))    over the keys that i may attend to
     context  c_i  = sum_j dropout(w_ij) v_j
 
 Shapes, with i over queries and j over keys: query (..., Tq, Dq), key (..., Tk, Dk), value
@@ -27,13 +27,16 @@ The options that all functions share:
     window         (left, right)        p - left <= j <= p + right; None: open on that side
     bias           (..., Tq, Tk)        added to the capped score; -inf there is mask False
     softcap        c                    c tanh(s / c) in place of s
+    slope          (...) or number      taken off the score for each step between j and p
+    sink           (...) or number      a logit of every query that has no value
     dropout, rng                        drop a weight with this probability; None, int or Generator
     query_offsets, key_offsets          (B + 1): sequence b has the rows from offset b to the next
     return_weights, return_lse          return a named tuple: context, weights, lse as asked for
     dtype                               what to compute in: float64 unless given
 
 What is masked is not read: a NaN behind a mask adds nothing to any output or gradient. A query that
-may attend to nothing has context 0, weights 0, lse -inf, and adds nothing to any gradient.
+may attend to nothing has context 0, weights 0, lse -inf (or the sink), and adds nothing to any
+gradient (or to that of the sink alone).
 """
 
 from __future__ import annotations
@@ -66,8 +69,8 @@ __all__ = [
 def _attention(
     scores, score_gradients, required, optional, *,
     mask=None, key_mask=None, key_lengths=None, query_lengths=None, bias=None, causal=False,
-    causal_offset=None, window=None, softcap=None, dropout=0.0, rng=None, return_weights=False,
-    return_lse=False,
+    causal_offset=None, window=None, softcap=None, slope=None, sink=None, dropout=0.0, rng=None,
+    return_weights=False, return_lse=False,
 ):  # fmt: skip
     """Softmax attention over given scores: returns (output, pullback).
 
@@ -79,9 +82,15 @@ def _attention(
     scores = np.broadcast_to(scores, lead + scores.shape[-2:])
     if bias is not None:
         bias = optional["bias"] = np.asarray(bias, dtype)
+    slope, sink = (_number("slope", slope, dtype, optional), _number("sink", sink, dtype, optional))
 
     capped = scores if softcap is None else softcap * np.tanh(scores / softcap)
-    logits = capped if bias is None else capped + bias
+    logits = capped
+    if slope is not None:
+        distance = _distance(scores.shape, causal_offset).astype(dtype)
+        logits = logits - slope[..., None, None] * distance
+    if bias is not None:
+        logits = logits + bias
     allowed = _allowed(
         scores.shape,
         mask,
@@ -97,13 +106,21 @@ def _attention(
     masked = np.where(allowed, logits, -np.inf)
     top = masked.max(axis=-1, keepdims=True, initial=-np.inf)
     allowed &= top != -np.inf  # a row of nothing but -inf has no weight to give to any key
+    sinks = np.zeros((), dtype)  # exp(sink - top), of every query that is no padding
+    if sink is not None:
+        logit = np.where(_is_query(scores.shape, query_lengths), sink[..., None, None], -np.inf)
+        top = np.maximum(top, logit)
+        sinks = np.where(logit == -np.inf, 0, np.exp(logit - top))
     powers = np.where(allowed, np.exp(masked - top), 0)  # of numbers <= 0: cannot overflow
-    total = powers.sum(axis=-1, keepdims=True)
+    total = powers.sum(axis=-1, keepdims=True) + sinks
     weights = np.where(allowed, powers / total, 0)
     lse = np.where(total == 0, -np.inf, top + np.log(total))[..., 0]
 
     kept = _dropout_factors(scores.shape, dropout, rng).astype(dtype) if dropout else dtype.type(1)
     context = _sum_over_pairs(weights * kept, value, allowed)
+    if sink is not None:  # its value is 0, and 0 times NaN is NaN
+        sinks = np.where(sinks == 0, 0, sinks / total)
+        context = context + 0 * sinks
 
     outputs = {"context": context}
     if return_weights:
@@ -133,6 +150,7 @@ def _attention(
             "masked": dlogits,
             "weights": dweights,
             "context": dcontext,
+            "sinks": dlse[..., None] - mean,  # its weight gets no gradient of its own
         }
 
     @np.errstate(all="ignore")
@@ -145,6 +163,10 @@ def _attention(
             "value": dvalue,
             "bias": at["masked"],
         }
+        if "slope" in optional:
+            gradients["slope"] = -(at["masked"] * distance).sum(axis=(-2, -1))
+        if "sink" in optional:
+            gradients["sink"] = np.where(sinks == 0, 0, sinks * at["sinks"])[..., 0].sum(axis=-1)
         arguments = {**required, **optional}
         return Gradients(
             {name: _sum_to(gradients[name], array.shape) for name, array in arguments.items()},
@@ -199,6 +221,30 @@ def _allowed(
     if right is not None:
         allowed &= j - position <= right
     return allowed
+
+
+def _number(name, given, dtype, optional):
+    """A slope or sink as an array; one that is given as an array gets a gradient."""
+    if given is None:
+        return None
+    number = np.asarray(given, dtype)
+    if isinstance(given, (np.ndarray, list, tuple)):
+        optional[name] = number
+    return number
+
+
+def _distance(shape, causal_offset):
+    """|j - p|, where query i is at position p = i + offset."""
+    Tq, Tk = shape[-2:]
+    offset = np.asarray(Tk - Tq if causal_offset is None else causal_offset, int)
+    return np.abs(np.arange(Tk) - (np.arange(Tq)[:, None] + offset[..., None, None]))
+
+
+def _is_query(shape, query_lengths):
+    """(..., Tq, 1): which queries are no padding."""
+    Tq = shape[-2]
+    lengths = np.asarray(Tq if query_lengths is None else query_lengths, int)
+    return np.arange(Tq)[:, None] < lengths[..., None, None]
 
 
 def _sum_over_pairs(pairs, rows, allowed):

@@ -22,7 +22,7 @@ and layers and stacks those of attention, for self-attention. `vjp` gives the gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,10 +63,6 @@ class Sum(dict[str, Any]):
             self[name] = self[name] + gradient if name in self else gradient
 
 
-# What goes back, from the gradient of the output and the sum so far to the gradient of the input.
-Back = Callable[[Array, Sum], Array]
-
-
 def inside(parameters, part):
     """The parameters whose names begin with this, by the rest of their names."""
     return {
@@ -82,7 +78,7 @@ def split(given):
     return Options(**own), {name: x for name, x in given.items() if name not in own}
 
 
-# ---- Parts ---------------------------------------------------------------------------------------
+# ---- Parts: y, and the way back, from dy and the sum so far to dx --------------------------------
 
 
 def normalized(x, parameters, part, own):

@@ -135,7 +135,9 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
         view_of_mask(p, &in->lengths, 0, 0, &a->lengths) < 0 ||
         view_of_mask(p, &in->query_lengths, 0, 0, &a->query_lengths) < 0 ||
         view_of_mask(p, &in->offset, 0, 0, &a->offset) < 0 ||
-        view_of_mask(p, &in->bias, 1, 1, &a->bias) < 0)
+        view_of_mask(p, &in->bias, 1, 1, &a->bias) < 0 ||
+        view_of_mask(p, &in->slope, 0, 0, &a->slope) < 0 ||
+        view_of_mask(p, &in->sink, 0, 0, &a->sink) < 0)
         return -1;
     if (a->bias.col) /* with one column only, its stride means nothing */
         a->bias.col = 1;

@@ -1,8 +1,8 @@
 /* attention: attention over the caller's memory, forward and backward, with every score and every
  * option. Nothing here knows Python: it is what the module of NumPy and any other face stand on.
  *
- *     s_ij    = softcap(score(q_i, k_j)) + bias_ij        -inf where a mask excludes the pair
- *     weights = softmax over j of s_ij                    lse_i = log sum_j exp(s_ij)
+ *     s_ij    = softcap(score(q_i, k_j)) - slope |j - p| + bias_ij    -inf where a mask excludes it
+ *     weights = exp(s_ij - lse_i)                 lse_i = log(exp(sink) + sum_j exp(s_ij))
  *     context = dropout(weights) value
  *
  * The caller describes its arrays (attnc_inputs), says where results go (attnc_outputs,
@@ -67,8 +67,10 @@ typedef struct {
     attnc_operand key_mask;      /* bytes (..., Tk), any stride */
     attnc_operand lengths;       /* int64 (...) of keys */
     attnc_operand query_lengths; /* int64 (...) of queries: those behind are padding */
-    attnc_operand offset;        /* int64 (...), for causal and window: query i is at i + offset */
-    attnc_operand bias;          /* real (..., Tq, Tk), last axis contiguous or 1 */
+    attnc_operand offset; /* int64 (...), for causal, window, slope: query i is at i + offset */
+    attnc_operand bias;   /* real (..., Tq, Tk), last axis contiguous or 1 */
+    attnc_operand slope;  /* double (...): taken off the score for each step between j and p */
+    attnc_operand sink;   /* double (...): a logit of every query that has no value */
     /* where lengths, query_lengths, offset are not given: Tk, Tq, Tk - Tq say */
     ptrdiff_t length, query_length, causal_offset;
     int causal, window;
@@ -114,7 +116,7 @@ typedef struct {
  * wanted. */
 typedef struct {
     attnc_result query, key, value, scores, bias;
-    void *scale, *weight, *score_vector, *query_weight, *key_weight, *score_bias;
+    void *scale, *weight, *score_vector, *query_weight, *key_weight, *score_bias, *slope, *sink;
     int zeroed; /* scores and bias hold zeros already: memory from calloc */
 } attnc_gradients;
 

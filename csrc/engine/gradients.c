@@ -209,12 +209,12 @@ static int plan_query(attnc_pass *p, const attnc_gradients *to, own_map *map)
     return b->dquery_parts ? 0 : -1;
 }
 
-static void store_scale(const attnc_pass *p, void *target, double dscale)
+static void store_number(const attnc_pass *p, void *target, ptrdiff_t u, double x)
 {
     if (p->in->f32)
-        *(float *)target = (float)dscale;
+        ((float *)target)[u] = (float)x;
     else
-        *(double *)target = dscale;
+        ((double *)target)[u] = x;
 }
 
 /* Whether any sequence leaves parts of dquery. */
@@ -263,30 +263,35 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
     for (ptrdiff_t r = 0; row_dot && r < rows; r++)
         dscale += row_dot[r];
     if (to->scale)
-        store_scale(p, to->scale, dscale);
+        store_number(p, to->scale, 0, dscale);
     return 0;
+}
+
+/* Counts the segments of all sequences, which have their own parts of what sums over everything. */
+static void plan_segments(attnc_pass *p)
+{
+    ptrdiff_t parts = 0;
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++) {
+        p->sequences[b].segment_parts = parts;
+        parts += attnc_segments(p, &p->sequences[b]);
+    }
+    p->segment_parts = parts;
 }
 
 /* One vector for all elements of lead, and all sequences. */
 static int plan_score_vector(attnc_pass *p)
 {
-    ptrdiff_t parts = 0;
     if (!p->a.score_vector)
         return 0;
-    for (ptrdiff_t b = 0; b < p->sequence_count; b++) {
-        p->sequences[b].vector_parts = parts;
-        parts += attnc_segments(p, &p->sequences[b]);
-    }
-    p->vector_parts = parts;
     p->bwd.dscore_vector_parts =
-        attnc_team_block(&p->team, p->a.lead.count, parts, attnc_padded(p, p->a.D));
+        attnc_team_block(&p->team, p->a.lead.count, p->segment_parts, attnc_padded(p, p->a.D));
     return p->bwd.dscore_vector_parts ? 0 : -1;
 }
 
 static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
 {
     const attnc_problem *a = &p->a;
-    const ptrdiff_t parts = a->lead.count * p->vector_parts;
+    const ptrdiff_t parts = a->lead.count * p->segment_parts;
     ptrdiff_t zero = 0;
     own_map all = {.own = {.count = 1}, .offset_count = parts, .first = &zero};
     if (!to->score_vector)
@@ -305,6 +310,66 @@ static int sum_score_vector(attnc_pass *p, const attnc_gradients *to)
                                .segments = 1,
                                .factor = 1},
                    &all);
+}
+
+/* ---- slope and sink: a number for each element of lead ---- */
+
+/* Room for (lead, each) doubles. */
+static double *new_parts(attnc_pass *p, ptrdiff_t each)
+{
+    size_t count;
+    if (__builtin_mul_overflow((size_t)p->a.lead.count, (size_t)each, &count))
+        return NULL;
+    return attnc_take(&p->team.arena, count, sizeof(double));
+}
+
+static int plan_slope(attnc_pass *p, const attnc_gradients *to)
+{
+    if (to->slope)
+        p->bwd.dslope_parts = new_parts(p, p->segment_parts);
+    return to->slope && !p->bwd.dslope_parts ? -1 : 0;
+}
+
+static int plan_sink(attnc_pass *p, const attnc_gradients *to)
+{
+    if (to->sink)
+        p->bwd.dsink_parts = new_parts(p, p->sequence_count);
+    return to->sink && !p->bwd.dsink_parts ? -1 : 0;
+}
+
+/* What element n of lead gets from one sequence: dslope, or dsink. */
+static double dslope_of(const attnc_pass *p, const attnc_sequence *s, ptrdiff_t n)
+{
+    const ptrdiff_t segments = attnc_segments(p, s);
+    const double *parts = p->bwd.dslope_parts + p->a.lead.count * s->segment_parts + n * segments;
+    double total = 0;
+    for (ptrdiff_t k = 0; k < segments; k++)
+        total += parts[k];
+    return total;
+}
+
+static double dsink_of(const attnc_pass *p, const attnc_sequence *s, ptrdiff_t n)
+{
+    return p->bwd.dsink_parts[p->a.lead.count * s->index + n];
+}
+
+/* target (own lead) = the sums of them over all that an element stands for. */
+static int sum_numbers(attnc_pass *p, const attnc_operand *x, void *target,
+                       double (*part)(const attnc_pass *p, const attnc_sequence *s, ptrdiff_t n))
+{
+    own_map map;
+    if (!target)
+        return 0;
+    if (map_own(p, x, &map) < 0)
+        return -1;
+    for (ptrdiff_t u = 0; u < map.own.count; u++) {
+        double total = 0;
+        for (ptrdiff_t b = 0; b < p->sequence_count; b++)
+            for (ptrdiff_t g = 0; g < map.offset_count; g++)
+                total += part(p, &p->sequences[b], map.first[u] + map.offsets[g]);
+        store_number(p, target, u, total);
+    }
+    return 0;
 }
 
 /* ---- all of it ---- */
@@ -331,9 +396,9 @@ static ptrdiff_t delta_tasks(const attnc_pass *p, const void *args)
                : p->a.lead.count * attnc_divide_up(b->problem->Tq, k->bwd_query_block);
 }
 
-static int plan_delta(attnc_pass *p)
+static int plan_delta(attnc_pass *p, const attnc_gradients *to)
 {
-    int wanted = 0;
+    int wanted = to->sink != NULL;
     for (ptrdiff_t b = 0; b < p->sequence_count; b++)
         wanted |= !p->team.k->rows_fit_a_tile(p->sequences[b].Tk);
     if (wanted)
@@ -380,7 +445,9 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         b->dkey = key.written;
     b->dbias = bias.direct;
     b->dscores = scores.direct;
-    if (plan_delta(p) < 0 || plan_score_vector(p) < 0)
+    plan_segments(p);
+    if (plan_delta(p, to) < 0 || plan_score_vector(p) < 0 || plan_slope(p, to) < 0 ||
+        plan_sink(p, to) < 0)
         return -1;
 
     /* 2. the kernels */
@@ -388,7 +455,8 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         return -1;
 
     /* 3. the sums of what they left in parts */
-    if (sum_key_rows(p, &value) < 0)
+    if (sum_key_rows(p, &value) < 0 || sum_numbers(p, &in->slope, to->slope, dslope_of) < 0 ||
+        sum_numbers(p, &in->sink, to->sink, dsink_of) < 0)
         return -1;
     if (compares && (sum_key_rows(p, &key) < 0 || sum_query(p, to, &query) < 0))
         return -1;

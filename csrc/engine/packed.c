@@ -177,7 +177,11 @@ const void *attnc_backward_of_sequence(const attnc_pass *p, const void *args,
     b->dkey = result_at(p, b->dkey, s->key * p->a.D);
     b->dvalue = result_at(p, b->dvalue, s->key * p->a.Dv);
     b->dscore_vector_parts =
-        at(p, b->dscore_vector_parts, block_at(p, s->vector_parts, attnc_padded(p, p->a.D)));
+        at(p, b->dscore_vector_parts, block_at(p, s->segment_parts, attnc_padded(p, p->a.D)));
+    if (b->dslope_parts)
+        b->dslope_parts += block_at(p, s->segment_parts, 1);
+    if (b->dsink_parts)
+        b->dsink_parts += block_at(p, s->index, 1);
     return b;
 }
 

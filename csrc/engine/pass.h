@@ -24,8 +24,8 @@ typedef struct {
     ptrdiff_t index;              /* in the batch */
     ptrdiff_t query, Tq, key, Tk; /* its first row and their number */
     /* What those before it have of each for every element of lead, in a block of all: scores that
-     * are saved; rows of parts of context, or of dquery; parts of the score vector's gradient. */
-    ptrdiff_t scores, parts, vector_parts;
+     * are saved; rows of parts of context, or of dquery; segments of keys. */
+    ptrdiff_t scores, parts, segment_parts;
 } attnc_sequence;
 
 typedef struct {
@@ -40,8 +40,8 @@ typedef struct {
     attnc_sequence whole; /* the one of a batch that is not packed */
     /* of a backward pass alone */
     attnc_attention_bwd bwd;
-    void *direct_dquery;    /* dquery where kernels can write to it, unless there are segments */
-    ptrdiff_t vector_parts; /* of each element of lead */
+    void *direct_dquery;     /* dquery where kernels can write to it, unless there are segments */
+    ptrdiff_t segment_parts; /* of each element of lead: the segments of all sequences */
 } attnc_pass;
 
 /* What the mechanisms differ in. */

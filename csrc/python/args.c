@@ -29,6 +29,12 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->key_lengths);
     Py_CLEAR(c->query_lengths);
     Py_CLEAR(c->causal_offset);
+    Py_CLEAR(c->slope.array);
+    Py_CLEAR(c->slope.dtype);
+    Py_CLEAR(c->slopes);
+    Py_CLEAR(c->sink.array);
+    Py_CLEAR(c->sink.dtype);
+    Py_CLEAR(c->sinks);
     Py_CLEAR(c->query_offsets);
     Py_CLEAR(c->key_offsets);
     Py_CLEAR(c->output);

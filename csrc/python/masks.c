@@ -1,6 +1,6 @@
 /* masks: the options that are arrays over the axes of a call: mask, key_mask, key_lengths,
- * query_lengths, causal_offset and bias. They have every axis that the call has; axes of size 1
- * broadcast. */
+ * query_lengths, causal_offset, bias, slope and sink. They have every axis that the call has; axes
+ * of size 1 broadcast. */
 #include "options.h"
 
 #include <string.h>
@@ -237,9 +237,9 @@ int attnc_fit_causal_offset(attnc_call *c, PyObject *causal_offset)
     if (fit_integers(c, "causal_offset", causal_offset, &c->in.causal_offset, &c->causal_offset,
                      &c->in.offset) < 0)
         return -1;
-    if (!c->in.causal && !c->in.window)
+    if (!c->in.causal && !c->in.window && !c->slope.array && !c->slopes)
         return attnc_fail(c, PyExc_ValueError,
-                          "causal_offset must go with causal=True or window=, got neither");
+                          "causal_offset must go with causal=True, window= or slope=, got none");
     if (c->causal_offset) { /* cut like a single one; it is our copy */
         int64_t *offset = PyArray_DATA(c->causal_offset);
         const int64_t most = (int64_t)1 << 60;
@@ -256,4 +256,46 @@ int attnc_fit_bias(attnc_call *c, PyObject *bias)
     (void)bias;
     const full_shape full = full_shape_of(c, "bias", 1, 1);
     return check_full_shape(c->function, &full, c->bias.array);
+}
+
+/* ---- slope and sink: real numbers over the leading axes, read in double ---- */
+
+static int fit_numbers(attnc_call *c, const char *name, const attnc_argument *argument,
+                       PyArrayObject **numbers, attnc_operand *operand)
+{
+    npy_intp ones[NPY_MAXDIMS];
+    if (argument->array) {
+        const full_shape full = full_shape_of(c, name, 0, 0);
+        /* One for all needs no axes. */
+        if (PyArray_NDIM(argument->array) > 0 &&
+            check_full_shape(c->function, &full, argument->array) < 0)
+            return -1;
+        *numbers = (PyArrayObject *)PyArray_FROMANY((PyObject *)argument->array, NPY_DOUBLE, 0, 0,
+                                                    NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST |
+                                                        NPY_ARRAY_ENSUREARRAY);
+        if (!*numbers)
+            return -1;
+    }
+    if (PyArray_NDIM(*numbers) == 0 && c->in.lead.ndim > 0) {
+        PyArray_Dims axes = {ones, c->in.lead.ndim};
+        for (int d = 0; d < axes.len; d++)
+            ones[d] = 1;
+        PyObject *spread = PyArray_Newshape(*numbers, &axes, NPY_CORDER);
+        if (!spread)
+            return -1;
+        ATTNC_REPLACE(*numbers, (PyArrayObject *)spread);
+    }
+    return attnc_operand_of(c, *numbers, operand);
+}
+
+int attnc_fit_slope(attnc_call *c, PyObject *slope)
+{
+    (void)slope;
+    return fit_numbers(c, "slope", &c->slope, &c->slopes, &c->in.slope);
+}
+
+int attnc_fit_sink(attnc_call *c, PyObject *sink)
+{
+    (void)sink;
+    return fit_numbers(c, "sink", &c->sink, &c->sinks, &c->in.sink);
 }

@@ -64,6 +64,40 @@ static int read_softcap(attnc_call *c, PyObject *softcap)
     return attnc_complain_got(c->function, PyExc_ValueError, rule, softcap);
 }
 
+/* A number, which is kept as a double, or a real array, which has a gradient. */
+static int read_numbers(attnc_call *c, const char *name, const char *rule, PyObject *object,
+                        attnc_argument *argument, PyArrayObject **numbers)
+{
+    double value;
+    const int number = PyFloat_Check(object) || PyLong_Check(object) ||
+                       (PyArray_IsScalar(object, Number) || PyArray_IsScalar(object, Bool));
+    if (!number)
+        return attnc_read(c, argument, name, object);
+    if (attnc_read_number(c->function, rule, object, &value) < 0)
+        return -1;
+    *numbers = (PyArrayObject *)PyArray_SimpleNew(0, NULL, NPY_DOUBLE);
+    if (!*numbers)
+        return -1;
+    *(double *)PyArray_DATA(*numbers) = value;
+    return 0;
+}
+
+static int read_slope(attnc_call *c, PyObject *slope)
+{
+    static const char rule[] = "slope must be None, a finite number or a real array";
+    if (read_numbers(c, "slope", rule, slope, &c->slope, &c->slopes) < 0)
+        return -1;
+    if (!c->slopes || isfinite(*(double *)PyArray_DATA(c->slopes)))
+        return 0;
+    return attnc_complain_got(c->function, PyExc_ValueError, rule, slope);
+}
+
+static int read_sink(attnc_call *c, PyObject *sink)
+{
+    return read_numbers(c, "sink", "sink must be None, a number or a real array", sink, &c->sink,
+                        &c->sinks);
+}
+
 static int read_dropout(attnc_call *c, PyObject *dropout)
 {
     static const char rule[] = "dropout must be a number with 0 <= dropout < 1";
@@ -101,7 +135,7 @@ static const struct {
     default_value value;
     int (*read)(attnc_call *c, PyObject *object); /* or NULL, before shapes are known */
     int (*fit)(attnc_call *c, PyObject *object);  /* or NULL, against the shapes */
-} table[ATTNC_OPTIONS] = {
+} table[] = {
     {"mask", NONE, NULL, attnc_fit_mask},
     {"key_mask", NONE, NULL, attnc_fit_key_mask},
     {"key_lengths", NONE, NULL, attnc_fit_key_lengths},
@@ -113,11 +147,14 @@ static const struct {
     {"query_offsets", NONE, NULL, attnc_fit_query_offsets},
     {"key_offsets", NONE, NULL, attnc_fit_key_offsets}, /* after query_offsets */
     {"softcap", NONE, read_softcap, NULL},
+    {"slope", NONE, read_slope, attnc_fit_slope},
+    {"sink", NONE, read_sink, attnc_fit_sink},
     {"dropout", ZERO, read_dropout, NULL},
     {"rng", NONE, read_rng, NULL}, /* after dropout */
     {"return_weights", FALSE, read_return_weights, NULL},
     {"return_lse", FALSE, read_return_lse, NULL},
 };
+_Static_assert(sizeof table / sizeof *table == ATTNC_OPTIONS, "options.h knows how many");
 
 /* Names as Python interns them, so that one that is given is found by its address. */
 static PyObject *names[ATTNC_OPTIONS];

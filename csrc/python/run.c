@@ -245,11 +245,19 @@ typedef struct {
     attnc_result *place;
 } wanted;
 
-/* The k-th: of the function's own arguments, then of bias. */
+/* Options that have gradients: bias, slope and sink. */
+enum { WANTED_OPTIONS = 3 };
+
+/* The k-th: of the function's own arguments, then of the options. Of a result that is a pointer
+ * alone, only that is set. */
 static wanted wanted_at(attnc_call *c, const attnc_function *f, int k, attnc_gradients *gradients)
 {
     if (k == f->own_count)
         return (wanted){&c->bias, &gradients->bias};
+    if (k == f->own_count + 1)
+        return (wanted){&c->slope, (void *)&gradients->slope};
+    if (k == f->own_count + 2)
+        return (wanted){&c->sink, (void *)&gradients->sink};
     return (wanted){argument_at(c, f->own[k].argument),
                     (void *)((char *)gradients + f->own[k].gradient)};
 }
@@ -258,15 +266,18 @@ static wanted wanted_at(attnc_call *c, const attnc_function *f, int k, attnc_gra
  * *gradients. */
 static PyObject *make_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients)
 {
-    PyObject *result = PyTuple_New(f->own_count + 1);
+    const int count = f->own_count + WANTED_OPTIONS;
+    PyObject *result = PyTuple_New(count);
     /* Kernels skip the tiles of scores and bias that are not allowed; all else they write whole. */
     gradients->zeroed = 1;
-    for (int k = 0; result && k <= f->own_count; k++) {
+    for (int k = 0; result && k < count; k++) {
         const wanted w = wanted_at(c, f, k, gradients);
         PyObject *gradient = Py_NewRef(Py_None);
         if (w.argument->array) {
             const int zeroed = w.argument == &c->scores || w.argument == &c->bias;
-            const int type = PyArray_TYPE(w.argument->array); /* computing, or halves */
+            const int converted = w.argument != &c->slope && w.argument != &c->sink;
+            /* computing, or halves */
+            const int type = converted ? PyArray_TYPE(w.argument->array) : real_type(c);
             ATTNC_REPLACE(gradient, (PyObject *)attnc_new_array(PyArray_NDIM(w.argument->array),
                                                                 PyArray_DIMS(w.argument->array),
                                                                 type, zeroed));
@@ -301,7 +312,7 @@ static int run_backward(const attnc_call *c, const attnc_incoming *incoming,
 static int narrow_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients,
                             PyObject *result)
 {
-    for (int k = 0; k <= f->own_count; k++) {
+    for (int k = 0; k < f->own_count + WANTED_OPTIONS; k++) {
         const attnc_argument *argument = wanted_at(c, f, k, gradients).argument;
         if (!argument->array || !argument->dtype)
             continue;

@@ -17,7 +17,7 @@ PyObject *attnc_forward(const attnc_function *f, int save, PyObject *const *args
 
 /* Positional arguments: the gradients of the outputs, None: zero; the three arrays that the forward
  * call saved; then those of the forward call. Options by name. A tuple of the gradients of the
- * function's own arguments, then of bias; None for those not given as arrays. */
+ * function's own arguments, then of bias, slope and sink; None for those not given as arrays. */
 enum { D_CONTEXT, D_WEIGHTS, D_LSE, SAVED_CONTEXT, SAVED_STATS, SAVED_SCORES, BACKWARD_FIRST };
 PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                          PyObject *names);

@@ -82,7 +82,8 @@ typedef struct {
     int masks;        /* mask, key_mask, lengths and an offset for each element of the batch */
     int bias;         /* 1: for each pair; 2: (1, HEADS, 1, Tk) */
     int causal, window;
-    int packed; /* the rows are those of SEQUENCES of them; of the masks there is key_mask */
+    int numbers; /* a slope for each head, and a sink for each element */
+    int packed;  /* the rows are those of SEQUENCES of them; of the masks there is key_mask */
     double softcap, dropout;
     attnc_stored stored; /* of query, key, value, scores, bias and their results, with float */
 } problem;
@@ -101,8 +102,14 @@ static const problem problems[] = {
      .bias = 1,
      .causal = 1,
      .window = 1,
+     .numbers = 1,
      .softcap = 2,
      .dropout = 0.3},
+    {.name = "dot, slope and sink",
+     .mechanism = &attnc_dot_product,
+     .Tq = 70,
+     .Tk = 150,
+     .numbers = 1},
     {.name = "dot, few queries", .mechanism = &attnc_dot_product, .Tq = 2, .Tk = 700, .masks = 1},
     {.name = "dot, many segments", .mechanism = &attnc_dot_product, .Tq = 9, .Tk = 1100, .bias = 2},
     {.name = "multiplicative", .mechanism = &attnc_multiplicative, .Tq = 60, .Tk = 210, .gaps = 1},
@@ -229,6 +236,8 @@ enum {
     QUERY_LENGTHS,
     OFFSET,
     BIAS,
+    SLOPE,
+    SINK,
     D_CONTEXT,
     D_WEIGHTS,
     D_LSE,
@@ -255,8 +264,8 @@ static double uniform(void) /* -1 .. 1 */
     return (double)(random_state >> 11) / (double)(1ull << 52) - 1;
 }
 
-/* PARAMETER: never in halves. */
-typedef enum { REAL, PARAMETER, BYTE, INTEGER, QUERY_COUNT } element_kind;
+/* PARAMETER: never in halves. NUMBER: always double. */
+typedef enum { REAL, PARAMETER, BYTE, INTEGER, QUERY_COUNT, NUMBER } element_kind;
 
 /* A number in halves, its low bits cut off, and back. */
 static uint16_t half_of(double x, attnc_stored stored)
@@ -291,7 +300,7 @@ static void put(const inputs *i, void *data, element_kind kind, attnc_stored sto
         ((int64_t *)data)[k] = (int64_t)fabs(x * (double)i->in.Tk);
     else if (kind == QUERY_COUNT)
         ((int64_t *)data)[k] = (int64_t)fabs(x * (double)(i->in.Tq + 1));
-    else if (i->in.f32)
+    else if (i->in.f32 && kind != NUMBER)
         ((float *)data)[k] = (float)x;
     else
         ((double *)data)[k] = x;
@@ -370,6 +379,10 @@ static void add_masks(inputs *i, const problem *p)
         in->lengths = add_input(i, LENGTHS, INTEGER, 2, (ptrdiff_t[]){BATCH, 1}, 0);
         in->query_lengths = add_input(i, QUERY_LENGTHS, QUERY_COUNT, 2, (ptrdiff_t[]){1, HEADS}, 0);
         in->offset = add_input(i, OFFSET, INTEGER, 2, (ptrdiff_t[]){BATCH, 1}, 0);
+    }
+    if (p->numbers) {
+        in->slope = add_input(i, SLOPE, NUMBER, 2, (ptrdiff_t[]){1, HEADS}, 0);
+        in->sink = add_input(i, SINK, NUMBER, 2, (ptrdiff_t[]){BATCH, HEADS}, 0);
     }
     if (p->bias == 1)
         in->bias = add_input(i, BIAS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, 0);
@@ -451,6 +464,8 @@ static const char *const result_names[RESULTS] = {
     [OUT_GRADIENTS + KEY_WEIGHT] = "dkey_weight",
     [OUT_GRADIENTS + SCORE_BIAS] = "dscore_bias",
     [OUT_GRADIENTS + BIAS] = "dbias",
+    [OUT_GRADIENTS + SLOPE] = "dslope",
+    [OUT_GRADIENTS + SINK] = "dsink",
     [OUT_DSCALE] = "dscale",
 };
 
@@ -525,6 +540,8 @@ static results new_results(const inputs *i, int only)
         .query_weight = add_gradient(&r, i, only, QUERY_WEIGHT, 2).data,
         .key_weight = add_gradient(&r, i, only, KEY_WEIGHT, 2).data,
         .score_bias = add_gradient(&r, i, only, SCORE_BIAS, 1).data,
+        .slope = add_gradient(&r, i, only, SLOPE, 2).data,
+        .sink = add_gradient(&r, i, only, SINK, 2).data,
     };
     return r;
 }
@@ -679,7 +696,8 @@ static void expect_close(const char *isa, const problem *p, const inputs *i, con
                          const results *expected)
 {
     for (int r = 0; r < RESULTS; r++) {
-        double error = 0, top = 1;
+        /* dslope is a sum of distances with weights that cancel. */
+        double error = 0, top = r == OUT_GRADIENTS + SLOPE ? (double)i->in.Tk : 1;
         for (ptrdiff_t k = 0; k < got->size[r]; k++) {
             const double x = element(i, got, r, k), y = element(i, expected, r, k);
             if (isfinite(y) && fabs(y) > top)

@@ -1,0 +1,9 @@
+"""attnc as a contender of itself: a packed batch with padding and the lengths of keys."""
+
+from benchmarks import with_attnc_padded
+from benchmarks.with_attnc_padded import results, version  # noqa: F401, part of the contender
+
+
+def prepare(case, inputs):
+    """The ways to compute a case, by name: calls without arguments. There is one way here."""
+    return with_attnc_padded.prepare(case, inputs, names=("key_lengths",))
