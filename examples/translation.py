@@ -1,7 +1,8 @@
 """What the translators of this folder share: from text to numbers and back, training, keeping.
 
-A translator is a layer of `attnc` between the words of two languages, or pieces of words. The layer
-is called with sources, targets and lengths, as `attnc.Seq2Seq` is, and has its `translate`.
+A translator is a layer of `attnc` between the words of two languages, or pieces of words: a
+`Seq2Seq` or a `Transformer`, which are called with sources, targets and lengths, and have
+`translate`.
 """
 
 import collections
@@ -62,10 +63,10 @@ class Translator:
         """
         source, lengths = pad([source for source, _ in pairs])
         target, _ = pad([target for _, target in pairs])
-        (loss, _), pullback = attnc.vjp(
+        outputs, pullback = attnc.vjp(
             self.model, source, target[:, :-1], lengths, labels=target[:, 1:], **options
         )
-        return loss, pullback
+        return outputs.loss, pullback
 
     def mean_loss(self, pairs):
         """Return the loss a word over many pairs of arrays."""
@@ -108,9 +109,14 @@ class Translator:
                     detokenise(target),
                     cut + ["(end)"],
                     shown,
-                    looked[: len(shown), :length],
+                    looked[..., : len(shown), :length],
                 )
         return translations
+
+    @property
+    def has_attention(self):
+        """Whether the model looks at the words of the source; `attnc.Seq2Seq` may do without."""
+        return self.settings.get("attention") != "none"
 
     def pieces(self, numbers):
         """Name each of the numbers of a source but its end."""
@@ -140,7 +146,8 @@ class Translator:
         self.usual = float(np.quantile(shares, 0.99))
 
 
-# Source and translation as texts and as words; a row of weights for each word of the translation.
+# Source and translation as texts and as words; the weights of the attention, with a row for each
+# word of the translation: (rows, columns), or of a Transformer (layers, heads, rows, columns).
 Translation = collections.namedtuple(
     "Translation", ["source", "target", "source_words", "target_words", "weights"]
 )
@@ -190,7 +197,7 @@ def train(translator, training, validation, settings, rng, optimizer, history=No
     translator : Translator
     training, validation : list of pairs of arrays
     settings : dict
-        seconds, steps, batch, rate, smoothing: see `command.SETTINGS`.
+        seconds, steps, batch, rate, warmup, smoothing: see `command.SETTINGS`.
     rng : numpy.random.Generator
     optimizer : Adam
         Of the translator's model; left as it was at the best step.
@@ -230,7 +237,8 @@ def train(translator, training, validation, settings, rng, optimizer, history=No
                 attnc.optim.clip_gradients(model, 1.0)
                 # The rate rises over the first steps, and falls to zero over the second half.
                 taken = len(losses) - first
-                optimizer.learning_rate = settings["rate"] * min((taken + 1) / 50, 1, 2 - 2 * done)
+                warmed_up = (taken + 1) / settings["warmup"]
+                optimizer.learning_rate = settings["rate"] * min(warmed_up, 1, 2 - 2 * done)
                 optimizer.step()
                 losses.append(float(loss))
                 spent = (time.perf_counter() - start) / settings["seconds"]
