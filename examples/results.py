@@ -162,12 +162,9 @@ def about_longer(settings, scores, longer):
     """Say why a Transformer translates sources worse that are longer than any in training."""
     if not settings.get("positions") or longer.words > scores.words - 0.05:
         return
-    longest = settings["longest"]
-    yield (
-        f"\nLonger sources come out worse: {longer.words:.0%} of their words are right. The model "
-        f"tells the order of words\nby their positions, and in training met none beyond {longest}. "
-        "What helps is training with sources as long as\nthose to translate: --longest WORDS."
-    )
+    yield f"\nLonger sources come out worse: {longer.words:.0%} of their words are right."
+    yield "  A Transformer learns each position, or each distance, by itself, and met none beyond"
+    yield f"  {settings['longest']} words in training. --longest WORDS trains with longer pairs."
 
 
 def show_samples(translator, pairs, beam=1):

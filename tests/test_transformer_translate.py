@@ -63,10 +63,10 @@ def test_pictures_name_heads_and_words(right, remark, tmp_path):
 def test_report_says_why_longer_sources_are_worse():
     def said(words, **settings):
         scores = [results.Scores(100, 0.9, share, 99, 98, 20) for share in (0.99, words)]
-        return "".join(results.about_longer({"longest": 30} | settings, *scores))
+        return "\n".join(results.about_longer({"longest": 30} | settings, *scores))
 
     text = said(0.6, positions="sinusoidal")
-    assert "60% of their words are right" in text and "none beyond 30" in text
+    assert "60% of their words are right" in text and "none beyond\n  30 words" in text
     assert "--longest" in text
     assert said(0.98, positions="sinusoidal") == ""
     assert said(0.6, attention="additive") == ""  # not of a recurrent model
