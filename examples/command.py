@@ -6,6 +6,7 @@ with all that is needed to go on (see `translation.load_run`), and the pictures.
 """
 
 import argparse
+import collections
 import contextlib
 import pathlib
 import sys
@@ -27,7 +28,7 @@ SETTINGS = {
     "longest": None,  # words in the sources to train with
     "lower": False,  # small letters only
     "words": 10_000,  # at most so many in each vocabulary, if there are no subwords
-    "attention": "additive",
+    "warmup": 50,  # steps in which the rate of learning rises
     "seed": 0,
     "steps": None,  # in place of a time
 }
@@ -36,29 +37,25 @@ SETTINGS = {
 TRANSLATING = {"load", "text", "picture", "beam"}
 CONTINUING = {"load", "continue", "pairs", "seconds", "steps", "beam", "output"}
 
+# A translator. Its file name; what --help begins with; two functions and two dicts:
+#   build(settings, source_size, target_size, rng)   makes the model
+#   defaults(count, generated, told)   the settings for so many pairs to train with, which are of
+#                                      generated dates or of real text: `told` by the command line,
+#                                      or what is usual
+#   options                            name: (values, help) of each option that the model has of its
+#                                      own; values are a list, the usual one first, or int
+#   quick                              settings of a small model
+Program = collections.namedtuple("Program", "name description build defaults options quick")
 
-def main(program, description, build, defaults, attentions):
-    """Read the command line and do what it says.
 
-    Parameters
-    ----------
-    program : str
-        The file name of the translator.
-    description : str
-        What --help begins with.
-    build : callable
-        ``build(settings, source_size, target_size, rng)`` makes the model.
-    defaults : callable
-        ``defaults(count, generated)`` returns settings for so many pairs to train with.
-    attentions : list of str
-        What --attention may be.
-    """
-    parser = make_parser(program, description, attentions)
+def main(program):
+    """Read the command line of a `Program` and do what it says."""
+    parser = make_parser(program)
     given = vars(parser.parse_args())
     check(parser, given)
-    with errors_in_a_line(program):
+    with errors_in_a_line(program.name):
         if "load" not in given:
-            learn(program, given, build, defaults)
+            learn(program, given)
         elif "continue" in given:
             go_on(program, given)
         else:
@@ -91,10 +88,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
 
-def make_parser(program, description, attentions):
+def make_parser(program):
     parser = Parser(
-        prog=program,
-        description=description,
+        prog=program.name,
+        description=program.description,
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -111,15 +108,20 @@ def make_parser(program, description, attentions):
         help="cut words into N pieces; 0: whole words",
     )
     add = parser.add_argument_group("the model and its training").add_argument
-    add("--attention", choices=attentions, help=f"score of a word (default: {attentions[0]})")
-    add("--embedding", type=int, metavar="SIZE", help="of a word's vector")
-    add("--state", type=int, metavar="SIZE", help="of the decoder's state")
+    for name, (values, text) in program.options.items():
+        if values is int:
+            add(f"--{name}", type=int, metavar="SIZE", help=text)
+        else:
+            add(f"--{name}", choices=values, help=f"{text} (default: {values[0]})")
     add("--dropout", type=float, metavar="RATE", help="probability of dropping a number")
+    add("--smoothing", type=float, metavar="SHARE", help="of each label given to all words")
     add("--rate", type=float, help="of learning, at its highest")
+    add("--warmup", type=int, metavar="STEPS", help="in which the rate rises (default: 50)")
     add("--seconds", type=float, help="longest time to train")
     add("--steps", type=int, help="train so many steps instead: a repeatable run")
     add("--seed", type=int, help="for all that is random (default: 0)")
-    add("--output", metavar="DIR", help="for model and pictures (default: translate-en-fr, ...)")
+    prefix = folder_prefix(program)
+    add("--output", metavar="DIR", help=f"for model and pictures (default: {prefix}-en-fr, ...)")
     add("--quick", action="store_true", help="a small model, a few seconds, for tests")
     add = parser.add_argument_group("a model that there is").add_argument
     add("--load", metavar="DIR", help="translate with the model of an earlier run")
@@ -132,8 +134,10 @@ def make_parser(program, description, attentions):
 
 LEAST = {  # of each number
     "seconds": 0.1, "steps": 1, "longest": 1, "seed": 0, "subwords": 0, "beam": 1,
-    "embedding": 1, "state": 2, "dropout": 0, "rate": 1e-9,
+    "embedding": 1, "state": 2, "dropout": 0, "smoothing": 0, "rate": 1e-9, "warmup": 1,
+    "size": 1, "heads": 1, "layers": 1, "feedforward": 1,
 }  # fmt: skip
+BELOW_ONE = {"dropout", "smoothing"}
 
 
 def check(parser, given):
@@ -157,29 +161,28 @@ def check(parser, given):
 
 
 def check_numbers(parser, given, least):
-    """Refuse numbers below these by name, and a dropout that leaves nothing."""
+    """Refuse numbers below these by name, and shares of 1 or more."""
     for name, low in least.items():
         value = given.get(name, low)
-        if not low <= value < (1 if name == "dropout" else float("inf")):
+        if not low <= value < (1 if name in BELOW_ONE else float("inf")):
             parser.error(f"argument --{name}: must be a number from {low}, got {value}")
 
 
 # ---- Learning ------------------------------------------------------------------------------------
 
 
-def learn(program, given, build, defaults):
+def learn(program, given):
     """Train a translator, report how good it is, and write the model and the pictures."""
     told = {name: value for name, value in given.items() if name not in ("output", "beam", "quick")}
     if "pairs" not in given:
         told = {"source": "en", "target": "fr"} | told
     if "quick" in given:
-        told = {"dates": 600, "embedding": 32, "state": 32, "steps": 100} | told
+        told = {"dates": 600, "steps": 100} | program.quick | told
     parts = corpus.parts(SETTINGS | told)
     count = {"count": len(parts.training), "longest": parts.longest}
-    by_size = defaults(count["count"], generated="pairs" not in given)
-    settings = SETTINGS | by_size | told | count
-    settings["tied"] = settings["tied"] and settings["embedding"] == settings["state"]
-    describe(parts, settings)
+    settings = program.defaults(count["count"], generated="pairs" not in given, told=told)
+    settings = SETTINGS | settings | count
+    describe(program, parts, settings)
     rng = np.random.default_rng(settings["seed"])
     translator = Translator(None, None, None, settings)
     words = [
@@ -187,7 +190,7 @@ def learn(program, given, build, defaults):
     ]
     translator.source, translator.target = translation.vocabularies(words, settings)
     sizes = len(translator.source), len(translator.target)
-    translator.model = build(settings, *sizes, rng)
+    translator.model = program.build(settings, *sizes, rng)
     optimizer = attnc.optim.Adam(translator.model, settings["rate"])
     finish(program, given, translator, optimizer, None, parts, rng)
 
@@ -195,7 +198,7 @@ def learn(program, given, build, defaults):
 def go_on(program, given):
     """Train a translator of an earlier run further, on the same pairs."""
     translator, optimizer, history = translation.load_run(given["load"])
-    settings = translator.settings
+    settings = translator.settings = SETTINGS | translator.settings
     settings["steps"] = None  # of the earlier run
     settings |= {name: given[name] for name in ("pairs", "seconds", "steps") if name in given}
     parts = corpus.parts(settings)
@@ -207,9 +210,11 @@ def finish(program, given, translator, optimizer, history, parts, rng):
     """Train, write, report, draw."""
     settings, beam = translator.settings, given.get("beam", 1)
     training, validation = map(translator.numbers, (parts.training, parts.validation))
-    folder = translation.new_folder(given.get("output") or folder_name(settings))
+    chosen = choices(program, settings)
+    folder = translation.new_folder(given.get("output") or folder_name(program, settings))
     time = f"{settings['steps']} steps" if settings["steps"] else f"{settings['seconds']:g} seconds"
-    print(f"\nTraining with attention: {settings['attention']}, for up to {time} ...")
+    chosen = ", ".join(f"{name}: {value}" for name, (value, _) in chosen.items())
+    print(f"\nTraining with {chosen}, for up to {time} ...")
     with translation.unless_empty(folder):
         history = translation.train(
             translator, training, validation, settings, rng, optimizer, history
@@ -220,23 +225,38 @@ def finish(program, given, translator, optimizer, history, parts, rng):
     results.show_samples(translator, parts.test[:3] + parts.longer[:1], beam)
     results.draw_losses(history, f"{folder}/loss.png")
     print(f"\nLoss curve: {folder}/loss.png")
-    if settings["attention"] != "none":
+    if translator.has_attention:
         targets = [translator.normalised(target) for _, target in parts.test]
         got, right = results.most_crossing(translations, targets)
         results.draw_alignment(got, f"{folder}/alignment.png", right)
         print(f"Alignment:  {folder}/alignment.png, of: {got.source}")
+        if got.weights.ndim == 4:
+            results.draw_heads(got, f"{folder}/heads.png", right)
+            print(f"All heads:  {folder}/heads.png, of the same")
     print(f"Model:      {folder}, which translates with:")
     print(f'  {sys.executable} {sys.argv[0]} --load {folder} "{parts.test[0][0]}"')
 
 
-def folder_name(settings):
-    """Name the folder of a run by its task."""
-    pairs, attention = settings["pairs"], settings["attention"]
+def folder_prefix(program):
+    """Return what the names of a program's folders begin with."""
+    return pathlib.Path(program.name).stem.replace("_", "-")
+
+
+def folder_name(program, settings):
+    """Name the folder of a run by its task, and by what is chosen for it and not usual."""
+    pairs = settings["pairs"]
     task = pathlib.Path(pairs).stem if pairs else f"{settings['source']}-{settings['target']}"
-    return f"translate-{task}" + (f"-{attention}" if attention != SETTINGS["attention"] else "")
+    chosen = [value for value, usual in choices(program, settings).values() if value != usual]
+    return "-".join([folder_prefix(program), task, *chosen])
 
 
-def describe(parts, settings):
+def choices(program, settings):
+    """Return the value and the usual value of each option of the model whose values have names."""
+    named = {name: values for name, (values, _) in program.options.items() if values is not int}
+    return {name: (settings.get(name, values[0]), values[0]) for name, values in named.items()}
+
+
+def describe(program, parts, settings):
     """Print what there is to learn, and the settings for it."""
     print(
         f"{len(parts.training):,} pairs to train with, with sources of up to "
@@ -245,7 +265,8 @@ def describe(parts, settings):
     print(f"{len(parts.test):,} to test it, and {len(parts.longer):,} with longer sources.")
     for source, target in parts.training[:3]:
         print(f"  {source}\n    {target}")
-    shown = "embedding state tied dropout smoothing batch rate subwords lower".split()
+    shown = [name for name, (values, _) in program.options.items() if values is int]
+    shown += "tied dropout smoothing batch rate warmup subwords lower".split()
     print("Settings: " + ", ".join(f"{name} {settings[name]}" for name in shown))
 
 
@@ -260,11 +281,15 @@ def translate(program, given):
         (got,) = translator.translate([line], beam_width=given.get("beam", 1))
         unknown = translator.unknown_words(line)
         if unknown:
-            print(f"{program}: not in the vocabulary:{''.join(unknown)}", file=sys.stderr)
+            print(f"{program.name}: not in the vocabulary:{''.join(unknown)}", file=sys.stderr)
         elif line and translator.is_strange(line):
-            print(f"{program}: unlike the sources in training, so beware: {line}", file=sys.stderr)
+            said = "unlike the sources in training, so beware"
+            print(f"{program.name}: {said}: {line}", file=sys.stderr)
         print(got.target, flush=True)
         if "picture" in given:
-            if not got.target_words or translator.settings["attention"] == "none":
+            if not got.target_words or not translator.has_attention:
                 raise ValueError("--picture: there is no attention to draw")
-            results.draw_alignment(got, given["picture"])
+            path = pathlib.Path(given["picture"])
+            results.draw_alignment(got, path)
+            if got.weights.ndim == 4:
+                results.draw_heads(got, path.with_stem(f"{path.stem}-heads"))

@@ -54,7 +54,7 @@ LEAST = {
 }  # fmt: skip
 
 
-def cosine(_, done):
+def cosine(step, done, settings):
     """Return the factor of the rate: it rises, then falls along a cosine, in 1000 parts."""
     return attnc.schedules.cosine(max(int(1000 * done), 1), 1.0, 1000, warmup_steps=50)
 

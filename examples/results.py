@@ -94,6 +94,9 @@ def report(translator, test, longer, history, beam=1):
     unknown = share_unknown(translator, [source for source, _ in test])
     for line in conclusions(settings, results[0][1], history, unknown):
         print(line)
+    if longer:
+        for line in about_longer(settings, results[0][1], results[1][1]):
+            print(line)
     return results[0]
 
 
@@ -151,8 +154,17 @@ def conclusions(settings, scores, history, unknown):
         yield "  --seconds, more of them: the validation loss was still falling at the end."
     if real and count < FEW and not settings["lower"]:
         yield "  --lower: without capitals there are fewer words to learn."
-    if settings["attention"] == "none":
+    if settings.get("attention") == "none":
         yield "  --attention additive: now one vector stands for all of a source."
+
+
+def about_longer(settings, scores, longer):
+    """Say why a Transformer translates sources worse that are longer than any in training."""
+    if not settings.get("positions") or longer.words > scores.words - 0.05:
+        return
+    yield f"\nLonger sources come out worse: {longer.words:.0%} of their words are right."
+    yield "  A Transformer learns each position, or each distance, by itself, and met none beyond"
+    yield f"  {settings['longest']} words in training. --longest WORDS trains with longer pairs."
 
 
 def show_samples(translator, pairs, beam=1):
@@ -169,13 +181,47 @@ def show_samples(translator, pairs, beam=1):
 
 
 def draw_alignment(got, path, right=None):
-    """Draw what the decoder looked at for a translation; where it is wrong, say what is right."""
+    """Draw what the decoder looked at for a translation; where it is wrong, say what is right.
+
+    Of several layers and heads this is the one that `alignment` chooses, named in the title.
+    """
     from attnc.plot import heat_map
 
-    title = None if right in (None, got.target) else f"WRONG. Right is: {right}"
-    ax = heat_map(got.weights, got.target_words, got.source_words, title=title)
+    weights, name = alignment(got.weights)
+    title = "\n".join(line for line in (name, remark(got, right)) if line)
+    ax = heat_map(weights, got.target_words, got.source_words, title=title or None)
     ax.set(xlabel="source", ylabel="translation")
     ax.figure.savefig(path, dpi=150)
+
+
+def draw_heads(got, path, right=None):
+    """Draw what every head of every layer looked at, a row a layer; else as `draw_alignment`."""
+    from attnc.plot import head_grid
+
+    title = remark(got, right) or None
+    words = got.target_words, got.source_words
+    axes = head_grid(got.weights, *words, title=title, xlabel="source", ylabel="translation")
+    axes[0, 0].figure.savefig(path, dpi=150)
+
+
+def remark(got, right):
+    """Say what is right, where a translation is wrong."""
+    return "" if right in (None, got.target) else f"WRONG. Right is: {right}"
+
+
+def alignment(weights):
+    """Reduce the weights of a translation to one matrix, and name the head that it is of.
+
+    Of (layers, heads, rows, columns) it is one head as it is, the one most like an alignment: for
+    each word of the source take the largest weight that a word of the translation gives it; their
+    mean is highest. It is 1 where every word of the source has a word of the translation that looks
+    at nothing else, and 1 / columns where all look at one word, or evenly at all.
+    """
+    if weights.ndim == 2:
+        return weights, ""
+    likeness = weights.max(axis=-2).mean(axis=-1)
+    layer, head = np.unravel_index(likeness.argmax(), likeness.shape)
+    return weights[layer, head], f"layer {layer}, head {head}: the most like an alignment"
 
 
 def most_crossing(translations, targets):
@@ -186,8 +232,9 @@ def most_crossing(translations, targets):
 
     def worth(pair):
         got, right = pair
-        rows, columns = got.weights.shape
-        steps_back = np.sum(np.diff(got.weights.argmax(axis=-1)) < 0)
+        weights, _ = alignment(got.weights)
+        rows, columns = weights.shape
+        steps_back = np.sum(np.diff(weights.argmax(axis=-1)) < 0)
         return got.target == right, rows > 2, max(rows, columns) <= 20, steps_back
 
     pairs = [pair for pair in zip(translations, targets, strict=True) if pair[0].target_words]

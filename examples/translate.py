@@ -37,6 +37,12 @@ except ImportError as error:
     sys.exit(f"translate.py: {error}; install it with: pip install {error.name}")
 
 ATTENTIONS = ["additive", "multiplicative", "dot", "cosine", "none"]
+OPTIONS = {
+    "attention": (ATTENTIONS, "score of a word"),
+    "embedding": (int, "of a word's vector"),
+    "state": (int, "of the decoder's state"),
+}
+QUICK = {"embedding": 32, "state": 32}
 
 
 def build(settings, source_size, target_size, rng):
@@ -67,12 +73,17 @@ SIZES = [
 DATES = (64, 128, False, 0, 0.0, 0.0, 0.004, 60)  # they are regular, and of a few hundred words
 
 
-def defaults(count, generated):
-    """Return the settings for so many pairs: of generated dates, or of real text."""
+def defaults(count, generated, told):
+    """Return the settings for so many pairs, of generated dates or of real text, beside `told`."""
     row = DATES if generated else next(row[1:] for row in SIZES if count <= row[0])
     names = "embedding state tied subwords dropout smoothing rate seconds".split()
-    return dict(zip(names, row, strict=True)) | {"batch": 32}
+    settings = dict(zip(names, row, strict=True)) | {"batch": 32, "attention": "additive"} | told
+    # One table of vectors for both languages and the output needs states of their size.
+    settings["tied"] = settings["tied"] and settings["embedding"] == settings["state"]
+    return settings
 
+
+PROGRAM = command.Program("translate.py", __doc__, build, defaults, OPTIONS, QUICK)
 
 if __name__ == "__main__":
-    command.main("translate.py", __doc__, build, defaults, ATTENTIONS)
+    command.main(PROGRAM)

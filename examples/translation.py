@@ -1,7 +1,8 @@
 """What the translators of this folder share: from text to numbers and back, training, keeping.
 
-A translator is a layer of `attnc` between the words of two languages, or pieces of words. The layer
-is called with sources, targets and lengths, as `attnc.Seq2Seq` is, and has its `translate`.
+A translator is a layer of `attnc` between the words of two languages, or pieces of words: a
+`Seq2Seq` or a `Transformer`, which are called with sources, targets and lengths, and have
+`translate`.
 """
 
 import collections
@@ -63,10 +64,10 @@ class Translator:
         """
         source, lengths = pad([source for source, _ in pairs])
         target, _ = pad([target for _, target in pairs])
-        (loss, _), pullback = attnc.vjp(
+        outputs, pullback = attnc.vjp(
             self.model, source, target[:, :-1], lengths, labels=target[:, 1:], **options
         )
-        return loss, pullback
+        return outputs.loss, pullback
 
     def mean_loss(self, pairs):
         """Return the loss a word over many pairs of arrays."""
@@ -109,9 +110,14 @@ class Translator:
                     detokenise(target),
                     cut + ["(end)"],
                     shown,
-                    looked[: len(shown), :length],
+                    looked[..., : len(shown), :length],
                 )
         return translations
+
+    @property
+    def has_attention(self):
+        """Whether the model looks at the words of the source; `attnc.Seq2Seq` may do without."""
+        return self.settings.get("attention") != "none"
 
     def pieces(self, numbers):
         """Name each of the numbers of a source but its end."""
@@ -141,7 +147,8 @@ class Translator:
         self.usual = float(np.quantile(shares, 0.99))
 
 
-# Source and translation as texts and as words; a row of weights for each word of the translation.
+# Source and translation as texts and as words; the weights of the attention, with a row for each
+# word of the translation: (rows, columns), or of a Transformer (layers, heads, rows, columns).
 Translation = collections.namedtuple(
     "Translation", ["source", "target", "source_words", "target_words", "weights"]
 )
@@ -180,9 +187,9 @@ CHECKS = 40  # of the validation loss in a training
 PATIENCE = 8  # so many checks without a lower loss end it
 
 
-def rising_then_falling(step, done):
-    """Return the factor of the rate: it rises for 50 steps, and falls to 0 over the second half."""
-    return min(step / 50, 1, 2 - 2 * done)
+def rising_then_falling(step, done, settings):
+    """Return the factor of the rate: it rises for `warmup` steps, falls over the second half."""
+    return min(step / settings["warmup"], 1, 2 - 2 * done)
 
 
 def train(
@@ -205,15 +212,15 @@ def train(
     translator : Translator
     training, validation : list of pairs of arrays
     settings : dict
-        seconds, steps, batch, rate, smoothing: see `command.SETTINGS`.
+        seconds, steps, batch, rate, warmup, smoothing: see `command.SETTINGS`.
     rng : numpy.random.Generator
     optimizer : Adam
         Of the translator's model; left as it was at the best step.
     history : History, optional
         Of an earlier training that this one goes on with.
     schedule : callable
-        ``schedule(step, done)`` returns the factor of the rate at a step, from 1 on, where this
-        share of the training is done.
+        ``schedule(step, done, settings)`` returns the factor of the rate at a step, from 1 on,
+        where this share of the training is done.
 
     Returns
     -------
@@ -247,7 +254,8 @@ def train(
                 back()
                 attnc.optim.clip_gradients(model, 1.0)
                 taken = len(losses) - first
-                optimizer.learning_rate = settings["rate"] * schedule(taken + 1, done)
+                factor = schedule(taken + 1, done, settings)
+                optimizer.learning_rate = settings["rate"] * factor
                 optimizer.step()
                 losses.append(float(loss))
                 spent = (time.perf_counter() - start) / settings["seconds"]

@@ -21,6 +21,7 @@ sys.path.insert(0, str(EXAMPLES))
 import command  # noqa: E402
 import dates  # noqa: E402
 import results  # noqa: E402
+import transformer_translate  # noqa: E402
 import translate  # noqa: E402
 import translation  # noqa: E402
 from translation import History, Translation, Translator  # noqa: E402
@@ -29,28 +30,55 @@ import attnc  # noqa: E402
 from attnc.data import Vocabulary, tokenise  # noqa: E402
 
 PNG = b"\x89PNG\r\n\x1a\n"
-SETTINGS = command.SETTINGS | translate.defaults(100, generated=True)
-SETTINGS |= {"embedding": 8, "state": 8, "count": 100, "longest": 8, "steps": 150}
+SMALL = {
+    "embedding": 8, "state": 8, "size": 8, "heads": 2, "layers": 2, "feedforward": 16,
+    "count": 100, "longest": 8, "steps": 150,
+}  # fmt: skip
+RECURRENT, TRANSFORMER = translate.PROGRAM, transformer_translate.PROGRAM
+SETTINGS = command.SETTINGS | RECURRENT.defaults(100, generated=True, told=SMALL)
 
 
-def make(words, **settings):
+def make(words, program=RECURRENT, **settings):
     """A translator whose two languages have these words."""
-    settings = SETTINGS | settings
+    settings = SETTINGS | program.defaults(100, generated=True, told=SMALL | settings)
     vocabulary = Vocabulary(words)
-    model = translate.build(settings, len(vocabulary), len(vocabulary), 0)
+    model = program.build(settings, len(vocabulary), len(vocabulary), 0)
     return Translator(model, vocabulary, vocabulary, settings)
+
+
+@pytest.fixture(scope="module")
+def program(request):
+    """The translator that a test is about: that of translate.py, unless the test is of `both`."""
+    return getattr(request, "param", RECURRENT)
+
+
+both = pytest.mark.parametrize(
+    "program", [RECURRENT, TRANSFORMER], ids=["recurrent", "transformer"], indirect=True
+)
 
 
 # ---- The model -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=translate.ATTENTIONS)
+MODELS = {name: (RECURRENT, {"attention": name}) for name in translate.ATTENTIONS} | {
+    "post": (TRANSFORMER, {"norm": "post"}),
+    "rotary": (TRANSFORMER, {"positions": "rotary", "tied": True}),
+    "no positions": (TRANSFORMER, {"positions": "none"}),
+}
+
+
+@pytest.fixture(params=MODELS)
 def translator(request):
-    return make(["one", "two", "three", "four"], attention=request.param)
+    program, settings = MODELS[request.param]
+    return make(["one", "two", "three", "four"], program, **settings)
 
 
+@pytest.mark.parametrize("translator", translate.ATTENTIONS, indirect=True)
 def test_gradients(translator):
-    """The way back through all layers against a difference in a random direction."""
+    """The way back through all layers against a difference in a random direction.
+
+    That of a Transformer has kinks, and is held against differences in float64 elsewhere.
+    """
     rng = np.random.default_rng(1)
     pairs = [
         (np.array([4, 5, 6, 2]), np.array([1, 6, 5, 2])),
@@ -104,9 +132,9 @@ def test_saved_translator_is_the_same(translator, tmp_path):
         for first, second in pairs:
             assert first[:-1] == second[:-1]
             np.testing.assert_array_equal(first.weights, second.weights)
-            assert first.weights.shape[0] == len(first.target_words)
-            if translator.settings["attention"] != "none":
-                assert first.weights.shape[1] == len(first.source_words)
+            assert first.weights.shape[-2] == len(first.target_words)
+            if translator.has_attention:
+                assert first.weights.shape[-1] == len(first.source_words)
                 np.testing.assert_allclose(first.weights.sum(-1), 1, rtol=1e-5)
             if not first.source.strip():
                 assert first.target == "" and not first.target_words
@@ -363,9 +391,9 @@ def test_languages_from_right_to_left_are_drawn(tmp_path):
 # ---- The command ---------------------------------------------------------------------------------
 
 
-def run(*args, **options):
+def run(program, *args, **options):
     return subprocess.run(
-        [sys.executable, EXAMPLES / "translate.py", *args],
+        [sys.executable, EXAMPLES / program.name, *args],
         capture_output=True,
         encoding="utf-8",
         timeout=120,
@@ -374,49 +402,53 @@ def run(*args, **options):
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def quick(program, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quick") / "run"
-    return folder, run("--quick", "--target", "zh", "--output", folder)
+    return folder, run(program, "--quick", "--target", "zh", "--output", folder)
 
 
-def test_quick_run(quick):
+@both
+def test_quick_run(program, quick):
     folder, result = quick
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""  # no warning, and no bar where nobody watches
-    assert sorted(os.listdir(folder)) == ["alignment.png", "loss.png", "model.npz"]
-    for name in ("alignment.png", "loss.png"):
+    pictures = ["alignment.png", "loss.png"] + ["heads.png"] * (program is TRANSFORMER)
+    assert sorted(os.listdir(folder)) == sorted(["model.npz", *pictures])
+    for name in pictures:
         assert (folder / name).read_bytes().startswith(PNG)
         assert str(folder / name) in result.stdout
     groups = re.findall(r"^ +(\d+) to +(\d+) +\d+ +[\d.]+%", result.stdout, re.MULTILINE)
     ends = [int(number) for group in groups for number in group]
     assert len(groups) >= 4 and ends == sorted(set(ends))  # they do not overlap
     assert "longer than any in training" in result.stdout
-    assert "Settings: embedding 32, state 32" in result.stdout
+    small = ", ".join(f"{name} {value}" for name, value in program.quick.items())
+    assert f"Settings: {small}, " in result.stdout
     assert "Trained 100 steps" in result.stdout
 
 
 @pytest.fixture
-def main(monkeypatch, capsys, tmp_path):
+def main(program, monkeypatch, capsys, tmp_path):
     """Run the command here; returns what it printed."""
     monkeypatch.chdir(tmp_path)
 
     def call(*args):
-        monkeypatch.setattr(sys, "argv", ["translate.py", *map(str, args)])
+        monkeypatch.setattr(sys, "argv", [program.name, *map(str, args)])
         monkeypatch.setattr(sys, "stdout", sys.stdout)
-        command.main("translate.py", "", translate.build, translate.defaults, translate.ATTENTIONS)
+        command.main(program)
         return capsys.readouterr()
 
     return call
 
 
-def test_load_translates_like_the_model(quick, main):
+@both
+def test_load_translates_like_the_model(program, quick, main):
     folder, _ = quick
     texts = ["Friday, May 1, 2026", "1/7/26 and 2/8/27"]
     translator, _, _ = translation.load_run(folder)
     right = "".join(got.target + "\n" for got in translator.translate(texts))
     assert main("--load", folder, *texts) == (right, "")
     assert main("--load", folder / "model.npz", *texts) == (right, "")
-    as_lines = run("--load", folder, input="\n".join([texts[0], "", "  ", texts[1]]))
+    as_lines = run(program, "--load", folder, input="\n".join([texts[0], "", "  ", texts[1]]))
     first, second = right.splitlines()
     assert as_lines.stdout.splitlines() == [first, "", "", second]
     assert as_lines.stderr == ""
@@ -425,6 +457,7 @@ def test_load_translates_like_the_model(quick, main):
 
 def test_load_names_unknown_words(quick):
     result = run(
+        RECURRENT,
         "--load",
         quick[0],
         "Hello, January 2026",
@@ -440,16 +473,17 @@ def test_load_names_an_unknown_order(quick, main, text):
     assert said == f"translate.py: unlike the sources in training, so beware: {text}\n"
 
 
-def test_load_imports_no_more_than_it_needs(quick):
+@both
+def test_load_imports_no_more_than_it_needs(program, quick):
     """One line is translated in half a second: without matplotlib, Babel, tqdm and sacrebleu."""
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "import translate, command\n"
-        "command.main('translate.py', '', translate.build, translate.defaults, ['dot'])\n"
+        "import importlib, command\n"
+        "command.main(importlib.import_module(sys.argv.pop(1)).PROGRAM)\n"
         "slow = {'matplotlib', 'babel', 'tqdm', 'sacrebleu', 'sentencepiece'}\n"
         "assert not slow & sys.modules.keys(), slow & sys.modules.keys()"
     )
-    arguments = [EXAMPLES, "--load", quick[0], "May 1, 2026"]
+    arguments = [EXAMPLES, program.name.removesuffix(".py"), "--load", quick[0], "May 1, 2026"]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.PIPE)
 
 
@@ -458,6 +492,7 @@ def test_picture_of_a_given_text(quick, main, tmp_path):
     assert (tmp_path / "here.png").read_bytes().startswith(PNG)
 
 
+@both
 def test_same_seed_and_steps_give_the_same_model(tmp_path, quick, main):
     main("--quick", "--target", "zh", "--output", tmp_path / "again")
     first, again = (np.load(folder / "model.npz") for folder in (quick[0], tmp_path / "again"))
@@ -482,6 +517,7 @@ def test_no_run_destroys_the_model_of_another(tmp_path, main):
     assert (tmp_path / "translate-en-fr" / "model.npz").read_bytes() == before
 
 
+@both
 def test_continue(quick, tmp_path, main):
     out = main("--load", quick[0], "--continue", "--steps", "40", "--output", "more").out
     assert "Trained 40 steps" in out
@@ -553,11 +589,9 @@ def fails(monkeypatch, capsys, tmp_path):
 
     def run_main(*args):
         before.update(os.listdir(tmp_path))
-        monkeypatch.setattr(sys, "argv", ["translate.py", *args])
+        monkeypatch.setattr(sys, "argv", [RECURRENT.name, *args])
         with pytest.raises(SystemExit) as end:
-            command.main(
-                "translate.py", "", translate.build, translate.defaults, translate.ATTENTIONS
-            )
+            command.main(RECURRENT)
         code = end.value.code
         errors = capsys.readouterr().err
         if isinstance(code, str):  # the interpreter prints it and exits with 1
@@ -599,6 +633,9 @@ def test_wrong_file_is_one_line(fails, tmp_path, content, message):
         (["--steps", "0"], "argument --steps: must be a number from 1, got 0"),
         (["--seed", "-1"], "argument --seed: must be a number from 0, got -1"),
         (["--dropout", "1"], "argument --dropout: must be a number from 0, got 1.0"),
+        (["--smoothing", "1"], "argument --smoothing: must be a number from 0, got 1.0"),
+        (["--warmup", "0"], "argument --warmup: must be a number from 1, got 0"),
+        (["--heads", "4"], "unrecognized arguments: --heads"),
         (["--state", "7"], "state_size must be even"),
         (["--colour"], "unrecognized arguments: --colour"),
         (["a text"], "a text to translate needs --load DIR"),
