@@ -401,7 +401,7 @@ class Adam(_Optimizer):
     def _check(self):
         super()._check()
         where, rule = type(self).__name__, "be a pair in 0 <= beta < 1"
-        if not isinstance(self.betas, (tuple, list, np.ndarray)) or len(self.betas) != 2:
+        if not isinstance(self.betas, (tuple, list, np.ndarray)) or np.shape(self.betas) != (2,):
             raise ValueError(f"{where}: betas must {rule}, got {self.betas!r}")
         beta1, beta2 = (
             number(where, "betas", beta, rule, lambda beta: 0 <= beta < 1) for beta in self.betas

@@ -25,7 +25,7 @@ def _checked(where, step, rate, warmup_steps):
         for name, value in (("step", step), ("warmup_steps", warmup_steps))
     )
     rate = number(where, "rate", rate, "be 0 or more", lambda r: 0 <= r < math.inf)
-    return step, rate, warmup_steps, rate * step / warmup_steps if step < warmup_steps else None
+    return step, rate, warmup_steps, rate * (step / warmup_steps) if step < warmup_steps else None
 
 
 def warm_up(step: int, rate: float, warmup_steps: int) -> float:
@@ -148,7 +148,7 @@ def cosine(
     final_rate = number(where, "final_rate", final_rate, rule, lambda r: 0 <= r <= rate)
     if growing is not None:
         return growing
-    t = min(1.0, (step - warmup_steps) / (steps - warmup_steps))
+    t = (min(step, steps) - warmup_steps) / (steps - warmup_steps)
     return final_rate + (rate - final_rate) * (1 + math.cos(math.pi * t)) / 2
 
 
@@ -179,7 +179,7 @@ def stepwise(
     TypeError
         If an argument is of a wrong kind.
     ValueError
-        If one is negative, or boundaries do not ascend.
+        If one is negative, boundaries do not ascend, or the rate grows beyond all floats.
 
     Examples
     --------
@@ -196,5 +196,12 @@ def stepwise(
         raise TypeError(f"{where}: boundaries must be integers, got {boundaries!r}") from None
     if sorted(set(checked)) != checked:
         raise ValueError(f"{where}: boundaries must ascend, got {checked}")
-    passed = sum(boundary < step for boundary in checked)
-    return rate * factor**passed if growing is None else growing
+    if growing is not None:
+        return growing
+    try:
+        found = rate * factor ** sum(boundary < step for boundary in checked)
+    except OverflowError:
+        found = math.inf
+    if found == math.inf:
+        raise ValueError(f"{where}: factor must leave the rate finite, got {factor}")
+    return found

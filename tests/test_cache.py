@@ -663,3 +663,71 @@ def test_a_single_sequence_has_no_rows(rng):
     for change in (lambda: cache.reorder([0]), lambda: cache.repeat(2)):
         with pytest.raises(ValueError, match="cache must be of inputs with a leading axis"):
             change()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [(None, 1), (1, 0), (2, None), (None, None)])
+def test_windows_of_the_call_and_of_the_cache(window, causal):
+    """The first keys that are kept count as any other for the window of the call."""
+    layer = attnc.MultiHeadAttention(8, 2, rng=0, dtype="float64")
+    x = np.random.default_rng(0).standard_normal((2, 9, 8))
+    cache, calls = attnc.KVCache(window=4, keep=2), [(0, 5), (5, 6), (6, 9)]
+    options = {"window": window, "causal": causal}
+    got = [layer(x[:, begin:end], cache=cache, **options) for begin, end in calls]
+    i, j = np.arange(9)[:, None], np.arange(9)
+    end = np.repeat([5, 6, 9], [5, 1, 3])[:, None]  # what has come by then
+    allowed = ((j < 2) | (i - j < 4)) & (j < end) & ((j <= i) | (not causal))
+    left, right = (9 if n is None else n for n in window)
+    allowed &= (i - j <= left) & (j - i <= right)
+    full = layer(x, mask=np.broadcast_to(allowed, (2, 9, 9)))
+    np.testing.assert_allclose(np.concatenate(got, axis=1), full, atol=1e-12)
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+@pytest.mark.parametrize("window", [(1, -3), (1.5, 1), (True, 1), (), (1,), "ab", 5])
+def test_a_wrong_window_of_the_call(window, keep):
+    layer, cache = attnc.MultiHeadAttention(8, 2, rng=0), attnc.KVCache(window=4, keep=keep)
+    with pytest.raises((TypeError, ValueError), match="MultiHeadAttention: window must be"):
+        layer(np.ones((1, 3, 8)), causal=True, cache=cache, window=window)
+    assert len(cache) == 0
+
+
+def test_no_new_tokens_for_rows_of_different_lengths():
+    layer, cache = attnc.MultiHeadAttention(8, 2, rng=0), attnc.KVCache()
+    layer(np.ones((2, 3, 8)), causal=True, cache=cache, key_lengths=[2, 3])
+    assert layer(np.ones((2, 0, 8)), causal=True, cache=cache).shape == (2, 0, 8)
+    assert cache.lengths.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+def test_a_failed_call_does_not_slide_the_window(keep):
+    """What was there before can be gone back to, as if the call had never been."""
+    layer = attnc.MultiHeadAttention(8, 2, rng=0)
+    x = np.random.default_rng(0).standard_normal((1, 9, 8))
+    cache = attnc.KVCache(window=3, keep=keep)
+    for t in range(8):
+        layer(x[:, t : t + 1], causal=True, cache=cache)
+    twin = cache.copy()
+    with pytest.raises(ValueError, match="softcap"):
+        layer(x[:, :4], causal=True, cache=cache, softcap=-1.0)
+    for each in (cache, twin):
+        each.truncate(7)
+    np.testing.assert_array_equal(
+        *(layer(x[:, 8:], causal=True, cache=each) for each in (cache, twin))
+    )
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+def test_a_call_of_a_model_that_fails_late(keep):
+    """The first layer has its new tokens, and a slid window, when the second one refuses."""
+    model = attnc.TransformerDecoder(2, 8, 2, 8, rng=0)
+    x = np.random.default_rng(0).standard_normal((1, 9, 8))
+    cache = model.new_cache(window=3, keep=keep)
+    for t in range(8):
+        model(x[:, t : t + 1], x, cache=cache)
+    twin = cache.copy()
+    with pytest.raises(ValueError, match="mask"):
+        model(x[:, :4], x, cache=cache, memory_mask=np.ones((1, 4, 3), bool))
+    for each in (cache, twin):
+        each.truncate(7)
+    np.testing.assert_array_equal(*(model(x[:, 8:], x, cache=each) for each in (cache, twin)))

@@ -254,6 +254,7 @@ WRONG = [
     ({"dropout": -0.1}, ValueError, f"{DROPOUT} -0.1"),
     ({"dropout": float("nan")}, ValueError, f"{DROPOUT} nan"),
     ({"dropout": None}, TypeError, f"{DROPOUT} None"),
+    ({"dropout": np.ones(3), "rng": 0}, TypeError, f"{DROPOUT} {np.ones(3)!r}"),
     ({"dropout": 0.5, "rng": -1}, ValueError, f"{RNG} -1"),
     ({"dropout": 0.5, "rng": 2**64}, ValueError, f"{RNG} {2**64}"),
     ({"dropout": 0.5, "rng": "seed"}, TypeError, f"{RNG} 'seed'"),

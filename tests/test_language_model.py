@@ -447,3 +447,28 @@ def test_repr_pickle_and_files(options, tmp_path, rng):
     for again in (twin, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         assert_same(again(tokens), expected)
         assert again.parameter_count == model.parameter_count
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, np.float32(0), np.int64(0), np.array(0.0)])
+def test_temperature_zero_of_any_kind(zero):
+    model = attnc.LanguageModel(6, 8, 2, 1, rng=0)
+    got = model.generate([[1, 2]], max_length=4, temperature=zero, top_k=3, top_p=0.5, rng=0)
+    wanted = model.generate([[1, 2]], max_length=4, top_k=1)
+    assert got.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": False},
+        {"temperature": -1},
+        {"temperature": np.nan},
+        {"temperature": 0, "top_k": -3},
+        {"temperature": 0, "top_p": "a"},
+        {"temperature": 0, "rng": "x"},
+    ],
+)
+def test_wrong_options_of_generate(wrong):
+    name = list(wrong)[-1]
+    with pytest.raises((TypeError, ValueError), match=f"LanguageModel: {name} must"):
+        attnc.LanguageModel(6, 8, 2, 1, rng=0).generate([[1]], max_length=2, **wrong)

@@ -200,3 +200,8 @@ def test_everything_is_named(rng):
     gradients = pullback(output.context)
     assert set(vars(gradients)) == {"contexts", "lses"} and len(gradients) == 2
     assert "contexts: (float64 (2, 3))" in repr(gradients)
+
+
+def test_an_array_of_no_axes():
+    with pytest.raises(TypeError, match="merge_attention: contexts must be a sequence of arrays"):
+        attnc.merge_attention(np.array(3.0), np.array(3.0))

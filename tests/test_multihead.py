@@ -558,6 +558,13 @@ def test_weights_of_torch(bias, sizes, rng):
     state = {name: array.numpy() for name, array in twin.state_dict().items()}
     layer.load_torch_state_dict(state)
     assert_same(layer.torch_state_dict(), state)
+    other = attnc.MultiHeadAttention(E, H, projection_bias=bias, **sizes)
+    other.load_torch_state_dict(twin.state_dict())  # tensors, as they are
+    assert_same(other.torch_state_dict(), state)
+    halves = {name: tensor.bfloat16() for name, tensor in twin.state_dict().items()}
+    other.load_torch_state_dict(halves)
+    rounded = {name: tensor.float().numpy() for name, tensor in halves.items()}
+    assert_same(other.torch_state_dict(), rounded)
     before = layer.state_dict()
     del state["out_proj.weight"]
     state["bias_k"] = np.zeros((1, 1, E))

@@ -302,3 +302,9 @@ def test_equal_to_torch(kind, rng):
     other = LAYERS[kind](dtype="float64")
     other.load_torch_state_dict({n: p.numpy() for n, p in theirs.state_dict().items()})
     assert_same(other.state_dict(), layer.state_dict())
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_nothing_to_normalise(name):
+    with pytest.raises(TypeError, match=f"{name}: x must be real, got"):
+        getattr(attnc.functional, name)(None)

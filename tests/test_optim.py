@@ -905,3 +905,9 @@ def test_layers_that_have_got_other_parameters():
     model.layers = [attnc.Linear(3, 3)]
     with pytest.raises(ValueError, match="ExponentialAverage.update: layers must have the param"):
         average.update()
+
+
+@pytest.mark.parametrize("kind", [attnc.optim.Adam, attnc.optim.AdamW])
+def test_betas_of_no_axis(kind):
+    with pytest.raises(ValueError, match="betas must be a pair"):
+        kind(attnc.Linear(2, 2), betas=np.array(0.9))

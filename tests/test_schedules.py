@@ -112,3 +112,14 @@ def test_an_optimiser_takes_them():
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_large_numbers():
+    """What lies between is no larger than what goes in."""
+    assert math.isclose(warm_up(100, 1e308, 1000), 1e307)
+    assert warm_up(10**400, 0.5, 2 * 10**400) == 0.25
+    assert cosine(10**400, 0.5, 8) == 0
+    with pytest.raises(ValueError, match="stepwise: factor must leave the rate finite, got 1e.200"):
+        stepwise(3, 1.0, [1, 2], 1e200)
+    with pytest.raises(ValueError, match="stepwise: factor must leave the rate finite, got 1e.200"):
+        stepwise(2, 1e200, [1], 1e200)

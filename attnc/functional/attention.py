@@ -505,7 +505,7 @@ def _run(forward, options, *arrays):
 
 def _with_key(options):
     """The options as C takes them: the key of the dropout in the place of `rng`."""
-    if options["dropout"]:
+    if np.ndim(options["dropout"]) == 0 and options["dropout"]:  # C refuses an array
         return options | {"rng": _dropout_key(options.get("rng"))}
     return options
 
@@ -718,7 +718,7 @@ def _merge_backward(saved, static, dcontext, dlse):
 
 
 def _parts(name, arrays):
-    if not isinstance(arrays, (list, tuple, np.ndarray)):
+    if not isinstance(arrays, (list, tuple, np.ndarray)) or getattr(arrays, "ndim", 1) == 0:
         raise TypeError(
             f"merge_attention: {name} must be a sequence of arrays, got {type(arrays).__name__}"
         )

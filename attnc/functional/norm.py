@@ -125,7 +125,7 @@ def check_epsilon(where: str, epsilon: Any) -> float:
 def _forward(where, x, weight, bias, epsilon, center):
     given = {"x": x, "weight": weight, "bias": bias}
     given = {
-        name: None if array is None else real_array(where, name, array)
+        name: None if array is None and name != "x" else real_array(where, name, array)
         for name, array in given.items()
     }
     arrays = [array for array in given.values() if array is not None]

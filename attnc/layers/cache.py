@@ -41,7 +41,7 @@ class Held(NamedTuple):
     keys: Array  # (*lead, heads, Tk, D), a view
     values: Array
     state: State  # what the cache holds if the call succeeds
-    undone: State | None  # and if it fails
+    overwritten: list[tuple[Array, Array]]  # views of buffers, and what was there: if it fails
 
 
 class Memory(NamedTuple):
@@ -130,6 +130,7 @@ class KVCache:
         self._state: Any = None  # a State
         self._memory: Memory | None = None
         self._origin: Array | None = None  # of a memory: which of its rows each row was
+        self._overwritten: list[tuple[Array, Array]] = []  # by the last call, as of `Held`
 
     # ---- What it holds ---------------------------------------------------------------------------
 
@@ -352,7 +353,7 @@ class KVCache:
         if self.window is not None:  # the next query of a row is at its length
             dropped = max(dropped, _shortest(before) - (self.window - 1) - keep)
         moved, size = dropped - state.dropped, longest - dropped
-        first, undone = state.first + moved, self._state
+        first, overwritten = state.first + moved, []
         buffers: Any = state.keys, state.values
         if first + size > state.keys.shape[-2]:
             capacity = self._capacity(state.keys.shape[-2], size)
@@ -363,14 +364,14 @@ class KVCache:
         elif moved and keep:  # the first keys stand before those of the window
             for buffer in buffers:
                 kept = buffer[..., state.first : state.first + keep, :].copy()
-                buffer[..., first : first + keep, :] = kept
-            # They are where forgotten tokens were, which no call needs that goes on from here.
-            undone = State(buffers[0], buffers[1], first, dropped, before)
+                place = buffer[..., first : first + keep, :]
+                overwritten.append((place, place.copy()))
+                place[...] = kept
         for buffer, x in zip(buffers, (keys, values), strict=True):
             _write(buffer, x, before, counts, first - dropped)
         view = (..., slice(first, first + size), slice(None))
         state = State(buffers[0], buffers[1], first, dropped, after)
-        return Held(buffers[0][view], buffers[1][view], state, undone)
+        return Held(buffers[0][view], buffers[1][view], state, overwritten)
 
     def _options_over(
         self, where: str, options: dict[str, Any], n: int, held: Held, heads: int
@@ -392,7 +393,7 @@ class KVCache:
             options["key_lengths"] = by_head(state.lengths, heads) - dropped
         if self.window is None:
             return options
-        left, right = options.get("window") or (None, None)
+        left, right = _pair(where, options.get("window"))
         if not keep:
             last = self.window - 1
             options["window"] = (last if left is None else min(left, last), right)
@@ -412,15 +413,17 @@ class KVCache:
             shown &= True if right is None else j - p <= right
             mask, options["window"] = options.get("mask"), None
             options["mask"] = shown if mask is None else mask & shown
+            if not counts_positions(where, options):
+                options.pop("causal_offset", None)
         return options
 
-    def _hold(self, layer: Any, state: State) -> None:
+    def _hold(self, layer: Any, held: Held) -> None:
         """Hold this, and belong to `layer`: after a call that succeeded."""
-        self._layer, self._state = layer, state
+        self._layer, self._state, self._overwritten = layer, held.state, held.overwritten
 
     def _undo(self, held: Held) -> None:
         """Hold what was there before `_extended`: after a call that failed."""
-        self._state = held.undone
+        _write_back(held.overwritten)
 
     def _remember(
         self, layer: Any, memory: Memory, keys: Array, values: Array, lengths: int | Array
@@ -460,11 +463,10 @@ class KVCache:
                 )
 
     def _back_to(self, known):
-        """Hold what it held when its attributes were `known`, if calls alone came since."""
-        was, state = known["_state"], self._state
+        """Hold what it held when its attributes were `known`, if one call came since, or none."""
+        if self._state is not known["_state"]:
+            _write_back(self._overwritten)
         vars(self).update(known)
-        if was is not None and was.dropped != state.dropped:  # and may have been overwritten
-            self._state = state._replace(lengths=was.lengths)
 
     # ---- Buffers ---------------------------------------------------------------------------------
 
@@ -594,6 +596,19 @@ def counts_positions(where: str, options: dict[str, Any]) -> bool:
     return causal or any(options.get(name) is not None for name in ("window", "slope"))
 
 
+def _pair(where, window):
+    """The option `window` as two bounds, each None or an integer of at least 0."""
+    if window is None:
+        return None, None
+    if not isinstance(window, (tuple, list)) or len(window) != 2:
+        raise ValueError(
+            f"{where}: window must be None or a pair (left, right) of integers >= 0 or None, got "
+            f"{window!r}"
+        )
+    left, right = (n if n is None else integer(where, "window", n, 0) for n in window)
+    return left, right
+
+
 def by_head(lengths: int | Array, heads: int) -> int | Array:
     """Numbers of sequences (*lead,) with axes of size 1 for the axes of heads."""
     if isinstance(lengths, int):
@@ -647,6 +662,8 @@ def _write(buffer, x, before, counts, shift):
         begin = before + shift
         buffer[..., begin : begin + counts, :] = x[..., :counts, :]
         return
+    if not x.size:
+        return
     lead = buffer.shape[:-3]
     before, counts = (np.broadcast_to(n, lead).reshape(-1) for n in (before, counts))
     row = np.repeat(np.arange(len(counts)), counts)
@@ -654,6 +671,11 @@ def _write(buffer, x, before, counts, shift):
     x = x.reshape(-1, *x.shape[-3:])
     flat = buffer.reshape(-1, *buffer.shape[-3:])  # a view: the buffer is contiguous
     flat[row, :, before[row] + shift + time] = x[row, :, time]
+
+
+def _write_back(overwritten):
+    for place, rows in overwritten:
+        place[...] = rows
 
 
 def _moved(buffer, pieces, capacity):

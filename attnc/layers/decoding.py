@@ -373,11 +373,7 @@ def _sampler(steps, temperature, top_k, top_p, rng):
         where, "temperature", temperature, "be above 0 (greedy_decode takes the most probable)",
         lambda t: 0 < t < np.inf,
     )  # fmt: skip
-    if top_k is not None:
-        top_k = integer(where, "top_k", top_k, 1)
-    if top_p is not None:
-        top_p = number(where, "top_p", top_p, "lie in 0 < top_p <= 1", lambda p: 0 < p <= 1)
-    rng = generator(where, rng)
+    top_k, top_p, rng = sampling_options(where, top_k, top_p, rng)
 
     @quiet
     def choose(scores):
@@ -400,6 +396,17 @@ def _sampler(steps, temperature, top_k, top_p, rng):
         return (token if ranked is None else ranked[rows, token]), largest
 
     return choose
+
+
+def sampling_options(
+    where: str, top_k: Any, top_p: Any, rng: Any
+) -> tuple[int | None, float | None, np.random.Generator]:
+    """The options of `sample_decode` of these names, checked."""
+    if top_k is not None:
+        top_k = integer(where, "top_k", top_k, 1)
+    if top_p is not None:
+        top_p = number(where, "top_p", top_p, "lie in 0 < top_p <= 1", lambda p: 0 < p <= 1)
+    return top_k, top_p, generator(where, rng)
 
 
 def _shares(scores, temperature):

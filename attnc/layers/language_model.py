@@ -6,12 +6,20 @@ from typing import Any, Literal, NamedTuple, TypedDict, Unpack, overload
 
 import numpy as np
 
-from ..arrays import flag, generator, integer_array, integer_lengths, probability, quiet
+from ..arrays import (
+    flag,
+    generator,
+    integer_array,
+    integer_lengths,
+    number,
+    probability,
+    quiet,
+)
 from ..gradients import shows_shapes
 from ..typing import Array, DType, Integers, Seed
 from .base import positive
 from .cache import ModelCache
-from .decoding import Hook, greedy_decode, sample_decode
+from .decoding import Hook, greedy_decode, sample_decode, sampling_options
 from .embedding import check_tokens, token_index
 from .feedforward import Activation
 from .token_model import after_last
@@ -534,9 +542,18 @@ class LanguageModel(TransformerModel):
         if T > 1:
             x, _ = self._embedded(self.embedding, self.position_layer, prompt[:, :-1], None)
             _, state = self._grown(x, state, T - 1 if valid is None else counts - 1)
+        greedy = _is_zero(type(self).__name__, temperature)
+        if greedy:  # the most probable token is among those that top_k and top_p leave
+            sampling_options(type(self).__name__, top_k, top_p, rng)
         options: dict[str, Any] = {"start": prompt[np.arange(B), counts - 1], "end": end}
         options |= {"max_length": max_length, "min_length": min_length, "logits_hook": logits_hook}
-        if isinstance(temperature, (int, float)) and temperature == 0:
+        if greedy:
             return greedy_decode(self, None, None, None, state, **options).tokens
         options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng}
         return sample_decode(self, None, None, None, state, **options).tokens
+
+
+def _is_zero(where, temperature):
+    """Whether a temperature says that nothing is drawn; `sample_decode` checks the others."""
+    rule = "be 0 (the most probable token) or above"
+    return number(where, "temperature", temperature, rule, lambda t: 0 <= t < np.inf) == 0

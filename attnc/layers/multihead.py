@@ -459,7 +459,7 @@ class MultiHeadAttention(TorchWeights):
         except BaseException:
             cache._undo(held)
             raise
-        cache._hold(self, held.state)
+        cache._hold(self, held)
         return outputs
 
     def _attend_memory(self, cache, inputs, given, train, rng, options):

@@ -1,18 +1,18 @@
 """Weights of `torch.nn`, read and written: what PyTorch calls the parameters of a layer.
 
 A layer says by `_torch_arrays` which arrays of its own make up each array of the module in
-`torch.nn`. PyTorch itself is not needed: its tensors go by ``.numpy()``.
+`torch.nn`. PyTorch itself is not needed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..typing import Array, Real, Shape
+from ..typing import Array, Shape
 from .base import Layer
 from .named import fit_state, write
 
@@ -35,14 +35,14 @@ class TorchWeights(Layer):
         """The arrays of the module by PyTorch's names, in its order."""
         raise NotImplementedError(f"{type(self).__name__}: _torch_arrays is not written")
 
-    def load_torch_state_dict(self, state: Mapping[str, Real]) -> None:
+    def load_torch_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set every parameter from those of the module of `torch.nn` that computes the same.
 
         Parameters
         ----------
-        state : mapping of str to array_like
-            Names and shapes as PyTorch has them: ``{name: tensor.numpy() for name, tensor in
-            module.state_dict().items()}``.
+        state : mapping of str to tensor or array_like
+            Names and shapes as PyTorch has them: ``module.state_dict()``. Tensors are copied, from
+            whatever device and of whatever floating dtype.
 
         Raises
         ------
@@ -55,6 +55,8 @@ class TorchWeights(Layer):
         where = f"{type(self).__name__}.load_torch_state_dict"
         arrays = self._torch_arrays()
         wanted = {name: np.empty(array.shape, self.dtype) for name, array in arrays.items()}
+        if isinstance(state, Mapping):
+            state = {name: _numbers(value) for name, value in state.items()}
         parts, values = {}, {}
         for name, value in fit_state(where, wanted, state).items():
             numbers = np.asarray(value).reshape(-1)
@@ -83,6 +85,14 @@ class TorchWeights(Layer):
             name: np.concatenate([part.reshape(-1) for part in parts]).reshape(shape)
             for name, (shape, parts) in self._torch_arrays().items()
         }
+
+
+def _numbers(value):
+    """A tensor as an array; all else as it is."""
+    if not type(value).__module__.startswith("torch"):
+        return value
+    value = value.detach().cpu()
+    return (value.double() if value.is_floating_point() else value).numpy()
 
 
 def transposed(weight: Array, inputs: int = 1) -> TorchArray:
