@@ -110,13 +110,13 @@ def make_parser(program):
     add = parser.add_argument_group("the model and its training").add_argument
     for name, (values, text) in program.options.items():
         if values is int:
-            add(f"--{name}", type=int, metavar="SIZE", help=text)
+            add(f"--{name}", type=int, metavar="N", help=text)
         else:
             add(f"--{name}", choices=values, help=f"{text} (default: {values[0]})")
     add("--dropout", type=float, metavar="RATE", help="probability of dropping a number")
     add("--smoothing", type=float, metavar="SHARE", help="of each label given to all words")
     add("--rate", type=float, help="of learning, at its highest")
-    add("--warmup", type=int, metavar="STEPS", help="in which the rate rises (default: 50)")
+    add("--warmup", type=int, metavar="STEPS", help="in which the rate rises")
     add("--seconds", type=float, help="longest time to train")
     add("--steps", type=int, help="train so many steps instead: a repeatable run")
     add("--seed", type=int, help="for all that is random (default: 0)")

@@ -39,10 +39,10 @@ except ImportError as error:
 OPTIONS = {
     "norm": (["pre", "post"], "a layer's norms: before attention, or after it as in the paper"),
     "positions": (["sinusoidal", "rotary", "alibi", "none"], "what tells the order of words"),
-    "size": (int, "of a word's vector, in all layers"),
-    "heads": (int, "of each attention; a divisor of the size"),
-    "layers": (int, "of the encoder, and as many of the decoder"),
-    "feedforward": (int, "hidden units between attentions"),
+    "size": (int, "size of a word's vector, in all layers"),
+    "heads": (int, "heads of each attention; a divisor of the size"),
+    "layers": (int, "layers of the encoder, and as many of the decoder"),
+    "feedforward": (int, "hidden units of the networks between attentions"),
 }
 QUICK = {"size": 32, "heads": 2, "layers": 2, "feedforward": 64}
 
@@ -67,13 +67,13 @@ def build(settings, source_size, target_size, rng):
     )
 
 
-# What a training is told by the number of its pairs, as in translate.py. The first and the last row
-# are guesses; what the others reach is in README.md.
+# What a training is told by the number of its pairs, as in translate.py. What the second row and
+# the dates reach is in README.md; the other rows are guesses.
 #   pairs up to  size  heads  layers  feedforward  tied  subwords  dropout  smoothing rate   seconds
 SIZES = [
-    (2_000,      128,  4,     2,      512,         True, 1000,     0.4,     0.1,      0.001, 120),
-    (20_000,     128,  4,     2,      512,         True, 4000,     0.3,     0.1,      0.002, 600),
-    (100_000,    256,  4,     3,      1024,        True, 8000,     0.2,     0.1,      0.001, 1800),
+    (2_000,      128,  4,     2,      512,         True, 1000,     0.2,     0.1,      0.003, 120),
+    (20_000,     128,  4,     2,      512,         True, 4000,     0.1,     0.1,      0.003, 600),
+    (100_000,    256,  4,     3,      1024,        True, 8000,     0.1,     0.1,      0.002, 1800),
     (10**9,      512,  8,     6,      2048,        True, 16000,    0.1,     0.1,      5e-4,  10800),
 ]  # fmt: skip
 DATES = (128, 4, 2, 256, False, 0, 0.0, 0.0, 0.002, 60)  # regular, and of a few hundred words
@@ -83,8 +83,9 @@ def defaults(count, generated, told):
     """Return the settings for so many pairs, of generated dates or of real text, beside `told`."""
     row = DATES if generated else next(row[1:] for row in SIZES if count <= row[0])
     names = "size heads layers feedforward tied subwords dropout smoothing rate seconds".split()
-    chosen = {"norm": "pre", "positions": "sinusoidal", "batch": 64, "warmup": 100}
-    return dict(zip(names, row, strict=True)) | chosen | told
+    others = {"batch": 64, "warmup": 100 if generated else 200}
+    chosen = {"norm": "pre", "positions": "sinusoidal"}
+    return dict(zip(names, row, strict=True)) | others | chosen | told
 
 
 PROGRAM = command.Program("transformer_translate.py", __doc__, build, defaults, OPTIONS, QUICK)

@@ -39,8 +39,8 @@ except ImportError as error:
 ATTENTIONS = ["additive", "multiplicative", "dot", "cosine", "none"]
 OPTIONS = {
     "attention": (ATTENTIONS, "score of a word"),
-    "embedding": (int, "of a word's vector"),
-    "state": (int, "of the decoder's state"),
+    "embedding": (int, "size of a word's vector"),
+    "state": (int, "size of the decoder's state"),
 }
 QUICK = {"embedding": 32, "state": 32}
 
