@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -731,3 +732,13 @@ def test_a_call_of_a_model_that_fails_late(keep):
     for each in (cache, twin):
         each.truncate(7)
     np.testing.assert_array_equal(*(model(x[:, 8:], x, cache=each) for each in (cache, twin)))
+
+
+def test_a_window_without_end():
+    """Memory grows with the tokens, not with what a window might come to hold."""
+    layer = attnc.MultiHeadAttention(8, 2, rng=0)
+    x = np.random.default_rng(0).standard_normal((1, 3, 8))
+    for window in (10**9, sys.maxsize):
+        cache = attnc.KVCache(window=window)
+        assert_same(layer(x, causal=True, cache=cache), layer(x, causal=True))
+        assert cache.nbytes < 10_000

@@ -486,9 +486,11 @@ class KVCache:
         """That of a new buffer for `size` tokens and those to come."""
         if self.max_length is not None:
             return self.max_length
-        if self.window is not None:  # slides on for a whole window before it is moved again
-            return size + self.keep + self.window
-        return max(2 * old, size, LEAST_CAPACITY)
+        doubled = max(2 * old, size, LEAST_CAPACITY)
+        if self.window is None:
+            return doubled
+        # Once it has slid, it slides on for a whole window before it is moved again.
+        return min(doubled, size + self.keep + self.window)
 
 
 class ModelCache:
