@@ -71,9 +71,9 @@ def build(settings, source_size, target_size, rng):
 # the dates reach is in README.md; the other rows are guesses.
 #   pairs up to  size  heads  layers  feedforward  tied  subwords  dropout  smoothing rate   seconds
 SIZES = [
-    (2_000,      128,  4,     2,      512,         True, 1000,     0.2,     0.1,      0.003, 120),
-    (20_000,     128,  4,     2,      512,         True, 4000,     0.1,     0.1,      0.003, 600),
-    (100_000,    256,  4,     3,      1024,        True, 8000,     0.1,     0.1,      0.002, 1800),
+    (2_000,      128,  4,     2,      512,         True, 1000,     0.2,     0.1,      0.002, 120),
+    (20_000,     128,  4,     2,      512,         True, 4000,     0.1,     0.1,      0.002, 600),
+    (100_000,    256,  4,     3,      1024,        True, 8000,     0.1,     0.1,      0.001, 1800),
     (10**9,      512,  8,     6,      2048,        True, 16000,    0.1,     0.1,      5e-4,  10800),
 ]  # fmt: skip
 DATES = (128, 4, 2, 256, False, 0, 0.0, 0.0, 0.002, 60)  # regular, and of a few hundred words
@@ -83,7 +83,7 @@ def defaults(count, generated, told):
     """Return the settings for so many pairs, of generated dates or of real text, beside `told`."""
     row = DATES if generated else next(row[1:] for row in SIZES if count <= row[0])
     names = "size heads layers feedforward tied subwords dropout smoothing rate seconds".split()
-    others = {"batch": 64, "warmup": 100 if generated else 200}
+    others = {"batch": 64, "warmup": 100} if generated else {"batch": 32, "warmup": 200}
     chosen = {"norm": "pre", "positions": "sinusoidal"}
     return dict(zip(names, row, strict=True)) | others | chosen | told
 

@@ -429,6 +429,8 @@ def test_quick_run(program, quick):
 @pytest.fixture
 def main(program, monkeypatch, capsys, tmp_path):
     """Run the command here; returns what it printed."""
+    from matplotlib import pyplot
+
     monkeypatch.chdir(tmp_path)
 
     def call(*args):
@@ -437,7 +439,8 @@ def main(program, monkeypatch, capsys, tmp_path):
         command.main(program)
         return capsys.readouterr()
 
-    return call
+    yield call
+    pyplot.close("all")
 
 
 @both
