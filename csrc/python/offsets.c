@@ -17,8 +17,6 @@ int attnc_check_packed(attnc_call *c, PyObject *const *options)
 {
     PyObject *query_offsets = attnc_option_given(options, "query_offsets");
     PyObject *key_offsets = attnc_option_given(options, "key_offsets");
-    if (!query_offsets && !key_offsets)
-        return 0;
     if (!query_offsets)
         return attnc_fail(c, PyExc_ValueError,
                           "query_offsets must be given with key_offsets, got None; a packed batch "

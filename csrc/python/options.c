@@ -98,6 +98,13 @@ static int read_sink(attnc_call *c, PyObject *sink)
                         &c->sinks);
 }
 
+static int read_offsets(attnc_call *c, PyObject *offsets)
+{
+    (void)offsets; /* it is read against the shapes */
+    c->packed = 1;
+    return 0;
+}
+
 static int read_dropout(attnc_call *c, PyObject *dropout)
 {
     static const char rule[] = "dropout must be a number with 0 <= dropout < 1";
@@ -144,8 +151,8 @@ static const struct {
     {"causal", FALSE, read_causal, NULL},
     {"causal_offset", NONE, NULL, attnc_fit_causal_offset},
     {"window", NONE, read_window, NULL},
-    {"query_offsets", NONE, NULL, attnc_fit_query_offsets},
-    {"key_offsets", NONE, NULL, attnc_fit_key_offsets}, /* after query_offsets */
+    {"query_offsets", NONE, read_offsets, attnc_fit_query_offsets},
+    {"key_offsets", NONE, read_offsets, attnc_fit_key_offsets}, /* after query_offsets */
     {"softcap", NONE, read_softcap, NULL},
     {"slope", NONE, read_slope, attnc_fit_slope},
     {"sink", NONE, read_sink, attnc_fit_sink},
@@ -221,7 +228,7 @@ int attnc_fit_options(attnc_call *c, PyObject *const *options)
     c->in.length = c->in.Tk;
     c->in.query_length = c->in.Tq;
     c->in.causal_offset = c->in.Tk - c->in.Tq;
-    if (attnc_check_packed(c, options) < 0)
+    if (c->packed && attnc_check_packed(c, options) < 0)
         return -1;
     for (int k = 0; k < ATTNC_OPTIONS; k++)
         if (table[k].fit && given(k, options[k]) && table[k].fit(c, options[k]) < 0)

@@ -40,7 +40,7 @@ int attnc_fit_sink(attnc_call *c, PyObject *sink);
 /* offsets of sequences (offsets.c): 1-D, for all leading axes */
 int attnc_fit_query_offsets(attnc_call *c, PyObject *query_offsets);
 int attnc_fit_key_offsets(attnc_call *c, PyObject *key_offsets);
-/* That no option is given that has no meaning in a packed batch. */
+/* Of a packed batch: that no option is given that has no meaning there. */
 int attnc_check_packed(attnc_call *c, PyObject *const *options);
 /* Replaces an array of integers by a copy in int64; what is beyond that is cut to 2^60. */
 int attnc_copy_integers(PyArrayObject **array);
