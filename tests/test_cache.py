@@ -11,7 +11,6 @@ from layer_checks import randomize
 
 import attnc
 from attnc import reference
-from attnc.functional.options import DEFAULTS
 from attnc.layers.cache import ModelCache
 
 E, H, D, T = 12, 6, 4, 11
@@ -152,7 +151,6 @@ def test_the_memory_of_a_window_is_bounded(rng):
     assert cache.nbytes <= 2 * 8 * H * (E // H) * 2 * (8 + 2)
 
 
-@pytest.mark.skipif("slope" not in DEFAULTS, reason="attention takes no slope yet")
 @pytest.mark.parametrize("window", [None, 4])
 @sizes
 def test_slopes_and_sinks(window, sizes, rng):

@@ -10,7 +10,6 @@ from layer_checks import check_float32, check_house, check_layer, randomize
 
 import attnc
 from attnc import reference
-from attnc.functional.options import DEFAULTS
 
 B, TQ, TK, E, EK, EV, EO, H, D = 2, 3, 5, 12, 7, 11, 9, 6, 4
 
@@ -456,10 +455,7 @@ def test_wrong_offsets_are_refused_by_attention(offsets, rng):
 
 # ---- Sinks and slopes ----------------------------------------------------------------------------
 
-with_slopes = pytest.mark.skipif("slope" not in DEFAULTS, reason="attention takes no slope yet")
 
-
-@with_slopes
 @sizes
 @pytest.mark.parametrize("shape", [(1, H), (B, H), (B,), (1,)])
 def test_sinks_and_slopes_have_gradients(kind, shape, rng):

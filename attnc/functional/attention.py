@@ -29,6 +29,7 @@ import numpy as np
 
 from attnc import _core
 from attnc.arrays import like, real_array
+from attnc.functional.dropout import dropout_key
 from attnc.functional.options import AttentionOptions, MasksAndDropout, takes_options
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of, register
@@ -80,7 +81,7 @@ def _named(outputs, return_weights):
 def _dropout_key(rng):
     """The 64-bit key of a call with dropout: an integer is the key itself."""
     if rng is None or isinstance(rng, np.random.Generator):
-        return int(np.random.default_rng(rng).integers(2**64, dtype=np.uint64))
+        return dropout_key(np.random.default_rng(rng))
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
         return int(rng)
     return rng  # refused in C, by name

@@ -335,7 +335,7 @@ class KVCache:
     def _extended(self, where: str, keys: Array, values: Array, counts: int | Array) -> Held:
         """What is in the cache, and behind it the first `counts` of the new keys of each row.
 
-        `keys` and `values` are (*lead, heads, n, D). `_hold` the state that is found, or `_undo`.
+        `keys` and `values` are (*lead, heads, n, D). `_hold` what is found, or `_undo` it.
         """
         state = self._state
         if state is None:
@@ -571,6 +571,12 @@ class ModelCache:
         with self.unless_failed():
             for cache in caches:
                 change(cache)
+
+
+def refuse_cache(layer: Any, cache: Any) -> None:
+    """Raise if there is a cache in a call of `layer` that is to have gradients."""
+    if cache is not None:
+        raise layer._error("cache must be None for gradients, got one (it holds constants)")
 
 
 # ---- Lengths -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from ..arrays import (
 from ..gradients import shows_shapes
 from ..typing import Array, DType, Integers, Seed
 from .base import positive
-from .cache import ModelCache
+from .cache import ModelCache, refuse_cache
 from .decoding import Hook, greedy_decode, sample_decode, sampling_options
 from .embedding import check_tokens, token_index
 from .feedforward import Activation
@@ -288,8 +288,7 @@ class LanguageModel(TransformerModel):
             return self._computed(tokens, lengths, cache=cache, **options)[0]
 
     def _vjp(self, tokens, lengths=None, *, train=False, rng=None, cache=None, **options):
-        if cache is not None:
-            raise self._error("cache must be None for gradients, got one (it holds constants)")
+        refuse_cache(self, cache)
         return self._computed(tokens, lengths, train=train, rng=rng, **options)
 
     @quiet

@@ -17,7 +17,7 @@ from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Real, Seed, Shape
 from .attention import for_function
 from .base import glorot, positive
-from .cache import KVCache, Memory, by_head, counts_of, counts_positions
+from .cache import KVCache, Memory, by_head, counts_of, counts_positions, refuse_cache
 from .heads import lift_options, merge_heads, split_heads
 from .linear import weight_gradient
 from .torch_weights import TorchArray, TorchWeights, flat, prefixed, stacked, transposed
@@ -294,8 +294,7 @@ class MultiHeadAttention(TorchWeights):
 
     @quiet
     def _vjp(self, query, key=None, value=None, *, cache=None, train=False, rng=None, **options):
-        if cache is not None:
-            raise self._error("cache must be None for gradients, got one (it holds constants)")
+        refuse_cache(self, cache)
         given = {"query": query, "key": key, "value": value}
         inputs = self._inputs(query, key, value)
         outputs, back = self._attend(inputs, train, rng, options)

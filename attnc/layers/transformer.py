@@ -11,7 +11,7 @@ from ..functional.decoder_run import DecoderOutput
 from ..gradients import shows_shapes
 from ..typing import Array, Bools, DType, Integers, Real, Seed
 from .base import positive
-from .cache import ModelCache
+from .cache import ModelCache, refuse_cache
 from .decoding import Beams, Decoded, Hook, best_sequences
 from .embedding import check_tokens, token_index
 from .feedforward import Activation
@@ -377,8 +377,7 @@ class Transformer(TransformerModel, TorchWeights):
     def _vjp(
         self, source, target, source_lengths=None, *, train=False, rng=None, cache=None, **options
     ):
-        if cache is not None:
-            raise self._error("cache must be None for gradients, got one (it holds constants)")
+        refuse_cache(self, cache)
         return self._computed(source, target, source_lengths, train=train, rng=rng, **options)
 
     @quiet

@@ -19,7 +19,7 @@ from ..functional.options import nearest
 from ..gradients import Gradients, require_incoming, shows_shapes
 from ..typing import Array, Bools, Integers, Real, Seed
 from .base import method_of
-from .cache import KVCache, ModelCache
+from .cache import KVCache, ModelCache, refuse_cache
 from .multihead import MultiHeadAttention
 from .torch_weights import TorchWeights
 
@@ -244,8 +244,7 @@ class Encoder(_Called):
     @quiet
     def _vjp(self, x, *, train=False, rng=None, cache=None, **options):
         where = type(self).__name__
-        if cache is not None:
-            raise self._error("cache must be None for gradients, got one (it holds constants)")
+        refuse_cache(self, cache)
         output, lengths, given, back = self._computed(x, train=train, rng=rng, **options)
         y, weights = output if isinstance(output, tuple) else (output, None)
 
@@ -388,8 +387,7 @@ class Decoder(_Called):
     @quiet
     def _vjp(self, x, memory=None, *, train=False, rng=None, cache=None, **options):
         where = type(self).__name__
-        if cache is not None:
-            raise self._error("cache must be None for gradients, got one (it holds constants)")
+        refuse_cache(self, cache)
         output, lengths, given, back = self._computed(x, memory, train=train, rng=rng, **options)
         y, *weights = output if isinstance(output, tuple) else (output, None, None)
 

@@ -33,13 +33,26 @@ from .transformer_calls import Decoder, Encoder
 class _Sublayers(TorchWeights):
     """The parts that both layers have, and how a sub-layer stands in its layer."""
 
+    cross: bool  # whether there is attention to a memory
     torch_parts: dict[str, str]  # names here: those in torch.nn
 
-    def _make(
-        self, *, size, num_heads, feedforward_size, norm, activation, normalization, bias,
-        num_kv_heads, rotary, dropout, rng, cross,
-    ):  # fmt: skip
-        """The parts, from the arguments of the constructor; `cross`: with attention to a memory."""
+    def __init__(
+        self,
+        size: int,
+        num_heads: int,
+        feedforward_size: int,
+        *,
+        norm: str = "post",
+        activation: Activation = "relu",
+        normalization: str = "layer",
+        bias: bool = True,
+        num_kv_heads: int | None = None,
+        rotary: bool = False,
+        dropout: float = 0.0,
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
+        super().__init__(dtype)
         where = type(self).__name__
         self.size, self.num_heads, self.feedforward_size = positive(
             self, size=size, num_heads=num_heads, feedforward_size=feedforward_size
@@ -65,7 +78,7 @@ class _Sublayers(TorchWeights):
             self.size, self.num_heads, rotary=self.rotary, **heads
         )
         self.self_attention_norm = norm_layer(normalization, self.size, self.bias, self.dtype)
-        if cross:
+        if self.cross:
             self.cross_attention = MultiHeadAttention(self.size, self.num_heads, **heads)
             self.cross_attention_norm = norm_layer(normalization, self.size, self.bias, self.dtype)
         self.feedforward = FeedForward(
@@ -245,6 +258,7 @@ class TransformerEncoderLayer(_Sublayers, Encoder):
     EncoderOutput(outputs=float32 (2, 5, 8), weights=float32 (2, 2, 5, 5))
     """
 
+    cross = False
     torch_parts = {
         "self_attention": "self_attn",
         "feedforward.hidden": "linear1",
@@ -252,38 +266,6 @@ class TransformerEncoderLayer(_Sublayers, Encoder):
         "self_attention_norm": "norm1",
         "feedforward_norm": "norm2",
     }
-
-    def __init__(
-        self,
-        size: int,
-        num_heads: int,
-        feedforward_size: int,
-        *,
-        norm: str = "post",
-        activation: Activation = "relu",
-        normalization: str = "layer",
-        bias: bool = True,
-        num_kv_heads: int | None = None,
-        rotary: bool = False,
-        dropout: float = 0.0,
-        rng: Seed = None,
-        dtype: DType = "float32",
-    ) -> None:
-        super().__init__(dtype)
-        self._make(
-            size=size,
-            num_heads=num_heads,
-            feedforward_size=feedforward_size,
-            norm=norm,
-            activation=activation,
-            normalization=normalization,
-            bias=bias,
-            num_kv_heads=num_kv_heads,
-            rotary=rotary,
-            dropout=dropout,
-            rng=rng,
-            cross=False,
-        )
 
     def _attentions(self):
         return [self.self_attention], []
@@ -345,6 +327,7 @@ class TransformerDecoderLayer(_Sublayers, Decoder):
     (2, 2, 5, 7)
     """
 
+    cross = True
     torch_parts = {
         "self_attention": "self_attn",
         "cross_attention": "multihead_attn",
@@ -354,38 +337,6 @@ class TransformerDecoderLayer(_Sublayers, Decoder):
         "cross_attention_norm": "norm2",
         "feedforward_norm": "norm3",
     }
-
-    def __init__(
-        self,
-        size: int,
-        num_heads: int,
-        feedforward_size: int,
-        *,
-        norm: str = "post",
-        activation: Activation = "relu",
-        normalization: str = "layer",
-        bias: bool = True,
-        num_kv_heads: int | None = None,
-        rotary: bool = False,
-        dropout: float = 0.0,
-        rng: Seed = None,
-        dtype: DType = "float32",
-    ) -> None:
-        super().__init__(dtype)
-        self._make(
-            size=size,
-            num_heads=num_heads,
-            feedforward_size=feedforward_size,
-            norm=norm,
-            activation=activation,
-            normalization=normalization,
-            bias=bias,
-            num_kv_heads=num_kv_heads,
-            rotary=rotary,
-            dropout=dropout,
-            rng=rng,
-            cross=True,
-        )
 
     def _attentions(self):
         return [self.self_attention], [self.cross_attention]

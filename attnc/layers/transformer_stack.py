@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..arrays import boolean_mask, flag, generator, quiet
@@ -24,19 +26,48 @@ from .transformer_layer import (
 class _Stack(TorchWeights):
     """The layers of a stack, called `blocks`, and the norm after them."""
 
-    def _make(self, kind, layers, final_norm, rng, **arguments):
-        """The layers, of this class, from the arguments of the constructor."""
+    kind: type[Any]  # of the layers
+
+    def __init__(
+        self,
+        layers: int,
+        size: int,
+        num_heads: int,
+        feedforward_size: int,
+        *,
+        norm: str = "post",
+        activation: Activation = "relu",
+        normalization: str = "layer",
+        bias: bool = True,
+        num_kv_heads: int | None = None,
+        rotary: bool = False,
+        final_norm: bool | None = None,
+        dropout: float = 0.0,
+        rng: Seed = None,
+        dtype: DType = "float32",
+    ) -> None:
+        super().__init__(dtype)
         where = type(self).__name__
         (self.layers,) = positive(self, layers=layers)
-        if final_norm is not None:
-            final_norm = flag(where, "final_norm", final_norm)
-        self.final_norm = final_norm
+        self.final_norm = None if final_norm is None else flag(where, "final_norm", final_norm)
+        shared: dict[str, Any] = {
+            "size": size,
+            "num_heads": num_heads,
+            "feedforward_size": feedforward_size,
+            "norm": norm,
+            "activation": activation,
+            "normalization": normalization,
+            "bias": bias,
+            "num_kv_heads": num_kv_heads,
+            "rotary": rotary,
+            "dropout": dropout,
+        }
         rng = generator(where, rng)
-        self.blocks = [kind(**arguments, rng=rng, dtype=self.dtype) for _ in range(self.layers)]
-        for name in arguments:
+        self.blocks = [self.kind(**shared, rng=rng, dtype=self.dtype) for _ in range(self.layers)]
+        for name in shared:
             setattr(self, name, getattr(self.blocks[0], name))
         self.output_norm = None
-        if final_norm or final_norm is None and self.norm == "pre":
+        if self.final_norm or self.final_norm is None and self.norm == "pre":
             self.output_norm = norm_layer(self.normalization, self.size, self.bias, self.dtype)
 
     def _attentions(self):
@@ -127,41 +158,7 @@ class TransformerEncoder(_Stack, Encoder):
     (2, 3, 2, 5, 5)
     """
 
-    def __init__(
-        self,
-        layers: int,
-        size: int,
-        num_heads: int,
-        feedforward_size: int,
-        *,
-        norm: str = "post",
-        activation: Activation = "relu",
-        normalization: str = "layer",
-        bias: bool = True,
-        num_kv_heads: int | None = None,
-        rotary: bool = False,
-        final_norm: bool | None = None,
-        dropout: float = 0.0,
-        rng: Seed = None,
-        dtype: DType = "float32",
-    ) -> None:
-        super().__init__(dtype)
-        self._make(
-            TransformerEncoderLayer,
-            layers,
-            final_norm,
-            rng,
-            size=size,
-            num_heads=num_heads,
-            feedforward_size=feedforward_size,
-            norm=norm,
-            activation=activation,
-            normalization=normalization,
-            bias=bias,
-            num_kv_heads=num_kv_heads,
-            rotary=rotary,
-            dropout=dropout,
-        )
+    kind = TransformerEncoderLayer
 
     def _forward(self, x, rng, options, cache=None):
         weights, backs = [], []
@@ -228,41 +225,7 @@ class TransformerDecoder(_Stack, Decoder):
     (2, 3, 2, 5, 7)
     """
 
-    def __init__(
-        self,
-        layers: int,
-        size: int,
-        num_heads: int,
-        feedforward_size: int,
-        *,
-        norm: str = "post",
-        activation: Activation = "relu",
-        normalization: str = "layer",
-        bias: bool = True,
-        num_kv_heads: int | None = None,
-        rotary: bool = False,
-        final_norm: bool | None = None,
-        dropout: float = 0.0,
-        rng: Seed = None,
-        dtype: DType = "float32",
-    ) -> None:
-        super().__init__(dtype)
-        self._make(
-            TransformerDecoderLayer,
-            layers,
-            final_norm,
-            rng,
-            size=size,
-            num_heads=num_heads,
-            feedforward_size=feedforward_size,
-            norm=norm,
-            activation=activation,
-            normalization=normalization,
-            bias=bias,
-            num_kv_heads=num_kv_heads,
-            rotary=rotary,
-            dropout=dropout,
-        )
+    kind = TransformerDecoderLayer
 
     def _forward(self, x, memory, rng, options, cross, cache=None):
         weights, backs = [], []

@@ -1,11 +1,23 @@
 /* calls: see calls.h. */
 #include "calls.h"
 
+#include "dispatch.h"
 #include "work.h"
+
+/* One kernel over its tasks, by a team of its own. */
+static int run(int f32, attnc_kernel_fn kernel, const void *args, ptrdiff_t tasks, double work,
+               size_t scratch, const attnc_executor *executor)
+{
+    attnc_team team;
+    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const int status = attnc_team_run(&team, kernel, args, tasks, work, scratch);
+    attnc_team_end(&team);
+    return status;
+}
 
 int attnc_call_product(int f32, const attnc_product *p, const attnc_executor *executor)
 {
-    attnc_team team;
+    attnc_team team; /* a long product takes more than one kernel */
     attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
     const int status = attnc_team_product(&team, p);
     attnc_team_end(&team);
@@ -15,90 +27,56 @@ int attnc_call_product(int f32, const attnc_product *p, const attnc_executor *ex
 int attnc_call_cross_entropy(int f32, const attnc_cross_entropy *c, int backward,
                              const attnc_executor *executor)
 {
-    attnc_team team;
-    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
-    const int status = attnc_team_run(
-        &team, backward ? team.k->cross_entropy_bwd : team.k->cross_entropy_fwd, c,
-        (c->rows + ATTNC_LOSS_ROWS - 1) / ATTNC_LOSS_ROWS, attnc_cross_entropy_work(c), 0);
-    attnc_team_end(&team);
-    return status;
+    const attnc_kernels *k = attnc_kernels_for(f32);
+    return run(f32, backward ? k->cross_entropy_bwd : k->cross_entropy_fwd, c,
+               attnc_divide_up(c->rows, ATTNC_LOSS_ROWS), attnc_cross_entropy_work(c), 0, executor);
 }
 
 int attnc_call_rotary(int f32, const attnc_rotary *r, const attnc_executor *executor)
 {
-    attnc_team team;
-    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
-    const int status = attnc_team_run(&team, team.k->rotary, r,
-                                      attnc_divide_up(r->lead.count * r->T, ATTNC_ROTARY_ROWS),
-                                      attnc_rotary_work(r), team.k->rotary_scratch(r));
-    attnc_team_end(&team);
-    return status;
+    const attnc_kernels *k = attnc_kernels_for(f32);
+    return run(f32, k->rotary, r, attnc_divide_up(r->lead.count * r->T, ATTNC_ROTARY_ROWS),
+               attnc_rotary_work(r), k->rotary_scratch(r), executor);
 }
 
 int attnc_call_narrow(const attnc_narrow *n, const attnc_executor *executor)
 {
-    attnc_team team;
-    attnc_team_begin(&team, 1, executor, attnc_arena_in(NULL, 0));
-    const int status =
-        attnc_team_run(&team, team.k->narrow, n, attnc_divide_up(n->count, ATTNC_NARROW_COUNT),
-                       (double)n->count, 0);
-    attnc_team_end(&team);
-    return status;
+    return run(1, attnc_kernels_for(1)->narrow, n, attnc_divide_up(n->count, ATTNC_NARROW_COUNT),
+               (double)n->count, 0, executor);
 }
 
 int attnc_call_norm(int f32, const attnc_norm *n, int backward, const attnc_executor *executor)
 {
-    attnc_team team;
-    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
-    const int status =
-        attnc_team_run(&team, backward ? team.k->norm_bwd : team.k->norm_fwd, n,
-                       attnc_divide_up(n->rows, ATTNC_PART_ROWS), attnc_norm_work(n), 0);
-    attnc_team_end(&team);
-    return status;
+    const attnc_kernels *k = attnc_kernels_for(f32);
+    return run(f32, backward ? k->norm_bwd : k->norm_fwd, n,
+               attnc_divide_up(n->rows, ATTNC_PART_ROWS), attnc_norm_work(n), 0, executor);
 }
 
 int attnc_call_activation(int f32, const attnc_activation *a, int backward,
                           const attnc_executor *executor)
 {
-    attnc_team team;
-    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
+    const attnc_kernels *k = attnc_kernels_for(f32);
     const ptrdiff_t rows = attnc_divide_up(a->count, a->n);
-    const int status =
-        attnc_team_run(&team, backward ? team.k->activation_bwd : team.k->activation_fwd, a,
-                       attnc_divide_up(rows, ATTNC_PART_ROWS), attnc_activation_work(a), 0);
-    attnc_team_end(&team);
-    return status;
+    return run(f32, backward ? k->activation_bwd : k->activation_fwd, a,
+               attnc_divide_up(rows, ATTNC_PART_ROWS), attnc_activation_work(a), 0, executor);
 }
 
 int attnc_call_add_dropout(int f32, const attnc_add_dropout *a, const attnc_executor *executor)
 {
-    attnc_team team;
-    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
-    const int status = attnc_team_run(&team, team.k->add_dropout, a,
-                                      attnc_divide_up(a->count, ATTNC_DROPOUT_NUMBERS),
-                                      attnc_add_dropout_work(a), 0);
-    attnc_team_end(&team);
-    return status;
+    return run(f32, attnc_kernels_for(f32)->add_dropout, a,
+               attnc_divide_up(a->count, ATTNC_DROPOUT_NUMBERS), attnc_add_dropout_work(a), 0,
+               executor);
 }
 
 int attnc_call_adam(int f32, const attnc_adam *a, const attnc_executor *executor)
 {
-    attnc_team team;
-    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
-    const int status =
-        attnc_team_run(&team, team.k->adam, a, attnc_divide_up(a->count, ATTNC_ADAM_NUMBERS),
-                       (double)a->count * ATTNC_ADAM_ELEMENT, 0);
-    attnc_team_end(&team);
-    return status;
+    return run(f32, attnc_kernels_for(f32)->adam, a, attnc_divide_up(a->count, ATTNC_ADAM_NUMBERS),
+               (double)a->count * ATTNC_ADAM_ELEMENT, 0, executor);
 }
 
 int attnc_call_square_sums(int f32, const attnc_square_sums *s, const attnc_executor *executor)
 {
-    attnc_team team;
-    attnc_team_begin(&team, f32, executor, attnc_arena_in(NULL, 0));
-    const int status =
-        attnc_team_run(&team, team.k->square_sums, s, attnc_divide_up(s->count, ATTNC_ADAM_NUMBERS),
-                       (double)s->count * ATTNC_SQUARE_ELEMENT, 0);
-    attnc_team_end(&team);
-    return status;
+    return run(f32, attnc_kernels_for(f32)->square_sums, s,
+               attnc_divide_up(s->count, ATTNC_ADAM_NUMBERS),
+               (double)s->count * ATTNC_SQUARE_ELEMENT, 0, executor);
 }
