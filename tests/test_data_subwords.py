@@ -149,6 +149,13 @@ def test_whatever_is_learned_from(text):
         assert (s.encode(words) != s.unknown).all() == unlearned.isdisjoint(whole)
 
 
+@pytest.mark.parametrize("word", ["<s>", "</s>", "<unk>", "a<s>b"])
+def test_names_of_special_pieces_are_words(sentencepiece, word):
+    """What sentencepiece calls its own unknown, start and end may stand in a text."""
+    s = Subwords.build([[word]], max_words=60)
+    assert s.decode(s.encode([word])) == [word]
+
+
 def test_the_same_text_gives_the_same_pieces(sentencepiece):
     s = Subwords.build(WORDS, max_words=100)
     assert Subwords.build(reversed(WORDS), max_words=100) == s

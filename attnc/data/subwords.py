@@ -227,6 +227,10 @@ def _learned(where, counts, known, max_words):
         remove_extra_whitespaces=False,
         split_by_unicode_script=False,  # words are cut already
         split_by_number=False,
+        # Names that no word has: where it met its own, "<s>" in a text, it would learn nothing.
+        unk_piece="\n<unk>",
+        bos_piece="\n<s>",
+        eos_piece="\n</s>",
         minloglevel=2,  # errors only
     )
     learned = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
