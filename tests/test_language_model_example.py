@@ -245,12 +245,11 @@ def test_same_seed_and_steps_give_the_same_model(main, tmp_path):
     for _ in range(2):
         main(*options)
     assert sorted(os.listdir(tmp_path)) == ["language-model", "language-model-2", "text"]
-    first, again = (
-        np.load(tmp_path / name / "model.npz") for name in ("language-model", "language-model-2")
-    )
-    for name in set(first.files) - {"attnc"}:
-        np.testing.assert_array_equal(first[name], again[name])
-    assert any(name.startswith("parameters") for name in first.files)
+    first, again = tmp_path / "language-model/model.npz", tmp_path / "language-model-2/model.npz"
+    with np.load(first) as first, np.load(again) as again:
+        for name in set(first.files) - {"attnc"}:
+            np.testing.assert_array_equal(first[name], again[name])
+        assert any(name.startswith("parameters") for name in first.files)
     assert set(writing.load("language-model").vocabulary.words) == set(TEXT)
 
 

@@ -498,10 +498,11 @@ def test_picture_of_a_given_text(quick, main, tmp_path):
 @both
 def test_same_seed_and_steps_give_the_same_model(tmp_path, quick, main):
     main("--quick", "--target", "zh", "--output", tmp_path / "again")
-    first, again = (np.load(folder / "model.npz") for folder in (quick[0], tmp_path / "again"))
-    assert first.files == again.files
-    for name in first.files:
-        np.testing.assert_array_equal(first[name], again[name])
+    first, again = (folder / "model.npz" for folder in (quick[0], tmp_path / "again"))
+    with np.load(first) as first, np.load(again) as again:
+        assert first.files == again.files
+        for name in first.files:
+            np.testing.assert_array_equal(first[name], again[name])
 
 
 def test_no_run_destroys_the_model_of_another(tmp_path, main):
