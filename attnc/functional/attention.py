@@ -492,6 +492,11 @@ def attend(
     -----
     The common part of all attention: Bahdanau et al. 2015, eq. 5 and 6; Luong et al. 2015, eq. 7.
 
+    The *location* score of Luong et al. 2015, eq. 8, is of the query alone, ``softmax(q_i W)`` with
+    a column of W for each place. Over a memory of Tk steps with lengths it is
+    ``attend((query @ W)[..., :Tk], memory, key_lengths=lengths)``, and ``dW[:, :Tk]`` is the sum of
+    ``query^T dscores``.
+
     {dtypes}
     Examples
     --------
