@@ -103,6 +103,9 @@ typedef struct {
     attnc_view offset;        /* int64 (lead) */
     attnc_view bias;          /* real (lead, Tq, Tk) */
     attnc_view slope, sink;   /* double (lead), whatever is computed in */
+    attnc_view center;        /* double (lead, Tq): the window is around it (center.inc) */
+    double sigma;             /* of the Gaussian around the center; infinity: none */
+    int renormalize;          /* it is part of the softmax, else a factor of the weights */
     /* where lengths, query_lengths, offset hold no data */
     ptrdiff_t length, queries, causal_offset;
     int causal;
@@ -157,6 +160,15 @@ typedef struct {
     attnc_result dscores;      /* (lead, Tq, Tk) zeroed, or none: before softcap and bias */
     attnc_result dbias;        /* (lead, Tq, Tk) zeroed, or none */
     double *dslope_parts;      /* (lead, segments) or NULL */
+    /* With a center, a query has parts from the segments that its window meets: the first of them
+     * writes to dquery_parts (lead, Tq, padded D), or to dquery itself; the k-th behind it to block
+     * k - 1 of dquery_more (segments - 1, lead, Tq, padded D). attention_gather puts them together,
+     * and so those of dcenter_parts (segments, lead, Tq), or NULL, in its first block. */
+    void *dquery_more;
+    double *dcenter_parts;
+    /* Then where dkey and dvalue are added up unless that is in place: (lead, key_rows, padded D)
+     * and (..., padded Dv); or NULL. */
+    void *dkey_padded, *dvalue_padded;
     double *dsink_parts; /* (lead) or NULL; then delta is there for rows that fit a tile too */
 } attnc_attention_bwd;
 
@@ -463,7 +475,8 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
 /* One instruction set and element type. `*_scratch` says how many bytes of scratch a thread needs.
  * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk) * key_splits, attention_merge
  * lead.count, attention_delta lead.count * ceil(Tq / bwd_query_block), attention_bwd lead.count *
- * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
+ * segments, attention_gather lead.count * ceil(Tq / ATTNC_SUM_ROWS), attention_dbias own_count *
+ * ceil(own_Tq / bwd_query_block), product product_tasks,
  * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
  * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
  * ATTNC_ROTARY_ROWS), products count * product_tasks of each, monotonic ceil(count / lanes),
@@ -473,6 +486,7 @@ typedef struct {
     const char *isa;
     int lanes;
     attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
+    attnc_kernel_fn attention_gather;
     attnc_kernel_fn product, products, sum, narrow;
     attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: padded D reals, where x or out is in
                                                      halves */
