@@ -1,7 +1,8 @@
 """attnc: attention mechanisms on NumPy arrays, forward and backward, in C.
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
-`cosine_attention`, `attend`, `merge_attention`, `rotary`; their gradients: `vjp`. Layers:
+`cosine_attention`, `attend`, `merge_attention`, `rotary`; the scores alone: `dot_product_scores`,
+`multiplicative_scores`, `additive_scores`, `cosine_scores`; their gradients: `vjp`. Layers:
 `attnc.layers`. Training: `attnc.losses`, `attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and
 `load` keep a model, `summary` lists its parameters. For teaching: `stages`, pictures in
 `attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
@@ -28,6 +29,7 @@ from attnc import functional, gradients, layers, losses, registry
 from attnc.functional.alibi import alibi_slopes
 from attnc.functional.attention import *  # noqa: F403
 from attnc.functional.rotary import rotary
+from attnc.functional.scores import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
 from attnc.threads import get_num_threads, set_num_threads
@@ -57,6 +59,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     *functional.attention.__all__,
+    *functional.scores.__all__,
     *layers.__all__,
     "alibi_slopes",
     "check_gradients",
