@@ -72,6 +72,16 @@ assert_type(heads.torch_state_dict(), dict[str, Array])
 heads(x, cache={})  # type: ignore[call-overload]
 attention.load_state_dict(attention.state_dict())
 
+assert_type(attnc.AttentionPooling(8)(x, key_lengths=[5, 3]), Array)
+pooled, weights = attnc.AttentionPooling(8, 4)(x, return_weights=True)
+assert_type(attnc.HierarchicalAttention(8, 4)(x[:, None], word_lengths=[[5], [3]]), Array)
+attnc.HierarchicalAttention(8, word_sizes=4)  # type: ignore[call-arg]
+on_attention = attnc.AttentionOnAttention(attention, query_size=8, rng=0)
+answer, pullback = attnc.vjp(on_attention, x, x, key_lengths=[5, 3])
+mixed, weights, gate = attnc.GatedAttention(heads, heads, 8)(x, causal=True, return_weights=True)
+assert_type(attnc.AttentionOverAttention()(x, x, query_lengths=2), Array)
+attnc.AttentionOverAttention()(x, x, causal=True)  # type: ignore[call-overload]
+
 encoder = attnc.GRU(8, 4, bidirectional=True)
 (memory, state), pullback = attnc.vjp(encoder, x, lengths=[5, 3])
 assert_type(memory, Array)

@@ -31,6 +31,9 @@ class Masks(Pairs, total=False):
     """Options by keyword that layers take as functions do. Without more, an array is returned."""
 
     bias: Real | None
+    center: Real | None
+    sigma: float | None
+    renormalize: bool
     query_offsets: Integers | None
     key_offsets: Integers | None
     softcap: float | None
