@@ -840,7 +840,7 @@ def _scores(
 ):  # fmt: skip
     """The scores of the allowed pairs, 0 elsewhere, and the pullback."""
     options = mask, key_mask, key_lengths, query_lengths, None, causal, causal_offset, window
-    allowed = _allowed(scores.shape, *options)
+    allowed = _allowed(scores.shape, *options, center=None)
 
     @np.errstate(all="ignore")
     def pullback(dscores):
