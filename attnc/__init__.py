@@ -1,10 +1,12 @@
 """attnc: attention mechanisms on NumPy arrays, forward and backward, in C.
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
-`cosine_attention`, `attend`, `merge_attention`, `rotary`; their gradients: `vjp`. Layers:
-`attnc.layers`. Training: `attnc.losses`, `attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and
-`load` keep a model, `summary` lists its parameters. For teaching: `stages`, pictures in
-`attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
+`cosine_attention`, `attend`, `merge_attention`, `monotonic_alignment`, `chunkwise_attention`,
+`rotary`; the scores alone: `dot_product_scores`, `multiplicative_scores`, `additive_scores`,
+`cosine_scores`; their gradients: `vjp`. Layers: `attnc.layers`. Training: `attnc.losses`,
+`attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and `load` keep a model, `summary` lists its
+parameters. For teaching: `stages`, pictures in `attnc.plot`, the formulas in plain NumPy in
+`attnc.reference`.
 """
 
 try:
@@ -27,7 +29,10 @@ from typing import TYPE_CHECKING
 from attnc import functional, gradients, layers, losses, registry
 from attnc.functional.alibi import alibi_slopes
 from attnc.functional.attention import *  # noqa: F403
+from attnc.functional.chunkwise import chunkwise_attention
+from attnc.functional.monotonic import monotonic_alignment
 from attnc.functional.rotary import rotary
+from attnc.functional.scores import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
 from attnc.threads import get_num_threads, set_num_threads
@@ -57,9 +62,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     *functional.attention.__all__,
+    *functional.scores.__all__,
     *layers.__all__,
     "alibi_slopes",
     "check_gradients",
+    "chunkwise_attention",
     "data",
     "functional",
     "get_num_threads",
@@ -67,6 +74,7 @@ __all__ = [
     "layers",
     "load",
     "losses",
+    "monotonic_alignment",
     "optim",
     "plot",
     "reference",

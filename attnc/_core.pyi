@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from attnc.functional.options import AttentionOptions
+from attnc.functional.options import AttentionOptions, Pairs
 
 _Real: TypeAlias = npt.ArrayLike | None
 _Array: TypeAlias = npt.NDArray[Any]
@@ -44,6 +44,12 @@ class _Backward(Protocol):
         **options: Unpack[AttentionOptions],
     ) -> _Gradients: ...
 
+class _ScoresBackward(Protocol):
+    def __call__(self, dscores: _Real, /, *arrays: _Real, **masks: Unpack[Pairs]) -> _Gradients: ...
+
+class _Scores(Protocol):
+    def __call__(self, *arrays: _Real, **masks: Unpack[Pairs]) -> _Array: ...
+
 MAX_THREADS: Final[int]
 BIAS_ROWS: Final[int]
 
@@ -65,6 +71,17 @@ attend: _Forward
 attend_saving: _Saving
 attend_backward: _Backward
 
+# ---- scores alone: their functions take masks, and backward the gradient of the scores first ----
+
+dot_product_scores: _Scores
+dot_product_scores_backward: _ScoresBackward
+multiplicative_scores: _Scores
+multiplicative_scores_backward: _ScoresBackward
+additive_scores: _Scores
+additive_scores_backward: _ScoresBackward
+cosine_scores: _Scores
+cosine_scores_backward: _ScoresBackward
+
 def option_defaults() -> dict[str, Any]:
     """Names and defaults of the options, in the order of their documentation."""
 
@@ -81,6 +98,7 @@ def boolean_mask(
 
 def empty(like: _Array, shape: tuple[int, ...], /) -> _Array: ...
 def product(a: _Array, b: _Array, /) -> _Array: ...
+def products(a: _Array, b: _Array, /) -> _Array: ...
 def transform_keys(key: _Array, /) -> tuple[_Array, _Array, _Array]: ...
 def panels(matrix: _Array, gates: int, /) -> _Array: ...
 def loop(
@@ -104,6 +122,32 @@ def cross_entropy_backward(
     /,
 ) -> _Array: ...
 def rotary(x: _Array, table: _Array, interleaved: bool, back: bool, /) -> _Array: ...
+
+# ---- monotonic attention ----
+
+def monotonic(
+    probability: _Array, previous: _Array | None, key_mask: _Array | None, save: bool, /
+) -> tuple[_Array, _Array, _Array | None, float, float]: ...
+def monotonic_backward(
+    dalignment: _Array | None,
+    dmissing: _Array | None,
+    probability: _Array,
+    reach: _Array,
+    key_mask: _Array | None,
+    previous: bool,
+    /,
+) -> tuple[_Array, _Array | None]: ...
+def chunkwise(
+    alignment: _Array, scores: _Array, key_mask: _Array | None, width: int, /
+) -> _Array: ...
+def chunkwise_backward(
+    alignment: _Array,
+    scores: _Array,
+    key_mask: _Array | None,
+    width: int,
+    dweights: _Array,
+    /,
+) -> tuple[_Array, _Array]: ...
 
 # ---- rows and single numbers ----
 

@@ -12,9 +12,9 @@
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
  *          attnc_cross_entropy, attnc_rotary, attnc_norm, attnc_activation_kind,
  *          attnc_activation, attnc_add_dropout, attnc_adam, attnc_square_sums,
- *          attnc_cut, attnc_panels, attnc_term, attnc_linear,
- *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels,
- *          attnc_kernel_fn
+ *          attnc_products, attnc_pairs, attnc_monotonic, attnc_chunkwise, attnc_cut,
+ *          attnc_panels, attnc_term, attnc_linear, attnc_recurrence, attnc_cell_step, attnc_cells,
+ *          attnc_attend_step, attnc_kernels, attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
@@ -94,6 +94,8 @@ typedef struct {
     const void *score_vector;                   /* (D) ATTNC_ADDITIVE, else NULL */
     const void *score_bias;                     /* (D) or NULL, ATTNC_ADDITIVE */
     const attnc_key_transforms *key_transforms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
+    /* or NULL, the same: coverage (lead, Tq, Tk) times this vector (D) is added inside the tanh */
+    const void *coverage, *coverage_vector;
 
     /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
     attnc_view mask;          /* bytes (lead, Tq, Tk) */
@@ -136,12 +138,16 @@ typedef struct {
                            lse would be rounded to the scores' magnitude, and weights computed from
                            it as wrong as that. */
     void *scores_copy;  /* (lead, Tq, Tk): what the mechanism computed, before softcap and bias */
+    /* (lead, Tq, Tk) or none: the scores alone are wanted, 0 where not allowed. Then there is no
+     * value and no other output. */
+    attnc_result scores;
 } attnc_attention_fwd;
 
 /* The backward pass: what comes in, what the forward pass saved, and where gradients go. */
 typedef struct {
     const attnc_problem *problem;
     attnc_view dcontext, dweights, dlse; /* incoming gradients; data NULL: none */
+    attnc_view dscores_given;            /* of scores that were wanted alone; then no other one */
     const void *saved_context, *saved_stats;
     const void *saved_scores; /* or NULL: computed again */
     void *delta; /* (lead, query_rows): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
@@ -194,6 +200,12 @@ typedef struct {
     attnc_stored a_stored; /* in halves: a_row or a_col is 1 */
     int skip_zero_rows;
 } attnc_product;
+
+/* Products of one shape: the n-th is `each` with its arrays n steps, in elements, further on. */
+typedef struct {
+    attnc_product each;
+    ptrdiff_t count, out_step, a_step, b_step;
+} attnc_products;
 
 /* out[u, r, :] = factor * sum over g, s of parts[own_first[u] + offsets[g], s, r, :]
  * and, where row_dot is given, row_dot[u, r] = sum_c of that (without factor) times with[u, r, c].
@@ -320,6 +332,47 @@ typedef struct {
     double *sums; /* (ceil(count / ATTNC_ADAM_NUMBERS)) */
 } attnc_square_sums;
 
+/* ---- monotonic attention ---- */
+
+/* A number for each pair, (count, Tq, Tk), or for each key, (count, Tk): steps from element to
+ * element and from query to query, in numbers; keys are side by side. data NULL: not given. */
+typedef struct {
+    void *data;
+    ptrdiff_t element, row;
+} attnc_pairs;
+
+/* Expected monotonic alignments (monotonic.inc), forward and back. */
+typedef struct {
+    ptrdiff_t count, Tq, Tk;
+    attnc_pairs probability;
+    attnc_pairs previous;          /* (count, Tk); not given: all at the first key */
+    const unsigned char *key_mask; /* (count, Tk), rows mask_row apart, or NULL */
+    ptrdiff_t mask_row;
+    attnc_pairs alignment;
+    attnc_pairs reach; /* the chance to reach a key: forward leaves it for backward, if given */
+    void *missing;     /* (count, Tq) or NULL */
+    double *range;     /* (ceil(count / lanes), 2) or NULL: least and largest probability, and 0 */
+    /* backward */
+    attnc_pairs dalignment; /* may be not given */
+    const void *dmissing;   /* (count, Tq) or NULL */
+    /* (count, Tk), and may be one: what the query after the last says of its `previous`, if given;
+     * and the same of the first query */
+    attnc_pairs dnext, dprevious;
+    attnc_pairs dprobability;
+} attnc_monotonic;
+
+enum { ATTNC_CHUNK_ROWS = 4 }; /* queries of a task */
+
+/* The weights of chunkwise attention (chunkwise.inc), forward and back. */
+typedef struct {
+    ptrdiff_t count, Tq, Tk, width;
+    attnc_pairs alignment, scores;
+    const unsigned char *key_mask; /* as above */
+    ptrdiff_t mask_row;
+    attnc_pairs weights;
+    attnc_pairs dweights, dalignment, dscores; /* backward */
+} attnc_chunkwise;
+
 /* ---- one step of a loop over time (recurrent.inc, decoder.inc; engine/loop.h) ---- */
 
 enum { ATTNC_BIAS_ROWS = 16 }; /* rows of a step whose bias gradients are added up in one part */
@@ -413,14 +466,19 @@ typedef struct {
 typedef struct {
     const attnc_attention_fwd *fwd; /* backward: problem and weights alone */
     ptrdiff_t i;
-    /* coverage: weights that earlier queries gave each key, summed, times coverage_weight are added
-     * to the scores; NULL: none. The bias of the problem is coverage_bias. */
-    void *coverage;      /* (lead, Tk), zero before the first query; backward: its gradient */
-    void *coverage_bias; /* (lead, Tq, Tk) */
-    double coverage_weight;
+    /* coverage: what earlier queries gave each key, summed: the weights, times coverage_rate where
+     * there is one; NULL: none. Times coverage_weight it becomes coverage_bias, which is the bias
+     * of the problem; or the coverage of a problem that has a coverage_vector. */
+    void *coverage;                /* (lead, Tk); backward: its gradient */
+    void *coverage_bias;           /* (lead, Tq, Tk) */
+    const void *coverage_rate;     /* (lead, Tk) or NULL */
+    double coverage_weight;        /* 1 where there is a coverage_vector */
     attnc_view dcontext, dweights; /* backward */
     void *dquery;                  /* (Tq, lead, D) */
     void *dweights_total; /* (lead, Tq, Tk): dweights and what comes from later coverage; or NULL */
+    /* backward, added to: (lead, Tk), where there is a rate; and where there is a coverage_vector
+     * (lead, Tk, D) and twice (lead, D) */
+    void *dcoverage_rate, *dkey, *dscore_vector, *dcoverage_vector;
 } attnc_attend_step;
 
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);
@@ -432,20 +490,22 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
  * ceil(own_Tq / bwd_query_block), product product_tasks,
  * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
  * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
- * ATTNC_ROTARY_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS), add_dropout, adam and
- * square_sums ceil(count / ATTNC_..._NUMBERS). */
+ * ATTNC_ROTARY_ROWS), products count * product_tasks of each, monotonic ceil(count / lanes),
+ * chunkwise ceil(count * Tq / ATTNC_CHUNK_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS),
+ * add_dropout, adam and square_sums ceil(count / ATTNC_..._NUMBERS). */
 typedef struct {
     const char *isa;
     int lanes;
     attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
     attnc_kernel_fn attention_gather;
-    attnc_kernel_fn product, sum, narrow;
+    attnc_kernel_fn product, products, sum, narrow;
     attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: padded D reals, where x or out is in
                                                      halves */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     attnc_kernel_fn rotary;
     attnc_kernel_fn norm_fwd, norm_bwd, activation_fwd, activation_bwd, add_dropout;
     attnc_kernel_fn adam, square_sums;
+    attnc_kernel_fn monotonic_fwd, monotonic_bwd, chunkwise_fwd, chunkwise_bwd;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
     /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */
@@ -455,6 +515,8 @@ typedef struct {
     size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
     size_t (*product_scratch)(const attnc_product *);
     size_t (*rotary_scratch)(const attnc_rotary *);
+    size_t (*monotonic_scratch)(const attnc_monotonic *);
+    size_t (*chunkwise_scratch)(const attnc_chunkwise *);
     /* steps of loops: pack_panels has a task for every `panel` columns of a gate */
     attnc_kernel_fn pack_panels, linear, cells_fwd, cells_bwd;
     ptrdiff_t panel, max_cut_rows;

@@ -23,6 +23,9 @@ mask = np.tril(np.ones((2, 5, 5), bool))
 context = attnc.dot_product_attention(x, x, x, causal=True, key_lengths=[5, 3])
 assert_type(context, Array)
 assert_type(attnc.attend([[0.0, 1.0]], [[1.0], [2.0]], mask=[[True, False]]), Array)
+scores = attnc.additive_scores(x, x, np.ones(8), score_bias=[0.0] * 8, key_lengths=[5, 3])
+assert_type(scores, Array)
+attnc.dot_product_scores(x, x, bias=scores)  # type: ignore[call-arg]
 assert_type(attnc.cosine_attention(x, x, x, scale=2, dropout=0.1, rng=rng, window=(3, None)), Array)
 context, weights = attnc.multiplicative_attention(
     x, x, x, np.eye(8), mask=mask, return_weights=True
@@ -68,6 +71,16 @@ assert_type(own_cache.lengths, Array)
 assert_type(heads.torch_state_dict(), dict[str, Array])
 heads(x, cache={})  # type: ignore[call-overload]
 attention.load_state_dict(attention.state_dict())
+
+assert_type(attnc.AttentionPooling(8)(x, key_lengths=[5, 3]), Array)
+pooled, weights = attnc.AttentionPooling(8, 4)(x, return_weights=True)
+assert_type(attnc.HierarchicalAttention(8, 4)(x[:, None], word_lengths=[[5], [3]]), Array)
+attnc.HierarchicalAttention(8, word_sizes=4)  # type: ignore[call-arg]
+on_attention = attnc.AttentionOnAttention(attention, query_size=8, rng=0)
+answer, pullback = attnc.vjp(on_attention, x, x, key_lengths=[5, 3])
+mixed, weights, gate = attnc.GatedAttention(heads, heads, 8)(x, causal=True, return_weights=True)
+assert_type(attnc.AttentionOverAttention()(x, x, query_lengths=2), Array)
+attnc.AttentionOverAttention()(x, x, causal=True)  # type: ignore[call-overload]
 
 encoder = attnc.GRU(8, 4, bidirectional=True)
 (memory, state), pullback = attnc.vjp(encoder, x, lengths=[5, 3])

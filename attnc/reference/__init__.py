@@ -1,16 +1,18 @@
 """Every function of `attnc.functional` and every loss once more, in plain NumPy: the formulas as
 the papers write them, and their derivatives by hand, in float64 and without a trick.
 
-These files are for reading: `attention` has the mechanisms, `multihead` their heads, `recurrent`
-the cells and the attention decoder, `rotary` rotary positions, `norm`, `activation` and `positions`
-the small parts of a Transformer, `transformer` the whole of it, `losses` the losses. The fast
-kernels are tested against them. `vjp` gives the gradients.
+These files are for reading: `attention` has the mechanisms, `multihead` their heads, `monotonic`
+attention from left to right, `recurrent` the cells and the attention decoder, `rotary` rotary
+positions, `norm`, `activation` and `positions` the small parts of a Transformer, `transformer` the
+whole of it, `losses` the losses. The fast kernels are tested against them. `vjp` gives the
+gradients.
 """
 
-from attnc.reference import activation, attention, losses, norm, positions, recurrent
+from attnc.reference import activation, attention, losses, monotonic, norm, positions, recurrent
 from attnc.reference.activation import *  # noqa: F403
 from attnc.reference.attention import *  # noqa: F403
 from attnc.reference.losses import *  # noqa: F403
+from attnc.reference.monotonic import *  # noqa: F403
 from attnc.reference.multihead import multi_head_attention
 from attnc.reference.norm import *  # noqa: F403
 from attnc.reference.positions import *  # noqa: F403
@@ -30,6 +32,7 @@ __all__ = [
     *attention.__all__,
     "language_model",
     *losses.__all__,
+    *monotonic.__all__,
     "multi_head_attention",
     *norm.__all__,
     *positions.__all__,
