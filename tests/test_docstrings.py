@@ -120,6 +120,7 @@ MECHANISMS = {
     ("cosine_scores",): ("s_ij = ", "Graves"),
     ("rotary",): ("angle", "Su et al."),
     ("SelfAttention",): ("softmax", "Vaswani"),
+    ("LocalAttention",): ("exp(-(j - c_i)^2 / (2 sigma^2))", "Luong"),
     ("MultiHeadAttention",): ("softmax", "Vaswani", "Ainslie"),
     ("AttentionDecoder",): ("s_t = ", "Bahdanau", "Luong"),
     ("AttentionPooling", "HierarchicalAttention"): ("softmax(u . u_w)", "Yang et al."),

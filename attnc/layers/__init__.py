@@ -19,6 +19,7 @@ from .gated import AttentionOnAttention, GatedAttention
 from .hierarchical import HierarchicalAttention
 from .language_model import LanguageModel
 from .linear import Linear
+from .local import LocalAttention
 from .multihead import MultiHeadAttention
 from .norm import LayerNorm, RMSNorm
 from .pooling import AttentionPooling
@@ -51,6 +52,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "LocalAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "RMSNorm",
