@@ -139,7 +139,7 @@ def test_the_state_counts_the_steps(order, rng):
     assert_agree(again.outputs, whole.outputs[indices, 1:])
 
 
-@pytest.mark.parametrize("attention, position", itertools.product(ATTENTIONS, POSITIONS))
+@pytest.mark.parametrize("attention, position", [*itertools.product(ATTENTIONS, POSITIONS)])
 def test_the_function_is_the_layer(attention, position, rng):
     decoder = make(rng, attention, **POSITIONS[position])
     inputs, memory = inputs_of(decoder, rng)
