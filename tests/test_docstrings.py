@@ -115,6 +115,8 @@ MECHANISMS = {
     ("cosine_attention", "CosineAttention"): ("s_ij = ", "Graves"),
     ("attend",): ("softmax",),
     ("rotary",): ("angle", "Su et al."),
+    ("monotonic_alignment",): ("q_ij = ", "Raffel et al."),
+    ("chunkwise_attention",): ("b_il = ", "Chiu and Raffel"),
     ("SelfAttention",): ("softmax", "Vaswani"),
     ("MultiHeadAttention",): ("softmax", "Vaswani", "Ainslie"),
     ("AttentionDecoder",): ("s_t = ", "Bahdanau", "Luong"),
