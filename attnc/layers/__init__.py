@@ -19,6 +19,7 @@ from .gated import AttentionOnAttention, GatedAttention
 from .hierarchical import HierarchicalAttention
 from .language_model import LanguageModel
 from .linear import Linear
+from .monotonic import ChunkwiseAttention, MonotonicAttention
 from .multihead import MultiHeadAttention
 from .norm import LayerNorm, RMSNorm
 from .pooling import AttentionPooling
@@ -36,6 +37,7 @@ __all__ = [
     "AttentionOnAttention",
     "AttentionOverAttention",
     "AttentionPooling",
+    "ChunkwiseAttention",
     "CosineAttention",
     "DotProductAttention",
     "Dropout",
@@ -51,6 +53,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "MonotonicAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "RMSNorm",
