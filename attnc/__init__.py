@@ -2,9 +2,11 @@
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
 `cosine_attention`, `attend`, `merge_attention`, `monotonic_alignment`, `chunkwise_attention`,
-`rotary`; their gradients: `vjp`. Layers: `attnc.layers`. Training: `attnc.losses`, `attnc.optim`,
-`attnc.schedules`, `attnc.data`; `save` and `load` keep a model, `summary` lists its parameters. For
-teaching: `stages`, pictures in `attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
+`rotary`; the scores alone: `dot_product_scores`, `multiplicative_scores`, `additive_scores`,
+`cosine_scores`; their gradients: `vjp`. Layers: `attnc.layers`. Training: `attnc.losses`,
+`attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and `load` keep a model, `summary` lists its
+parameters. For teaching: `stages`, pictures in `attnc.plot`, the formulas in plain NumPy in
+`attnc.reference`.
 """
 
 try:
@@ -30,6 +32,7 @@ from attnc.functional.attention import *  # noqa: F403
 from attnc.functional.chunkwise import chunkwise_attention
 from attnc.functional.monotonic import monotonic_alignment
 from attnc.functional.rotary import rotary
+from attnc.functional.scores import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
 from attnc.threads import get_num_threads, set_num_threads
@@ -59,6 +62,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     *functional.attention.__all__,
+    *functional.scores.__all__,
     *layers.__all__,
     "alibi_slopes",
     "check_gradients",

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from attnc.functional.options import AttentionOptions
+from attnc.functional.options import AttentionOptions, Pairs
 
 _Real: TypeAlias = npt.ArrayLike | None
 _Array: TypeAlias = npt.NDArray[Any]
@@ -44,6 +44,12 @@ class _Backward(Protocol):
         **options: Unpack[AttentionOptions],
     ) -> _Gradients: ...
 
+class _ScoresBackward(Protocol):
+    def __call__(self, dscores: _Real, /, *arrays: _Real, **masks: Unpack[Pairs]) -> _Gradients: ...
+
+class _Scores(Protocol):
+    def __call__(self, *arrays: _Real, **masks: Unpack[Pairs]) -> _Array: ...
+
 MAX_THREADS: Final[int]
 BIAS_ROWS: Final[int]
 
@@ -64,6 +70,17 @@ cosine_attention_backward: _Backward
 attend: _Forward
 attend_saving: _Saving
 attend_backward: _Backward
+
+# ---- scores alone: their functions take masks, and backward the gradient of the scores first ----
+
+dot_product_scores: _Scores
+dot_product_scores_backward: _ScoresBackward
+multiplicative_scores: _Scores
+multiplicative_scores_backward: _ScoresBackward
+additive_scores: _Scores
+additive_scores_backward: _ScoresBackward
+cosine_scores: _Scores
+cosine_scores_backward: _ScoresBackward
 
 def option_defaults() -> dict[str, Any]:
     """Names and defaults of the options, in the order of their documentation."""

@@ -139,12 +139,16 @@ typedef struct {
                            lse would be rounded to the scores' magnitude, and weights computed from
                            it as wrong as that. */
     void *scores_copy;  /* (lead, Tq, Tk): what the mechanism computed, before softcap and bias */
+    /* (lead, Tq, Tk) or none: the scores alone are wanted, 0 where not allowed. Then there is no
+     * value and no other output. */
+    attnc_result scores;
 } attnc_attention_fwd;
 
 /* The backward pass: what comes in, what the forward pass saved, and where gradients go. */
 typedef struct {
     const attnc_problem *problem;
     attnc_view dcontext, dweights, dlse; /* incoming gradients; data NULL: none */
+    attnc_view dscores_given;            /* of scores that were wanted alone; then no other one */
     const void *saved_context, *saved_stats;
     const void *saved_scores; /* or NULL: computed again */
     void *delta; /* (lead, query_rows): sum_j weights_ij * (gradient of weights_ij), less dlse_i;

@@ -125,8 +125,9 @@ class Clozes(Model):
             back_to_document(dk)
             return Gradients({})
 
-        shown = weights if self.plain else found.query_weights
-        return (np.log(share), shown[:, None]), pullback
+        looks = attnc.dot_product_attention(q, k, k, scale=1.0, return_weights=True).weights
+        counts = found.query_weights if self.plain is None else np.full(q.shape[:2], 1 / q.shape[1])
+        return (np.log(share), counts[..., None] * looks), pullback
 
 
 class Partners(Model):
@@ -153,7 +154,10 @@ class Partners(Model):
             back_to_words(back_to_x(dmemory).x if back_to_x else dmemory)
             return Gradients({})
 
-        return (logits, found.weights), pullback
+        weights = found.weights
+        if self.encoder:  # of which word each finds its partner with, not in which order it writes
+            weights = self.encoder.layer(x, return_weights=True).weights
+        return (logits, weights), pullback
 
 
 class Repeats(Model):
@@ -179,6 +183,7 @@ class Repeats(Model):
         if self.back:
             second, back_to_first = attnc.vjp(self.back, found.outputs[:, ::-1], memory)
             read = np.concatenate([read, second.outputs[:, ::-1]], axis=-1)
+            weights = np.concatenate([weights, second.weights[:, ::-1]], axis=1)
         logits, back_to_read = attnc.vjp(self.output, read)
 
         def pullback(dlogits):
@@ -193,3 +198,88 @@ class Repeats(Model):
             return Gradients({})
 
         return (logits, weights), pullback
+
+
+class PlacesAndNames(Model):
+    """Local and global attention with a gate; or one of the two alone."""
+
+    def __init__(self, combined, rng, alone="global", **made):
+        super().__init__(9, rng, **made)
+        both = {
+            "global": attnc.MultiplicativeAttention(SIZE, SIZE, **self.made),
+            "local": attnc.LocalAttention(SIZE, SIZE, position="monotonic", width=1, **self.made),
+        }
+        self.attention = both[alone]
+        if combined:
+            self.attention = attnc.GatedAttention(both["local"], both["global"], SIZE, rng=rng)
+
+    def _vjp(self, asked, names, answers):
+        query, back_to_asked = attnc.vjp(self.words, asked)
+        memory, back_to_memory = self.memory(names, answers)
+        found, back_to_query = attnc.vjp(self.attention, query, memory, return_weights=True)
+        logits, back_to_found = attnc.vjp(self.output, found.context)
+
+        def pullback(dlogits):
+            dquery, dmemory = back_to_query(back_to_found(dlogits).x)
+            back_to_asked(dquery)
+            back_to_memory(dmemory)
+            return Gradients({})
+
+        return (logits, found.weights), pullback
+
+
+class Regions(Model):
+    """Soft attention within one region, which hard attention draws; or within a random one.
+
+    The region is drawn by how the question fits the mean of its places, and REINFORCE (Xu et al.
+    2015) trains the choice: the reward is the log-probability of the right answer, above its moving
+    average. The other places are not read: 4 regions and 4 places are, instead of 16 places.
+    """
+
+    PLACES = 4  # in a region
+    hard = True  # the pullback takes a reward
+
+    def __init__(self, combined, rng, **made):
+        super().__init__(4, rng, **made)
+        self.topics = attnc.Embedding(4, SIZE, **self.made)
+        self.choice = attnc.Linear(SIZE, SIZE, bias=False, **self.made) if combined else None
+        self.attention = attnc.MultiplicativeAttention(SIZE, SIZE, **self.made)
+        self.rng, self.baseline = np.random.default_rng(rng), None
+
+    def _vjp(self, topic, name, topics, names, answers, train=False):
+        y, back_to_topic = attnc.vjp(self.topics, topic)
+        z, back_to_name = attnc.vjp(self.words, name)
+        t, back_to_topics = attnc.vjp(self.topics, topics)
+        x, back_to_memory = self.memory(names, answers)
+        query, memory = y + z, t + x
+        regions = memory.reshape(len(x), -1, self.PLACES, SIZE).mean(axis=2)
+        if self.choice:
+            asked, back_to_query = attnc.vjp(self.choice, query)
+            scores = asked @ regions.swapaxes(1, 2) / SIZE**0.5
+        else:
+            scores = np.zeros((len(x), 1, regions.shape[1]), x.dtype)
+        chosen, back_to_scores = attnc.vjp(
+            attnc.hard_attention, scores, regions, rng=self.rng, sample=train or not self.choice
+        )
+        context, back_to_places = attnc.vjp(
+            self.attention, query, memory, return_weights=True, sigma=np.inf,
+            center=chosen.index * self.PLACES + 0.0, window=(0, self.PLACES - 1),
+        )  # fmt: skip
+        logits, back_to_context = attnc.vjp(self.output, context.context)
+
+        def pullback(dlogits, reward):
+            dquery, dmemory = back_to_places(back_to_context(dlogits).x)
+            if self.choice:
+                usual = reward.mean() if self.baseline is None else self.baseline
+                self.baseline = 0.9 * usual + 0.1 * reward.mean()
+                down = back_to_scores(None, dlog_probability=-(reward - usual) / len(reward))
+                dmean = down.scores.swapaxes(1, 2) @ asked / SIZE**0.5
+                dmemory = dmemory + np.repeat(dmean / self.PLACES, self.PLACES, axis=1)
+                dquery = dquery + back_to_query(down.scores @ regions / SIZE**0.5).x
+            back_to_topic(dquery)
+            back_to_name(dquery)
+            back_to_topics(dmemory)
+            back_to_memory(dmemory)
+            return Gradients({})
+
+        return (logits, context.weights), pullback

@@ -621,6 +621,42 @@ def attention_cases():
                 case(f"{function}/{dtype}/small/scale {name}", run)
 
 
+def scores_alone(function, dtype, sizes, masked):
+    name = function.replace("_attention", "_scores")
+
+    def run(draw):
+        given = required_of(function, draw, sizes)
+        del given["value"]
+        names = list(given)
+        given = hand_over(given | parameters_of(function, draw, sizes), dtype)
+        options = {}
+        if masked:
+            options = {
+                "mask": draw.bools(*sizes.lead, sizes.Tq, sizes.Tk),
+                "query_lengths": draw.integers(0, sizes.Tq, *sizes.lead),
+                "causal": True,
+                "causal_offset": sizes.Tk // 2,
+            }
+        arrays = [given.pop(x) for x in names]
+        scores, pullback = attnc.vjp(getattr(attnc, name), *arrays, **given, **options)
+        yield "call", getattr(attnc, name)(*arrays, **given, **options)
+        dscores, _ = incoming(draw, scores, dtype)
+        yield "vjp", {"output": scores, **named(pullback(dscores), names)}
+
+    return run
+
+
+def scores_cases():
+    for function in FUNCTIONS:
+        if function == "attend":
+            continue
+        for dtype in DTYPES:
+            for shape in ("rank 2", "rank 5", "crossed", "one query", "tiles"):
+                for how in ("plain", "masked"):
+                    run = scores_alone(function, dtype, SHAPES[shape], how == "masked")
+                    case(f"scores/{function}/{dtype}/{shape}/{how}", run, threads=(1, 2))
+
+
 PACKED = {
     "self": ([30, 0, 1, 70, 2], None),
     "cross": ([30, 0, 1, 70, 2], [20, 3, 600, 0, 210]),
@@ -1529,6 +1565,7 @@ def wrong_other_cases():
 
 attention_cases()
 packed_cases()
+scores_cases()
 merge_cases()
 rotary_cases()
 rows_cases()

@@ -1,6 +1,7 @@
 """The functions, forward and backward in C. `attnc.vjp` gives the gradients of all of them.
 
 - `attention`: the attention functions, and merging what they gave over disjoint sets of keys;
+- `scores`: their scores as arrays;
 - `rotary`: rotary positions of queries and keys; `alibi`: slopes for linear biases of distance;
 - `norm`, `activation`: normalisation of rows, and functions of single numbers;
 - `monotonic`, `chunkwise`: attention that goes over the keys from left to right;
@@ -8,7 +9,7 @@
 - `decoder`: a recurrent decoder that attends to a memory at every step.
 """
 
-from attnc.functional import activation, alibi, attention, decoder, norm, recurrent
+from attnc.functional import activation, alibi, attention, decoder, norm, recurrent, scores
 from attnc.functional.activation import *  # noqa: F403
 from attnc.functional.alibi import *  # noqa: F403
 from attnc.functional.attention import *  # noqa: F403
@@ -18,6 +19,7 @@ from attnc.functional.monotonic import monotonic_alignment
 from attnc.functional.norm import *  # noqa: F403
 from attnc.functional.recurrent import *  # noqa: F403
 from attnc.functional.rotary import rotary
+from attnc.functional.scores import *  # noqa: F403
 
 __all__ = [
     *activation.__all__,
@@ -29,4 +31,5 @@ __all__ = [
     *norm.__all__,
     *recurrent.__all__,
     "rotary",
+    *scores.__all__,
 ]

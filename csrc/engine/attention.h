@@ -14,6 +14,9 @@
  * Nobody checks here: shapes fit, lengths lie in 0..Tk and 0..Tq, and offsets of sequences grow
  * from 0 to Tq and Tk, or memory beside the arrays is read.
  *
+ * Scores may be had alone, and their gradients given: then there is no value and nothing follows
+ * the score.
+ *
  * defines: attnc_operand, attnc_mechanism, attnc_dot_product, attnc_multiplicative, attnc_additive,
  *          attnc_cosine, attnc_given_scores, attnc_inputs, attnc_saves, attnc_outputs,
  *          attnc_incoming, attnc_gradients, attnc_what_is_saved, attnc_attention_work,
@@ -106,6 +109,8 @@ typedef struct {
     void *lse;                                        /* (lead, Tq) */
     void *saved_context, *saved_stats, *saved_scores; /* as attnc_what_is_saved says; the first is
                                                          what context gets */
+    attnc_result scores; /* (lead, Tq, Tk): the scores alone, 0 where a pair is not allowed; then
+                            nothing else, and a batch that is not packed */
 } attnc_outputs;
 
 /* What backward starts from: gradients of the outputs, where there are any, and what was saved. */
@@ -113,6 +118,8 @@ typedef struct {
     attnc_operand context, weights, lse; /* of their output's whole shape; the last axis of the
                                             first two, which may be in halves, is contiguous */
     const void *saved_context, *saved_stats, *saved_scores; /* NULL: it was not to be saved */
+    attnc_operand scores; /* of scores that were had alone: (lead, Tq, Tk), which may be in halves;
+                             not read where a pair is not allowed. Then nothing else. */
 } attnc_incoming;
 
 /* Where backward writes: C-contiguous arrays of their argument's own shape, overwritten; NULL: not

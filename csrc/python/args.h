@@ -89,6 +89,7 @@ typedef struct {
     attnc_own own[ATTNC_OWN_MOST]; /* in the order of its signature; they all have gradients */
     /* Holds the shapes of the arrays against each other. */
     int (*check)(attnc_call *c);
+    int scores_alone; /* it has no value, gives the scores themselves, and takes masks alone */
 } attnc_function;
 
 /* Reads and checks all arguments of a call, as METH_FASTCALL | METH_KEYWORDS passes them: the
