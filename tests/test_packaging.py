@@ -171,10 +171,17 @@ BODY = ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8")).body
 STUB = {node.name: node for node in BODY if isinstance(node, ast.FunctionDef)}
 # The three entries of every attention function are each of a type that all of them share.
 KINDS = {"": "_Forward", "_saving": "_Saving", "_backward": "_Backward"}
+# Those of hard attention, which has results of its own.
+HARD = {
+    "hard_attention": "_Hard",
+    "hard_attention_saving": "_HardSaving",
+    "hard_attention_backward": "_Backward",
+}
 ENTRIES = {
     node.target.id: node.annotation.id
     for node in BODY
-    if isinstance(node, ast.AnnAssign) and getattr(node.annotation, "id", "") in KINDS.values()
+    if isinstance(node, ast.AnnAssign)
+    and getattr(node.annotation, "id", "") in {*KINDS.values(), *HARD.values()}
 }
 ATTENTION = [name for name, kind in ENTRIES.items() if kind == "_Forward"]
 
@@ -182,7 +189,8 @@ ATTENTION = [name for name, kind in ENTRIES.items() if kind == "_Forward"]
 def test_the_stub_names_what_the_module_has():
     functions = {name for name, value in vars(_core).items() if inspect.isbuiltin(value)}
     assert functions == STUB.keys() | ENTRIES.keys()
-    assert ENTRIES == {name + end: kind for name in ATTENTION for end, kind in KINDS.items()}
+    shared = {name + end: kind for name in ATTENTION for end, kind in KINDS.items()}
+    assert ENTRIES == shared | HARD
     assert set(ATTENTION) == set(FUNCTIONS)
 
 

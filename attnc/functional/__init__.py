@@ -1,17 +1,19 @@
 """The functions, forward and backward in C. `attnc.vjp` gives the gradients of all of them.
 
 - `attention`: the attention functions, and merging what they gave over disjoint sets of keys;
+- `hard`: attention to one key that is drawn;
 - `rotary`: rotary positions of queries and keys; `alibi`: slopes for linear biases of distance;
 - `norm`, `activation`: normalisation of rows, and functions of single numbers;
 - `recurrent`: recurrent cells over whole sequences;
 - `decoder`: a recurrent decoder that attends to a memory at every step.
 """
 
-from attnc.functional import activation, alibi, attention, decoder, norm, recurrent
+from attnc.functional import activation, alibi, attention, decoder, hard, norm, recurrent
 from attnc.functional.activation import *  # noqa: F403
 from attnc.functional.alibi import *  # noqa: F403
 from attnc.functional.attention import *  # noqa: F403
 from attnc.functional.decoder import *  # noqa: F403
+from attnc.functional.hard import *  # noqa: F403
 from attnc.functional.norm import *  # noqa: F403
 from attnc.functional.recurrent import *  # noqa: F403
 from attnc.functional.rotary import rotary
@@ -21,6 +23,7 @@ __all__ = [
     *alibi.__all__,
     *attention.__all__,
     *decoder.__all__,
+    *hard.__all__,
     *norm.__all__,
     *recurrent.__all__,
     "rotary",

@@ -15,8 +15,8 @@ from attnc.typing import Bools, Function, Integers, Real, Seed
 __all__ = ["nearest", "takes_options"]
 
 
-class Masks(TypedDict, total=False):
-    """Options by keyword that layers take as functions do. Without more, an array is returned."""
+class ScoreOptions(TypedDict, total=False):
+    """Options by keyword that say which pairs are allowed, and what becomes of their scores."""
 
     mask: Bools | None
     key_mask: Bools | None
@@ -30,6 +30,11 @@ class Masks(TypedDict, total=False):
     key_offsets: Integers | None
     softcap: float | None
     slope: Real | None
+
+
+class Masks(ScoreOptions, total=False):
+    """Options by keyword that layers take as functions do. Without more, an array is returned."""
+
     sink: Real | None
 
 

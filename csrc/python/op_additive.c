@@ -24,4 +24,5 @@ const attnc_function attnc_additive_function = {
     {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(value, attnc_read),
      ATTNC_OWN(score_vector, attnc_read), ATTNC_OWN(query_weight, attnc_read_optional),
      ATTNC_OWN(key_weight, attnc_read_optional), ATTNC_OWN(score_bias, attnc_read_optional)},
-    check};
+    check,
+    NULL};

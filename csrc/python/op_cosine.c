@@ -9,4 +9,5 @@ const attnc_function attnc_cosine_function = {
     4,
     {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(value, attnc_read),
      ATTNC_OWN_SCALE(attnc_read_scale)},
-    check};
+    check,
+    NULL};

@@ -18,4 +18,5 @@ const attnc_function attnc_dot_product_function = {
     4,
     {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(value, attnc_read),
      ATTNC_OWN_SCALE(attnc_read_optional_scale)},
-    check};
+    check,
+    NULL};

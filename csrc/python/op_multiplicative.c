@@ -14,4 +14,5 @@ const attnc_function attnc_multiplicative_function = {
     4,
     {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(value, attnc_read),
      ATTNC_OWN(weight, attnc_read)},
-    check};
+    check,
+    NULL};

@@ -33,7 +33,8 @@ PyObject *attnc_run_loop(PyObject *module, PyObject *const *args, Py_ssize_t cou
     ROW(multiplicative, "multiplicative_attention")                                                \
     ROW(additive, "additive_attention")                                                            \
     ROW(cosine, "cosine_attention")                                                                \
-    ROW(attend, "attend")
+    ROW(attend, "attend")                                                                          \
+    ROW(hard, "hard_attention")
 #define ATTNC_DECLARE(NAME, IN_PYTHON) extern const attnc_function attnc_##NAME##_function;
 ATTNC_ATTENTION_FUNCTIONS(ATTNC_DECLARE)
 
