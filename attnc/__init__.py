@@ -1,8 +1,9 @@
 """attnc: attention mechanisms on NumPy arrays, forward and backward, in C.
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
-`cosine_attention`, `attend`, `hard_attention`, `merge_attention`, `rotary`; their gradients: `vjp`.
-Layers: `attnc.layers`. Training: `attnc.losses`, `attnc.estimators`, `attnc.optim`,
+`cosine_attention`, `attend`, `hard_attention`, `merge_attention`, `monotonic_alignment`,
+`chunkwise_attention`, `rotary`; their gradients: `vjp`. Layers: `attnc.layers`. Training:
+`attnc.losses`, `attnc.estimators`, `attnc.optim`,
 `attnc.schedules`, `attnc.data`; `save` and `load` keep a model, `summary` lists its parameters. For
 teaching: `stages`, pictures in `attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
 """
@@ -27,7 +28,9 @@ from typing import TYPE_CHECKING
 from attnc import functional, gradients, layers, losses, registry
 from attnc.functional.alibi import alibi_slopes
 from attnc.functional.attention import *  # noqa: F403
+from attnc.functional.chunkwise import chunkwise_attention
 from attnc.functional.hard import *  # noqa: F403
+from attnc.functional.monotonic import monotonic_alignment
 from attnc.functional.rotary import rotary
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
@@ -63,6 +66,7 @@ __all__ = [
     *layers.__all__,
     "alibi_slopes",
     "check_gradients",
+    "chunkwise_attention",
     "data",
     "estimators",
     "functional",
@@ -71,6 +75,7 @@ __all__ = [
     "layers",
     "load",
     "losses",
+    "monotonic_alignment",
     "optim",
     "plot",
     "reference",

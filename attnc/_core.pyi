@@ -97,6 +97,7 @@ def boolean_mask(
 
 def empty(like: _Array, shape: tuple[int, ...], /) -> _Array: ...
 def product(a: _Array, b: _Array, /) -> _Array: ...
+def products(a: _Array, b: _Array, /) -> _Array: ...
 def transform_keys(key: _Array, /) -> tuple[_Array, _Array, _Array]: ...
 def panels(matrix: _Array, gates: int, /) -> _Array: ...
 def loop(
@@ -120,6 +121,32 @@ def cross_entropy_backward(
     /,
 ) -> _Array: ...
 def rotary(x: _Array, table: _Array, interleaved: bool, back: bool, /) -> _Array: ...
+
+# ---- monotonic attention ----
+
+def monotonic(
+    probability: _Array, previous: _Array | None, key_mask: _Array | None, save: bool, /
+) -> tuple[_Array, _Array, _Array | None, float, float]: ...
+def monotonic_backward(
+    dalignment: _Array | None,
+    dmissing: _Array | None,
+    probability: _Array,
+    reach: _Array,
+    key_mask: _Array | None,
+    previous: bool,
+    /,
+) -> tuple[_Array, _Array | None]: ...
+def chunkwise(
+    alignment: _Array, scores: _Array, key_mask: _Array | None, width: int, /
+) -> _Array: ...
+def chunkwise_backward(
+    alignment: _Array,
+    scores: _Array,
+    key_mask: _Array | None,
+    width: int,
+    dweights: _Array,
+    /,
+) -> tuple[_Array, _Array]: ...
 
 # ---- rows and single numbers ----
 

@@ -13,9 +13,9 @@
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
  *          attnc_cross_entropy, attnc_rotary, attnc_norm, attnc_activation_kind,
  *          attnc_activation, attnc_add_dropout, attnc_adam, attnc_square_sums,
- *          attnc_cut, attnc_panels, attnc_term, attnc_linear,
- *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels,
- *          attnc_kernel_fn
+ *          attnc_products, attnc_pairs, attnc_monotonic, attnc_chunkwise, attnc_cut,
+ *          attnc_panels, attnc_term, attnc_linear, attnc_recurrence, attnc_cell_step, attnc_cells,
+ *          attnc_attend_step, attnc_kernels, attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
@@ -104,6 +104,9 @@ typedef struct {
     attnc_view offset;        /* int64 (lead) */
     attnc_view bias;          /* real (lead, Tq, Tk) */
     attnc_view slope, sink;   /* double (lead), whatever is computed in */
+    attnc_view center;        /* double (lead, Tq): the window is around it (center.inc) */
+    double sigma;             /* of the Gaussian around the center; infinity: none */
+    int renormalize;          /* it is part of the softmax, else a factor of the weights */
     /* where lengths, query_lengths, offset hold no data */
     ptrdiff_t length, queries, causal_offset;
     int causal;
@@ -185,6 +188,15 @@ typedef struct {
     attnc_result dscores;      /* (lead, Tq, Tk) zeroed, or none: before softcap and bias */
     attnc_result dbias;        /* (lead, Tq, Tk) zeroed, or none */
     double *dslope_parts;      /* (lead, segments) or NULL */
+    /* With a center, a query has parts from the segments that its window meets: the first of them
+     * writes to dquery_parts (lead, Tq, padded D), or to dquery itself; the k-th behind it to block
+     * k - 1 of dquery_more (segments - 1, lead, Tq, padded D). attention_gather puts them together,
+     * and so those of dcenter_parts (segments, lead, Tq), or NULL, in its first block. */
+    void *dquery_more;
+    double *dcenter_parts;
+    /* Then where dkey and dvalue are added up unless that is in place: (lead, key_rows, padded D)
+     * and (..., padded Dv); or NULL. */
+    void *dkey_padded, *dvalue_padded;
     double *dsink_parts; /* (lead) or NULL; then delta is there for rows that fit a tile too */
 } attnc_attention_bwd;
 
@@ -210,6 +222,12 @@ typedef struct {
     attnc_stored a_stored; /* in halves: a_row or a_col is 1 */
     int skip_zero_rows;
 } attnc_product;
+
+/* Products of one shape: the n-th is `each` with its arrays n steps, in elements, further on. */
+typedef struct {
+    attnc_product each;
+    ptrdiff_t count, out_step, a_step, b_step;
+} attnc_products;
 
 /* out[u, r, :] = factor * sum over g, s of parts[own_first[u] + offsets[g], s, r, :]
  * and, where row_dot is given, row_dot[u, r] = sum_c of that (without factor) times with[u, r, c].
@@ -336,6 +354,47 @@ typedef struct {
     double *sums; /* (ceil(count / ATTNC_ADAM_NUMBERS)) */
 } attnc_square_sums;
 
+/* ---- monotonic attention ---- */
+
+/* A number for each pair, (count, Tq, Tk), or for each key, (count, Tk): steps from element to
+ * element and from query to query, in numbers; keys are side by side. data NULL: not given. */
+typedef struct {
+    void *data;
+    ptrdiff_t element, row;
+} attnc_pairs;
+
+/* Expected monotonic alignments (monotonic.inc), forward and back. */
+typedef struct {
+    ptrdiff_t count, Tq, Tk;
+    attnc_pairs probability;
+    attnc_pairs previous;          /* (count, Tk); not given: all at the first key */
+    const unsigned char *key_mask; /* (count, Tk), rows mask_row apart, or NULL */
+    ptrdiff_t mask_row;
+    attnc_pairs alignment;
+    attnc_pairs reach; /* the chance to reach a key: forward leaves it for backward, if given */
+    void *missing;     /* (count, Tq) or NULL */
+    double *range;     /* (ceil(count / lanes), 2) or NULL: least and largest probability, and 0 */
+    /* backward */
+    attnc_pairs dalignment; /* may be not given */
+    const void *dmissing;   /* (count, Tq) or NULL */
+    /* (count, Tk), and may be one: what the query after the last says of its `previous`, if given;
+     * and the same of the first query */
+    attnc_pairs dnext, dprevious;
+    attnc_pairs dprobability;
+} attnc_monotonic;
+
+enum { ATTNC_CHUNK_ROWS = 4 }; /* queries of a task */
+
+/* The weights of chunkwise attention (chunkwise.inc), forward and back. */
+typedef struct {
+    ptrdiff_t count, Tq, Tk, width;
+    attnc_pairs alignment, scores;
+    const unsigned char *key_mask; /* as above */
+    ptrdiff_t mask_row;
+    attnc_pairs weights;
+    attnc_pairs dweights, dalignment, dscores; /* backward */
+} attnc_chunkwise;
+
 /* ---- one step of a loop over time (recurrent.inc, decoder.inc; engine/loop.h) ---- */
 
 enum { ATTNC_BIAS_ROWS = 16 }; /* rows of a step whose bias gradients are added up in one part */
@@ -444,23 +503,26 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
 /* One instruction set and element type. `*_scratch` says how many bytes of scratch a thread needs.
  * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk) * key_splits, attention_merge
  * lead.count, hard_fwd lead.count * ceil(Tq / ATTNC_HARD_QUERIES), attention_delta lead.count *
- * ceil(Tq / bwd_query_block), attention_bwd lead.count * segments, attention_dbias own_count *
- * ceil(own_Tq / bwd_query_block), product product_tasks, sum U * ceil(rows / ATTNC_SUM_ROWS),
- * narrow ceil(count / ATTNC_NARROW_COUNT), normalize lead.count, cross_entropy ceil(rows /
- * ATTNC_LOSS_ROWS), rotary ceil(lead.count * T / ATTNC_ROTARY_ROWS), norm and activation ceil(rows
- * / ATTNC_PART_ROWS), add_dropout, adam and square_sums ceil(count / ATTNC_..._NUMBERS). */
+ * ceil(Tq / bwd_query_block), attention_bwd lead.count * segments, attention_gather lead.count *
+ * ceil(Tq / ATTNC_SUM_ROWS), attention_dbias own_count * ceil(own_Tq / bwd_query_block), product
+ * product_tasks, sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT),
+ * normalize lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
+ * ATTNC_ROTARY_ROWS), products count * product_tasks of each, monotonic ceil(count / lanes),
+ * chunkwise ceil(count * Tq / ATTNC_CHUNK_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS),
+ * add_dropout, adam and square_sums ceil(count / ATTNC_..._NUMBERS). */
 typedef struct {
     const char *isa;
     int lanes;
     attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
-    attnc_kernel_fn hard_fwd;
-    attnc_kernel_fn product, sum, narrow;
+    attnc_kernel_fn attention_gather, hard_fwd;
+    attnc_kernel_fn product, products, sum, narrow;
     attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: padded D reals, where x or out is in
                                                      halves */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     attnc_kernel_fn rotary;
     attnc_kernel_fn norm_fwd, norm_bwd, activation_fwd, activation_bwd, add_dropout;
     attnc_kernel_fn adam, square_sums;
+    attnc_kernel_fn monotonic_fwd, monotonic_bwd, chunkwise_fwd, chunkwise_bwd;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
     /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */
@@ -471,6 +533,8 @@ typedef struct {
     size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
     size_t (*product_scratch)(const attnc_product *);
     size_t (*rotary_scratch)(const attnc_rotary *);
+    size_t (*monotonic_scratch)(const attnc_monotonic *);
+    size_t (*chunkwise_scratch)(const attnc_chunkwise *);
     /* steps of loops: pack_panels has a task for every `panel` columns of a gate */
     attnc_kernel_fn pack_panels, linear, cells_fwd, cells_bwd;
     ptrdiff_t panel, max_cut_rows;

@@ -219,6 +219,33 @@ def test_gumbel_softmax_is_attention_over_noisy_logits(kind, hard, rng):
     assert_agree(gradients.value, np.swapaxes(got.weights, -1, -2) @ d[0])
 
 
+@pytest.mark.parametrize("sigma", [None, 1.5, np.inf], ids=str)
+def test_center(sigma, rng):
+    """The Gaussian is part of what is drawn from, at any temperature; centers have gradients."""
+    scores, value = inputs(rng, Tk=9)
+    center = rng.uniform(1, 8, (2, 5))
+    ahead, distance = (np.arange(9) - x[..., None] for x in (np.floor(center), center))
+    own = {"center": center, "window": (2, 3), "sigma": sigma}
+    variance = (1.0 if sigma is None else sigma) ** 2
+    same = {"mask": (ahead >= -2) & (ahead <= 3), "bias": -(distance**2) / (2 * variance)}
+    how = {"temperature": 0.4, "rng": 3}
+    got, pullback = attnc.vjp(estimators.gumbel_softmax, scores, value, **how, **own)
+    expected, expected_pullback = attnc.vjp(estimators.gumbel_softmax, scores, value, **how, **same)
+    assert_agree(got.weights, expected.weights)
+    d = rng.standard_normal(got.context.shape)
+    gradients, dbias = pullback(d), expected_pullback(d).bias
+    dcenter = (dbias * distance).sum(-1) / variance
+    np.testing.assert_allclose(gradients.center, dcenter, rtol=1e-9, atol=1e-14)
+
+    got, pullback = attnc.vjp(estimators.straight_through, scores, value, rng=1, **own)
+    expected, expected_pullback = attnc.vjp(
+        estimators.straight_through, scores, value, rng=1, **same
+    )
+    assert_same(tuple(got), tuple(expected))
+    dcenter = (expected_pullback(d).bias * distance).sum(-1) / variance
+    np.testing.assert_allclose(pullback(d).center, dcenter, rtol=1e-9, atol=1e-14)
+
+
 def test_gradients_of_gumbel_softmax_by_differences(rng):
     scores, value = rng.standard_normal((2, 1, 5, 7)), rng.standard_normal((1, 3, 7, 4))
     arrays = scores, value, rng.standard_normal((1, 3, 1, 7)), rng.standard_normal((2, 1))

@@ -284,6 +284,55 @@ def test_forced_choices(rng):
     np.testing.assert_allclose(total, 1, rtol=1e-14)
 
 
+# ---- local: in proportion to softmax times Gaussian ----------------------------------------------
+
+
+def windows(center, Tk, left, right, sigma):
+    """The mask and the bias that say what a center says."""
+    ahead = np.arange(Tk) - np.floor(center)[..., None]
+    distance = np.arange(Tk) - center[..., None]
+    return (-left <= ahead) & (ahead <= right), -(distance**2) / (2 * sigma**2)
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+@pytest.mark.parametrize("Tk", [9, 700])
+def test_center(Tk, renormalize, rng):
+    """One distribution, renormalised or not; as a mask and a bias say it, forward and backward."""
+    scores, value = inputs(rng, Tq=20, Tk=Tk)
+    center = rng.uniform(-8, Tk + 8, (2, 20))
+    center[0, :2] = -20, Tk + 20
+    mask, bias = windows(center, Tk, 4, 3, 2.0)
+    own = {"center": center, "window": (4, 3), "sigma": 2.0, "renormalize": renormalize}
+    got, pullback = attnc.vjp(attnc.hard_attention, scores, value, rng=1, **own)
+    same, same_pullback = attnc.vjp(
+        attnc.hard_attention, scores, value, rng=1, mask=mask, bias=bias
+    )
+    assert_same(got.index, same.index)
+    assert_same(got.context, same.context)
+    assert (got.index == -1).any() and (got.index >= 0).any()
+    for field in ("log_probability", "entropy"):
+        assert_agree(getattr(got, field), getattr(same, field), field)
+    d = incoming(rng, got)
+    gradients, expected = pullback(*d), same_pullback(*d)
+    assert_agree(gradients.scores, expected.scores)
+    assert_same(gradients.value, expected.value)
+    distance = np.arange(Tk) - center[..., None]
+    assert_agree(gradients.center, (expected.bias * distance).sum(-1) / 2.0**2)
+
+
+def test_a_center_that_is_nan(rng):
+    """Its row has no probabilities, unless nothing else is allowed."""
+    scores, value = inputs(rng)
+    center = np.array([[0.0, np.nan, 3.0, np.inf, np.nan]])
+    mask = np.ones((1, 5, 1), bool)
+    mask[0, 4] = False
+    result = attnc.hard_attention(scores, value, center=center, window=(2, 2), mask=mask, rng=0)
+    np.testing.assert_array_equal(result.index[:, [1, 3, 4]], -1)
+    assert np.isnan(result.log_probability[:, 1]).all() and np.isnan(result.context[:, 1]).all()
+    assert not result.entropy[:, 3:].any() and not result.context[:, 3:].any()
+    assert (result.index[:, [0, 2]] >= 0).all()
+
+
 # ---- rows without a choice, and what is not finite -----------------------------------------------
 
 
@@ -503,6 +552,7 @@ WRONG = {
     "below -1": ({"index": np.full((1, 1), -2)}, ValueError, r"got -2 at \(0, 0\)"),
     "-1 with keys": ({"index": [[-1]]}, ValueError, r"or -1 where there is none, got -1 at \(0, 0"),
     "masked": ({"index": [[3]], "key_lengths": [4, 3]}, ValueError, r"attend.* got 3 at \(1, 0"),
+    "center": ({"center": 1.0}, ValueError, "center must go with window="),
     "padding": ({"index": [[3]], "query_lengths": [5, 3]}, ValueError, r"got 3 at \(1, 3\)"),
     "masked array": ({"index": np.ma.zeros((2, 5), int)}, TypeError, "index"),
 }  # fmt: skip

@@ -16,6 +16,7 @@ What follows the score is the same for all::
     s       = softcap(score) - slope * |j - p| + bias
     allowed = mask & key_mask & (j < key_lengths) & (i < query_lengths) & causal & window
     weights = exp(s) / (exp(sink) + sum of exp(s) over the allowed keys)
+              times exp(-(j - center)^2 / (2 sigma^2)), where there is a center
     context = dropout(weights) @ value
 """
 
@@ -110,13 +111,25 @@ causal_offset : int or array of int, optional
     and JAX do. Goes with `causal`, `window` or `slope`.
 window : (left, right), optional
     Only keys ``p - left <= j <= p + right``; an integer >= 0 or None for open on either side.
+center : float or array, optional
+    ``(..., Tq)``: local attention (Luong et al. 2015, eq. 10). The window, which has to be given,
+    counts from ``p = floor(center)`` of each query (`causal` and `slope` keep theirs), and weights
+    are multiplied by ``exp(-(j - center)^2 / (2 sigma^2))``, so that they sum to less than 1. Real,
+    in any order; the window of a center far from all keys is empty, that of an infinite one too,
+    and NaN makes the row NaN. Time depends on the window, not on Tk. An array has a gradient.
+sigma : float, optional
+    Of the Gaussian around the center, > 0; default ``left / 2``, the paper's. Infinity: none.
+renormalize : bool, default False
+    Make the Gaussian part of the softmax: it is added to the scores as its logarithm, weights sum
+    to 1, and the lse includes it.
 query_offsets, key_offsets : array of int, optional
     A packed batch: sequences of any length one behind the other along the axes of time, without
     padding. ``(B + 1,)`` each, ``0 = o_0 <= ... <= o_B = T``: query ``i`` of sequence b is row
     ``query_offsets[b] + i`` and sees keys of the same sequence only, which begin at
     ``key_offsets[b]``; positions count within the sequence. `key_offsets` are the same unless
-    given. `key_mask`, `causal`, one int for `causal_offset`, `window`, `softcap`, `slope`, `sink`,
-    `dropout` and `return_lse` go with them, and every function but `attend`. Each sequence has the
+    given. `key_mask`, `causal`, one int for `causal_offset`, `window`, `center` (of all queries,
+    its keys counted within the sequence), `softcap`, `slope`, `sink`, `dropout` and `return_lse`
+    go with them, and every function but `attend`. Each sequence has the
     bits of a call on it alone, with the dropout of a padded batch ``(B, ...)``.
 softcap : float, optional
     ``c * tanh(score / c)`` with ``c > 0`` takes the place of the score.
@@ -166,8 +179,8 @@ value : array_like
 """,
     "dtypes": """\
 Computed in float32 or float64, whatever `numpy.result_type` of the arrays says; float16 and
-bfloat16 are computed in float32, integers and lists in float64; `slope` and `sink` take no part in
-that. What a mask excludes is not read:
+bfloat16 are computed in float32, integers and lists in float64; `slope`, `sink` and `center` take no
+part in that. What a mask excludes is not read:
 NaN there has no effect. The context has the same bits with any ``return_`` flag and any number
 of threads.
 
@@ -537,7 +550,7 @@ class Mechanism:
         self.score = score
         self.saving_in_c = getattr(_core, self.name + "_saving")
         self.backward_in_c = getattr(_core, self.name + "_backward")
-        optional = (*optional, "bias", "slope", "sink")
+        optional = (*optional, "bias", "slope", "sink", "center")
         self.arrays = {*optional, *_ARRAYS}
         register(
             function,

@@ -26,6 +26,9 @@ class ScoreOptions(TypedDict, total=False):
     causal: bool
     causal_offset: Integers | None
     window: tuple[int | None, int | None] | None
+    center: Real | None
+    sigma: float | None
+    renormalize: bool
     query_offsets: Integers | None
     key_offsets: Integers | None
     softcap: float | None

@@ -260,7 +260,7 @@ def _gumbel_forward(scores, value, *, temperature=1.0, hard=False, rng=None, **o
         noise = gumbel_noise(_key(where, rng), (*lead, *arrays[0].shape[-2:])).astype(dtype)
         noise = noise if bias is None else noise + bias
         cooled = _inside(options) | {"bias": noise / dtype.type(temperature)}
-        for name, power in (("softcap", 1), ("slope", 1), ("sigma", 0.5)):
+        for name, power in (("softcap", 1), ("slope", 1), ("sigma", -0.5)):
             if options.get(name) is not None:
                 cooled[name] = _divided(options[name], temperature**power)
         if options.get("center") is not None and options.get("sigma") is None:

@@ -35,7 +35,7 @@ def for_function(layer, train, rng, options):
     options = dict(options)
     if options.get("bias") is not None:
         options["bias"] = layer._real("bias", options["bias"], ..., "Tq", "Tk")
-    for name in ("slope", "sink"):
+    for name in ("slope", "sink", "center"):
         if isinstance(options.get(name), (list, tuple)):
             options[name] = real_array(type(layer).__name__, name, options[name])
     if flag(type(layer).__name__, "train", train) and layer.dropout:
@@ -45,7 +45,7 @@ def for_function(layer, train, rng, options):
 
 def _of_options(grads, given):
     """The gradients of options that were given as arrays, by name, in the dtypes of those."""
-    names = [name for name in ("bias", "slope", "sink") if name in vars(grads)]
+    names = [name for name in ("bias", "slope", "sink", "center") if name in vars(grads)]
     return {name: like(grads[name], given[name]) for name in names}
 
 
@@ -116,7 +116,7 @@ class _Attention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, softcap, slope, sink
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
@@ -484,7 +484,7 @@ class SelfAttention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, softcap, slope, sink
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.

@@ -8,8 +8,10 @@ key:
 
     score    s_ij = match(q_i, k_j)              its mechanism
     logit    l_ij = softcap(s_ij) - slope |j - p_i| + bias_ij
-    weight   w_ij = exp(l_ij - lse_i)            0 where query i may not attend to key j
+    weight   w_ij = exp(l_ij - lse_i) g_ij       0 where query i may not attend to key j
              lse_i = log (exp(sink) + sum_j exp(l_ij))    over the keys that i may attend to
+             g_ij = exp(-(j - center_i)^2 / (2 sigma^2))    1 without a center; renormalised, its
+                    logarithm is added to the logit instead
     context  c_i  = sum_j dropout(w_ij) v_j
 
 Shapes, with i over queries and j over keys: query (..., Tq, Dq), key (..., Tk, Dk), value
@@ -25,6 +27,9 @@ The options that all functions share:
     causal         bool                 query i is at position p = i + causal_offset, sees j <= p
     causal_offset  (...) or int         Tk - Tq unless given: the last query sees the last key
     window         (left, right)        p - left <= j <= p + right; None: open on that side
+    center         (..., Tq) or number  the window has p = floor(center): Luong et al. 2015, eq. 10
+    sigma          number               of the Gaussian around it; left / 2 unless given; inf: none
+    renormalize    bool                 the Gaussian is part of the softmax
     bias           (..., Tq, Tk)        added to the capped score; -inf there is mask False
     softcap        c                    c tanh(s / c) in place of s
     slope          (...) or number      taken off the score for each step between j and p
@@ -69,8 +74,8 @@ __all__ = [
 def _attention(
     scores, score_gradients, required, optional, *,
     mask=None, key_mask=None, key_lengths=None, query_lengths=None, bias=None, causal=False,
-    causal_offset=None, window=None, softcap=None, slope=None, sink=None, dropout=0.0, rng=None,
-    return_weights=False, return_lse=False,
+    causal_offset=None, window=None, center=None, sigma=None, renormalize=False, softcap=None,
+    slope=None, sink=None, dropout=0.0, rng=None, return_weights=False, return_lse=False,
 ):  # fmt: skip
     """Softmax attention over given scores: returns (output, pullback).
 
@@ -83,6 +88,16 @@ def _attention(
     if bias is not None:
         bias = optional["bias"] = np.asarray(bias, dtype)
     slope, sink = (_number("slope", slope, dtype, optional), _number("sink", sink, dtype, optional))
+    gaussian = None  # its factors of the weights
+    if center is not None:
+        center = _number("center", center, np.float64, optional)
+        center = center.reshape(center.shape or (1,) * (scores.ndim - 1))
+        from_center = (np.arange(scores.shape[-1]) - center[..., None]).astype(dtype)
+        from_center = np.where(_is_far(center)[..., None], 0, from_center)
+        sigma = dtype.type(window[0] / 2 if sigma is None else sigma)
+        log_gaussian = -((from_center / sigma) ** 2) / 2
+        if not renormalize:
+            gaussian = np.exp(log_gaussian)
 
     capped = scores if softcap is None else softcap * np.tanh(scores / softcap)
     logits = capped
@@ -91,6 +106,10 @@ def _attention(
         logits = logits - slope[..., None, None] * distance
     if bias is not None:
         logits = logits + bias
+    if center is not None:  # one that is NaN makes its row NaN
+        logits = logits + np.where(np.isnan(center), np.nan, 0)[..., None].astype(dtype)
+        if renormalize:
+            logits = logits + log_gaussian
     allowed = _allowed(
         scores.shape,
         mask,
@@ -101,6 +120,7 @@ def _attention(
         causal,
         causal_offset,
         window,
+        center,
     )
 
     masked = np.where(allowed, logits, -np.inf)
@@ -113,7 +133,8 @@ def _attention(
         sinks = np.where(logit == -np.inf, 0, np.exp(logit - top))
     powers = np.where(allowed, np.exp(masked - top), 0)  # of numbers <= 0: cannot overflow
     total = powers.sum(axis=-1, keepdims=True) + sinks
-    weights = np.where(allowed, powers / total, 0)
+    softmax = np.where(allowed, powers / total, 0)
+    weights = softmax if gaussian is None else np.where(allowed, softmax * gaussian, 0)
     lse = np.where(total == 0, -np.inf, top + np.log(total))[..., 0]
 
     kept = _dropout_factors(scores.shape, dropout, rng).astype(dtype) if dropout else dtype.type(1)
@@ -140,7 +161,8 @@ def _attention(
 
         dweights = np.where(allowed, (dcontext @ _T(value)) * kept + dweights, 0)
         mean = (weights * dweights).sum(axis=-1, keepdims=True)
-        dlogits = np.where(allowed, weights * (dweights - mean + dlse[..., None]), 0)
+        dsoftmax = dweights if gaussian is None else np.where(allowed, gaussian * dweights, 0)
+        dlogits = np.where(allowed, softmax * (dsoftmax - mean + dlse[..., None]), 0)
         dscores = dlogits
         if softcap is not None:
             dscores = np.where(allowed, dlogits * (1 - np.tanh(scores / softcap) ** 2), 0)
@@ -167,6 +189,10 @@ def _attention(
             gradients["slope"] = -(at["masked"] * distance).sum(axis=(-2, -1))
         if "sink" in optional:
             gradients["sink"] = np.where(sinks == 0, 0, sinks * at["sinks"])[..., 0].sum(axis=-1)
+        if "center" in optional:
+            dlog = at["masked"] if gaussian is None else weights * at["weights"]
+            dcenter = np.where(allowed, dlog * from_center / sigma / sigma, 0)
+            gradients["center"] = dcenter.sum(axis=-1)
         arguments = {**required, **optional}
         return Gradients(
             {name: _sum_to(gradients[name], array.shape) for name, array in arguments.items()},
@@ -195,7 +221,7 @@ class Gradients(tuple):
 
 
 def _allowed(
-    shape, mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window
+    shape, mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, center
 ):
     """Which query may attend to which key: the intersection of everything that was given."""
     Tq, Tk = shape[-2:]
@@ -216,15 +242,23 @@ def _allowed(
     left, right = window or (None, None)
     if causal:
         allowed &= j <= position
+    if center is not None:
+        allowed &= ~(_is_far(center) & ~np.isnan(center))[..., None]
+        position = np.floor(center)[..., None]
     if left is not None:
-        allowed &= position - j <= left
+        allowed &= ~(position - j > left)  # all keys are near a center that is NaN
     if right is not None:
-        allowed &= j - position <= right
+        allowed &= ~(j - position > right)
     return allowed
 
 
+def _is_far(center):
+    """Where no key is near it, or it is NaN."""
+    return ~(np.abs(center) < 2.0**60)
+
+
 def _number(name, given, dtype, optional):
-    """A slope or sink as an array; one that is given as an array gets a gradient."""
+    """A slope, sink or center as an array; one that is given as an array gets a gradient."""
     if given is None:
         return None
     number = np.asarray(given, dtype)
@@ -336,15 +370,20 @@ def _or_packed(with_pullback):
     return function
 
 
-def _packed(with_pullback, arrays, slices, *, key_mask=None, dropout=0.0, rng=None, **options):
+def _packed(
+    with_pullback, arrays, slices, *, key_mask=None, center=None, dropout=0.0, rng=None, **options
+):
     """A call for each sequence, by its slices of the queries and of the keys."""
     query, key, value, *parameters = map(np.asarray, arrays)
+    of_each = np.ndim(center) > 0 and np.shape(center)[-1] > 1  # a center of each query
     lead = np.broadcast_shapes(*(x.shape[:-2] for x in (query, key, value)))
     if dropout:
         rng = _dropout_key(rng)
     calls = []
     for b, (i, j) in enumerate(slices, start=-1):
         own = {} if key_mask is None else {"key_mask": np.asarray(key_mask)[..., j]}
+        if center is not None:
+            own["center"] = np.asarray(center)[..., i] if of_each else center
         if dropout:  # as if the sequences were padded, to a batch (B, *lead)
             own |= {"dropout": dropout, "rng": (rng, max(b, 0) * math.prod(lead))}
         rows = query[..., i, :], key[..., j, :], value[..., j, :]
@@ -366,7 +405,10 @@ def _packed(with_pullback, arrays, slices, *, key_mask=None, dropout=0.0, rng=No
         gradients = {
             name: np.concatenate(parts, -2) if name in ("query", "key", "value") else sum(parts)
             for name, parts in found.items()
+            if not (name == "center" and of_each)
         }
+        if len(gradients) < len(found):
+            gradients["center"] = np.concatenate(found["center"], -1)
         return Gradients(gradients, tuple(gradients)[: len(arrays)])
 
     return output, pullback

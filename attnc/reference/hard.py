@@ -67,7 +67,9 @@ def hard_attention(
     -------
     (context (..., Tq, Dv), index, log_probability, entropy (..., Tq))
     """
-    if "center" in common:  # a key is drawn in proportion to what soft attention multiplies
+    if (
+        common.get("center") is not None
+    ):  # a key is drawn in proportion to what soft attention multiplies
         common["renormalize"] = True
     soft, soft_pullback = attend.with_pullback(  # type: ignore[attr-defined]
         scores, value, **common, return_weights=True, return_lse=True, dtype=dtype

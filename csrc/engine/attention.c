@@ -124,6 +124,8 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
                          .causal = in->causal,
                          .left = in->window ? in->left : -1,
                          .right = in->window ? in->right : -1,
+                         .sigma = in->sigma,
+                         .renormalize = in->renormalize,
                          .softcap = in->softcap,
                          .dropout = in->dropout,
                          .dropout_key = in->dropout_key};
@@ -137,7 +139,8 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
         view_of_mask(p, &in->offset, 0, 0, &a->offset) < 0 ||
         view_of_mask(p, &in->bias, 1, 1, &a->bias) < 0 ||
         view_of_mask(p, &in->slope, 0, 0, &a->slope) < 0 ||
-        view_of_mask(p, &in->sink, 0, 0, &a->sink) < 0)
+        view_of_mask(p, &in->sink, 0, 0, &a->sink) < 0 ||
+        view_of_mask(p, &in->center, 1, 0, &a->center) < 0)
         return -1;
     if (a->bias.col) /* with one column only, its stride means nothing */
         a->bias.col = 1;
@@ -161,6 +164,15 @@ attnc_saves attnc_what_is_saved(const attnc_inputs *in)
     return saves;
 }
 
+/* How many keys a query has to do with: all, or about those of a window around a center. */
+static double keys_of_query(const attnc_inputs *in, ptrdiff_t Tk)
+{
+    if (!in->center.data || in->left < 0 || in->right < 0)
+        return (double)Tk;
+    const double width = (double)in->left + (double)in->right + 1;
+    return width < (double)Tk ? width : (double)Tk;
+}
+
 /* Time of one pass over all pairs. */
 static double pass_work(const attnc_inputs *in)
 {
@@ -170,7 +182,7 @@ static double pass_work(const attnc_inputs *in)
     for (ptrdiff_t b = 0; b < count; b++) {
         const attnc_sequence s = attnc_sequence_of(in, b);
         const int unpacked = s.Tq <= k->max_unpacked_queries;
-        const double pairs = (double)in->lead.count * (double)s.Tq * (double)s.Tk;
+        const double pairs = (double)in->lead.count * (double)s.Tq * keys_of_query(in, s.Tk);
         work += attnc_pair_work(in->causal && !unpacked ? pairs / 2 : pairs, in->D,
                                 in->choice ? 0 : in->Dv, in->mechanism->score == ATTNC_ADDITIVE,
                                 unpacked);

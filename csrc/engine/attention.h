@@ -2,8 +2,9 @@
  * option. Nothing here knows Python: it is what the module of NumPy and any other face stand on.
  *
  *     s_ij    = softcap(score(q_i, k_j)) - slope |j - p| + bias_ij    -inf where a mask excludes it
- *     weights = exp(s_ij - lse_i)                 lse_i = log(exp(sink) + sum_j exp(s_ij))
- *     context = dropout(weights) value            hard: the value of one key, chosen by the weights
+ *     weights = exp(s_ij - lse_i) g_ij            lse_i = log(exp(sink) + sum_j exp(s_ij))
+ *     context = dropout(weights) value            g_ij = exp(-(j - center_i)^2 / (2 sigma^2)), or 1
+ * or, where attention is hard, the value of one key that is chosen by the weights.
  *
  * The caller describes its arrays (attnc_inputs), says where results go (attnc_outputs,
  * attnc_gradients) and who works (attnc_executor, team.h). A call plans and runs: it decides how to
@@ -71,6 +72,9 @@ typedef struct {
     attnc_operand bias;   /* real (..., Tq, Tk), last axis contiguous or 1 */
     attnc_operand slope;  /* double (...): taken off the score for each step between j and p */
     attnc_operand sink;   /* double (...): a logit of every query that has no value */
+    attnc_operand center; /* double (..., Tq): the window counts from floor(center) */
+    double sigma;         /* > 0, with a center: of the Gaussian around it; infinity: none */
+    int renormalize;      /* it is part of the softmax, not a factor of the weights */
     /* where lengths, query_lengths, offset are not given: Tk, Tq, Tk - Tq say */
     ptrdiff_t length, query_length, causal_offset;
     int causal, window;
@@ -128,6 +132,7 @@ typedef struct {
 typedef struct {
     attnc_result query, key, value, scores, bias;
     void *scale, *weight, *score_vector, *query_weight, *key_weight, *score_bias, *slope, *sink;
+    void *center;
     int zeroed; /* scores and bias hold zeros already: memory from calloc */
 } attnc_gradients;
 

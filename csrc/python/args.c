@@ -35,6 +35,9 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->sink.array);
     Py_CLEAR(c->sink.dtype);
     Py_CLEAR(c->sinks);
+    Py_CLEAR(c->center.array);
+    Py_CLEAR(c->center.dtype);
+    Py_CLEAR(c->centers);
     Py_CLEAR(c->query_offsets);
     Py_CLEAR(c->key_offsets);
     Py_CLEAR(c->output);

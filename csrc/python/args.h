@@ -32,11 +32,11 @@ typedef struct {
         };
         attnc_argument arguments[ATTNC_ARGUMENTS]; /* the same */
     };
-    attnc_argument slope, sink; /* where they are arrays; they take no part in the dtype */
-    attnc_argument none;        /* of what is no array */
+    attnc_argument slope, sink, center; /* where they are arrays; they take no part in the dtype */
+    attnc_argument none;                /* of what is no array */
     PyArrayObject *mask, *key_mask, *key_lengths, *query_lengths, *causal_offset; /* converted */
-    PyArrayObject *slopes, *sinks; /* in double, also of numbers */
-    int packed;                    /* whether one of these is given */
+    PyArrayObject *slopes, *sinks, *centers; /* in double, also of numbers */
+    int packed;                              /* whether one of these is given */
     PyArrayObject *query_offsets, *key_offsets;
     int return_weights, return_lse;
     attnc_inputs in;   /* the same as the engine reads it; f32: the computing dtype is float */

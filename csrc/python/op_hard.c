@@ -46,6 +46,8 @@ static int check(attnc_call *c)
                           "for one key has all the weight; attend has them");
     if (attnc_check_given_scores(c) < 0)
         return -1;
+    /* A key is chosen in proportion to softmax and Gaussian, so that it may as well be inside. */
+    c->in.renormalize = c->center.array || c->centers;
     if (c->index && attnc_fit_index(c, c->index) < 0)
         return -1;
     c->choice.forced = c->forced ? PyArray_DATA(c->forced) : NULL;

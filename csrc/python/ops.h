@@ -4,7 +4,8 @@
  * defines: ATTNC_ATTENTION_FUNCTIONS, attnc_NAME_function, attnc_empty, attnc_matrix_product,
  *          attnc_cross_entropy_*, attnc_turn_pairs, attnc_norm_*, attnc_activation_*,
  *          attnc_dropout_added, attnc_adam_step, attnc_sum_of_squares, attnc_transform_keys,
- *          attnc_pack_panels, attnc_run_loop
+ *          attnc_pack_panels, attnc_run_loop, attnc_matrix_products, attnc_monotonic_*,
+ *          attnc_chunkwise_*
  */
 #ifndef ATTNC_OPS_H
 #define ATTNC_OPS_H
@@ -13,6 +14,11 @@
 
 PyObject *attnc_empty(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_matrix_product(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_matrix_products(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_monotonic_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_monotonic_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_chunkwise_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_chunkwise_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_forward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_cross_entropy_backward(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_turn_pairs(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -12,7 +12,7 @@
 
 #include "args.h"
 
-enum { ATTNC_OPTIONS = 17 };
+enum { ATTNC_OPTIONS = 20 };
 
 /* Once, when the module is imported. -1 on error. */
 int attnc_options_init(void);
@@ -28,7 +28,7 @@ PyObject *attnc_option_given(PyObject *const *options, const char *name);
 int attnc_read_options(attnc_call *c, PyObject *const *options);
 int attnc_fit_options(attnc_call *c, PyObject *const *options);
 
-/* masks, bias, slope and sink (masks.c): full rank, axes of size 1 broadcast */
+/* masks, bias, slope, sink and center (masks.c): full rank, axes of size 1 broadcast */
 int attnc_fit_mask(attnc_call *c, PyObject *mask);
 int attnc_fit_key_mask(attnc_call *c, PyObject *key_mask);
 int attnc_fit_key_lengths(attnc_call *c, PyObject *key_lengths);
@@ -37,6 +37,7 @@ int attnc_fit_causal_offset(attnc_call *c, PyObject *causal_offset);
 int attnc_fit_bias(attnc_call *c, PyObject *bias);
 int attnc_fit_slope(attnc_call *c, PyObject *slope);
 int attnc_fit_sink(attnc_call *c, PyObject *sink);
+int attnc_fit_center(attnc_call *c, PyObject *center);
 
 /* hard attention (masks.c): the keys to be chosen, full rank; and which query `at` is */
 int attnc_fit_index(attnc_call *c, PyObject *index);

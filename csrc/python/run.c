@@ -249,8 +249,8 @@ typedef struct {
     attnc_result *place;
 } wanted;
 
-/* Options that have gradients: bias, slope and sink. */
-enum { WANTED_OPTIONS = 3 };
+/* Options that have gradients: bias, slope, sink and center. */
+enum { WANTED_OPTIONS = 4 };
 
 /* The k-th: of the function's own arguments, then of the options. Of a result that is a pointer
  * alone, only that is set. */
@@ -262,6 +262,8 @@ static wanted wanted_at(attnc_call *c, const attnc_function *f, int k, attnc_gra
         return (wanted){&c->slope, (void *)&gradients->slope};
     if (k == f->own_count + 2)
         return (wanted){&c->sink, (void *)&gradients->sink};
+    if (k == f->own_count + 3)
+        return (wanted){&c->center, (void *)&gradients->center};
     return (wanted){argument_at(c, f->own[k].argument),
                     (void *)((char *)gradients + f->own[k].gradient)};
 }
@@ -279,7 +281,8 @@ static PyObject *make_gradients(attnc_call *c, const attnc_function *f, attnc_gr
         PyObject *gradient = Py_NewRef(Py_None);
         if (w.argument->array) {
             const int zeroed = w.argument == &c->scores || w.argument == &c->bias;
-            const int converted = w.argument != &c->slope && w.argument != &c->sink;
+            const int converted =
+                w.argument != &c->slope && w.argument != &c->sink && w.argument != &c->center;
             /* computing, or halves */
             const int type = converted ? PyArray_TYPE(w.argument->array) : real_type(c);
             ATTNC_REPLACE(gradient, (PyObject *)attnc_new_array(PyArray_NDIM(w.argument->array),
