@@ -2,10 +2,11 @@
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
 `cosine_attention`, `attend`, `hard_attention`, `merge_attention`, `monotonic_alignment`,
-`chunkwise_attention`, `rotary`; their gradients: `vjp`. Layers: `attnc.layers`. Training:
-`attnc.losses`, `attnc.estimators`, `attnc.optim`,
-`attnc.schedules`, `attnc.data`; `save` and `load` keep a model, `summary` lists its parameters. For
-teaching: `stages`, pictures in `attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
+`chunkwise_attention`, `rotary`; the scores alone: `dot_product_scores`, `multiplicative_scores`,
+`additive_scores`, `cosine_scores`; their gradients: `vjp`. Layers: `attnc.layers`. Training:
+`attnc.losses`, `attnc.estimators`, `attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and
+`load` keep a model, `summary` lists its parameters. For teaching: `stages`, pictures in
+`attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
 """
 
 try:
@@ -32,6 +33,7 @@ from attnc.functional.chunkwise import chunkwise_attention
 from attnc.functional.hard import *  # noqa: F403
 from attnc.functional.monotonic import monotonic_alignment
 from attnc.functional.rotary import rotary
+from attnc.functional.scores import *  # noqa: F403
 from attnc.gradients import vjp
 from attnc.layers import *  # noqa: F403
 from attnc.threads import get_num_threads, set_num_threads
@@ -63,6 +65,7 @@ __version__ = "0.1.0"
 __all__ = [
     *functional.attention.__all__,
     *functional.hard.__all__,
+    *functional.scores.__all__,
     *layers.__all__,
     "alibi_slopes",
     "check_gradients",

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeAlias, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from attnc.functional.options import AttentionOptions
+from attnc.functional.options import AttentionOptions, Pairs
 
 _Real: TypeAlias = npt.ArrayLike | None
 _Array: TypeAlias = npt.NDArray[Any]
@@ -57,6 +57,12 @@ class _HardSaving(Protocol):
         self, *arguments: Any, **options: Unpack[AttentionOptions]
     ) -> tuple[_Array, _Array, _Array, _Array, tuple[_Array, _Array, _Array]]: ...
 
+class _ScoresBackward(Protocol):
+    def __call__(self, dscores: _Real, /, *arrays: _Real, **masks: Unpack[Pairs]) -> _Gradients: ...
+
+class _Scores(Protocol):
+    def __call__(self, *arrays: _Real, **masks: Unpack[Pairs]) -> _Array: ...
+
 MAX_THREADS: Final[int]
 BIAS_ROWS: Final[int]
 
@@ -80,6 +86,17 @@ attend_backward: _Backward
 hard_attention: _Hard
 hard_attention_saving: _HardSaving
 hard_attention_backward: _Backward
+
+# ---- scores alone: their functions take masks, and backward the gradient of the scores first ----
+
+dot_product_scores: _Scores
+dot_product_scores_backward: _ScoresBackward
+multiplicative_scores: _Scores
+multiplicative_scores_backward: _ScoresBackward
+additive_scores: _Scores
+additive_scores_backward: _ScoresBackward
+cosine_scores: _Scores
+cosine_scores_backward: _ScoresBackward
 
 def option_defaults() -> dict[str, Any]:
     """Names and defaults of the options, in the order of their documentation."""

@@ -95,6 +95,8 @@ typedef struct {
     const void *score_vector;                   /* (D) ATTNC_ADDITIVE, else NULL */
     const void *score_bias;                     /* (D) or NULL, ATTNC_ADDITIVE */
     const attnc_key_transforms *key_transforms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
+    /* or NULL, the same: coverage (lead, Tq, Tk) times this vector (D) is added inside the tanh */
+    const void *coverage, *coverage_vector;
 
     /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
     attnc_view mask;          /* bytes (lead, Tq, Tk) */
@@ -137,6 +139,9 @@ typedef struct {
                            lse would be rounded to the scores' magnitude, and weights computed from
                            it as wrong as that. */
     void *scores_copy;  /* (lead, Tq, Tk): what the mechanism computed, before softcap and bias */
+    /* (lead, Tq, Tk) or none: the scores alone are wanted, 0 where not allowed. Then there is no
+     * value and no other output. */
+    attnc_result scores;
 } attnc_attention_fwd;
 
 /* How hard attention comes to the one key of a query (hard.inc). */
@@ -165,6 +170,7 @@ typedef struct {
 typedef struct {
     const attnc_problem *problem;
     attnc_view dcontext, dweights, dlse; /* incoming gradients; data NULL: none */
+    attnc_view dscores_given;            /* of scores that were wanted alone; then no other one */
     /* hard attention: the keys that were chosen (lead, Tq), or NULL; then dweights and dlse are not
      * there, but perhaps these */
     const int64_t *chosen;
@@ -488,14 +494,19 @@ typedef struct {
 typedef struct {
     const attnc_attention_fwd *fwd; /* backward: problem and weights alone */
     ptrdiff_t i;
-    /* coverage: weights that earlier queries gave each key, summed, times coverage_weight are added
-     * to the scores; NULL: none. The bias of the problem is coverage_bias. */
-    void *coverage;      /* (lead, Tk), zero before the first query; backward: its gradient */
-    void *coverage_bias; /* (lead, Tq, Tk) */
-    double coverage_weight;
+    /* coverage: what earlier queries gave each key, summed: the weights, times coverage_rate where
+     * there is one; NULL: none. Times coverage_weight it becomes coverage_bias, which is the bias
+     * of the problem; or the coverage of a problem that has a coverage_vector. */
+    void *coverage;                /* (lead, Tk); backward: its gradient */
+    void *coverage_bias;           /* (lead, Tq, Tk) */
+    const void *coverage_rate;     /* (lead, Tk) or NULL */
+    double coverage_weight;        /* 1 where there is a coverage_vector */
     attnc_view dcontext, dweights; /* backward */
     void *dquery;                  /* (Tq, lead, D) */
     void *dweights_total; /* (lead, Tq, Tk): dweights and what comes from later coverage; or NULL */
+    /* backward, added to: (lead, Tk), where there is a rate; and where there is a coverage_vector
+     * (lead, Tk, D) and twice (lead, D) */
+    void *dcoverage_rate, *dkey, *dscore_vector, *dcoverage_vector;
 } attnc_attend_step;
 
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);

@@ -182,8 +182,9 @@ def _backward(saved, static, dcontext, dweights):
         raise ValueError(f"{WHERE}: dweights must be None unless return_weights=True was asked for")
     if dweights is not None:
         dweights = incoming(WHERE, "dweights", dweights, a.shape, a.dtype)
-    dv = np.zeros_like(v)
-    if dcontext is not None:
+    if dcontext is None:
+        dv = np.zeros_like(v)
+    else:
         dcontext = incoming(WHERE, "dcontext", dcontext, (*a.shape[:-1], v.shape[-1]), a.dtype)
         # In the forward pass this was: context = weights @ v.
         dv = _products(weights.swapaxes(-1, -2), dcontext)

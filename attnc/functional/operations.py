@@ -80,21 +80,25 @@ class CellBack(NamedTuple):
 
 class Attend(NamedTuple):
     """The query of step t attends to all keys of its sequence; with coverage, the weights that a
-    key got so far, times `coverage_weight`, are added to its score, and then grow by the new ones.
+    key got so far, times `coverage_weight`, are added to its score, and then grow by the new ones,
+    times `coverage_rate` where that is given. For the score 'covered', which is additive, they are
+    added times `coverage_vector` to what is inside the tanh; `coverage_weight` is 1 then.
 
     Arrays are batch-major, as attention functions take them."""
 
-    score: str  # 'dot', 'additive'
+    score: str  # 'dot', 'additive', 'covered'
     query: Array  # (B, T, D), of any strides but for the last axis, as key and value
     key: Array  # (B, Tk, D)
     value: Array  # (B, Tk, Dv)
-    score_vector: Array | None  # (D,), additive
+    score_vector: Array | None  # (D,), additive and covered
+    coverage_vector: Array | None  # (D,), covered
     key_transforms: tuple[Array, Array, Array] | None  # by _core.transform_keys, additive
     scale: float
     weights: Array  # (B, T, Tk), written
     coverage_weight: float
+    coverage_rate: Array | None  # (B, Tk)
     coverage: Array | None  # (B, Tk), written
-    coverage_bias: Array | None  # (B, T, Tk), written: what was added to the scores
+    coverage_bias: Array | None  # (B, T, Tk), written: coverage_weight * coverage before each step
     key_mask: Array | None  # (B, Tk) bool
     context: Array  # (B, T, Dv), written
     stats: Array  # (B, T, 2), written: for the backward pass of all queries
@@ -103,22 +107,30 @@ class Attend(NamedTuple):
 
 class AttendBack(NamedTuple):
     """From the gradients of a context and its weights to that of its query. Those of keys, values
-    and parameters wait for no step: one pass over all queries makes them afterwards."""
+    and parameters wait for no step: one pass over all queries makes them afterwards. But for the
+    score 'covered' the gradients of all that is inside the tanh are made here."""
 
     score: str
     query: Array
     key: Array
     value: Array
     score_vector: Array | None
+    coverage_vector: Array | None
     key_transforms: tuple[Array, Array, Array] | None
     scale: float
     weights: Array
     coverage_weight: float
+    coverage_rate: Array | None
     dcoverage: Array | None  # (B, Tk), written: of the last coverage; at the end of the initial one
+    coverage_bias: Array | None  # (B, T, Tk), covered
     dcontext: Array  # (B, T, Dv), of any strides but for the last axis, as dweights
     dweights: Array | None  # (B, T, Tk)
     dquery: Array  # (T, B, D), written
     dweights_total: Array | None  # (B, T, Tk), written: dweights and what coverage adds to them
+    dcoverage_rate: Array | None = None  # (B, Tk), with a rate; added to, as all that follows
+    dkey: Array | None = None  # (B, Tk, D), covered, as all that follows
+    dscore_vector: Array | None = None  # (B, D)
+    dcoverage_vector: Array | None = None  # (B, D)
 
 
 class Normalize(NamedTuple):

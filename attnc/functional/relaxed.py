@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
 from attnc.arrays import computing_dtype, flag, like, number, quiet, real_array
 from attnc.functional.attention import _dropout_key, attend
 from attnc.functional.hard import hard_attention
+from attnc.functional.monotonic import sum_to
 from attnc.functional.options import ScoreOptions, takes_options
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of, register
@@ -335,14 +336,8 @@ def _gumbel_backward(saved, static, dcontext, dweights):
             found[name] = None
         else:
             shape = np.shape(argument)
-            found[name] = like(_sum_to(found[name], shape) / temperature, argument)
+            found[name] = like(sum_to(found[name], shape) / temperature, argument)
     return tuple(found[name] for name in ("scores", "value", *_OPTIONAL))
-
-
-def _sum_to(gradient: Any, shape: tuple[int, ...]) -> Array:
-    """The sum over the axes that have size 1 in a shape of as many."""
-    axes = tuple(d for d, size in enumerate(shape) if size == 1)
-    return gradient.sum(axis=axes, keepdims=True) if gradient.shape != shape else gradient
 
 
 for _function, _forward, _backward, _incoming in (

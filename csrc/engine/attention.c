@@ -131,7 +131,7 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
                          .dropout_key = in->dropout_key};
     p->direct_dquery = NULL;
     if (attnc_pass_list_sequences(p) < 0 || in->mechanism->prepare(p) < 0 ||
-        attnc_pass_view(p, &in->value, &a->value) < 0 ||
+        (in->value.data && attnc_pass_view(p, &in->value, &a->value) < 0) ||
         view_of_mask(p, &in->mask, 1, 1, &a->mask) < 0 ||
         view_of_mask(p, &in->key_mask, 0, 1, &a->key_mask) < 0 ||
         view_of_mask(p, &in->lengths, 0, 0, &a->lengths) < 0 ||
@@ -211,7 +211,7 @@ static int is_nothing_to_write(const attnc_inputs *in, const attnc_outputs *out)
     if (in->lead.count == 0 || in->Tq == 0)
         return 1;
     return in->Dv == 0 && !in->choice && !out->lse && !out->weights.data && !out->saved_stats &&
-           !out->saved_scores;
+           !out->saved_scores && !out->scores.data;
 }
 
 static ptrdiff_t tasks_with(const attnc_pass *p, ptrdiff_t query_chunk)
@@ -244,7 +244,7 @@ static int plan_forward(attnc_pass *p, attnc_attention_fwd *f)
         s->parts = parts;
         parts += splits > 1 ? splits * s->Tq : 0;
     }
-    if (parts == 0)
+    if (parts == 0 || f->scores.data)
         return 0;
     f->parts = attnc_team_block(&p->team, a->lead.count, parts, attnc_part_size(p));
     return f->parts ? 0 : -1;
@@ -315,7 +315,8 @@ int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
                              .lse = out->lse,
                              .context_copy = out->saved_context,
                              .stats = out->saved_stats,
-                             .scores_copy = out->saved_scores};
+                             .scores_copy = out->saved_scores,
+                             .scores = out->scores};
     if (out->weights.stored == ATTNC_AS_COMPUTED)
         f.weights = out->weights.data;
     else
@@ -350,6 +351,7 @@ int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incom
     if (status == 0 &&
         (view_of_incoming(&p, &incoming->context, &p.bwd.dcontext) < 0 ||
          view_of_incoming(&p, &incoming->weights, &p.bwd.dweights) < 0 ||
+         view_of_incoming(&p, &incoming->scores, &p.bwd.dscores_given) < 0 ||
          view_of_mask(&p, &incoming->lse, 1, 0, &p.bwd.dlse) < 0 ||
          view_of_mask(&p, &incoming->log_probability, 1, 0, &p.bwd.dlog_probability) < 0 ||
          view_of_mask(&p, &incoming->entropy, 1, 0, &p.bwd.dentropy) < 0))

@@ -15,6 +15,9 @@
  * Nobody checks here: shapes fit, lengths lie in 0..Tk and 0..Tq, and offsets of sequences grow
  * from 0 to Tq and Tk, or memory beside the arrays is read.
  *
+ * Scores may be had alone, and their gradients given: then there is no value and nothing follows
+ * the score.
+ *
  * defines: attnc_operand, attnc_mechanism, attnc_dot_product, attnc_multiplicative, attnc_additive,
  *          attnc_cosine, attnc_given_scores, attnc_inputs, attnc_saves, attnc_outputs,
  *          attnc_incoming, attnc_gradients, attnc_what_is_saved, attnc_attention_work,
@@ -115,6 +118,8 @@ typedef struct {
      * backward takes index and entropy too. */
     int64_t *index;
     void *log_probability, *entropy;
+    attnc_result scores; /* (lead, Tq, Tk): the scores alone, 0 where a pair is not allowed; then
+                            nothing else, and a batch that is not packed */
 } attnc_outputs;
 
 /* What backward starts from: gradients of the outputs, where there are any, and what was saved. */
@@ -125,6 +130,8 @@ typedef struct {
     attnc_operand log_probability, entropy; /* hard attention, in the place of weights and lse */
     const int64_t *saved_index;
     const void *saved_entropy;
+    attnc_operand scores; /* of scores that were had alone: (lead, Tq, Tk), which may be in halves;
+                             not read where a pair is not allowed. Then nothing else. */
 } attnc_incoming;
 
 /* Where backward writes: C-contiguous arrays of their argument's own shape, overwritten; NULL: not

@@ -267,10 +267,14 @@ static void attend_args_of(const attnc_loop *l, const attnc_loop_attend *o, atte
     a->value = view_of(&o->value, &args->lead.value);
     a->scale = o->scale;
     a->score_vector = o->score_vector;
-    if (o->score == ATTNC_ADDITIVE)
+    if (o->coverage_vector) {
+        a->coverage = o->coverage_bias;
+        a->coverage_vector = o->coverage_vector;
+    }
+    else if (o->score == ATTNC_ADDITIVE)
         a->key_transforms = &o->transforms;
     a->key_mask = (attnc_view){.data = (void *)o->key_mask, .col = 1, .lead = &args->lead.key_mask};
-    if (o->coverage)
+    if (o->coverage && !o->coverage_vector)
         a->bias = (attnc_view){
             .data = o->coverage_bias, .row = o->Tk, .col = 1, .lead = &args->lead.coverage_bias};
     args->fwd = (attnc_attention_fwd){.problem = a,
@@ -283,11 +287,16 @@ static void attend_args_of(const attnc_loop *l, const attnc_loop_attend *o, atte
     args->step = (attnc_attend_step){.fwd = &args->fwd,
                                      .coverage = o->coverage,
                                      .coverage_bias = o->coverage_bias,
+                                     .coverage_rate = o->coverage_rate,
                                      .coverage_weight = o->coverage_weight,
                                      .dcontext = view_of(&o->dcontext, &args->lead.dcontext),
                                      .dweights = view_of(&o->dweights, &args->lead.dweights),
                                      .dquery = o->dquery,
-                                     .dweights_total = o->dweights_total};
+                                     .dweights_total = o->dweights_total,
+                                     .dcoverage_rate = o->dcoverage_rate,
+                                     .dkey = o->dkey,
+                                     .dscore_vector = o->dscore_vector,
+                                     .dcoverage_vector = o->dcoverage_vector};
 }
 
 static int attend(progress *p, const attnc_loop_attend *o, attnc_kernel_fn kernel)

@@ -70,17 +70,23 @@ typedef struct {
     double scale;
     const void *score_vector; /* (D), additive, like transforms */
     attnc_key_transforms transforms;
-    void *weights;          /* (batch, T, Tk) */
-    double coverage_weight; /* see attnc_attend_step; 0 where there is no coverage */
-    void *coverage;         /* (batch, Tk) or NULL; backward: its gradient */
-    const void *key_mask;   /* bytes (batch, Tk) or NULL; forward, like all that follows */
-    void *context;          /* (batch, T, Dv) */
-    void *stats, *scores;   /* (batch, T, 2), and (batch, T, Tk) or NULL: saved for backward */
-    void *coverage_bias;    /* (batch, T, Tk), where there is coverage */
-    attnc_rows dcontext;    /* backward, like all that follows: (batch, T, Dv) */
-    attnc_rows dweights;    /* (batch, T, Tk), or not given */
-    void *dquery;           /* (T, batch, D) */
-    void *dweights_total;   /* (batch, T, Tk) or NULL: dweights and what later coverage adds */
+    void *weights;               /* (batch, T, Tk) */
+    double coverage_weight;      /* see attnc_attend_step; 0 where there is no coverage */
+    const void *coverage_vector; /* (D) or NULL, additive; then no transforms */
+    const void *coverage_rate;   /* (batch, Tk) or NULL */
+    void *coverage;              /* (batch, Tk) or NULL; backward: its gradient */
+    void *coverage_bias;         /* (batch, T, Tk), where there is coverage; backward: where there
+                                    is a coverage_vector */
+    const void *key_mask;        /* bytes (batch, Tk) or NULL; forward, like all that follows */
+    void *context;               /* (batch, T, Dv) */
+    void *stats, *scores;        /* (batch, T, 2), and (batch, T, Tk) or NULL: saved for backward */
+    attnc_rows dcontext;         /* backward, like all that follows: (batch, T, Dv) */
+    attnc_rows dweights;         /* (batch, T, Tk), or not given */
+    void *dquery;                /* (T, batch, D) */
+    void *dweights_total;        /* (batch, T, Tk) or NULL: dweights and what later coverage adds */
+    void *dcoverage_rate; /* (batch, Tk), where there is a rate; added to, like all that follows */
+    void *dkey;           /* (batch, Tk, D), where there is a coverage_vector, like the next two */
+    void *dscore_vector, *dcoverage_vector; /* (batch, D) */
 } attnc_loop_attend;
 
 /* unit_t = x_t / |x_t|, norm_t = |x_t|; backward: dx from dunit, unit and norm. */

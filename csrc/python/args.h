@@ -106,6 +106,7 @@ typedef struct {
     /* Holds the shapes of the arrays against each other. */
     int (*check)(attnc_call *c);
     const attnc_own_results *results; /* NULL: those of run.c */
+    int scores_alone; /* it has no value, gives the scores themselves, and takes masks alone */
 } attnc_function;
 
 /* Reads and checks all arguments of a call, as METH_FASTCALL | METH_KEYWORDS passes them: the

@@ -150,5 +150,5 @@ const attnc_function attnc_hard_function = {
     {ATTNC_OWN(scores, attnc_read), ATTNC_OWN(value, attnc_read),
      ATTNC_OWN_FLAG("sample", read_sample), ATTNC_OWN_FLAG("index", read_index),
      ATTNC_OWN_FLAG("rng", read_key)},
-    check,
-    &results};
+    .check = check,
+    .results = &results};

@@ -494,12 +494,15 @@ static void read_cell_back(reader *r, attnc_operation *operation)
     o->beside = next_beside(r, operation);
 }
 
-/* score, query, key, value, score_vector, key_transforms, scale, weights, coverage_weight */
+/* score, query, key, value, score_vector, coverage_vector, key_transforms, scale, weights,
+ * coverage_weight, coverage_rate */
 static void read_attention(reader *r, attnc_loop_attend *o, int how)
 {
-    static const char *const names[] = {"dot", "additive"};
-    o->score = next_choice(r, names, 2, "'dot', 'additive'") ? ATTNC_ADDITIVE : ATTNC_DOT;
-    const int additive = o->score == ATTNC_ADDITIVE;
+    enum { DOT, ADDITIVE, COVERED };
+    static const char *const names[] = {"dot", "additive", "covered"};
+    const int k = next_choice(r, names, 3, "'dot', 'additive', 'covered'");
+    const int additive = k != DOT, transformed = k == ADDITIVE;
+    o->score = additive ? ATTNC_ADDITIVE : ATTNC_DOT;
     ptrdiff_t T = r->T;
     o->Tk = o->D = o->Dv = -1;
     o->query = next_sequences(r, &T, &o->D, READ);
@@ -509,10 +512,15 @@ static void read_attention(reader *r, attnc_loop_attend *o, int how)
                "have up to %zd rows of up to %zd", MOST_ROWS, MOST_UNITS);
     o->value = next_sequences(r, &o->Tk, &o->Dv, READ);
     o->score_vector = next_array(r, 1, o->D, additive ? READ : OPTIONAL);
+    PyObject *vector = next_field(r);
+    if (k == COVERED)
+        o->coverage_vector = data_of(r, vector, r->e.type, 1, o->D, READ);
+    else if (vector != Py_None)
+        refuse(r, vector, PyExc_TypeError, "be None for the score '%s'", names[k]);
     PyObject *transforms = next_field(r);
-    if (!additive && transforms != Py_None)
-        refuse(r, transforms, PyExc_TypeError, "be None for the score 'dot'");
-    if (additive) {
+    if (!transformed && transforms != Py_None)
+        refuse(r, transforms, PyExc_TypeError, "be None for the score '%s'", names[k]);
+    if (transformed) {
         if (!PyTuple_Check(transforms) || PyTuple_Size(transforms) != 3)
             refuse(r, transforms, PyExc_TypeError, "be what transform_keys returned");
         void *arrays[3] = {NULL};
@@ -532,6 +540,7 @@ static void read_attention(reader *r, attnc_loop_attend *o, int how)
     o->scale = next_number(r);
     o->weights = next_array(r, r->B * r->T, o->Tk, how);
     o->coverage_weight = next_number(r);
+    o->coverage_rate = next_array(r, r->B, o->Tk, OPTIONAL);
 }
 
 static void read_attend(reader *r, attnc_operation *operation)
@@ -539,7 +548,8 @@ static void read_attend(reader *r, attnc_operation *operation)
     attnc_loop_attend *o = &operation->attend;
     const ptrdiff_t rows = r->B * r->T;
     read_attention(r, o, WRITTEN);
-    o->coverage = next_array(r, r->B, o->Tk, WRITTEN | OPTIONAL);
+    const int covered = o->coverage_vector || o->coverage_rate;
+    o->coverage = next_array(r, r->B, o->Tk, WRITTEN | (covered ? READ : OPTIONAL));
     o->coverage_bias = next_array(r, rows, o->Tk, WRITTEN | (o->coverage ? READ : OPTIONAL));
     o->key_mask = data_of(r, next_field(r), NPY_BOOL, r->B, o->Tk, OPTIONAL);
     o->context = next_array(r, rows, o->Dv, WRITTEN);
@@ -553,11 +563,18 @@ static void read_attend_back(reader *r, attnc_operation *operation)
     const ptrdiff_t rows = r->B * r->T;
     ptrdiff_t T = r->T;
     read_attention(r, o, READ);
-    o->coverage = next_array(r, r->B, o->Tk, WRITTEN | OPTIONAL);
+    const int inside = o->coverage_vector ? READ : OPTIONAL;
+    const int rate = o->coverage_rate ? READ : OPTIONAL;
+    o->coverage = next_array(r, r->B, o->Tk, WRITTEN | (inside & rate));
+    o->coverage_bias = next_array(r, rows, o->Tk, inside);
     o->dcontext = next_sequences(r, &T, &o->Dv, READ);
     o->dweights = next_sequences(r, &T, &o->Tk, OPTIONAL);
     o->dquery = next_array(r, rows, o->D, WRITTEN);
     o->dweights_total = next_array(r, rows, o->Tk, WRITTEN | OPTIONAL);
+    o->dcoverage_rate = next_array(r, r->B, o->Tk, WRITTEN | rate);
+    o->dkey = next_array(r, r->B, o->Tk * o->D, WRITTEN | inside);
+    o->dscore_vector = next_array(r, r->B, o->D, WRITTEN | inside);
+    o->dcoverage_vector = next_array(r, r->B, o->D, WRITTEN | inside);
 }
 
 static void read_normalize(reader *r, attnc_operation *operation)

@@ -252,6 +252,16 @@ int attnc_option_of(PyObject *name)
     return -1;
 }
 
+int attnc_option_of_pairs(int k)
+{
+    static const char *const of_pairs[] = {
+        "mask", "key_mask", "key_lengths", "query_lengths", "causal", "causal_offset", "window"};
+    for (size_t p = 0; p < sizeof of_pairs / sizeof *of_pairs; p++)
+        if (strcmp(table[k].name, of_pairs[p]) == 0)
+            return 1;
+    return 0;
+}
+
 /* Whether the object says more than the default None does. */
 static int given(int k, PyObject *object)
 {

@@ -3,8 +3,8 @@
  * offsets.c those that make a packed batch of it.
  *
  * defines: ATTNC_OPTIONS, attnc_options_init, attnc_option_defaults, attnc_option_of,
- *          attnc_option_given, attnc_read_options, attnc_fit_options, attnc_fit_*,
- *          attnc_place_of, attnc_read_key, attnc_check_packed, attnc_copy_integers,
+ *          attnc_option_of_pairs, attnc_option_given, attnc_read_options, attnc_fit_options,
+ *          attnc_fit_*, attnc_place_of, attnc_read_key, attnc_check_packed, attnc_copy_integers,
  *          attnc_boolean_mask
  */
 #ifndef ATTNC_OPTIONS_H
@@ -20,6 +20,8 @@ int attnc_options_init(void);
 PyObject *attnc_option_defaults(PyObject *module, PyObject *none);
 /* The place of the option of that name, or -1. */
 int attnc_option_of(PyObject *name);
+/* Whether the option in that place says which pairs are allowed, and no more. */
+int attnc_option_of_pairs(int k);
 /* The object of the option of that name, or NULL where it says no more than the default. */
 PyObject *attnc_option_given(PyObject *const *options, const char *name);
 

@@ -252,6 +252,11 @@ typedef struct {
 /* Options that have gradients: bias, slope, sink and center. */
 enum { WANTED_OPTIONS = 4 };
 
+static int wanted_count(const attnc_function *f)
+{
+    return f->own_count + (f->scores_alone ? 0 : WANTED_OPTIONS);
+}
+
 /* The k-th: of the function's own arguments, then of the options. Of a result that is a pointer
  * alone, only that is set. */
 static wanted wanted_at(attnc_call *c, const attnc_function *f, int k, attnc_gradients *gradients)
@@ -272,7 +277,7 @@ static wanted wanted_at(attnc_call *c, const attnc_function *f, int k, attnc_gra
  * *gradients. */
 static PyObject *make_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients)
 {
-    const int count = f->own_count + WANTED_OPTIONS;
+    const int count = wanted_count(f);
     PyObject *result = PyTuple_New(count);
     /* Kernels skip the tiles of scores and bias that are not allowed; all else they write whole. */
     gradients->zeroed = 1;
@@ -319,7 +324,7 @@ static int run_backward(const attnc_call *c, const attnc_incoming *incoming,
 static int narrow_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients,
                             PyObject *result)
 {
-    for (int k = 0; k < f->own_count + WANTED_OPTIONS; k++) {
+    for (int k = 0; k < wanted_count(f); k++) {
         const attnc_argument *argument = wanted_at(c, f, k, gradients).argument;
         if (!argument->array || !argument->dtype)
             continue;
@@ -329,6 +334,16 @@ static int narrow_gradients(attnc_call *c, const attnc_function *f, attnc_gradie
             return -1;
     }
     return 0;
+}
+
+/* The tuple that make_gradients made, when the engine has filled it; NULL on error. */
+static PyObject *filled_gradients(attnc_call *c, const attnc_function *f,
+                                  const attnc_incoming *incoming, attnc_gradients *gradients,
+                                  PyObject *result)
+{
+    if (run_backward(c, incoming, gradients) < 0 || narrow_gradients(c, f, gradients, result) < 0)
+        Py_CLEAR(result);
+    return result;
 }
 
 PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
@@ -347,10 +362,62 @@ PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssiz
                    count);
     else if (read_call(&c, f, args + BACKWARD_FIRST, count - BACKWARD_FIRST, names) == 0 &&
              own->read_backward(&c, args, &incoming) == 0 &&
-             (result = make_gradients(&c, f, &gradients)) != NULL &&
-             (run_backward(&c, &incoming, &gradients) < 0 ||
-              narrow_gradients(&c, f, &gradients, result) < 0))
-        Py_CLEAR(result);
+             (result = make_gradients(&c, f, &gradients)) != NULL)
+        result = filled_gradients(&c, f, &incoming, &gradients, result);
+    attnc_call_clear(&c);
+    return result;
+}
+
+/* ---- scores alone ---- */
+
+/* The shape (lead, Tq, Tk); returns the number of its axes. */
+static int scores_shape(const attnc_call *c, npy_intp *shape)
+{
+    int ndim = c->in.lead.ndim;
+    for (int d = 0; d < ndim; d++)
+        shape[d] = c->in.lead.shape[d];
+    shape[ndim++] = c->in.Tq;
+    shape[ndim++] = c->in.Tk;
+    return ndim;
+}
+
+PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                               PyObject *names)
+{
+    _Alignas(64) char first[FIRST_BYTES];
+    attnc_call c;
+    attnc_outputs out = {0};
+    PyObject *result = NULL;
+    call_begin(&c, f, first);
+    if (read_call(&c, f, args, count, names) == 0) {
+        const int type = attnc_output_type(&c);
+        out.scores.stored = attnc_stored_as(type);
+        PyArrayObject *scores = attnc_new_rows(&c, c.in.Tk, type, &out.scores.data);
+        if (scores && run_forward(&c, &out) == 0)
+            result = attnc_in_output_dtype(&c, scores);
+        Py_XDECREF((PyObject *)scores);
+    }
+    attnc_call_clear(&c);
+    return result;
+}
+
+PyObject *attnc_scores_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                                PyObject *names)
+{
+    _Alignas(64) char first[FIRST_BYTES];
+    attnc_call c;
+    attnc_incoming incoming = {0};
+    attnc_gradients gradients = {0};
+    npy_intp shape[NPY_MAXDIMS];
+    PyObject *result = NULL;
+    call_begin(&c, f, first);
+    if (count < 1 || args[0] == Py_None)
+        attnc_fail(&c, PyExc_TypeError, "backward takes the gradient of the scores first");
+    else if (read_call(&c, f, args + 1, count - 1, names) == 0 &&
+             attnc_read_incoming(&c, args[0], "dscores", "scores", scores_shape(&c, shape), shape,
+                                 &c.weights, &incoming.scores) == 0 &&
+             (result = make_gradients(&c, f, &gradients)) != NULL)
+        result = filled_gradients(&c, f, &incoming, &gradients, result);
     attnc_call_clear(&c);
     return result;
 }

@@ -2,8 +2,9 @@
  * where that pays, and returns them. The same for every attention function; what differs is its
  * row, attnc_function, in op_NAME.c.
  *
- * defines: attnc_forward, attnc_backward; for results that are a function's own attnc_output_type,
- *          attnc_new_rows, attnc_in_output_dtype, attnc_read_incoming, attnc_saved_array
+ * defines: attnc_forward, attnc_backward, attnc_scores_forward, attnc_scores_backward; for results
+ *          that are a function's own attnc_output_type, attnc_new_rows, attnc_in_output_dtype,
+ *          attnc_read_incoming, attnc_saved_array
  */
 #ifndef ATTNC_RUN_H
 #define ATTNC_RUN_H
@@ -22,6 +23,13 @@ PyObject *attnc_forward(const attnc_function *f, int save, PyObject *const *args
 enum { D_CONTEXT, D_WEIGHTS, D_LSE, SAVED_CONTEXT, SAVED_STATS, SAVED_SCORES, BACKWARD_FIRST };
 PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                          PyObject *names);
+
+/* The same of a function that gives scores alone: forward the scores; backward takes their gradient
+ * and then the arguments of the forward call, and returns the gradients of its own arguments. */
+PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                               PyObject *names);
+PyObject *attnc_scores_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                                PyObject *names);
 
 /* ---- for attnc_own_results (op_hard.c) ---- */
 
