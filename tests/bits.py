@@ -736,6 +736,46 @@ def merge_cases():
                         )
 
 
+# ---- Hard attention and its kin ------------------------------------------------------------------
+
+
+def hard(function, dtype, Tk, how, masked):
+    def run(draw):
+        arrays = typed([draw.normal(2, 9, Tk), draw.normal(2, Tk, 5)], dtype)
+        options = dict(how)
+        if masked:
+            options["mask"] = draw.integers(0, 3, 2, 9, Tk) > 0
+            options["bias"] = typed([draw.normal(2, 1, Tk)], dtype)[0]
+        yield "call", function(*arrays, **options)
+        output, pullback = attnc.vjp(function, *arrays, **options)
+        gradients = pullback(np.cos(np.asarray(output[0], np.float64)))
+        yield "vjp", named(gradients, ["scores", "value"])
+        if function is attnc.hard_attention:
+            d = [np.cos(np.asarray(x, np.float64)) for x in output[2:]]
+            yield "all gradients", named(pullback(None, *d), ["scores", "value"])
+
+    return run
+
+
+def hard_cases():
+    functions = {
+        "hard_attention": (attnc.hard_attention, {"rng": 7}),
+        "hard_attention, largest": (attnc.hard_attention, {"sample": False}),
+        "straight_through": (attnc.estimators.straight_through, {"rng": 7}),
+        "gumbel_softmax": (attnc.estimators.gumbel_softmax, {"rng": 7, "temperature": 0.5}),
+        "gumbel_softmax, hard": (attnc.estimators.gumbel_softmax, {"rng": 7, "hard": True}),
+    }
+    for dtype in DTYPES:
+        for name, (function, how) in functions.items():
+            for Tk in (7, 700):
+                for masked in (False, True):
+                    case(
+                        f"{name}/{dtype}/{Tk} keys" + ("/masked" if masked else ""),
+                        hard(function, dtype, Tk, how, masked),
+                        threads=(1, 3),
+                    )
+
+
 # ---- Recurrent functions -------------------------------------------------------------------------
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -1609,6 +1649,7 @@ attention_cases()
 packed_cases()
 scores_cases()
 merge_cases()
+hard_cases()
 rotary_cases()
 monotonic_cases()
 rows_cases()

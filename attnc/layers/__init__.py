@@ -16,6 +16,7 @@ from .decoding import beam_search, greedy_decode, sample_decode, scheduled_input
 from .embedding import Embedding
 from .feedforward import FeedForward
 from .gated import AttentionOnAttention, GatedAttention
+from .hard import HardAttention
 from .hierarchical import HierarchicalAttention
 from .language_model import LanguageModel
 from .linear import Linear
@@ -45,6 +46,7 @@ __all__ = [
     "FeedForward",
     "GRU",
     "GatedAttention",
+    "HardAttention",
     "HierarchicalAttention",
     "KVCache",
     "LSTM",
