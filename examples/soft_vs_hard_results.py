@@ -48,15 +48,15 @@ def conclusions(trained, errors):
     yield "The gradient of soft attention has no noise, but it is of another loss: from that of the"
     yield f"draws it is {off:.0%} off."
     right = [name for name, error in errors.items() if is_unbiased(error)]
-    names = ", ".join(name.strip() for name in right) or "none"
-    yield f"Off by no more than three times chance, if not by none at all: {names}."
+    listed = ", ".join(name.strip() for name in right) or "none"
+    yield f"Off by no more than three times chance, if not by none at all: {listed}."
     if len(right) > 1:
-        names = [min(right, key=noise.get), max(right, key=noise.get)]
-        least, most = (f"{name.strip()}, {noise[name]:.0%}" for name in names)
+        ordered = sorted(right, key=lambda name: noise[name])
+        least, most = (f"{name.strip()}, {noise[name]:.0%}" for name in (ordered[0], ordered[-1]))
         yield f"Of these the least noise has {least}, and the most {most}."
     final = {name: curve[-1, 1] for name, (_, curve, _) in trained.items()}
-    names = [max(final, key=final.get), min(final, key=final.get)]
-    best, worst = (f"{name.strip()}, {final[name]:.1%}" for name in names)
+    ordered = sorted(final, key=lambda name: final[name])
+    worst, best = (f"{name.strip()}, {final[name]:.1%}" for name in (ordered[0], ordered[-1]))
     yield f"Answers that are right in the end: most by {best}, fewest by {worst}."
 
 
@@ -68,7 +68,7 @@ def is_unbiased(error):
 def draw(trained, errors, test, path):
     """Draw a question and what is looked at, the curves of training, and bias against noise."""
     figure = plt.figure(figsize=(10, 7), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+    top, bottom = list(np.ravel(figure.subfigures(2, 1, height_ratios=(1, 1.1))))
     axes = top.subplots(2, CARDS, gridspec_kw={"height_ratios": (1, 1.6)})
     draw_question(trained, test, axes)
     curves, gradients = bottom.subplots(1, 2)

@@ -34,9 +34,9 @@ parts = [attnc.dot_product_attention(x, x[:, s], x[:, s], return_lse=True) for s
 assert_type(attnc.rotary(x, offset=[3, 4], interleaved=True), Array)
 assert_type(attnc.merge_attention([p.context for p in parts], [p.lse for p in parts]), Array)
 
-result = attnc.hard_attention(x[..., :5], x, rng=rng, mask=mask, index=None)
-assert_type(result.index, Array)
-reward = attnc.estimators.reinforce(result, np.ones((2, 1)), baseline=0.5)
+drawn = attnc.hard_attention(x[..., :5], x, rng=rng, mask=mask, index=None)
+assert_type(drawn.index, Array)
+attnc.estimators.reinforce(drawn, np.ones((2, 1)), baseline=0.5)
 assert_type(attnc.estimators.leave_one_out([[1.0], [2.0]]), Array)
 relaxed = attnc.estimators.gumbel_softmax(x[..., :5], x, temperature=0.5, hard=True, causal=True)
 assert_type(relaxed.context, Array)
