@@ -15,7 +15,8 @@
  *          attnc_activation, attnc_add_dropout, attnc_adam, attnc_square_sums,
  *          attnc_products, attnc_pairs, attnc_monotonic, attnc_chunkwise, attnc_cut,
  *          attnc_panels, attnc_term, attnc_linear, attnc_recurrence, attnc_cell_step, attnc_cells,
- *          attnc_attend_step, attnc_kernels, attnc_kernel_fn
+ *          attnc_attend_step,
+ *          attnc_energies_step, attnc_read_step, attnc_hard_step, attnc_kernels, attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
@@ -509,6 +510,44 @@ typedef struct {
     void *dcoverage_rate, *dkey, *dscore_vector, *dcoverage_vector;
 } attnc_attend_step;
 
+/* The energies of one query, i, of every element of lead (energies.inc). Backward: scores are their
+ * gradient; `adds` says that they hold a part of it. */
+typedef struct {
+    const attnc_problem *problem;
+    ptrdiff_t i;
+    void *scores;      /* (lead, Tq, Tk) */
+    void *probability; /* (lead, Tq, Tk) or NULL: sigmoid(score + offset + noise) */
+    double offset;
+    const void *noise; /* (lead, Tq, Tk) or NULL */
+    /* backward */
+    const void *dprobability; /* as probability */
+    int adds;                 /* 1 where there is no probability */
+    void *dquery;             /* (Tq, lead, D), of these strides */
+    ptrdiff_t dquery_step, dquery_row;
+} attnc_energies_step;
+
+/* What one query, i, of every element of lead reads (energies.inc). */
+typedef struct {
+    const attnc_problem *problem; /* lead, Tq, Tk, Dv and value */
+    ptrdiff_t i;
+    void *weights; /* (lead, Tq, Tk) */
+    void *context; /* (lead, Tq, Dv) */
+    /* backward */
+    const unsigned char *key_mask; /* (lead, Tk) or NULL */
+    attnc_view dcontext, dweights; /* dweights may be not given */
+    void *dtotal;                  /* (lead, Tq, Tk): the whole gradient of the weights */
+} attnc_read_step;
+
+/* Where one query, i, of every element of lead stops for sure (energies.inc). */
+typedef struct {
+    const attnc_problem *problem, *chunk; /* of the energies; of the scores of a chunk, or NULL */
+    ptrdiff_t i, width;
+    double offset;
+    const unsigned char *key_mask; /* (lead, Tk) or NULL */
+    void *position;                /* (lead, Tk): 1 at the last stop; read, and written */
+    void *weights;                 /* (lead, Tq, Tk) */
+} attnc_hard_step;
+
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
 /* One instruction set and element type. `*_scratch` says how many bytes of scratch a thread needs.
@@ -557,6 +596,12 @@ typedef struct {
     /* tasks: lead.count; scratch fwd_scratch and attend_step_scratch */
     attnc_kernel_fn attend_step_fwd, attend_step_bwd;
     size_t (*attend_step_scratch)(const attnc_problem *);
+    attnc_kernel_fn energies_step_fwd, energies_step_bwd, read_step_fwd, read_step_bwd, hard_step;
+    /* of energies_step_fwd, energies_step_bwd and both read_steps */
+    size_t (*one_query_scratch)(const attnc_problem *);
+    size_t (*energies_bwd_scratch)(const attnc_problem *);
+    size_t (*read_step_scratch)(const attnc_problem *);
+    size_t (*hard_step_scratch)(const attnc_hard_step *);
     ptrdiff_t (*segments)(ptrdiff_t Tk);
     /* Then backward needs no saved_context, delta and attention_delta. */
     int (*rows_fit_a_tile)(ptrdiff_t Tk);

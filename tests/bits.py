@@ -805,6 +805,48 @@ def rotary_cases():
                 case(f"rotary/{dtype}/{name}/{' '.join(given) or 'plain'}", run, threads=(1, 2))
 
 
+def monotonic(shape, dtype, given, width):
+    """An alignment, and attention to chunks by it."""
+
+    def run(draw):
+        *lead, _, Tk = shape
+        p = 1 / (1 + np.exp(-draw.normal(*shape)))
+        scores, value, previous = draw.normal(*shape), draw.normal(*lead, Tk, 9), p[..., 0, :] / Tk
+        p, scores, value, previous = typed([p, scores, value, previous], dtype)
+        options = {
+            "key_mask": draw.bools(*lead, Tk),
+            "key_lengths": draw.integers(0, Tk, *lead),
+        }
+        options = {name: options[name] for name in given}
+        arrays = (p, previous) if given else (p,)
+        output, pullback = attnc.vjp(attnc.monotonic_alignment, *arrays, **options)
+        yield "alignment", output._asdict()
+        yield "alignment, backward", vars(pullback(scores, output.missing))
+        output, pullback = attnc.vjp(
+            attnc.chunkwise_attention,
+            output.alignment,
+            scores,
+            value,
+            width,
+            return_weights=True,
+            **options,
+        )
+        yield "chunks", output._asdict()
+        yield "chunks, backward", vars(pullback(output.context, dweights=output.weights))
+
+    return run
+
+
+def monotonic_cases():
+    for dtype in DTYPES:
+        for name, shape in {"small": (2, 5, 6), "large": (3, 7, 20, 70)}.items():
+            for given in ((), ("key_mask", "key_lengths")):
+                for width in (1, 4, 100):
+                    run = monotonic(shape, dtype, given, width)
+                    what = f"monotonic/{dtype}/{name}/{' '.join(given) or 'plain'}/{width}"
+                    case(what, run, threads=(1, 2))
+
+
 def rows(name, shape, dtype, options, others=()):
     """A function of rows or single numbers; `others` are its arrays beside x."""
 
@@ -1609,6 +1651,7 @@ scores_cases()
 merge_cases()
 hard_cases()
 rotary_cases()
+monotonic_cases()
 rows_cases()
 recurrent_cases()
 decoder_cases()

@@ -119,6 +119,8 @@ MECHANISMS = {
     ("additive_scores",): ("s_ij = ", "tanh", "Bahdanau"),
     ("cosine_scores",): ("s_ij = ", "Graves"),
     ("rotary",): ("angle", "Su et al."),
+    ("monotonic_alignment",): ("q_ij = ", "Raffel et al."),
+    ("chunkwise_attention",): ("b_il = ", "Chiu and Raffel"),
     ("SelfAttention",): ("softmax", "Vaswani"),
     ("MultiHeadAttention",): ("softmax", "Vaswani", "Ainslie"),
     ("AttentionDecoder",): ("s_t = ", "Bahdanau", "Luong"),

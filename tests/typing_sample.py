@@ -31,6 +31,12 @@ context, weights = attnc.multiplicative_attention(
     x, x, x, np.eye(8), mask=mask, return_weights=True
 )
 parts = [attnc.dot_product_attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(3),)]
+alignment, missing = attnc.monotonic_alignment(np.full((2, 5, 6), 0.5), key_lengths=[6, 4])
+assert_type(alignment, Array)
+value = np.ones((2, 6, 3))
+assert_type(attnc.chunkwise_attention(alignment, alignment, value, 2), Array)
+chunks = attnc.chunkwise_attention(alignment, alignment, value, 2, return_weights=True)
+assert_type(chunks.weights, Array)
 assert_type(attnc.rotary(x, offset=[3, 4], interleaved=True), Array)
 assert_type(attnc.merge_attention([p.context for p in parts], [p.lse for p in parts]), Array)
 

@@ -20,6 +20,7 @@ from .hard import HardAttention
 from .hierarchical import HierarchicalAttention
 from .language_model import LanguageModel
 from .linear import Linear
+from .monotonic import ChunkwiseAttention, MonotonicAttention
 from .multihead import MultiHeadAttention
 from .norm import LayerNorm, RMSNorm
 from .pooling import AttentionPooling
@@ -37,6 +38,7 @@ __all__ = [
     "AttentionOnAttention",
     "AttentionOverAttention",
     "AttentionPooling",
+    "ChunkwiseAttention",
     "CosineAttention",
     "DotProductAttention",
     "Dropout",
@@ -53,6 +55,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "MonotonicAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "RMSNorm",

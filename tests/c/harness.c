@@ -1287,6 +1287,76 @@ static void run_product(const step_problem *p, arrays *all)
     }
 }
 
+/* Numbers of -1/2 .. 1/2 become probabilities, and some of them 0 and 1. */
+static void add_half(const arrays *all, void *data, ptrdiff_t size)
+{
+    for (ptrdiff_t k = 0; k < size; k++) {
+        const int certain = k % 7 < 2;
+        if (all->f32)
+            ((float *)data)[k] = certain ? (float)(k % 7) : ((float *)data)[k] + 0.5f;
+        else
+            ((double *)data)[k] = certain ? (double)(k % 7) : ((double *)data)[k] + 0.5;
+    }
+}
+
+/* Monotonic alignments and the weights of chunks, forward and back, of a sequences with b queries
+ * and c keys, without and with a mask and a previous alignment; and products of many matrices. */
+static void run_monotonic(const step_problem *p, arrays *all)
+{
+    const ptrdiff_t B = p->a, Tq = p->b, Tk = p->c, size = B * Tq * Tk;
+    const attnc_pairs dense = {NULL, Tq * Tk, Tk}, keys = {NULL, Tk, 0};
+    double *range = add_array(all, 2 * B, 0, NULL);
+    unsigned char *mask = add_array(all, attnc_divide_up(B * Tk, 8), 0, NULL); /* bytes */
+    for (ptrdiff_t k = 0; k < B * Tk; k++)
+        mask[k] = k % 5 != 2;
+    attnc_pairs probability = dense;
+    probability.data = add_numbers(all, size, 0.5, NULL);
+    add_half(all, probability.data, size);
+    for (int masked = 0; masked < 2; masked++) {
+        attnc_monotonic m = {.count = B, .Tq = Tq, .Tk = Tk, .probability = probability};
+        m.alignment = m.reach = m.dprobability = m.dalignment = dense;
+        m.previous = m.dprevious = keys;
+        if (masked) {
+            m.previous.data = add_numbers(all, B * Tk, 1.0 / (double)Tk, NULL);
+            m.key_mask = mask;
+            m.mask_row = Tk;
+            m.dprevious.data = add_result(all, B * Tk, "dprevious");
+        }
+        m.alignment.data = add_result(all, size, "alignment");
+        m.reach.data = add_result(all, size, "reach");
+        m.missing = add_result(all, B * Tq, "missing");
+        m.range = range;
+        m.dalignment.data = add_numbers(all, size, 1, NULL);
+        m.dmissing = masked ? add_numbers(all, B * Tq, 1, NULL) : NULL;
+        m.dprobability.data = add_result(all, size, "dprobability");
+        attnc_chunkwise c = {.count = B, .Tq = Tq, .Tk = Tk, .alignment = m.alignment};
+        c.width = masked ? 5 : 1 + Tk / 2;
+        c.key_mask = m.key_mask;
+        c.mask_row = m.mask_row;
+        c.scores = c.weights = c.dweights = c.dalignment = c.dscores = dense;
+        c.scores.data = add_numbers(all, size, 8, NULL);
+        c.weights.data = add_result(all, size, "weights");
+        c.dweights.data = m.dalignment.data;
+        c.dalignment.data = add_result(all, size, "dalignment");
+        c.dscores.data = add_result(all, size, "dscores");
+        for (int backward = 0; backward < 2; backward++)
+            if (attnc_call_monotonic(all->f32, &m, backward, NULL) < 0 ||
+                attnc_call_chunkwise(all->f32, &c, backward, NULL) < 0)
+                exit(2);
+    }
+    attnc_products each = {.each = {.a = probability.data, .b = probability.data},
+                           .count = B,
+                           .a_step = Tq * Tk,
+                           .b_step = Tq * Tk,
+                           .out_step = Tq * Tq};
+    each.each.M = each.each.N = each.each.out_row = Tq;
+    each.each.K = each.each.a_row = each.each.b_col = Tk; /* p p^T */
+    each.each.a_col = each.each.b_row = 1;
+    each.each.out = add_result(all, B * Tq * Tq, "products");
+    if (attnc_call_products(all->f32, &each, NULL) < 0)
+        exit(2);
+}
+
 static const step_problem step_problems[] = {
     {"RNN", run_layer, ATTNC_RNN, 37, 5, 45, 0},
     {"GRU", run_layer, ATTNC_GRU, 37, 5, 45, 0},
@@ -1307,6 +1377,9 @@ static const step_problem step_problems[] = {
     {"a long row", run_rows, 0, 1, 5000, 0, 0},
     {"rotary", run_rotary, 0, 3, 130, 22, 0},
     {"rotary, one row each", run_rotary, 0, 200, 1, 64, 0},
+    {"monotonic", run_monotonic, 0, 37, 9, 67, 0},
+    {"monotonic, one sequence", run_monotonic, 0, 1, 20, 130, 0},
+    {"monotonic, one key", run_monotonic, 0, 20, 3, 1, 0},
 };
 enum { STEP_PROBLEMS = sizeof step_problems / sizeof *step_problems };
 
