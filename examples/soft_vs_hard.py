@@ -57,11 +57,9 @@ class Reinforce:
 
         def back(losses, dcontext):
             reward = -losses[..., None]
-            baseline = {
-                "none": lambda: 0.0,
-                "moving": lambda: self.mean.value,
-                "others": lambda: estimators.leave_one_out(reward),
-            }[self.baseline]()
+            baseline = np.array(self.mean.value if self.baseline == "moving" else 0.0)
+            if self.baseline == "others":
+                baseline = estimators.leave_one_out(reward)
             gradients = estimators.reinforce(result, reward, baseline, entropy_weight=self.entropy)
             self.mean.update(reward)
             return pullback(None, *gradients).scores.sum(axis=0)
