@@ -77,6 +77,12 @@ dstate, dmemory = pullback(context)
 attention.parameters["score_vector"] *= 0.5
 looked, pullback = attnc.vjp(attnc.HardAttention(8, 8, score="dot"), x, x, train=True, rng=0)
 assert_type(looked.log_probability, Array)
+monotonic = attnc.MonotonicAttention(8, 8, score="dot", rng=0)
+first = monotonic(x[:, :1], x, hard=True)
+assert_type(monotonic(x[:, 1:], x, previous=first.alignment[:, -1], hard=True).context, Array)
+chunkwise = attnc.ChunkwiseAttention(8, 8, width=3, rng=0)
+assert_type(chunkwise(x, x, key_lengths=[5, 3], train=True, rng=rng).weights, Array)
+attnc.ChunkwiseAttention(8, 8)  # type: ignore[call-arg]
 heads = attnc.MultiHeadAttention(8, num_heads=2, rotary=True)
 own_cache = attnc.KVCache(window=4, keep=1, dtype="float16")
 assert_type(heads(x, causal=True, cache=own_cache), Array)
