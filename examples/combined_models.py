@@ -6,6 +6,7 @@ answers and the weights of its attention, and its pullback goes on from the grad
 
 import numpy as np
 from combined_tasks import ANSWERS
+from local_attention import LocalAttention
 
 import attnc
 from attnc.gradients import Gradients
@@ -161,15 +162,16 @@ class Partners(Model):
 
 
 class Repeats(Model):
-    """A look forward, then a second look back over what the first one saw; or the first alone.
+    """A look forward, then a second look back from where the first one ended; or the first alone.
 
-    Both looks attend to the list; the second reads the outputs of the first from the last step to
-    the first, as the second decoder of Zhang et al. (2018), "Asynchronous bidirectional decoding
-    for neural machine translation", reads those of the first in the other direction.
+    Both are decoders that attend to the list for each name. The second begins with the last state
+    of the first, and reads the names from the last to the first; what is answered at a step is
+    made of what both saw. So do the two decoders of Zhang et al. (2018), "Asynchronous
+    bidirectional decoding for neural machine translation", in the opposite order.
     """
 
     def __init__(self, combined, rng, **made):
-        super().__init__(8, rng, 2 * ANSWERS, SIZE * (1 + combined), **made)
+        super().__init__(6, rng, 2 * ANSWERS, SIZE * (1 + combined), **made)
         self.forward = attnc.AttentionDecoder(SIZE, SIZE, SIZE, order="luong", **self.made)
         self.back = None
         if combined:
@@ -178,23 +180,23 @@ class Repeats(Model):
     def _vjp(self, asked, names, answers):
         x, back_to_asked = attnc.vjp(self.words, asked)
         memory, back_to_memory = self.memory(names, answers)
-        found, back_to_x = attnc.vjp(self.forward, x, memory)
-        read, weights = found.outputs, found.weights
+        first, back_to_first = attnc.vjp(self.forward, x, memory)
+        read, weights = first.outputs, first.weights
         if self.back:
-            second, back_to_first = attnc.vjp(self.back, found.outputs[:, ::-1], memory)
+            second, back_to_second = attnc.vjp(self.back, x[:, ::-1], memory, first.state)
             read = np.concatenate([read, second.outputs[:, ::-1]], axis=-1)
             weights = np.concatenate([weights, second.weights[:, ::-1]], axis=1)
         logits, back_to_read = attnc.vjp(self.output, read)
 
         def pullback(dlogits):
             (dread,) = back_to_read(dlogits)
-            doutputs, dmemory = dread[..., :SIZE], 0
+            dx, dmemory, dstate = 0, 0, None
             if self.back:
-                dfirst, dmemory = back_to_first(dread[:, ::-1, SIZE:])
-                doutputs = doutputs + dfirst[:, ::-1]
-            dx, of_first = back_to_x(doutputs)
-            back_to_asked(dx)
-            back_to_memory(of_first + dmemory)
+                found = back_to_second(dread[:, ::-1, SIZE:])
+                dx, dmemory, dstate = found.inputs[:, ::-1], found.memory, found.state
+            found = back_to_first(dread[..., :SIZE], dstate=dstate)
+            back_to_asked(dx + found.inputs)
+            back_to_memory(dmemory + found.memory)
             return Gradients({})
 
         return (logits, weights), pullback
@@ -207,7 +209,9 @@ class PlacesAndNames(Model):
         super().__init__(9, rng, **made)
         both = {
             "global": attnc.MultiplicativeAttention(SIZE, SIZE, **self.made),
-            "local": attnc.LocalAttention(SIZE, SIZE, position="monotonic", width=1, **self.made),
+            "local": LocalAttention(
+                SIZE, SIZE, score="multiplicative", position="monotonic", width=1, **self.made
+            ),
         }
         self.attention = both[alone]
         if combined:

@@ -29,6 +29,7 @@ try:
     import numpy as np
     from aligned_dates import aligned_pairs, alignment_error
     from command import check_numbers, errors_in_a_line
+    from local_attention import LocalAttention
     from tqdm import tqdm
 
     import attnc
@@ -146,10 +147,8 @@ def attentions(size, longest, width, rng):
     }
     for name, position in (("local-m", "monotonic"), ("local-p", "predictive")):
         for score in ("dot", "general"):
-            made[f"{name}, {score}"] = lambda rng, position=position, score=score: (
-                attnc.LocalAttention(
-                    size, size, score=SCORES[score], position=position, width=width, rng=rng
-                )
+            made[f"{name}, {score}"] = lambda rng, position=position, score=score: LocalAttention(
+                size, size, score=SCORES[score], position=position, width=width, rng=rng
             )
     return {name: make(np.random.default_rng(rng)) for name, make in made.items()}
 
@@ -158,6 +157,8 @@ SCORES = {"dot": "dot", "general": "multiplicative"}  # by Luong's names
 
 
 # ---- Training and measuring ----------------------------------------------------------------------
+
+RATE = 0.005  # of learning, at its highest
 
 
 class Data:
@@ -196,7 +197,7 @@ def train(model, data, steps, rng, title):
                 optimizer.zero_grad()
                 pullback()
                 attnc.optim.clip_gradients(model, 1.0)
-                optimizer.learning_rate = 0.005 * min(1, (bar.n + 1) / 50, 2 - 2 * bar.n / steps)
+                optimizer.learning_rate = RATE * min(1, (bar.n + 1) / 50, 2 - 2 * bar.n / steps)
                 optimizer.step()
                 bar.update()
                 if bar.n == steps:
