@@ -31,7 +31,12 @@ import numpy as np
 from attnc import _core
 from attnc.arrays import like, real_array
 from attnc.functional.dropout import dropout_key
-from attnc.functional.options import AttentionOptions, MasksAndDropout, takes_options
+from attnc.functional.options import (
+    AttentionOptions,
+    MasksAndDropout,
+    takes_options,
+    with_common,
+)
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of, register
 from attnc.typing import Array, Function, Real
@@ -190,13 +195,7 @@ of threads.
 
 def _documented(function: Function) -> Function:
     """The function with the options in its signature, and what is common in its docstring."""
-    takes_options(function)
-    if function.__doc__:  # there is none under python -OO
-        text = inspect.cleandoc(function.__doc__)  # from Python 3.13 on the compiler does that
-        for name, common in _COMMON.items():
-            text = text.replace("{" + name + "}\n", common)
-        function.__doc__ = text
-    return function
+    return with_common(takes_options(function), _COMMON)
 
 
 # ---- the functions ----
@@ -550,18 +549,21 @@ class Mechanism:
     a record keeps arrays and a static rest. `score` is the formula, for `attnc.stages` to show.
     """
 
-    def __init__(self, function, score, required, optional):
+    outputs: tuple[str, ...] = ("dcontext", "dweights", "dlse")
+    options_with_gradients: tuple[str, ...] = ("bias", "slope", "sink", "center")
+
+    def __init__(self, function, required, optional, score=None):
         self.function, self.name, self.count = function, function.__name__, len(required)
         self.score = score
-        self.saving_in_c = getattr(_core, self.name + "_saving")
+        self.saving_in_c = getattr(_core, self.name + "_saving", None)
         self.backward_in_c = getattr(_core, self.name + "_backward")
-        optional = (*optional, "bias", "slope", "sink", "center")
+        optional = (*optional, *self.options_with_gradients)
         self.arrays = {*optional, *_ARRAYS}
         register(
             function,
             required=required,
             optional=optional,
-            incoming=("dcontext", "dweights", "dlse"),
+            incoming=self.outputs,
             positional=1,
             forward=self.forward,
             backward=self.backward,
@@ -617,7 +619,7 @@ _NO_OPTIONS: tuple[list[str], dict[str, Any]] = [], {}
 
 
 MECHANISMS = {
-    function: Mechanism(function, score, required, optional)
+    function: Mechanism(function, required, optional, score)
     for function, score, required, optional in (
         (dot_product_attention, "scale * q_i . k_j", ("query", "key", "value"), ("scale",)),
         (multiplicative_attention, "q_i W k_j", ("query", "key", "value", "weight"), ()),

@@ -16,9 +16,11 @@ from .decoding import beam_search, greedy_decode, sample_decode, scheduled_input
 from .embedding import Embedding
 from .feedforward import FeedForward
 from .gated import AttentionOnAttention, GatedAttention
+from .hard import HardAttention
 from .hierarchical import HierarchicalAttention
 from .language_model import LanguageModel
 from .linear import Linear
+from .monotonic import ChunkwiseAttention, MonotonicAttention
 from .multihead import MultiHeadAttention
 from .norm import LayerNorm, RMSNorm
 from .pooling import AttentionPooling
@@ -36,6 +38,7 @@ __all__ = [
     "AttentionOnAttention",
     "AttentionOverAttention",
     "AttentionPooling",
+    "ChunkwiseAttention",
     "CosineAttention",
     "DotProductAttention",
     "Dropout",
@@ -43,6 +46,7 @@ __all__ = [
     "FeedForward",
     "GRU",
     "GatedAttention",
+    "HardAttention",
     "HierarchicalAttention",
     "KVCache",
     "LSTM",
@@ -51,6 +55,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "MonotonicAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "RMSNorm",

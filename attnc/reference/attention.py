@@ -1,7 +1,7 @@
 """Attention in plain NumPy: the formulas as the papers write them, and their derivatives by hand.
 
-Every attention function of `attnc.functional` stands here once more, under the same name and with
-the same options. `vjp` gives the gradients.
+Every attention function of `attnc.functional`, and every one of its scores alone, stands here once
+more, under the same name and with the same options. `vjp` gives the gradients.
 
 All mechanisms are one computation, `_attention` below. They differ only in how a query matches a
 key:
@@ -59,10 +59,14 @@ from attnc.typing import Array, Function, Real
 
 __all__ = [
     "additive_attention",
+    "additive_scores",
     "attend",
     "cosine_attention",
+    "cosine_scores",
     "dot_product_attention",
+    "dot_product_scores",
     "multiplicative_attention",
+    "multiplicative_scores",
     "vjp",
 ]
 
@@ -72,7 +76,7 @@ __all__ = [
 
 @np.errstate(all="ignore")  # inf and NaN are honest results here
 def _attention(
-    scores, score_gradients, required, optional, *,
+    value, scores, score_gradients, compared, optional, *,
     mask=None, key_mask=None, key_lengths=None, query_lengths=None, bias=None, causal=False,
     causal_offset=None, window=None, center=None, sigma=None, renormalize=False, softcap=None,
     slope=None, sink=None, dropout=0.0, rng=None, return_weights=False, return_lse=False,
@@ -80,9 +84,13 @@ def _attention(
     """Softmax attention over given scores: returns (output, pullback).
 
     `score_gradients(dscores, allowed)` returns the gradients of what the scores were computed from,
-    by name. The dicts `required` and `optional` hold the arguments that get a gradient.
+    by name. The dicts `compared` and `optional` hold the arguments that get a gradient, those that
+    scores always need and the others.
     """
-    value, dtype = required["value"], scores.dtype
+    dtype = scores.dtype
+    value = np.asarray(value, dtype)
+    rows = {name: compared[name] for name in ("scores", "query", "key") if name in compared}
+    required = {**rows, "value": value, **compared}  # in the order of the signature
     lead = np.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
     scores = np.broadcast_to(scores, lead + scores.shape[-2:])
     if bias is not None:
@@ -498,7 +506,11 @@ def dot_product_attention(
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    query, key, value = _arrays(dtype, query, key, value)
+    return _attention(value, *_dot_products(dtype, query, key, scale), **common)
+
+
+def _dot_products(dtype, query, key, scale):
+    query, key = _arrays(dtype, query, key)
     D = query.shape[-1] or 1  # without features every score is 0, not 0 / 0
     factor = 1 / np.sqrt(dtype(D)) if scale is None else np.asarray(scale, dtype)
     dots = query @ _T(key)
@@ -510,9 +522,8 @@ def dot_product_attention(
             "scale": np.where(allowed, dscores * dots, 0),
         }
 
-    required = {"query": query, "key": key, "value": value}
     optional = {"scale": factor} if isinstance(scale, np.ndarray) else {}
-    return _attention(factor * dots, score_gradients, required, optional, **common)
+    return factor * dots, score_gradients, {"query": query, "key": key}, optional
 
 
 @_mechanism
@@ -537,7 +548,11 @@ def multiplicative_attention(
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    query, key, value, weight = _arrays(dtype, query, key, value, weight)
+    return _attention(value, *_bilinear_forms(dtype, query, key, weight), **common)
+
+
+def _bilinear_forms(dtype, query, key, weight):
+    query, key, weight = _arrays(dtype, query, key, weight)
 
     def score_gradients(dscores, allowed):
         q, _ = _used(query, key, allowed)
@@ -548,8 +563,8 @@ def multiplicative_attention(
             "weight": _T(q) @ dprojected,
         }
 
-    required = {"query": query, "key": key, "value": value, "weight": weight}
-    return _attention(query @ weight @ _T(key), score_gradients, required, {}, **common)
+    required = {"query": query, "key": key, "weight": weight}
+    return query @ weight @ _T(key), score_gradients, required, {}
 
 
 @_mechanism
@@ -590,7 +605,12 @@ def additive_attention(
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    query, key, value, score_vector = _arrays(dtype, query, key, value, score_vector)
+    parts = query, key, score_vector, query_weight, key_weight, score_bias
+    return _attention(value, *_small_network(dtype, *parts), **common)
+
+
+def _small_network(dtype, query, key, score_vector, query_weight, key_weight, score_bias):
+    query, key, score_vector = _arrays(dtype, query, key, score_vector)
     optional = {"query_weight": query_weight, "key_weight": key_weight, "score_bias": score_bias}
     optional = {name: np.asarray(x, dtype) for name, x in optional.items() if x is not None}
     q = query @ optional["query_weight"] if "query_weight" in optional else query
@@ -614,8 +634,8 @@ def additive_attention(
             gradients["key_weight"] = _T(k) @ dk
         return gradients
 
-    required = {"query": query, "key": key, "value": value, "score_vector": score_vector}
-    return _attention(hidden @ score_vector, score_gradients, required, optional, **common)
+    required = {"query": query, "key": key, "score_vector": score_vector}
+    return hidden @ score_vector, score_gradients, required, optional
 
 
 @_mechanism
@@ -646,7 +666,11 @@ def cosine_attention(
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    query, key, value = _arrays(dtype, query, key, value)
+    return _attention(value, *_cosines(dtype, query, key, scale), **common)
+
+
+def _cosines(dtype, query, key, scale):
+    query, key = _arrays(dtype, query, key)
     factor = np.asarray(scale, dtype)
     cosines = _unit(query)[0] @ _T(_unit(key)[0])
 
@@ -664,9 +688,8 @@ def cosine_attention(
             "scale": np.where(allowed, dscores * cosines, 0),
         }
 
-    required = {"query": query, "key": key, "value": value}
     optional = {"scale": factor} if isinstance(scale, np.ndarray) else {}
-    return _attention(factor * cosines, score_gradients, required, optional, **common)
+    return factor * cosines, score_gradients, {"query": query, "key": key}, optional
 
 
 @_mechanism
@@ -685,12 +708,151 @@ def attend(scores: Real, value: Real, *, dtype: Any = np.float64, **common: Any)
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    scores, value = _arrays(dtype, scores, value)
+    (scores,) = _arrays(dtype, scores)
 
     def score_gradients(dscores, allowed):
         return {"scores": dscores}
 
-    return _attention(scores, score_gradients, {"scores": scores, "value": value}, {}, **common)
+    return _attention(value, scores, score_gradients, {"scores": scores}, {}, **common)
+
+
+# ---- The scores of a mechanism, and nothing behind them ------------------------------------------
+
+
+@differentiable
+def dot_product_scores(
+    query: Real, key: Real, *, scale: Real | None = None, dtype: Any = np.float64, **masks: Any
+) -> Any:
+    """The scores of `dot_product_attention`.
+
+        s_ij = scale * q_i . k_j
+
+    Vaswani et al. 2017, eq. 1; with `scale=1` Luong et al. 2015, eq. 8 (dot).
+
+    Parameters
+    ----------
+    query, key, scale
+        As there.
+    **masks
+        `mask`, `key_mask`, `key_lengths`, `query_lengths`, `causal`, `causal_offset`, `window`: a
+        pair that is not allowed is not read and has score 0.
+    dtype
+        What to compute in.
+
+    Returns
+    -------
+    scores (..., Tq, Tk)
+    """
+    return _scores(*_dot_products(dtype, query, key, scale), **masks)
+
+
+@differentiable
+def multiplicative_scores(
+    query: Real, key: Real, weight: Real, *, dtype: Any = np.float64, **masks: Any
+) -> Any:
+    """The scores of `multiplicative_attention`.
+
+        s_ij = q_i W k_j
+
+    Luong et al. 2015, eq. 8 (general).
+
+    Parameters
+    ----------
+    query, key, weight
+        As there.
+    **masks
+        As in `dot_product_scores`.
+    dtype
+        What to compute in.
+
+    Returns
+    -------
+    scores (..., Tq, Tk)
+    """
+    return _scores(*_bilinear_forms(dtype, query, key, weight), **masks)
+
+
+@differentiable
+def additive_scores(
+    query: Real,
+    key: Real,
+    score_vector: Real,
+    *,
+    query_weight: Real | None = None,
+    key_weight: Real | None = None,
+    score_bias: Real | None = None,
+    dtype: Any = np.float64,
+    **masks: Any,
+) -> Any:
+    """The scores of `additive_attention`.
+
+        s_ij = v . tanh(q_i Wq + k_j Wk + b)
+
+    Bahdanau et al. 2015, section A.1.2.
+
+    Parameters
+    ----------
+    query, key, score_vector, query_weight, key_weight, score_bias
+        As there.
+    **masks
+        As in `dot_product_scores`.
+    dtype
+        What to compute in.
+
+    Returns
+    -------
+    scores (..., Tq, Tk)
+    """
+    parts = query, key, score_vector, query_weight, key_weight, score_bias
+    return _scores(*_small_network(dtype, *parts), **masks)
+
+
+@differentiable
+def cosine_scores(
+    query: Real, key: Real, *, scale: Real = 1.0, dtype: Any = np.float64, **masks: Any
+) -> Any:
+    """The scores of `cosine_attention`.
+
+        s_ij = scale * q_i . k_j / (|q_i| |k_j|)
+
+    Graves et al. 2014, eqs. 5 and 6.
+
+    Parameters
+    ----------
+    query, key, scale
+        As there.
+    **masks
+        As in `dot_product_scores`.
+    dtype
+        What to compute in.
+
+    Returns
+    -------
+    scores (..., Tq, Tk)
+    """
+    return _scores(*_cosines(dtype, query, key, scale), **masks)
+
+
+def _scores(
+    scores, score_gradients, required, optional, *,
+    mask=None, key_mask=None, key_lengths=None, query_lengths=None, causal=False,
+    causal_offset=None, window=None,
+):  # fmt: skip
+    """The scores of the allowed pairs, 0 elsewhere, and the pullback."""
+    options = mask, key_mask, key_lengths, query_lengths, None, causal, causal_offset, window
+    allowed = _allowed(scores.shape, *options, center=None)
+
+    @np.errstate(all="ignore")
+    def pullback(dscores):
+        dscores = np.where(allowed, np.asarray(dscores, scores.dtype), 0)
+        gradients = score_gradients(dscores, allowed)
+        arguments = {**required, **optional}
+        return Gradients(
+            {name: _sum_to(gradients[name], array.shape) for name, array in arguments.items()},
+            required,
+        )
+
+    return np.where(allowed, scores, 0), pullback
 
 
 def _arrays(dtype: Any, *arrays: Real) -> list[Array]:

@@ -461,6 +461,8 @@ static ptrdiff_t delta_tasks(const attnc_pass *p, const void *args)
 static int plan_delta(attnc_pass *p, const attnc_gradients *to)
 {
     int wanted = to->sink != NULL;
+    if (p->bwd.chosen) /* hard attention: its scores have a gradient without any mean */
+        return 0;
     for (ptrdiff_t b = 0; b < p->sequence_count; b++)
         wanted |= !p->team.k->rows_fit_a_tile(p->sequences[b].Tk);
     if (wanted)
@@ -500,27 +502,29 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
     attnc_attention_bwd *b = &p->bwd;
     const attnc_inputs *in = p->in;
     const int compares = a->score != ATTNC_GIVEN; /* there are query and key */
+    const int attends = in->value.data != NULL;   /* else the scores were had alone */
     own_map query;
     key_rows key, value;
     pair_rows bias, scores;
 
     /* 1. where the kernels write */
     b->segments = attnc_segments(p, &p->whole);
-    if (plan_key_rows(p, &in->value, a->Dv, to->value, &value) < 0 ||
+    if ((attends && (plan_key_rows(p, &in->value, a->Dv, to->value, &value) < 0 ||
+                     plan_padded(p, &value, &b->dvalue_padded) < 0)) ||
         plan_pairs(p, &in->bias, to->bias, to->zeroed, &bias) < 0 ||
         plan_pairs(p, &in->scores, to->scores, to->zeroed, &scores) < 0 ||
-        plan_padded(p, &value, &b->dvalue_padded) < 0 ||
         (compares &&
          (plan_query(p, to, &query) < 0 || plan_key_rows(p, &in->key, a->D, to->key, &key) < 0 ||
           plan_padded(p, &key, &b->dkey_padded) < 0)))
         return -1;
-    b->dvalue = value.written;
+    if (attends)
+        b->dvalue = value.written;
     if (compares)
         b->dkey = key.written;
     b->dbias = bias.direct;
     b->dscores = scores.direct;
     plan_segments(p);
-    if (plan_delta(p, to) < 0 || plan_score_vector(p) < 0 || plan_slope(p, to) < 0 ||
+    if ((attends && plan_delta(p, to) < 0) || plan_score_vector(p) < 0 || plan_slope(p, to) < 0 ||
         plan_sink(p, to) < 0 || plan_center(p, to) < 0)
         return -1;
 
@@ -529,7 +533,8 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         return -1;
 
     /* 3. the sums of what they left in parts */
-    if (sum_key_rows(p, &value) < 0 || sum_numbers(p, &in->slope, to->slope, dslope_of) < 0 ||
+    if ((attends && sum_key_rows(p, &value) < 0) ||
+        sum_numbers(p, &in->slope, to->slope, dslope_of) < 0 ||
         sum_numbers(p, &in->sink, to->sink, dsink_of) < 0 || sum_center(p, to) < 0)
         return -1;
     if (compares && (sum_key_rows(p, &key) < 0 || sum_query(p, to, &query) < 0))

@@ -160,20 +160,25 @@ static int read_dropout(attnc_call *c, PyObject *dropout)
 }
 
 /* The key itself: attnc.functional draws it where None or a Generator was passed. */
-static int read_rng(attnc_call *c, PyObject *rng)
+int attnc_read_key(attnc_call *c, PyObject *rng, uint64_t *key)
 {
     static const char rule[] =
         "rng must be None, a numpy.random.Generator or an integer in 0..2**64-1";
-    if (c->in.dropout == 0)
-        return 0; /* nothing is drawn, whatever it is */
     if (!attnc_is_integer(rng))
         return attnc_complain_got(c->function, PyExc_TypeError, rule, rng);
-    c->in.dropout_key = PyLong_AsUnsignedLongLong(rng);
-    if (c->in.dropout_key == (uint64_t)-1 && PyErr_Occurred()) {
+    *key = PyLong_AsUnsignedLongLong(rng);
+    if (*key == (uint64_t)-1 && PyErr_Occurred()) {
         PyErr_Clear();
         return attnc_complain_got(c->function, PyExc_ValueError, rule, rng);
     }
     return 0;
+}
+
+static int read_rng(attnc_call *c, PyObject *rng)
+{
+    if (c->in.dropout == 0)
+        return 0; /* nothing is drawn, whatever it is */
+    return attnc_read_key(c, rng, &c->in.dropout_key);
 }
 
 /* ---- the table ---- */
@@ -245,6 +250,16 @@ int attnc_option_of(PyObject *name)
         if (PyUnicode_CompareWithASCIIString(name, table[k].name) == 0)
             return k;
     return -1;
+}
+
+int attnc_option_of_pairs(int k)
+{
+    static const char *const of_pairs[] = {
+        "mask", "key_mask", "key_lengths", "query_lengths", "causal", "causal_offset", "window"};
+    for (size_t p = 0; p < sizeof of_pairs / sizeof *of_pairs; p++)
+        if (strcmp(table[k].name, of_pairs[p]) == 0)
+            return 1;
+    return 0;
 }
 
 /* Whether the object says more than the default None does. */
