@@ -235,9 +235,9 @@ class PlacesAndNames(Model):
 class Regions(Model):
     """Soft attention within one region, which hard attention draws; or within a random one.
 
-    The region is drawn by how the question fits the mean of its places, and REINFORCE (Xu et al.
-    2015) trains the choice: the reward is the log-probability of the right answer, above its moving
-    average. The other places are not read: 4 regions and 4 places are, instead of 16 places.
+    A region is drawn by how the question fits the mean of its places, and REINFORCE (Xu et al.
+    2015) trains the choice: the reward is the log-probability of the right answer, the baseline its
+    moving average. Of 16 places, the 4 of the region are looked at, beside 4 means.
     """
 
     PLACES = 4  # in a region
@@ -246,9 +246,12 @@ class Regions(Model):
     def __init__(self, combined, rng, **made):
         super().__init__(4, rng, **made)
         self.topics = attnc.Embedding(4, SIZE, **self.made)
-        self.choice = attnc.Linear(SIZE, SIZE, bias=False, **self.made) if combined else None
         self.attention = attnc.MultiplicativeAttention(SIZE, SIZE, **self.made)
-        self.rng, self.baseline = np.random.default_rng(rng), None
+        self.choice = attnc.HardAttention(
+            SIZE, SIZE, score="multiplicative", soft_probability=0, **self.made
+        )
+        self.combined, self.rng = combined, rng
+        self.baseline = attnc.estimators.MovingAverageBaseline(initial=-np.log(ANSWERS))
 
     def _vjp(self, topic, name, topics, names, answers, train=False):
         y, back_to_topic = attnc.vjp(self.topics, topic)
@@ -257,33 +260,29 @@ class Regions(Model):
         x, back_to_memory = self.memory(names, answers)
         query, memory = y + z, t + x
         regions = memory.reshape(len(x), -1, self.PLACES, SIZE).mean(axis=2)
-        if self.choice:
-            asked, back_to_query = attnc.vjp(self.choice, query)
-            scores = asked @ regions.swapaxes(1, 2) / SIZE**0.5
-        else:
-            scores = np.zeros((len(x), 1, regions.shape[1]), x.dtype)
-        chosen, back_to_scores = attnc.vjp(
-            attnc.hard_attention, scores, regions, rng=self.rng, sample=train or not self.choice
-        )
-        context, back_to_places = attnc.vjp(
+        options = {"train": train, "rng": self.rng}
+        if not self.combined:
+            options["index"] = self.rng.integers(regions.shape[1], size=(len(x), 1))
+        chosen, back_to_choice = attnc.vjp(self.choice, query, regions, **options)
+        # The window begins at the first place of the region.
+        found, back_to_places = attnc.vjp(
             self.attention, query, memory, return_weights=True, sigma=np.inf,
-            center=chosen.index * self.PLACES + 0.0, window=(0, self.PLACES - 1),
+            center=chosen.index * float(self.PLACES), window=(0, self.PLACES - 1),
         )  # fmt: skip
-        logits, back_to_context = attnc.vjp(self.output, context.context)
+        logits, back_to_found = attnc.vjp(self.output, found.context)
 
         def pullback(dlogits, reward):
-            dquery, dmemory = back_to_places(back_to_context(dlogits).x)
-            if self.choice:
-                usual = reward.mean() if self.baseline is None else self.baseline
-                self.baseline = 0.9 * usual + 0.1 * reward.mean()
-                down = back_to_scores(None, dlog_probability=-(reward - usual) / len(reward))
-                dmean = down.scores.swapaxes(1, 2) @ asked / SIZE**0.5
-                dmemory = dmemory + np.repeat(dmean / self.PLACES, self.PLACES, axis=1)
-                dquery = dquery + back_to_query(down.scores @ regions / SIZE**0.5).x
+            dquery, dmemory = back_to_places(back_to_found(dlogits).x)
+            if self.combined:
+                by_choice = attnc.estimators.reinforce(chosen, reward, self.baseline.value)
+                self.baseline.update(reward)
+                of_query, dregions = back_to_choice(None, *by_choice)
+                dquery = dquery + of_query
+                dmemory = dmemory + np.repeat(dregions / self.PLACES, self.PLACES, axis=1)
             back_to_topic(dquery)
             back_to_name(dquery)
             back_to_topics(dmemory)
             back_to_memory(dmemory)
             return Gradients({})
 
-        return (logits, context.weights), pullback
+        return (logits, found.weights), pullback

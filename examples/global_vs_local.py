@@ -138,19 +138,22 @@ class Translator(attnc.Layer):
         return tokens[:, 1:], weights
 
 
-def attentions(size, longest, width, rng):
+def attentions(size, longest, width, rng, dtype="float32"):
     """Return {name: attention}; each begins as if it were alone."""
-    made = {
-        "global, dot": lambda rng: attnc.DotProductAttention(scale=1.0),
-        "global, general": lambda rng: attnc.MultiplicativeAttention(size, size, rng=rng),
-        "global, location": lambda rng: LocationAttention(size, longest, rng=rng),
+
+    def made(kind, *sizes, **options):
+        return kind(*sizes, rng=np.random.default_rng(rng), dtype=dtype, **options)
+
+    found = {
+        "global, dot": attnc.DotProductAttention(scale=1.0, dtype=dtype),
+        "global, general": made(attnc.MultiplicativeAttention, size, size),
+        "global, location": made(LocationAttention, size, longest),
     }
     for name, position in (("local-m", "monotonic"), ("local-p", "predictive")):
         for score in ("dot", "general"):
-            made[f"{name}, {score}"] = lambda rng, position=position, score=score: LocalAttention(
-                size, size, score=SCORES[score], position=position, width=width, rng=rng
-            )
-    return {name: make(np.random.default_rng(rng)) for name, make in made.items()}
+            options = {"score": SCORES[score], "position": position, "width": width}
+            found[f"{name}, {score}"] = made(LocalAttention, size, size, **options)
+    return found
 
 
 SCORES = {"dot": "dot", "general": "multiplicative"}  # by Luong's names

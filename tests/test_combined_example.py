@@ -113,14 +113,21 @@ def test_repeats(rng):
 # ---- Models --------------------------------------------------------------------------------------
 
 
+class Fixed:
+    """A generator that always draws 2."""
+
+    def integers(self, _, size):
+        return np.full(size, 2)
+
+
 @every
 @pytest.mark.parametrize("whole", [True, False])
 def test_gradients(structure, whole, rng):
     """Of every parameter, against differences; of what is drawn see the test below."""
     model = randomize(structure.model(whole, np.random.default_rng(0), dtype="float64"), rng, 0.1)
-    if isinstance(model, models.Regions):
-        model.choice = None
     inputs, _ = structure.task(rng, 5)
+    if isinstance(model, models.Regions):  # one region for all: it is chosen without a gradient
+        model.combined, model.rng = False, Fixed()
     (logits, _), pullback = attnc.vjp(model, *inputs)
     dlogits = rng.standard_normal(logits.shape)
     pullback(dlogits, np.zeros(5)) if hasattr(model, "hard") else pullback(dlogits)
@@ -135,34 +142,28 @@ def test_gradients(structure, whole, rng):
         np.testing.assert_allclose((got[name] * step).sum(), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_the_choice_of_a_region_learns_by_reward(rng):
-    """The mean of REINFORCE over many draws is the gradient of the mean reward."""
+def test_the_choice_of_a_region_goes_by_the_reward(rng):
+    """One region has a reward: after one step of gradients it is likelier for each question."""
     model = models.Regions(True, np.random.default_rng(0), dtype="float64")
-    inputs, _ = tasks.regions(np.random.default_rng(1), 1)
-    many = [np.repeat(each, 4000, axis=0) for each in inputs]
-    gains = rng.standard_normal(4)  # of each region
-    weight = model.choice.parameters["weight"]
-    direction = rng.standard_normal(weight.shape)
+    inputs, _ = tasks.regions(rng, 200)
+    (logits, weights), pullback = attnc.vjp(model, *inputs, train=True)
+    region = weights[:, 0].reshape(200, 4, 4).sum(axis=2)
+    np.testing.assert_allclose(np.sort(region), [[0, 0, 0, 1]] * 200, atol=1e-12)
+    meant = inputs[2].reshape(200, 4, 4)[:, :, 0] == inputs[0]  # the region of the topic
+    reward = (region * meant).sum(axis=1)[:, None]
+    pullback(np.zeros_like(logits), reward)
+    assert model.baseline.value == 0.9 * -np.log(4) + 0.1 * reward.mean()
 
-    def mean_reward():
-        topic, name, topics, names, answers = inputs
-        t, n = (layer.parameters["weight"] for layer in (model.topics, model.words))
-        asked = (t[topic[0]] + n[name[0]]) @ weight
-        memory = t[topics[0]] + n[names[0]] + model.answers.parameters["weight"][answers[0]]
-        scores = asked @ memory.reshape(4, 4, -1).mean(axis=1).T / models.SIZE**0.5
-        p = np.exp(scores[0])
-        return (p * gains).sum() / p.sum()
+    def share():
+        query = model.topics(inputs[0]) + model.words(inputs[1])
+        memory = model.topics(inputs[2]) + model.memory(*inputs[3:])[0]
+        means = memory.reshape(200, 4, 4, -1).mean(axis=2)
+        return model.choice.attention(query, means, return_weights=True).weights[:, 0][meant].mean()
 
-    (logits, weights), pullback = attnc.vjp(model, *many, train=True)
-    drawn = weights[:, 0].reshape(-1, 4, 4).sum(axis=2).argmax(axis=1)
-    pullback(np.zeros_like(logits), gains[drawn][:, None])
-    got = -(model.choice.gradients["weight"] * direction).sum()
-    kept, found = weight.copy(), []
-    for h in (1e-5, -1e-5):
-        weight[:] = kept + h * direction
-        found.append(mean_reward())
-    exact = (found[0] - found[1]) / 2e-5
-    assert abs(got - exact) < 0.1 * np.linalg.norm(direction) * abs(gains).max() / 10
+    before = share()
+    for name, gradient in model.gradients.items():
+        model.parameters[name] -= 0.5 * gradient
+    assert share() > before
 
 
 def test_the_picture(rng, tmp_path):
