@@ -9,6 +9,9 @@ that `numpy.asarray` takes. ``<function>`` returns the context, or a tuple of wh
 the arguments of the forward call. It returns the gradients of the function's own arguments in their
 order and those of `bias`, `slope` and `sink`, None for those not given as arrays.
 
+Hard attention returns (context, index, log_probability, entropy), and with them what is saved; its
+own arguments are scores, value, sample, index and the key of the draws.
+
 The recurrent loops, the loss and the product take arrays that attnc.functional and attnc.losses
 have checked and made, all of one float type; here they are only held against each other.
 """
@@ -18,7 +21,7 @@ from typing import Any, Final, Protocol, TypeAlias, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from attnc.functional.options import AttentionOptions
+from attnc.functional.options import AttentionOptions, Pairs
 
 _Real: TypeAlias = npt.ArrayLike | None
 _Array: TypeAlias = npt.NDArray[Any]
@@ -44,6 +47,22 @@ class _Backward(Protocol):
         **options: Unpack[AttentionOptions],
     ) -> _Gradients: ...
 
+class _Hard(Protocol):
+    def __call__(
+        self, *arguments: Any, **options: Unpack[AttentionOptions]
+    ) -> tuple[_Array, _Array, _Array, _Array]: ...
+
+class _HardSaving(Protocol):
+    def __call__(
+        self, *arguments: Any, **options: Unpack[AttentionOptions]
+    ) -> tuple[_Array, _Array, _Array, _Array, tuple[_Array, _Array, _Array]]: ...
+
+class _ScoresBackward(Protocol):
+    def __call__(self, dscores: _Real, /, *arrays: _Real, **masks: Unpack[Pairs]) -> _Gradients: ...
+
+class _Scores(Protocol):
+    def __call__(self, *arrays: _Real, **masks: Unpack[Pairs]) -> _Array: ...
+
 MAX_THREADS: Final[int]
 BIAS_ROWS: Final[int]
 
@@ -64,6 +83,20 @@ cosine_attention_backward: _Backward
 attend: _Forward
 attend_saving: _Saving
 attend_backward: _Backward
+hard_attention: _Hard
+hard_attention_saving: _HardSaving
+hard_attention_backward: _Backward
+
+# ---- scores alone: their functions take masks, and backward the gradient of the scores first ----
+
+dot_product_scores: _Scores
+dot_product_scores_backward: _ScoresBackward
+multiplicative_scores: _Scores
+multiplicative_scores_backward: _ScoresBackward
+additive_scores: _Scores
+additive_scores_backward: _ScoresBackward
+cosine_scores: _Scores
+cosine_scores_backward: _ScoresBackward
 
 def option_defaults() -> dict[str, Any]:
     """Names and defaults of the options, in the order of their documentation."""
@@ -81,6 +114,7 @@ def boolean_mask(
 
 def empty(like: _Array, shape: tuple[int, ...], /) -> _Array: ...
 def product(a: _Array, b: _Array, /) -> _Array: ...
+def products(a: _Array, b: _Array, /) -> _Array: ...
 def transform_keys(key: _Array, /) -> tuple[_Array, _Array, _Array]: ...
 def panels(matrix: _Array, gates: int, /) -> _Array: ...
 def loop(
@@ -104,6 +138,32 @@ def cross_entropy_backward(
     /,
 ) -> _Array: ...
 def rotary(x: _Array, table: _Array, interleaved: bool, back: bool, /) -> _Array: ...
+
+# ---- monotonic attention ----
+
+def monotonic(
+    probability: _Array, previous: _Array | None, key_mask: _Array | None, save: bool, /
+) -> tuple[_Array, _Array, _Array | None, float, float]: ...
+def monotonic_backward(
+    dalignment: _Array | None,
+    dmissing: _Array | None,
+    probability: _Array,
+    reach: _Array,
+    key_mask: _Array | None,
+    previous: bool,
+    /,
+) -> tuple[_Array, _Array | None]: ...
+def chunkwise(
+    alignment: _Array, scores: _Array, key_mask: _Array | None, width: int, /
+) -> _Array: ...
+def chunkwise_backward(
+    alignment: _Array,
+    scores: _Array,
+    key_mask: _Array | None,
+    width: int,
+    dweights: _Array,
+    /,
+) -> tuple[_Array, _Array]: ...
 
 # ---- rows and single numbers ----
 

@@ -20,6 +20,7 @@ from attnc.typing import Array, DType, Function, Real, Shape
 
 __all__ = [
     "boolean_mask",
+    "broadcasts",
     "computing_dtype",
     "contiguous",
     "flag",
@@ -135,6 +136,22 @@ def boolean_mask(where: str, name: str, value: Any, shape: Shape, axes: str) -> 
         If its shape does not fit.
     """
     return _core.boolean_mask(where, name, value, shape, axes)
+
+
+def broadcasts(shape: Shape, whole: Shape) -> bool:
+    """Whether an array of this shape has every axis of `whole`, of its size or 1.
+
+    Parameters
+    ----------
+    shape, whole : tuple of int
+
+    Returns
+    -------
+    bool
+    """
+    return len(shape) == len(whole) and all(
+        n in (1, size) for n, size in zip(shape, whole, strict=True)
+    )
 
 
 def computing_dtype(arrays: Iterable[Array]) -> np.dtype[Any]:

@@ -28,6 +28,7 @@ from .typing import Bools, Integers, Real
 
 __all__ = [
     "binary_cross_entropy",
+    "coverage_loss",
     "linear_cross_entropy",
     "mean_squared_error",
     "softmax_cross_entropy",
@@ -620,6 +621,89 @@ def _mean_backward(saved, static, dloss):
     return (*found, None)[:3]
 
 
+# ---- Attention -----------------------------------------------------------------------------------
+
+
+def coverage_loss(weights: Real, *, mask: Bools | None = None) -> float:
+    """How much attention goes where it has been: mean over steps t of ``sum_j min(a_tj, c_tj)``.
+
+    a_t are the weights of step t, c_t the sum of those of the steps before. See, Liu and Manning
+    2017, "Get to the point: summarization with pointer-generator networks", eq. 12; they add it to
+    the loss of the words, times 1, in a last phase of the training.
+
+    Parameters
+    ----------
+    weights : array_like, shape (..., T, Tk)
+        Of an `AttentionDecoder` (B, T, Tk). Real.
+    mask : array_like of bool, shape (..., T), optional
+        Which steps count, True for those that do, with every axis; an axis of size 1 broadcasts.
+        The others, such as those behind the end of a sentence, are not read and cover nothing.
+
+    Returns
+    -------
+    float
+        Of the dtype in which weights are computed; 0..1 for weights that sum to 1. 0 where no step
+        counts.
+
+    Raises
+    ------
+    TypeError
+        If weights are not real, mask not boolean, or an array masked or of another library.
+    ValueError
+        If weights have fewer than 2 axes, or the shape of mask does not fit.
+
+    Notes
+    -----
+    Where both are equal the gradient goes to the steps before, so that of a first step there is
+    none. `AttentionDecoder` and `Seq2Seq` take it as that
+    of their weights: ``pullback(dloss, dweights=dweights)``.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> weights = np.array([[0.75, 0.25, 0.0], [0.5, 0.0, 0.5]])
+    >>> loss, pullback = attnc.vjp(attnc.losses.coverage_loss, weights)
+    >>> loss  # (0 + 0.5) / 2: nothing is covered before the first step
+    np.float64(0.25)
+    >>> pullback().weights
+    array([[0. , 0. , 0.5],
+           [0.5, 0.5, 0. ]])
+    """
+    return _coverage_forward(weights, mask=mask)[0]
+
+
+@quiet
+def _coverage_forward(weights, *, mask=None):
+    where = "coverage_loss"
+    given = real_array(where, "weights", weights)
+    if given.ndim < 2:
+        raise ValueError(f"{where}: weights must have shape (..., T, Tk), got {given.shape}")
+    counted = np.ones(given.shape[:-1], bool)
+    if mask is not None:
+        mask = plain_array(where, "mask", mask)
+        if mask.dtype != bool:
+            raise TypeError(
+                f"{where}: mask must be boolean (True: counts), got {mask.dtype} (write "
+                "mask.astype(bool))"
+            )
+        counted = _of_each(where, "mask", mask, given.shape[:-1])
+    a = np.where(counted[..., None], given, 0).astype(np.float64)
+    before = np.cumsum(a, axis=-2) - a
+    steps = int(counted.sum())
+    loss = np.minimum(a, before).sum() / (steps or 1)
+    return computing_dtype([given]).type(loss), (weights, a, before, counted), steps
+
+
+@quiet
+def _coverage_backward(saved, steps, dloss):
+    weights, a, before, counted = saved
+    factor = _incoming("coverage_loss", dloss) / (steps or 1)
+    again = a >= before  # min = before, the sum of the steps before
+    later = np.cumsum(again[..., ::-1, :], axis=-2)[..., ::-1, :] - again
+    d = np.where(counted[..., None], factor * (later + ~again), 0)
+    return (like(_narrowed(d, computing_dtype([np.asarray(weights)])), weights),)
+
+
 register(
     softmax_cross_entropy,
     required=("logits",),
@@ -650,4 +734,11 @@ register(
     incoming=("dloss",),
     forward=_binary_forward,
     backward=_mean_backward,
+)
+register(
+    coverage_loss,
+    required=("weights",),
+    incoming=("dloss",),
+    forward=_coverage_forward,
+    backward=_coverage_backward,
 )

@@ -120,6 +120,14 @@ def _stages_of_heads(layer, arrays, options):
     return MultiHeadStages(layer, *copy.deepcopy((named, options)))
 
 
+def _gaussian(options, i):
+    """The factor that a Gaussian around the center of query i is, or the term; "" where none is."""
+    if options.get("center") is None or options.get("sigma") == np.inf:
+        return "", ""
+    square = f"(j - center_{i})^2 / (2 sigma^2)"
+    return ("", f" - {square}") if options.get("renormalize") else (f"exp(-{square})", "")
+
+
 def _unknown(function):
     """What to pass for a function that `stages` does not take."""
     inner = getattr(function, "func", function)  # of functools.partial
@@ -200,9 +208,9 @@ class Stages(_Table):
         ``(..., Tq, Tk)``, after `softcap`.
     masked : ndarray
         ``(..., Tq, Tk)``, after `slope`, `bias` and all masks: ``-inf`` where a query may not
-        attend.
+        attend; and after the Gaussian around a `center`, with `renormalize`.
     weights : ndarray
-        ``(..., Tq, Tk)``, their softmax, before dropout.
+        ``(..., Tq, Tk)``, their softmax, times the Gaussian without `renormalize`, before dropout.
     context : ndarray
         ``(..., Tq, Dv)``.
     """
@@ -215,6 +223,7 @@ class Stages(_Table):
     _name: str
     _pullback: Any
     _cap: float | None
+    _gaussian: bool
     _call: tuple[Any, ...]
 
     def __init__(
@@ -222,11 +231,13 @@ class Stages(_Table):
     ) -> None:
         _, pullback = reference.vjp(getattr(reference, name), *arrays, **options, dtype=dtype)
         cap = options.get("softcap")
+        gaussian, inside = _gaussian(options, "i")
         biases = [
             text
             for name, text in (("slope", " - slope |j - p|"), ("bias", " + bias"))
             if options.get(name) is not None
         ]
+        biases += [inside] if inside else []
         sink = options.get("sink") is not None
         entries = {
             "scores": f"s_ij = {_SCORE[name]}",
@@ -234,7 +245,8 @@ class Stages(_Table):
             "masked": (f"capped{''.join(biases)}, " if biases else "")
             + "-inf where query i may not attend to key j",
             "weights": "softmax over j: exp(l_ij) / "
-            + ("(exp(sink) + sum_j exp(l_ij))" if sink else "sum_j exp(l_ij)"),
+            + ("(exp(sink) + sum_j exp(l_ij))" if sink else "sum_j exp(l_ij)")
+            + (f", times {gaussian}" if gaussian else ""),
             "context": "c_i = sum_j "
             + ("dropout(w_ij)" if options.get("dropout") else "w_ij")
             + " v_j",
@@ -244,7 +256,11 @@ class Stages(_Table):
             {stage: (text, pullback.stages[stage]) for stage, text in entries.items()},
         )
         vars(self).update(
-            _name=name, _pullback=pullback, _cap=cap, _call=(name, arrays, options, dtype)
+            _name=name,
+            _pullback=pullback,
+            _cap=cap,
+            _gaussian=bool(gaussian),
+            _call=(name, arrays, options, dtype),
         )
 
     def __reduce__(self):
@@ -290,7 +306,9 @@ class Stages(_Table):
         formulas = {
             "context": "given",
             "weights": "dw_ij = dc_i . v_j",
-            "masked": "w_ij (dw_ij - sum_j w_ij dw_ij)",
+            "masked": "P_ij (g_ij dw_ij - sum_j w_ij dw_ij), w_ij = P_ij g_ij"
+            if self._gaussian
+            else "w_ij (dw_ij - sum_j w_ij dw_ij)",
             "capped": "dmasked",
             "scores": slope,
         }
@@ -338,6 +356,7 @@ class MultiHeadStages(_Table):
     output: Array
     _pullback: Any
     _cap: float | None
+    _gaussian: bool
     _call: tuple[Any, ...]
 
     def __init__(
@@ -360,6 +379,8 @@ class MultiHeadStages(_Table):
         b = " + b" if layer.projection_bias else ""
         norm = ", normalised" if layer.normalize_qk else ""
         turn = ", turned to its position" if layer.rotary else ""
+        gaussian, inside = _gaussian(options, "hi")
+        biases = (" + bias" if options.get("bias") is not None else "") + inside
         g = "h" if layer.num_kv_heads == layer.num_heads else "g"
         entries = {
             "queries": f"q_h = query W_h^Q{b}{norm}{turn}",
@@ -367,9 +388,10 @@ class MultiHeadStages(_Table):
             "values": f"v_{g} = value W_{g}^V{b}",
             "scores": f"s_hij = scale * q_hi . k_{g}j",
             "capped": f"{cap} * tanh(s_hij / {cap})" if cap else "s_hij: there is no softcap",
-            "masked": ("capped + bias, " if options.get("bias") is not None else "")
+            "masked": (f"capped{biases}, " if biases else "")
             + "-inf where query i may not attend to key j",
-            "weights": "softmax over j: exp(l_hij) / sum_j exp(l_hij)",
+            "weights": "softmax over j: exp(l_hij) / sum_j exp(l_hij)"
+            + (f", times {gaussian}" if gaussian else ""),
             "contexts": "c_hi = sum_j "
             + ("dropout(w_hij)" if options.get("dropout") else "w_hij")
             + f" v_{g}j",
@@ -381,7 +403,12 @@ class MultiHeadStages(_Table):
             "Stages of MultiHeadAttention",
             {stage: (text, at[stage]) for stage, text in entries.items()},
         )
-        vars(self).update(_pullback=pullback, _cap=cap, _call=(layer, arrays, options))
+        vars(self).update(
+            _pullback=pullback,
+            _cap=cap,
+            _gaussian=bool(gaussian),
+            _call=(layer, arrays, options),
+        )
 
     def __reduce__(self):
         return MultiHeadStages, self._call
@@ -428,7 +455,9 @@ class MultiHeadStages(_Table):
             "merged": "dc_hi of all heads side by side",
             "contexts": "dc_hi = do_i W_h^O^T",
             "weights": "dw_hij = dc_hi . v_hj",
-            "masked": "w_hij (dw_hij - sum_j w_hij dw_hij)",
+            "masked": "P_hij (g_hij dw_hij - sum_j w_hij dw_hij), w_hij = P_hij g_hij"
+            if self._gaussian
+            else "w_hij (dw_hij - sum_j w_hij dw_hij)",
             "capped": "dmasked",
             "scores": "dcapped (1 - tanh(s_hij / softcap)^2)" if self._cap else "dcapped",
             "queries": "dq_hi = scale sum_j ds_hij k_hj",

@@ -51,7 +51,10 @@ class Case:
 
     @property
     def compared(self):
-        """Whether all contenders compute the same numbers: no random ones of their own."""
+        """Whether all contenders compute the same numbers: no random ones of their own, and no
+        quotients by products that vanish, as those of many keys do."""
+        if self.mechanism == "monotonic":
+            return self.Tk <= 32
         return self.mechanism not in ("training", "transformer", "generation") and not self.dropout
 
     @property
@@ -64,6 +67,8 @@ class Case:
             text += f", {self.layers} layers" if self.layers else ""
             text += f", dropout {self.dropout:g}" if self.dropout else ""
             return text + (", with weights" if self.weights else "")
+        if self.mechanism == "monotonic":
+            return f"{self.B}, {self.Tq}, {self.Tk}"
         additive = self.mechanism == "additive"
         sizes = (
             (self.B, self.Tq, self.Tk, self.D) if additive else (self.B, self.H, self.Tk, self.D)
@@ -194,6 +199,9 @@ def both(*cases):
 
 # Of a packed batch: uniform in 1..512.
 LENGTHS = tuple(np.random.default_rng(0).integers(1, 513, 32).tolist())
+
+# Of monotonic alignments: whole sequences, one of them, and a step of decoding.
+MONOTONIC = ((32, 100, 400), (1, 100, 400), (32, 1, 400))
 
 # ---- kinds ----
 
@@ -389,6 +397,19 @@ KINDS = {
             "is the size of the parameters and of the cache at each, by the time. PyTorch has its "
             "own linear and normalising layers and its fused attention, over a cache made "
             "beforehand.",
+        ),
+        Kind(
+            "monotonic",
+            "Monotonic alignments",
+            both(*(Case("monotonic", B, 1, Tq, Tk, 1) for B, Tq, Tk in MONOTONIC)),
+            axes="B, Tq, Tk",
+            rate=None,
+            limit=None,
+            peers=("PyTorch", "JAX"),
+            note="attnc has the exact recurrence. PyTorch has the paper's form with products and "
+            "sums over all keys at once, one query after the other; JAX both, compiled; the "
+            "faster stands here. The products of many keys vanish and are cut at 1e-10, so that "
+            "results agree for few keys only, and are compared there.",
         ),
         Kind(
             "small",

@@ -79,6 +79,8 @@ def goals_of(kind, case):
         return [Goal(ratio=2.4), Goal(1.7 if case.causal else 1.35, ("attnc padded keys",))]
     if kind == "decode" and case.Tk == 4096:
         return [Goal(percent=75)]
+    if kind == "monotonic" and backward and case.B * case.Tq > 1000:
+        return [Goal(10)]
     if kind == "additive" and case.Tq > 1:
         large = case.D > 128
         ratio = (15 if backward else 10) if large else 4

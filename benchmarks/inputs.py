@@ -19,6 +19,9 @@ def inputs(case):
 
     if case.recurrent:
         return recurrent_inputs(case, normal)
+    if case.mechanism == "monotonic":
+        energy = normal(case.B, case.Tq, case.Tk)
+        return Inputs([1 / (1 + np.exp(-energy))], normal(case.B, case.Tq, case.Tk))
     if case.packed:
         rows = sum(case.lengths or [case.Tk] * case.B)
         *arguments, dcontext = (normal(rows, case.H, case.D).swapaxes(0, 1) for _ in range(4))

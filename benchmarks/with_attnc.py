@@ -4,7 +4,7 @@ import numpy as np
 
 import attnc
 from attnc import _core
-from benchmarks import recurrent_attnc, transformer_attnc
+from benchmarks import monotonic_attnc, recurrent_attnc, transformer_attnc
 from benchmarks.inputs import COSINE_SCALE, offsets
 
 
@@ -18,6 +18,8 @@ def prepare(case, inputs):
         return recurrent_attnc.prepare(case, inputs)
     if case.transformer:
         return transformer_attnc.prepare(case, inputs)
+    if case.mechanism == "monotonic":
+        return {"": monotonic_attnc.prepare(inputs)[case.backward]}
     function = getattr(attnc, case.mechanism + "_attention")
     arguments, dcontext = inputs
     options = {}

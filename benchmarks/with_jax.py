@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import recurrent_jax, transformer_jax
+from benchmarks import monotonic_jax, recurrent_jax, transformer_jax
 from benchmarks.inputs import COSINE_SCALE, valid_keys
 
 
@@ -41,6 +41,7 @@ def formulas(case):
         "multiplicative": {"": multiplicative},
         "cosine": {"": cosine},
         "additive": {"tanh(...) @ w": additive_product, "(tanh(...) * w).sum(-1)": additive_sum},
+        "monotonic": monotonic_jax.FORMS,
     }[case.mechanism]
 
 
@@ -76,7 +77,7 @@ def results(case, output):
         return recurrent_jax.results(case, output)
     if case.transformer:
         return transformer_jax.results(case, output)
-    return [swap_heads(np.asarray(x)) for x in output]
+    return [swap_heads(np.asarray(x)) for x in output] if case.compared else []
 
 
 def swap_heads(x):

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from benchmarks import recurrent_torch, transformer_torch
+from benchmarks import monotonic_torch, recurrent_torch, transformer_torch
 from benchmarks.inputs import COSINE_SCALE, padded, trimmed, valid_keys
 
 
@@ -41,6 +41,7 @@ def formulas(case):
         "multiplicative": {"": multiplicative},
         "cosine": {"": cosine},
         "additive": {"tanh(...) @ w": additive_product, "(tanh(...) * w).sum(-1)": additive_sum},
+        "monotonic": {"": monotonic_torch.alignments},
     }[case.mechanism]
 
 
@@ -76,5 +77,7 @@ def results(case, output):
         return recurrent_torch.results(case, output)
     if case.transformer:
         return transformer_torch.results(case, output)
+    if not case.compared:
+        return []
     arrays = [x.detach().numpy() for x in output]
     return [trimmed(case, x) for x in arrays] if case.packed else arrays

@@ -8,13 +8,15 @@
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
  * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
- *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_attention_bwd,
+ *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_choice, attnc_hard_fwd,
+ *          attnc_attention_bwd,
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
  *          attnc_cross_entropy, attnc_rotary, attnc_norm, attnc_activation_kind,
  *          attnc_activation, attnc_add_dropout, attnc_adam, attnc_square_sums,
- *          attnc_cut, attnc_panels, attnc_term, attnc_linear,
- *          attnc_recurrence, attnc_cell_step, attnc_cells, attnc_attend_step, attnc_kernels,
- *          attnc_kernel_fn
+ *          attnc_products, attnc_pairs, attnc_monotonic, attnc_chunkwise, attnc_cut,
+ *          attnc_panels, attnc_term, attnc_linear, attnc_recurrence, attnc_cell_step, attnc_cells,
+ *          attnc_attend_step,
+ *          attnc_energies_step, attnc_read_step, attnc_hard_step, attnc_kernels, attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
@@ -94,6 +96,8 @@ typedef struct {
     const void *score_vector;                   /* (D) ATTNC_ADDITIVE, else NULL */
     const void *score_bias;                     /* (D) or NULL, ATTNC_ADDITIVE */
     const attnc_key_transforms *key_transforms; /* or NULL, ATTNC_ADDITIVE with one_by_one */
+    /* or NULL, the same: coverage (lead, Tq, Tk) times this vector (D) is added inside the tanh */
+    const void *coverage, *coverage_vector;
 
     /* which pairs are allowed (mask.inc is the one reader), and what is added to their score */
     attnc_view mask;          /* bytes (lead, Tq, Tk) */
@@ -103,6 +107,9 @@ typedef struct {
     attnc_view offset;        /* int64 (lead) */
     attnc_view bias;          /* real (lead, Tq, Tk) */
     attnc_view slope, sink;   /* double (lead), whatever is computed in */
+    attnc_view center;        /* double (lead, Tq): the window is around it (center.inc) */
+    double sigma;             /* of the Gaussian around the center; infinity: none */
+    int renormalize;          /* it is part of the softmax, else a factor of the weights */
     /* where lengths, query_lengths, offset hold no data */
     ptrdiff_t length, queries, causal_offset;
     int causal;
@@ -133,12 +140,43 @@ typedef struct {
                            lse would be rounded to the scores' magnitude, and weights computed from
                            it as wrong as that. */
     void *scores_copy;  /* (lead, Tq, Tk): what the mechanism computed, before softcap and bias */
+    /* (lead, Tq, Tk) or none: the scores alone are wanted, 0 where not allowed. Then there is no
+     * value and no other output. */
+    attnc_result scores;
 } attnc_attention_fwd;
+
+/* How hard attention comes to the one key of a query (hard.inc). */
+typedef enum { ATTNC_SAMPLED, ATTNC_LARGEST, ATTNC_FORCED } attnc_choosing;
+
+typedef struct {
+    attnc_choosing how;
+    uint64_t key;          /* ATTNC_SAMPLED: the key of the call */
+    const int64_t *forced; /* ATTNC_FORCED: (lead, Tq), in -1..Tk-1 */
+} attnc_choice;
+
+enum { ATTNC_HARD_QUERIES = 16 }; /* of a task */
+
+/* Hard attention: one key a query. Outputs, contiguous over lead and queries. */
+typedef struct {
+    const attnc_problem *problem;
+    attnc_choice choice;
+    attnc_result context; /* (lead, Tq, Dv): the chosen value */
+    int64_t *index;       /* (lead, Tq): -1 where no key can be chosen; forced: only where
+                                        that is what was to be chosen */
+    void *log_probability, *entropy; /* (lead, Tq) */
+    void *stats;                     /* (lead, Tq, 2), as of attnc_attention_fwd; or NULL */
+} attnc_hard_fwd;
 
 /* The backward pass: what comes in, what the forward pass saved, and where gradients go. */
 typedef struct {
     const attnc_problem *problem;
     attnc_view dcontext, dweights, dlse; /* incoming gradients; data NULL: none */
+    attnc_view dscores_given;            /* of scores that were wanted alone; then no other one */
+    /* hard attention: the keys that were chosen (lead, Tq), or NULL; then dweights and dlse are not
+     * there, but perhaps these */
+    const int64_t *chosen;
+    attnc_view dlog_probability, dentropy;
+    const void *saved_entropy; /* (lead, Tq) */
     const void *saved_context, *saved_stats;
     const void *saved_scores; /* or NULL: computed again */
     void *delta; /* (lead, query_rows): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
@@ -157,6 +195,15 @@ typedef struct {
     attnc_result dscores;      /* (lead, Tq, Tk) zeroed, or none: before softcap and bias */
     attnc_result dbias;        /* (lead, Tq, Tk) zeroed, or none */
     double *dslope_parts;      /* (lead, segments) or NULL */
+    /* With a center, a query has parts from the segments that its window meets: the first of them
+     * writes to dquery_parts (lead, Tq, padded D), or to dquery itself; the k-th behind it to block
+     * k - 1 of dquery_more (segments - 1, lead, Tq, padded D). attention_gather puts them together,
+     * and so those of dcenter_parts (segments, lead, Tq), or NULL, in its first block. */
+    void *dquery_more;
+    double *dcenter_parts;
+    /* Then where dkey and dvalue are added up unless that is in place: (lead, key_rows, padded D)
+     * and (..., padded Dv); or NULL. */
+    void *dkey_padded, *dvalue_padded;
     double *dsink_parts; /* (lead) or NULL; then delta is there for rows that fit a tile too */
 } attnc_attention_bwd;
 
@@ -182,6 +229,12 @@ typedef struct {
     attnc_stored a_stored; /* in halves: a_row or a_col is 1 */
     int skip_zero_rows;
 } attnc_product;
+
+/* Products of one shape: the n-th is `each` with its arrays n steps, in elements, further on. */
+typedef struct {
+    attnc_product each;
+    ptrdiff_t count, out_step, a_step, b_step;
+} attnc_products;
 
 /* out[u, r, :] = factor * sum over g, s of parts[own_first[u] + offsets[g], s, r, :]
  * and, where row_dot is given, row_dot[u, r] = sum_c of that (without factor) times with[u, r, c].
@@ -308,6 +361,47 @@ typedef struct {
     double *sums; /* (ceil(count / ATTNC_ADAM_NUMBERS)) */
 } attnc_square_sums;
 
+/* ---- monotonic attention ---- */
+
+/* A number for each pair, (count, Tq, Tk), or for each key, (count, Tk): steps from element to
+ * element and from query to query, in numbers; keys are side by side. data NULL: not given. */
+typedef struct {
+    void *data;
+    ptrdiff_t element, row;
+} attnc_pairs;
+
+/* Expected monotonic alignments (monotonic.inc), forward and back. */
+typedef struct {
+    ptrdiff_t count, Tq, Tk;
+    attnc_pairs probability;
+    attnc_pairs previous;          /* (count, Tk); not given: all at the first key */
+    const unsigned char *key_mask; /* (count, Tk), rows mask_row apart, or NULL */
+    ptrdiff_t mask_row;
+    attnc_pairs alignment;
+    attnc_pairs reach; /* the chance to reach a key: forward leaves it for backward, if given */
+    void *missing;     /* (count, Tq) or NULL */
+    double *range;     /* (ceil(count / lanes), 2) or NULL: least and largest probability, and 0 */
+    /* backward */
+    attnc_pairs dalignment; /* may be not given */
+    const void *dmissing;   /* (count, Tq) or NULL */
+    /* (count, Tk), and may be one: what the query after the last says of its `previous`, if given;
+     * and the same of the first query */
+    attnc_pairs dnext, dprevious;
+    attnc_pairs dprobability;
+} attnc_monotonic;
+
+enum { ATTNC_CHUNK_ROWS = 4 }; /* queries of a task */
+
+/* The weights of chunkwise attention (chunkwise.inc), forward and back. */
+typedef struct {
+    ptrdiff_t count, Tq, Tk, width;
+    attnc_pairs alignment, scores;
+    const unsigned char *key_mask; /* as above */
+    ptrdiff_t mask_row;
+    attnc_pairs weights;
+    attnc_pairs dweights, dalignment, dscores; /* backward */
+} attnc_chunkwise;
+
 /* ---- one step of a loop over time (recurrent.inc, decoder.inc; engine/loop.h) ---- */
 
 enum { ATTNC_BIAS_ROWS = 16 }; /* rows of a step whose bias gradients are added up in one part */
@@ -401,46 +495,96 @@ typedef struct {
 typedef struct {
     const attnc_attention_fwd *fwd; /* backward: problem and weights alone */
     ptrdiff_t i;
-    /* coverage: weights that earlier queries gave each key, summed, times coverage_weight are added
-     * to the scores; NULL: none. The bias of the problem is coverage_bias. */
-    void *coverage;      /* (lead, Tk), zero before the first query; backward: its gradient */
-    void *coverage_bias; /* (lead, Tq, Tk) */
-    double coverage_weight;
+    /* coverage: what earlier queries gave each key, summed: the weights, times coverage_rate where
+     * there is one; NULL: none. Times coverage_weight it becomes coverage_bias, which is the bias
+     * of the problem; or the coverage of a problem that has a coverage_vector. */
+    void *coverage;                /* (lead, Tk); backward: its gradient */
+    void *coverage_bias;           /* (lead, Tq, Tk) */
+    const void *coverage_rate;     /* (lead, Tk) or NULL */
+    double coverage_weight;        /* 1 where there is a coverage_vector */
     attnc_view dcontext, dweights; /* backward */
     void *dquery;                  /* (Tq, lead, D) */
     void *dweights_total; /* (lead, Tq, Tk): dweights and what comes from later coverage; or NULL */
+    /* backward, added to: (lead, Tk), where there is a rate; and where there is a coverage_vector
+     * (lead, Tk, D) and twice (lead, D) */
+    void *dcoverage_rate, *dkey, *dscore_vector, *dcoverage_vector;
 } attnc_attend_step;
+
+/* The energies of one query, i, of every element of lead (energies.inc). Backward: scores are their
+ * gradient; `adds` says that they hold a part of it. */
+typedef struct {
+    const attnc_problem *problem;
+    ptrdiff_t i;
+    void *scores;      /* (lead, Tq, Tk) */
+    void *probability; /* (lead, Tq, Tk) or NULL: sigmoid(score + offset + noise) */
+    double offset;
+    const void *noise; /* (lead, Tq, Tk) or NULL */
+    /* backward */
+    const void *dprobability; /* as probability */
+    int adds;                 /* 1 where there is no probability */
+    void *dquery;             /* (Tq, lead, D), of these strides */
+    ptrdiff_t dquery_step, dquery_row;
+} attnc_energies_step;
+
+/* What one query, i, of every element of lead reads (energies.inc). */
+typedef struct {
+    const attnc_problem *problem; /* lead, Tq, Tk, Dv and value */
+    ptrdiff_t i;
+    void *weights; /* (lead, Tq, Tk) */
+    void *context; /* (lead, Tq, Dv) */
+    /* backward */
+    const unsigned char *key_mask; /* (lead, Tk) or NULL */
+    attnc_view dcontext, dweights; /* dweights may be not given */
+    void *dtotal;                  /* (lead, Tq, Tk): the whole gradient of the weights */
+} attnc_read_step;
+
+/* Where one query, i, of every element of lead stops for sure (energies.inc). */
+typedef struct {
+    const attnc_problem *problem, *chunk; /* of the energies; of the scores of a chunk, or NULL */
+    ptrdiff_t i, width;
+    double offset;
+    const unsigned char *key_mask; /* (lead, Tk) or NULL */
+    void *position;                /* (lead, Tk): 1 at the last stop; read, and written */
+    void *weights;                 /* (lead, Tq, Tk) */
+} attnc_hard_step;
 
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
 /* One instruction set and element type. `*_scratch` says how many bytes of scratch a thread needs.
  * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk) * key_splits, attention_merge
- * lead.count, attention_delta lead.count * ceil(Tq / bwd_query_block), attention_bwd lead.count *
- * segments, attention_dbias own_count * ceil(own_Tq / bwd_query_block), product product_tasks,
- * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
- * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
- * ATTNC_ROTARY_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS), add_dropout, adam and
- * square_sums ceil(count / ATTNC_..._NUMBERS). */
+ * lead.count, hard_fwd lead.count * ceil(Tq / ATTNC_HARD_QUERIES), attention_delta lead.count *
+ * ceil(Tq / bwd_query_block), attention_bwd lead.count * segments, attention_gather lead.count *
+ * ceil(Tq / ATTNC_SUM_ROWS), attention_dbias own_count * ceil(own_Tq / bwd_query_block), product
+ * product_tasks, sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT),
+ * normalize lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
+ * ATTNC_ROTARY_ROWS), products count * product_tasks of each, monotonic ceil(count / lanes),
+ * chunkwise ceil(count * Tq / ATTNC_CHUNK_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS),
+ * add_dropout, adam and square_sums ceil(count / ATTNC_..._NUMBERS). */
 typedef struct {
     const char *isa;
     int lanes;
     attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
-    attnc_kernel_fn product, sum, narrow;
+    attnc_kernel_fn attention_gather, hard_fwd;
+    attnc_kernel_fn product, products, sum, narrow;
     attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: padded D reals, where x or out is in
                                                      halves */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     attnc_kernel_fn rotary;
     attnc_kernel_fn norm_fwd, norm_bwd, activation_fwd, activation_bwd, add_dropout;
     attnc_kernel_fn adam, square_sums;
+    attnc_kernel_fn monotonic_fwd, monotonic_bwd, chunkwise_fwd, chunkwise_bwd;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
     /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */
     ptrdiff_t max_unpacked_queries;
     ptrdiff_t (*product_tasks)(const attnc_product *);
     size_t (*fwd_scratch)(const attnc_attention_fwd *); /* attention_fwd, attention_merge */
+    size_t (*hard_scratch)(const attnc_problem *);      /* hard_fwd */
     size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
     size_t (*product_scratch)(const attnc_product *);
     size_t (*rotary_scratch)(const attnc_rotary *);
+    size_t (*monotonic_scratch)(const attnc_monotonic *);
+    size_t (*chunkwise_scratch)(const attnc_chunkwise *);
     /* steps of loops: pack_panels has a task for every `panel` columns of a gate */
     attnc_kernel_fn pack_panels, linear, cells_fwd, cells_bwd;
     ptrdiff_t panel, max_cut_rows;
@@ -452,6 +596,12 @@ typedef struct {
     /* tasks: lead.count; scratch fwd_scratch and attend_step_scratch */
     attnc_kernel_fn attend_step_fwd, attend_step_bwd;
     size_t (*attend_step_scratch)(const attnc_problem *);
+    attnc_kernel_fn energies_step_fwd, energies_step_bwd, read_step_fwd, read_step_bwd, hard_step;
+    /* of energies_step_fwd, energies_step_bwd and both read_steps */
+    size_t (*one_query_scratch)(const attnc_problem *);
+    size_t (*energies_bwd_scratch)(const attnc_problem *);
+    size_t (*read_step_scratch)(const attnc_problem *);
+    size_t (*hard_step_scratch)(const attnc_hard_step *);
     ptrdiff_t (*segments)(ptrdiff_t Tk);
     /* Then backward needs no saved_context, delta and attention_delta. */
     int (*rows_fit_a_tile)(ptrdiff_t Tk);

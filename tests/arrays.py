@@ -104,6 +104,9 @@ def _options(rng, dtype, lead, Tq, Tk):
     def slope(*shape):
         return np.asarray(0.2 * rng.standard_normal(shape), dtype)
 
+    def center(*shape):
+        return rng.uniform(-2, Tk + 1, shape).astype(dtype)
+
     offsets = rng.integers(-Tq, Tk + 1, lead)
     return {
         "none": {},
@@ -147,6 +150,33 @@ def _options(rng, dtype, lead, Tq, Tk):
         "sink of one number": {"sink": -0.5},
         "sink without axes": {"sink": np.array(0.5, dtype)},
         "sink with -inf": {"sink": bias(*lead, masked=0.5)},
+        "center": {"center": center(*lead, Tq), "window": (2, 1)},
+        "center for all leads": {"center": center(*ones, Tq), "window": (2, None), "causal": True},
+        "center by lead": {"center": center(*lead, 1), "window": (0, 3), "sigma": 1.5},
+        "center of one number": {"center": Tk / 3, "window": (Tk, Tk // 2 + 1)},
+        "center without axes": {
+            "center": np.array(0.6, dtype),
+            "window": (3, 3),
+            "renormalize": True,
+        },
+        "center in the softmax": {
+            "center": center(*lead, Tq),
+            "window": (3, 2),
+            "sigma": 1.2,
+            "renormalize": True,
+        },
+        "center alone": {"center": center(*lead, Tq), "window": (2, 2), "sigma": np.inf},
+        "center and others": {
+            "center": center(*lead, Tq),
+            "window": (None, 2),
+            "sigma": 2.0,
+            "mask": rng.random((*lead, Tq, Tk)) < 0.8,
+            "bias": bias(*ones, Tq, 1),
+            "softcap": 2.0,
+            "slope": slope(*lead),
+            "dropout": 0.2,
+            "rng": 5,
+        },
         "dropout": {"dropout": 0.3, "rng": 2**40 + 7},
         "query_lengths": {"query_lengths": rng.integers(0, Tq + 1, lead)},
         "query_lengths for all leads": {"query_lengths": rng.integers(0, Tq + 1, ones)},

@@ -621,6 +621,42 @@ def attention_cases():
                 case(f"{function}/{dtype}/small/scale {name}", run)
 
 
+def scores_alone(function, dtype, sizes, masked):
+    name = function.replace("_attention", "_scores")
+
+    def run(draw):
+        given = required_of(function, draw, sizes)
+        del given["value"]
+        names = list(given)
+        given = hand_over(given | parameters_of(function, draw, sizes), dtype)
+        options = {}
+        if masked:
+            options = {
+                "mask": draw.bools(*sizes.lead, sizes.Tq, sizes.Tk),
+                "query_lengths": draw.integers(0, sizes.Tq, *sizes.lead),
+                "causal": True,
+                "causal_offset": sizes.Tk // 2,
+            }
+        arrays = [given.pop(x) for x in names]
+        scores, pullback = attnc.vjp(getattr(attnc, name), *arrays, **given, **options)
+        yield "call", getattr(attnc, name)(*arrays, **given, **options)
+        dscores, _ = incoming(draw, scores, dtype)
+        yield "vjp", {"output": scores, **named(pullback(dscores), names)}
+
+    return run
+
+
+def scores_cases():
+    for function in FUNCTIONS:
+        if function == "attend":
+            continue
+        for dtype in DTYPES:
+            for shape in ("rank 2", "rank 5", "crossed", "one query", "tiles"):
+                for how in ("plain", "masked"):
+                    run = scores_alone(function, dtype, SHAPES[shape], how == "masked")
+                    case(f"scores/{function}/{dtype}/{shape}/{how}", run, threads=(1, 2))
+
+
 PACKED = {
     "self": ([30, 0, 1, 70, 2], None),
     "cross": ([30, 0, 1, 70, 2], [20, 3, 600, 0, 210]),
@@ -700,6 +736,46 @@ def merge_cases():
                         )
 
 
+# ---- Hard attention and its kin ------------------------------------------------------------------
+
+
+def hard(function, dtype, Tk, how, masked):
+    def run(draw):
+        arrays = typed([draw.normal(2, 9, Tk), draw.normal(2, Tk, 5)], dtype)
+        options = dict(how)
+        if masked:
+            options["mask"] = draw.integers(0, 3, 2, 9, Tk) > 0
+            options["bias"] = typed([draw.normal(2, 1, Tk)], dtype)[0]
+        yield "call", function(*arrays, **options)
+        output, pullback = attnc.vjp(function, *arrays, **options)
+        gradients = pullback(np.cos(np.asarray(output[0], np.float64)))
+        yield "vjp", named(gradients, ["scores", "value"])
+        if function is attnc.hard_attention:
+            d = [np.cos(np.asarray(x, np.float64)) for x in output[2:]]
+            yield "all gradients", named(pullback(None, *d), ["scores", "value"])
+
+    return run
+
+
+def hard_cases():
+    functions = {
+        "hard_attention": (attnc.hard_attention, {"rng": 7}),
+        "hard_attention, largest": (attnc.hard_attention, {"sample": False}),
+        "straight_through": (attnc.estimators.straight_through, {"rng": 7}),
+        "gumbel_softmax": (attnc.estimators.gumbel_softmax, {"rng": 7, "temperature": 0.5}),
+        "gumbel_softmax, hard": (attnc.estimators.gumbel_softmax, {"rng": 7, "hard": True}),
+    }
+    for dtype in DTYPES:
+        for name, (function, how) in functions.items():
+            for Tk in (7, 700):
+                for masked in (False, True):
+                    case(
+                        f"{name}/{dtype}/{Tk} keys" + ("/masked" if masked else ""),
+                        hard(function, dtype, Tk, how, masked),
+                        threads=(1, 3),
+                    )
+
+
 # ---- Recurrent functions -------------------------------------------------------------------------
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -727,6 +803,48 @@ def rotary_cases():
             for given in ((), ("interleaved",), ("position", "offset")):
                 run = rotary(shape, dtype, given)
                 case(f"rotary/{dtype}/{name}/{' '.join(given) or 'plain'}", run, threads=(1, 2))
+
+
+def monotonic(shape, dtype, given, width):
+    """An alignment, and attention to chunks by it."""
+
+    def run(draw):
+        *lead, _, Tk = shape
+        p = 1 / (1 + np.exp(-draw.normal(*shape)))
+        scores, value, previous = draw.normal(*shape), draw.normal(*lead, Tk, 9), p[..., 0, :] / Tk
+        p, scores, value, previous = typed([p, scores, value, previous], dtype)
+        options = {
+            "key_mask": draw.bools(*lead, Tk),
+            "key_lengths": draw.integers(0, Tk, *lead),
+        }
+        options = {name: options[name] for name in given}
+        arrays = (p, previous) if given else (p,)
+        output, pullback = attnc.vjp(attnc.monotonic_alignment, *arrays, **options)
+        yield "alignment", output._asdict()
+        yield "alignment, backward", vars(pullback(scores, output.missing))
+        output, pullback = attnc.vjp(
+            attnc.chunkwise_attention,
+            output.alignment,
+            scores,
+            value,
+            width,
+            return_weights=True,
+            **options,
+        )
+        yield "chunks", output._asdict()
+        yield "chunks, backward", vars(pullback(output.context, dweights=output.weights))
+
+    return run
+
+
+def monotonic_cases():
+    for dtype in DTYPES:
+        for name, shape in {"small": (2, 5, 6), "large": (3, 7, 20, 70)}.items():
+            for given in ((), ("key_mask", "key_lengths")):
+                for width in (1, 4, 100):
+                    run = monotonic(shape, dtype, given, width)
+                    what = f"monotonic/{dtype}/{name}/{' '.join(given) or 'plain'}/{width}"
+                    case(what, run, threads=(1, 2))
 
 
 def rows(name, shape, dtype, options, others=()):
@@ -1109,6 +1227,19 @@ def sequences(draw, value, dtype, options):
     return typed([draw.normal(*shape) for shape in shapes], dtype), options
 
 
+def on_attention(size, rng, dtype):
+    return attnc.AttentionOnAttention(attnc.DotProductAttention(dtype=dtype), size, rng=rng)
+
+
+def gated(size, rng, dtype):
+    made = attnc.DotProductAttention(dtype=dtype), attnc.CosineAttention(dtype=dtype)
+    return attnc.GatedAttention(*made, size, rng=rng)
+
+
+def some_arrays(draw, shapes, dtype, options):
+    return typed([draw.normal(*shape) for shape in shapes], dtype), options
+
+
 def one_array(draw, shape, dtype, options):
     return typed([draw.normal(*shape)], dtype), options
 
@@ -1143,6 +1274,29 @@ def simple_layer_cases():
                 options = {"train": True, "rng": 5} if "F" in kind or kind == "Dropout" else {}
                 x = partial(one_array, shape=shape, dtype=dtype, options=options)
                 case(f"{kind}/{dtype}/{shape}", layer(partial(make, dtype=dtype), x, ["x"], dtype))
+        for kind, make, shapes, options in (
+            ("AttentionPooling", attnc.AttentionPooling, ((2, 7, 6),), {"key_lengths": [5, 0]}),
+            (
+                "HierarchicalAttention",
+                partial(attnc.HierarchicalAttention, state_size=4),
+                ((2, 3, 5, 6),),
+                {"word_lengths": [[5, 2, 0], [1, 4, 3]]},
+            ),
+            ("AttentionOnAttention", on_attention, ((2, 5, 6), (2, 7, 6)), {"key_lengths": [5, 0]}),
+            ("GatedAttention", gated, ((2, 5, 6), (2, 7, 6)), {"query_lengths": [5, 2]}),
+            (
+                "AttentionOverAttention",
+                lambda size, rng, dtype: attnc.AttentionOverAttention(dtype=dtype),
+                ((2, 5, 6), (2, 7, 6)),
+                {"key_lengths": [5, 2]},
+            ),
+        ):
+            for name, given in (("plain", {}), ("masked", options)):
+                given = {**given, "return_weights": True}
+                arrays = partial(some_arrays, shapes=shapes, dtype=dtype, options=given)
+                names = ["x"] if len(shapes) == 1 else ["query", "key"]
+                made = partial(make, 6, rng=1, dtype=dtype)
+                case(f"{kind}/{dtype}/{name}", layer(made, arrays, names, dtype))
         for kind in ("RNN", "GRU", "LSTM"):
             for name, how in RECURRENCES.items():
                 make = partial(
@@ -1493,8 +1647,11 @@ def wrong_other_cases():
 
 attention_cases()
 packed_cases()
+scores_cases()
 merge_cases()
+hard_cases()
 rotary_cases()
+monotonic_cases()
 rows_cases()
 recurrent_cases()
 decoder_cases()

@@ -15,6 +15,7 @@ import sys
 import textwrap
 
 import numpy as np
+import pytest
 
 import attnc
 from attnc import functional, reference
@@ -124,6 +125,40 @@ def python(code, **environment):
     return result.stdout.strip()
 
 
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
+
+
+def peak_memory(call, arrays):
+    """MB that a call takes at its peak, in a fresh interpreter, beside its arguments."""
+    grown = python(
+        f"""
+        import numpy as np
+        import attnc
+
+        def memory(field):
+            with open("/proc/self/status") as file:
+                (line,) = (line for line in file if line.startswith(field + ":"))
+            return int(line.split()[1]) / 1024
+
+        def ones(*shape):
+            return np.ones(shape, np.float32)
+
+        def both(*arguments):
+            context, pullback = attnc.vjp(*arguments)
+            return context, pullback(context)
+
+        attnc.set_num_threads(2)
+        x = ones(1, 300, 64)
+        both(attnc.dot_product_attention, x, x, x)  # what only a first call takes
+        {arrays}
+        before = memory("VmRSS")
+        results = {call}
+        print(memory("VmHWM") - before)
+        """
+    )
+    return float(grown)
+
+
 def evaluate(name, arrays, options, directions):
     """Outputs and gradients of the function of this name: (named tuple, dict)."""
     output, pullback = attnc.vjp(getattr(attnc, name), *arrays, **options, **EVERYTHING)
@@ -208,6 +243,40 @@ def check_simple(name, arrays, options, rng, magnitudes=()):
         magnitude = magnitudes.get(what, 0.0)
         assert_close_like_naive(x, exact[what], naive[what], magnitude, floor, what)
     return y, gradients
+
+
+def check_outputs(name, arrays, options, rng, dtype, magnitudes=()):
+    """A function whose outputs are a named tuple against the reference, by the rule above.
+
+    `magnitudes` as in `check_simple`, or a function that makes them of the incoming gradients.
+    Returns outputs and gradients.
+    """
+    plain, function = getattr(reference, name), getattr(functional, name)
+    naive, naive_pullback = reference.vjp(plain, *arrays, **options, dtype=dtype)
+    exact, exact_pullback = reference.vjp(plain, *arrays, **options, dtype=wider(dtype))
+    d = incoming(rng, exact, dtype)
+    with assert_unchanged(arrays, options, d):
+        output, pullback = attnc.vjp(function, *arrays, **options)
+        gradients = pullback(**d)
+    assert_same(function(*arrays, **options), output)
+    assert_same(vars(pullback(**d)), vars(gradients), "second pullback")
+    found = [
+        o._asdict() | {f"d{field}": x for field, x in vars(g).items()}
+        for o, g in (
+            (output, gradients),
+            (exact, exact_pullback(**d)),
+            (naive, naive_pullback(**d)),
+        )
+    ]
+    magnitudes = dict(magnitudes(**d) if callable(magnitudes) else magnitudes)
+    assert all(one.keys() == found[0].keys() for one in found)
+    for what, x in found[0].items():
+        assert x.dtype == dtype and x.flags.c_contiguous and x.flags.writeable, what
+        floor = FLOOR if x.size >= FEW else FLOOR_OF_FEW
+        assert_close_like_naive(
+            x, found[1][what], found[2][what], magnitudes.get(what, 0.0), floor, what
+        )
+    return output, gradients
 
 
 def _largest_terms(plain, arrays, options, d, dtype):

@@ -71,6 +71,11 @@ class Node:
         return Node(self.value.swapaxes(*axes), (self, lambda d, f: d.swapaxes(*axes)))
 
 
+def over(x, y):
+    q = x.value / y.value
+    return Node(q, (x, lambda d, f: d / f(y.value)), (y, lambda d, f: d * f(-q / y.value)))
+
+
 def node(x, like):
     return x if isinstance(x, Node) else Node(np.asarray(x, like.value.dtype))
 
@@ -218,12 +223,14 @@ def recurrent(kind, x, parameters, state, lengths=None, bidirectional=False):
 
 
 def decoder(
-    inputs, memory, cells, state, named, *, cell, attention, order, input_feeding, allowed=None
-):
+    inputs, memory, cells, state, named, *, cell, attention, order, input_feeding, allowed=None,
+    max_fertility=2.0,
+):  # fmt: skip
     """An attention decoder over whole sequences: outputs, weights, final state. `state` in full,
     `named`: the other parameters by name."""
     p = SimpleNamespace(**named)
-    coverage = "coverage_weight" in named
+    inside = "coverage_vector" in named
+    coverage = inside or "coverage_weight" in named
     names = ["h", "c"] if cell == "lstm" else ["h"]
     names += ["feed"] * input_feeding + ["coverage"] * coverage
     state = dict(zip(names, state if isinstance(state, tuple) else (state,), strict=True))
@@ -233,11 +240,17 @@ def decoder(
     states = [[state[n][k] for n in names if n in "hc"] for k in range(len(cells) // 4)]
     feed, covered = state.get("feed"), state.get("coverage")
 
+    fertility = None
+    if "fertility_vector" in named:
+        fertility = max_fertility * sigmoid(memory @ p.fertility_vector[:, None])[:, :, 0]
+
     def score(s):
         s = s[:, None]
         if attention == "additive":
-            hidden = tanh(s @ p.query_weight + memory @ p.key_weight)
-            return hidden @ p.score_vector[:, None]
+            hidden = s @ p.query_weight + memory @ p.key_weight
+            if inside:
+                hidden = hidden + covered[:, :, None] * p.coverage_vector
+            return tanh(hidden) @ p.score_vector[:, None]
         if attention == "multiplicative":
             return memory @ (s @ p.weight).swap(1, 2)
         if attention == "cosine":
@@ -247,11 +260,11 @@ def decoder(
     def attend(s):
         nonlocal covered
         scores = score(s)[:, :, 0]
-        if coverage:
+        if coverage and not inside:
             scores = scores + p.coverage_weight * covered
         w = softmax(scores, allowed)
         if coverage:
-            covered = covered + w
+            covered = covered + (w if fertility is None else over(w, fertility))
         return w, (w[:, None] @ memory)[:, 0]
 
     outputs, weights = [], []

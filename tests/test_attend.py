@@ -93,3 +93,34 @@ def test_scores_of_another_mechanism(isa, rng):
 def test_differences(isa, rng):
     arrays, _ = inputs(NAME, rng)
     check_vjp(attnc.vjp, attnc.attend, arrays, {"causal": True})
+
+
+def test_location_score_of_luong(isa, rng):
+    """softmax(q W) with a column of W for each place: as its docstring has it."""
+    query, memory = rng.standard_normal((2, 4, 3)), rng.standard_normal((2, 5, 6))
+    W = rng.standard_normal((3, 9))
+    memory[1, 3:] = np.nan  # padding
+
+    def attended(W, query):
+        scores = (query @ W)[..., :5]
+        return attnc.vjp(attnc.attend, scores, memory, key_lengths=[5, 3], return_weights=True)
+
+    (context, weights), pullback = attended(W, query)
+    exponential = np.exp(query[1] @ W[:, :3])
+    wanted = exponential / exponential.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(weights[1], np.pad(wanted, ((0, 0), (0, 2))), rtol=1e-12)
+    np.testing.assert_allclose(context[1], wanted @ memory[1, :3], rtol=1e-12)
+
+    dcontext = rng.standard_normal(context.shape)
+    dscores, dmemory = pullback(dcontext)
+    assert not dscores[1, :, 3:].any() and not dmemory[1, 3:].any()
+    dW = np.zeros_like(W)
+    dW[:, :5] = np.einsum("bqd,bqk->dk", query, dscores)
+    dquery = dscores @ W[:, :5].T
+    for d, at in ((dW, 0), (dquery, 1)):
+        step = rng.standard_normal(d.shape)
+        moved = []
+        for h in (1e-6, -1e-6):
+            given = [x + h * step if n == at else x for n, x in enumerate((W, query))]
+            moved.append((attended(*given)[0].context * dcontext).sum())
+        np.testing.assert_allclose((moved[0] - moved[1]) / 2e-6, (d * step).sum(), rtol=1e-7)

@@ -49,8 +49,9 @@ TINY = {
     "growth": (dot(1, 1, 256, 16, backward=True, timed=False),),
 }
 
-# Whole layers and models, which NumPy has not.
+# Recurrences, whole layers and models, which NumPy has not.
 MODELS = {
+    "monotonic": both(Case("monotonic", 3, 1, 4, 5, 1)),
     "multihead": (
         transformer("multihead", 2, 9, 8, 2),
         transformer("multihead", 2, 9, 8, 2, weights=True),
@@ -389,7 +390,7 @@ def test_which_goals():
     with_goals = {n for n, kind in KINDS.items() if any(goals_of(n, case) for case in kind.cases)}
     assert with_goals == {
         "forward", "backward", "padding", "packed", "decode", "additive", "growth", "recurrent",
-        "multihead", "layer", "transformer", "generation",
+        "multihead", "layer", "transformer", "generation", "monotonic",
     }  # fmt: skip
     step = replace(recurrent("training", 64, 30, 30, 256, 512), backward=True)
     assert texts("recurrent", step) == ["1.5 × the best of PyTorch, JAX"]

@@ -43,7 +43,7 @@ def run_recurrent(kind, rng, sizes=(20, 4, 3, 10)):
     return tuple(output), vars(pullback(output.outputs))
 
 
-def run_decoder(attention, order, rng, sizes=(3, 4, 6, 5, 7)):
+def run_decoder(attention, order, rng, sizes=(3, 4, 6, 5, 7), coverage="linear"):
     """With input feeding and coverage where there are such."""
     B, T, Tk, E, H = sizes
     normal = rng.standard_normal
@@ -58,8 +58,12 @@ def run_decoder(attention, order, rng, sizes=(3, 4, 6, 5, 7)):
     named = {name: np.float32(array) for name, array in named.items()}
     if fed:
         named["readout_weight"] = np.float32(normal((2 * H, H)))
-    if attention == "additive":
+    if coverage == "tanh":
+        named["coverage_vector"] = np.float32(normal(9))
+    elif attention == "additive":
         named["coverage_weight"] = np.float32(0.3)
+    if coverage == "fertility":
+        named["fertility_vector"] = np.float32(normal(H))
     arrays = np.float32(normal((B, T, E))), np.float32(normal((B, Tk, H)))
     output, pullback = attnc.vjp(
         attention_decoder, *arrays, cells(rng, "lstm", E + H, H), cell="lstm", attention=attention,
@@ -106,6 +110,8 @@ CALLERS = {
     "additive": lambda rng: run_decoder("additive", "luong", rng),
     "bahdanau": lambda rng: run_decoder("additive", "bahdanau", rng),
     "cosine": lambda rng: run_decoder("cosine", "bahdanau", rng),
+    "coverage in the tanh": lambda rng: run_decoder("additive", "luong", rng, coverage="tanh"),
+    "fertility": lambda rng: run_decoder("additive", "bahdanau", rng, coverage="fertility"),
     "loss": run_loss,
     "output layer": run_output_layer,
     "rows": run_rows,
@@ -326,7 +332,15 @@ WRITTEN = {
     "Cell": {"h", "c", "gates", "saved", "outputs"},
     "CellBack": {"dinput", "dproduct", "dh", "dc", "dinput_bias", "dstate_bias"},
     "Attend": {"weights", "coverage", "coverage_bias", "context", "stats", "scores"},
-    "AttendBack": {"dcoverage", "dquery", "dweights_total"},
+    "AttendBack": {
+        "dcoverage",
+        "dquery",
+        "dweights_total",
+        "dcoverage_rate",
+        "dkey",
+        "dscore_vector",
+        "dcoverage_vector",
+    },
     "Normalize": {"unit", "norm"},
     "NormalizeBack": {"dx"},
 }
@@ -357,7 +371,7 @@ def frozen(x):
     return x
 
 
-loops = pytest.mark.parametrize("calls", list(CALLERS)[:6], indirect=True)
+loops = pytest.mark.parametrize("calls", list(CALLERS)[:8], indirect=True)
 
 
 @loops

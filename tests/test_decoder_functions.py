@@ -69,8 +69,12 @@ class Problem:
             named["weight"] = weight(H, M)
         elif attention == "cosine":
             named["scale"] = np.array(3.5)
-        if coverage:
+        if coverage == "tanh":
+            named["coverage_vector"] = rng.standard_normal(A)
+        elif coverage:
             named["coverage_weight"] = np.array(-0.7)
+        if coverage == "fertility":
+            named["fertility_vector"] = weight(M)
         if order == "luong":
             named["readout_weight"] = weight(M + H, H)
         state = tuple(state) if len(state) > 1 else state[0]
@@ -106,13 +110,23 @@ class Problem:
         return output, gradients
 
 
+def coverages(attention):
+    return {"none": (False,), "additive": (False, True, "tanh", "fertility")}.get(
+        attention, (False, True, "fertility")
+    )
+
+
 def combinations(attention, order, input_feeding, cells=CELLS, layers=(1, 2)):
-    for cell, count, coverage in itertools.product(cells, layers, (False, True)):
-        if not (coverage and attention == "none"):
-            yield {
-                "attention": attention, "order": order, "input_feeding": input_feeding,
-                "cell": cell, "layers": count, "coverage": coverage,
-            }  # fmt: skip
+    kinds = coverages(attention)
+    chosen = [
+        *itertools.product(cells, layers, kinds[:2]),
+        *itertools.product(cells, [1], kinds[2:]),
+    ]
+    for cell, count, coverage in chosen:
+        yield {
+            "attention": attention, "order": order, "input_feeding": input_feeding,
+            "cell": cell, "layers": count, "coverage": coverage,
+        }  # fmt: skip
 
 
 # ---- Values and gradients ------------------------------------------------------------------------
@@ -284,7 +298,7 @@ def test_long_memories(attention, Tk, dtype, rng):
     """More keys than there are in a tile, some masked."""
     allowed = rng.random((2, Tk)) < 0.8
     for order, input_feeding in ORDERS:
-        for coverage in (False, True):
+        for coverage in coverages(attention):
             problem = Problem(
                 rng, attention, order, input_feeding, coverage=coverage, dtype=dtype, Tk=Tk, B=2,
                 T=3, H=17, M=17, A=19,
@@ -295,7 +309,7 @@ def test_long_memories(attention, Tk, dtype, rng):
 @pytest.mark.parametrize("size", [0.01, 1, 5, 30, 100])
 @orders
 def test_additive_keys_of_any_size(size, order, input_feeding, dtype, isa, rng):
-    for coverage in (False, True):
+    for coverage in coverages("additive"):
         problem = Problem(
             rng, "additive", order, input_feeding, coverage=coverage, dtype=dtype, key_size=size,
             Tk=40, A=35,
@@ -617,7 +631,7 @@ def test_steps_are_as_exact_as_plain_numpy(attention, order, input_feeding, isa,
 @orders
 def test_a_sequence_in_two_halves(order, input_feeding, rng):
     """The state that a call returns is all that the next one needs."""
-    for coverage in (False, True):
+    for coverage in coverages("additive"):
         problem = Problem(rng, "additive", order, input_feeding, "lstm", coverage, layers=2)
         inputs, memory, cells, state = problem.arrays
         options = {**problem.named, **problem.options, "key_lengths": LENGTHS}

@@ -4,12 +4,11 @@ And what a call takes besides them where keys broadcast.
 """
 
 import gc
-import os
 
 import numpy as np
 import pytest
 from arrays import FUNCTIONS
-from checks import python
+from checks import needs_proc, peak_memory
 
 import attnc
 from attnc import _core
@@ -70,38 +69,10 @@ SHARED = {name: "query, key, key" for name in FUNCTIONS if name != "attend"} | {
     "multiplicative_attention": "query, key, key, ones(64, 64)",
     "additive_attention": "query, key, key, ones(64)",
 }
-needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
 
 
 def peak(call, arrays="query, key = ones(2, 2, 8, 32, 64), ones(2, 2, 1, 4096, 64)"):
-    """MB that a call takes at its peak, in a fresh interpreter, beside its arguments."""
-    grown = python(
-        f"""
-        import numpy as np
-        import attnc
-
-        def memory(field):
-            with open("/proc/self/status") as file:
-                (line,) = (line for line in file if line.startswith(field + ":"))
-            return int(line.split()[1]) / 1024
-
-        def ones(*shape):
-            return np.ones(shape, np.float32)
-
-        def both(*arguments):
-            context, pullback = attnc.vjp(*arguments)
-            return context, pullback(context)
-
-        attnc.set_num_threads(2)
-        x = ones(1, 300, 64)
-        both(attnc.dot_product_attention, x, x, x)  # what only a first call takes
-        {arrays}
-        before = memory("VmRSS")
-        results = {call}
-        print(memory("VmHWM") - before)
-        """
-    )
-    return float(grown)
+    return peak_memory(call, arrays)
 
 
 @needs_proc

@@ -17,7 +17,7 @@ from arrays import FUNCTIONS
 from checks import python
 
 import attnc
-from attnc import _core
+from attnc import _core, functional
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = pathlib.Path(attnc.__file__).parent
@@ -169,21 +169,35 @@ def test_optimised_python_has_no_docstrings_and_works():
 
 BODY = ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8")).body
 STUB = {node.name: node for node in BODY if isinstance(node, ast.FunctionDef)}
-# The three entries of every attention function are each of a type that all of them share.
+# The entries of every attention function are each of a type that all of them share, and those of
+# every function of scores alone.
 KINDS = {"": "_Forward", "_saving": "_Saving", "_backward": "_Backward"}
+SCORES_KINDS = {"": "_Scores", "_backward": "_ScoresBackward"}
+# Those of hard attention, which has results of its own.
+HARD = {
+    "hard_attention": "_Hard",
+    "hard_attention_saving": "_HardSaving",
+    "hard_attention_backward": "_Backward",
+}
 ENTRIES = {
     node.target.id: node.annotation.id
     for node in BODY
-    if isinstance(node, ast.AnnAssign) and getattr(node.annotation, "id", "") in KINDS.values()
+    if isinstance(node, ast.AnnAssign)
+    and getattr(node.annotation, "id", "")
+    in (*KINDS.values(), *SCORES_KINDS.values(), *HARD.values())
 }
 ATTENTION = [name for name, kind in ENTRIES.items() if kind == "_Forward"]
+SCORES = [name for name, kind in ENTRIES.items() if kind == "_Scores"]
 
 
 def test_the_stub_names_what_the_module_has():
     functions = {name for name, value in vars(_core).items() if inspect.isbuiltin(value)}
     assert functions == STUB.keys() | ENTRIES.keys()
-    assert ENTRIES == {name + end: kind for name in ATTENTION for end, kind in KINDS.items()}
+    of_attention = {name + end: kind for name in ATTENTION for end, kind in KINDS.items()}
+    of_scores = {name + end: kind for name in SCORES for end, kind in SCORES_KINDS.items()}
+    assert of_attention | of_scores | HARD == ENTRIES
     assert set(ATTENTION) == set(FUNCTIONS)
+    assert set(SCORES) == set(functional.scores.__all__)
 
 
 @pytest.mark.parametrize("name", STUB)

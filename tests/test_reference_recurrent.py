@@ -62,19 +62,25 @@ SCORES = {
 }
 
 
-@pytest.mark.parametrize("coverage", [False, True])
+@pytest.mark.parametrize("coverage", [False, "linear", "tanh", "fertility"])
 @pytest.mark.parametrize("attention", SCORES)
 @pytest.mark.parametrize(
     "order, input_feeding", [("bahdanau", False), ("luong", False), ("luong", True)]
 )
 def test_the_decoder(order, input_feeding, attention, coverage, rng):
+    if coverage == "tanh" and attention != "additive":
+        pytest.skip("only the additive score has a tanh")
     for kind, layers in itertools.product(GATES, (1, 2)):
         fed = M if order == "bahdanau" else H * input_feeding
         cells = cell(rng, E + fed, GATES[kind])
         cells += cell(rng, H, GATES[kind]) * (layers - 1)
         named = {n: np.asarray(rng.standard_normal(s)) for n, s in SCORES[attention].items()}
-        if coverage:
+        if coverage == "tanh":
+            named["coverage_vector"] = rng.standard_normal(A)
+        elif coverage:
             named["coverage_weight"] = np.asarray(rng.standard_normal())
+        if coverage == "fertility":
+            named["fertility_vector"] = rng.standard_normal(M) / 3
         if order == "luong":
             named["readout_weight"] = rng.normal(0, 0.3, (M + H, H))
         options = {"cell": kind, "attention": attention, "order": order, **named}
@@ -83,7 +89,7 @@ def test_the_decoder(order, input_feeding, attention, coverage, rng):
         check("attention_decoder", arrays, options, rng)
         state = [rng.standard_normal((layers, B, H)) for _ in range(1 + (kind == "lstm"))]
         state += [rng.standard_normal((B, H))] * input_feeding
-        state += [rng.uniform(0, 2, (B, TK))] * coverage
+        state += [rng.uniform(0, 2, (B, TK))] * bool(coverage)
         state = tuple(state) if len(state) > 1 else state[0]
         check("attention_decoder", (*arrays, state), options, rng)
 

@@ -55,6 +55,15 @@ LAYERS = {
     "MultiHeadAttention": lambda: attnc.MultiHeadAttention(
         6, 4, key_size=5, head_size=3, num_kv_heads=2, projection_bias=True, rng=0
     ),
+    "AttentionPooling": lambda: attnc.AttentionPooling(4, 3, dropout=0.1, rng=0),
+    "HierarchicalAttention": lambda: attnc.HierarchicalAttention(4, 3, dropout=0.1, rng=0),
+    "AttentionOnAttention": lambda: attnc.AttentionOnAttention(
+        attnc.AdditiveAttention(3, 4, 5, rng=0, dtype="float64"), 3, 4, 2, rng=0
+    ),
+    "AttentionOverAttention": lambda: attnc.AttentionOverAttention(dtype="float64"),
+    "GatedAttention": lambda: attnc.GatedAttention(
+        attnc.MultiplicativeAttention(3, 3, rng=0), attnc.CosineAttention(7), 3, rng=0
+    ),
     "SelfAttention": lambda: attnc.SelfAttention(4, 3, rng=0),
     "RNN": lambda: attnc.RNN(3, 4, rng=0),
     "GRU": lambda: attnc.GRU(3, 4, 2, True, dropout=0.1, rng=0),

@@ -23,14 +23,31 @@ mask = np.tril(np.ones((2, 5, 5), bool))
 context = attnc.dot_product_attention(x, x, x, causal=True, key_lengths=[5, 3])
 assert_type(context, Array)
 assert_type(attnc.attend([[0.0, 1.0]], [[1.0], [2.0]], mask=[[True, False]]), Array)
+scores = attnc.additive_scores(x, x, np.ones(8), score_bias=[0.0] * 8, key_lengths=[5, 3])
+assert_type(scores, Array)
+attnc.dot_product_scores(x, x, bias=scores)  # type: ignore[call-arg]
 assert_type(attnc.cosine_attention(x, x, x, scale=2, dropout=0.1, rng=rng, window=(3, None)), Array)
 context, weights = attnc.multiplicative_attention(
     x, x, x, np.eye(8), mask=mask, return_weights=True
 )
 parts = [attnc.dot_product_attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(3),)]
+alignment, missing = attnc.monotonic_alignment(np.full((2, 5, 6), 0.5), key_lengths=[6, 4])
+assert_type(alignment, Array)
+value = np.ones((2, 6, 3))
+assert_type(attnc.chunkwise_attention(alignment, alignment, value, 2), Array)
+chunks = attnc.chunkwise_attention(alignment, alignment, value, 2, return_weights=True)
+assert_type(chunks.weights, Array)
 assert_type(attnc.rotary(x, offset=[3, 4], interleaved=True), Array)
 assert_type(attnc.merge_attention([p.context for p in parts], [p.lse for p in parts]), Array)
 
+result = attnc.hard_attention(x[..., :5], x, rng=rng, mask=mask, index=None)
+assert_type(result.index, Array)
+reward = attnc.estimators.reinforce(result, np.ones((2, 1)), baseline=0.5)
+assert_type(attnc.estimators.leave_one_out([[1.0], [2.0]]), Array)
+relaxed = attnc.estimators.gumbel_softmax(x[..., :5], x, temperature=0.5, hard=True, causal=True)
+assert_type(relaxed.context, Array)
+
+attnc.hard_attention(x, x, sink=1.0)  # type: ignore[call-arg]
 attnc.dot_product_attention(x, x, x, casual=True)  # type: ignore[call-overload]
 attnc.dot_product_attention(x, x)  # type: ignore[call-overload]
 attnc.attend(x, x, mask=np.ones((5, 8)))  # type: ignore[arg-type]
@@ -58,6 +75,8 @@ assert_type(attention(x, x), Array)
 context, pullback = attnc.vjp(attention, x, x, key_lengths=[5, 3], train=True)
 dstate, dmemory = pullback(context)
 attention.parameters["score_vector"] *= 0.5
+looked, pullback = attnc.vjp(attnc.HardAttention(8, 8, score="dot"), x, x, train=True, rng=0)
+assert_type(looked.log_probability, Array)
 heads = attnc.MultiHeadAttention(8, num_heads=2, rotary=True)
 own_cache = attnc.KVCache(window=4, keep=1, dtype="float16")
 assert_type(heads(x, causal=True, cache=own_cache), Array)
@@ -68,6 +87,16 @@ assert_type(own_cache.lengths, Array)
 assert_type(heads.torch_state_dict(), dict[str, Array])
 heads(x, cache={})  # type: ignore[call-overload]
 attention.load_state_dict(attention.state_dict())
+
+assert_type(attnc.AttentionPooling(8)(x, key_lengths=[5, 3]), Array)
+pooled, weights = attnc.AttentionPooling(8, 4)(x, return_weights=True)
+assert_type(attnc.HierarchicalAttention(8, 4)(x[:, None], word_lengths=[[5], [3]]), Array)
+attnc.HierarchicalAttention(8, word_sizes=4)  # type: ignore[call-arg]
+on_attention = attnc.AttentionOnAttention(attention, query_size=8, rng=0)
+answer, pullback = attnc.vjp(on_attention, x, x, key_lengths=[5, 3])
+mixed, weights, gate = attnc.GatedAttention(heads, heads, 8)(x, causal=True, return_weights=True)
+assert_type(attnc.AttentionOverAttention()(x, x, query_lengths=2), Array)
+attnc.AttentionOverAttention()(x, x, causal=True)  # type: ignore[call-overload]
 
 encoder = attnc.GRU(8, 4, bidirectional=True)
 (memory, state), pullback = attnc.vjp(encoder, x, lengths=[5, 3])

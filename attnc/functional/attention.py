@@ -16,6 +16,7 @@ What follows the score is the same for all::
     s       = softcap(score) - slope * |j - p| + bias
     allowed = mask & key_mask & (j < key_lengths) & (i < query_lengths) & causal & window
     weights = exp(s) / (exp(sink) + sum of exp(s) over the allowed keys)
+              times exp(-(j - center)^2 / (2 sigma^2)), where there is a center
     context = dropout(weights) @ value
 """
 
@@ -30,7 +31,12 @@ import numpy as np
 from attnc import _core
 from attnc.arrays import like, real_array
 from attnc.functional.dropout import dropout_key
-from attnc.functional.options import AttentionOptions, MasksAndDropout, takes_options
+from attnc.functional.options import (
+    AttentionOptions,
+    MasksAndDropout,
+    takes_options,
+    with_common,
+)
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of, register
 from attnc.typing import Array, Function, Real
@@ -110,13 +116,25 @@ causal_offset : int or array of int, optional
     and JAX do. Goes with `causal`, `window` or `slope`.
 window : (left, right), optional
     Only keys ``p - left <= j <= p + right``; an integer >= 0 or None for open on either side.
+center : float or array, optional
+    ``(..., Tq)``: local attention (Luong et al. 2015, eq. 10). The window, which has to be given,
+    counts from ``p = floor(center)`` of each query (`causal` and `slope` keep theirs), and weights
+    are multiplied by ``exp(-(j - center)^2 / (2 sigma^2))``, so that they sum to less than 1. Real,
+    in any order; the window of a center far from all keys is empty, that of an infinite one too,
+    and NaN makes the row NaN. Time depends on the window, not on Tk. An array has a gradient.
+sigma : float, optional
+    Of the Gaussian around the center, > 0; default ``left / 2``, the paper's. Infinity: none.
+renormalize : bool, default False
+    Make the Gaussian part of the softmax: it is added to the scores as its logarithm, weights sum
+    to 1, and the lse includes it.
 query_offsets, key_offsets : array of int, optional
     A packed batch: sequences of any length one behind the other along the axes of time, without
     padding. ``(B + 1,)`` each, ``0 = o_0 <= ... <= o_B = T``: query ``i`` of sequence b is row
     ``query_offsets[b] + i`` and sees keys of the same sequence only, which begin at
     ``key_offsets[b]``; positions count within the sequence. `key_offsets` are the same unless
-    given. `key_mask`, `causal`, one int for `causal_offset`, `window`, `softcap`, `slope`, `sink`,
-    `dropout` and `return_lse` go with them, and every function but `attend`. Each sequence has the
+    given. `key_mask`, `causal`, one int for `causal_offset`, `window`, `center` (of all queries,
+    its keys counted within the sequence), `softcap`, `slope`, `sink`, `dropout` and `return_lse`
+    go with them, and every function but `attend`. Each sequence has the
     bits of a call on it alone, with the dropout of a padded batch ``(B, ...)``.
 softcap : float, optional
     ``c * tanh(score / c)`` with ``c > 0`` takes the place of the score.
@@ -166,8 +184,8 @@ value : array_like
 """,
     "dtypes": """\
 Computed in float32 or float64, whatever `numpy.result_type` of the arrays says; float16 and
-bfloat16 are computed in float32, integers and lists in float64; `slope` and `sink` take no part in
-that. What a mask excludes is not read:
+bfloat16 are computed in float32, integers and lists in float64; `slope`, `sink` and `center` take no
+part in that. What a mask excludes is not read:
 NaN there has no effect. The context has the same bits with any ``return_`` flag and any number
 of threads.
 
@@ -177,13 +195,7 @@ of threads.
 
 def _documented(function: Function) -> Function:
     """The function with the options in its signature, and what is common in its docstring."""
-    takes_options(function)
-    if function.__doc__:  # there is none under python -OO
-        text = inspect.cleandoc(function.__doc__)  # from Python 3.13 on the compiler does that
-        for name, common in _COMMON.items():
-            text = text.replace("{" + name + "}\n", common)
-        function.__doc__ = text
-    return function
+    return with_common(takes_options(function), _COMMON)
 
 
 # ---- the functions ----
@@ -479,6 +491,11 @@ def attend(
     -----
     The common part of all attention: Bahdanau et al. 2015, eq. 5 and 6; Luong et al. 2015, eq. 7.
 
+    The *location* score of Luong et al. 2015, eq. 8, is of the query alone, ``softmax(q_i W)`` with
+    a column of W for each place. Over a memory of Tk steps with lengths it is
+    ``attend((query @ W)[..., :Tk], memory, key_lengths=lengths)``, and ``dW[:, :Tk]`` is the sum of
+    ``query^T dscores``.
+
     {dtypes}
     Examples
     --------
@@ -532,18 +549,21 @@ class Mechanism:
     a record keeps arrays and a static rest. `score` is the formula, for `attnc.stages` to show.
     """
 
-    def __init__(self, function, score, required, optional):
+    outputs: tuple[str, ...] = ("dcontext", "dweights", "dlse")
+    options_with_gradients: tuple[str, ...] = ("bias", "slope", "sink", "center")
+
+    def __init__(self, function, required, optional, score=None):
         self.function, self.name, self.count = function, function.__name__, len(required)
         self.score = score
-        self.saving_in_c = getattr(_core, self.name + "_saving")
+        self.saving_in_c = getattr(_core, self.name + "_saving", None)
         self.backward_in_c = getattr(_core, self.name + "_backward")
-        optional = (*optional, "bias", "slope", "sink")
+        optional = (*optional, *self.options_with_gradients)
         self.arrays = {*optional, *_ARRAYS}
         register(
             function,
             required=required,
             optional=optional,
-            incoming=("dcontext", "dweights", "dlse"),
+            incoming=self.outputs,
             positional=1,
             forward=self.forward,
             backward=self.backward,
@@ -599,7 +619,7 @@ _NO_OPTIONS: tuple[list[str], dict[str, Any]] = [], {}
 
 
 MECHANISMS = {
-    function: Mechanism(function, score, required, optional)
+    function: Mechanism(function, required, optional, score)
     for function, score, required, optional in (
         (dot_product_attention, "scale * q_i . k_j", ("query", "key", "value"), ("scale",)),
         (multiplicative_attention, "q_i W k_j", ("query", "key", "value", "weight"), ()),

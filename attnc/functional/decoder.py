@@ -13,6 +13,7 @@ from attnc.arrays import (
     flag,
     integer_lengths,
     like,
+    number,
     quiet,
     real_array,
 )
@@ -48,6 +49,9 @@ def attention_decoder(
     weight: Real | None = None,
     scale: Real | None = None,
     coverage_weight: Real | None = None,
+    coverage_vector: Real | None = None,
+    fertility_vector: Real | None = None,
+    max_fertility: float = 2.0,
     readout_weight: Real | None = None,
     key_mask: Bools | None = None,
     key_lengths: Integers | None = None,
@@ -80,7 +84,7 @@ def attention_decoder(
     state : array_like, optional
         ``(layers, B, H)``: initial state, for the LSTM a pair (h, c); zeros unless given. What else
         a step needs of the one before may follow, as calls return it: with input feeding the output
-        fed first, ``(B, H)``; with coverage the sum of weights so far, ``(B, Tk)``.
+        fed first, ``(B, H)``; with coverage the coverage so far, ``(B, Tk)``.
     cell : {'gru', 'lstm', 'rnn'}
     attention : {'additive', 'multiplicative', 'dot', 'cosine', 'none'}
         'none' is the baseline of a fixed vector: for a context every query gets the memory's last
@@ -95,9 +99,23 @@ def attention_decoder(
     scale : array_like
         A number, for 'cosine'.
     coverage_weight : array_like, optional
-        A number u: ``u * (sum of the weights that earlier steps gave a key)`` is added to its
-        score, so that words are not translated twice or left out (after Tu et al. 2016, "Modeling
-        coverage for neural machine translation").
+        A number u: ``u * C_(t-1)j`` is added to the score of key j at step t, with the coverage
+        ``C_tj = C_(t-1)j + a_tj``, the sum of the weights that the steps so far gave the key; so
+        that words are not translated twice or left out (after Tu et al. 2016, "Modeling coverage
+        for neural machine translation").
+    coverage_vector : array_like, optional
+        ``(A,)``: the coverage is inside the tanh of the score, which must be 'additive':
+        ``e_tj = v . tanh(s W_q + h_j W_k + C_(t-1)j coverage_vector)`` (See, Liu and Manning 2017,
+        "Get to the point: summarization with pointer-generator networks", eq. 11). In place of
+        coverage_weight.
+    fertility_vector : array_like, optional
+        ``(M,)``, beside a coverage_weight: a weight counts for the coverage what it is of the
+        fertility of its key, ``C_tj = C_(t-1)j + a_tj / Phi_j`` with ``Phi_j = max_fertility *
+        sigmoid(h_j . fertility_vector)``, how much attention step j of the memory is expected to
+        need: the linguistic coverage of Tu et al. 2016. Their coverage enters a tanh, as
+        coverage_vector does; here it is added to any score, times coverage_weight.
+    max_fertility : float, default 2.0
+        Above 0; theirs is 2.
     readout_weight : array_like
         ``(M + H, H)``: Luong's W_c, for the order 'luong'.
     key_mask : array_like of bool, optional
@@ -146,7 +164,9 @@ def attention_decoder(
         inputs, memory, cells, state, cell=cell, attention=attention, order=order,
         input_feeding=input_feeding, query_weight=query_weight, key_weight=key_weight,
         score_vector=score_vector, weight=weight, scale=scale, coverage_weight=coverage_weight,
-        readout_weight=readout_weight, key_mask=key_mask, key_lengths=key_lengths,
+        coverage_vector=coverage_vector, fertility_vector=fertility_vector,
+        max_fertility=max_fertility, readout_weight=readout_weight, key_mask=key_mask,
+        key_lengths=key_lengths,
     ).output  # fmt: skip
 
 
@@ -159,6 +179,8 @@ NAMED = (
     "weight",
     "scale",
     "coverage_weight",
+    "coverage_vector",
+    "fertility_vector",
     "readout_weight",
 )
 OPTIONAL = (*NAMED, "state")
@@ -170,6 +192,12 @@ def check_choice(where, name, value, choices):
         listed = ", ".join(map(repr, choices))
         error = ValueError if known else TypeError
         raise error(f"{where}: {name} must be one of {listed}, got {value!r}")
+
+
+def check_fertility(where, max_fertility):
+    return number(
+        where, "max_fertility", max_fertility, "be finite and above 0", lambda x: 0 < x < np.inf
+    )
 
 
 def allowed_keys(where, B, Tk, key_mask, key_lengths):
@@ -199,6 +227,7 @@ class _Call:
         attention="additive",
         order="bahdanau",
         input_feeding=False,
+        max_fertility=2.0,
         key_mask=None,
         key_lengths=None,
         **named,
@@ -222,13 +251,16 @@ class _Call:
             raise TypeError(
                 f"{where}: cells must be a sequence of arrays, got {type(cells).__name__}"
             ) from None
+        max_fertility = check_fertility(where, max_fertility)
         given = {"inputs": inputs, "memory": memory}
         given |= {f"cells[{k}]": array for k, array in enumerate(cells)}
         given |= {name: array for name, array in named.items() if array is not None}
         arrays = {name: real_array(where, name, array) for name, array in given.items()}
         dtype = computing_dtype(arrays.values())
         arrays = {name: contiguous(array, dtype) for name, array in arrays.items()}
-        decoder = _checked(where, arrays, len(cells), cell, attention, order, input_feeding)
+        decoder = _checked(
+            where, arrays, len(cells), cell, attention, order, input_feeding, max_fertility
+        )
 
         B, Tk = len(arrays["inputs"]), arrays["memory"].shape[1]
         allowed = allowed_keys(where, B, Tk, key_mask, key_lengths)
@@ -272,7 +304,7 @@ class _Call:
         )  # fmt: skip
 
 
-def _checked(where, arrays, count, cell, attention, order, input_feeding):
+def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fertility):
     """The decoder of these arrays, if they fit each other."""
     inputs, memory = arrays["inputs"], arrays["memory"]
     for name, array, axes in (
@@ -311,11 +343,12 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding):
         fitting(where, f"cells[{k}], {PARAMETERS[k % 4]},", array, shapes[k % 4])
     score = SCORES.get(attention)
     expected = {} if score is None else dict.fromkeys(score.arrays)
-    shapes = {"weight": (H, M), "scale": (), "coverage_weight": ()}
+    shapes = {"weight": (H, M), "scale": (), "coverage_weight": (), "fertility_vector": (M,)}
     if "score_vector" in expected:
         vector = arrays.get("score_vector")
         A = vector.shape[0] if vector is not None and vector.ndim == 1 else "A"
         shapes |= {"query_weight": (H, A), "key_weight": (M, A), "score_vector": (A,)}
+        shapes["coverage_vector"] = (A,)
     if order == "luong":
         expected["readout_weight"] = None
         shapes["readout_weight"] = (context + H, H)
@@ -324,8 +357,17 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding):
             raise ValueError(
                 f"{where}: {name} must be given for attention={attention!r} and order={order!r}"
             )
+    if "coverage_vector" in arrays and "coverage_weight" in arrays:
+        raise ValueError(
+            f"{where}: coverage_vector must not be given beside coverage_weight (the coverage is "
+            "inside the tanh or added to the score)"
+        )
+    if "fertility_vector" in arrays and "coverage_weight" not in arrays:
+        raise ValueError(f"{where}: coverage_weight must be given for a fertility_vector")
+    optional = {"coverage_weight", "fertility_vector"} if score else set()
+    optional |= {"coverage_vector"} if attention == "additive" else set()
     for name in NAMED:
-        if name in arrays and name not in expected and (name != "coverage_weight" or not score):
+        if name in arrays and name not in expected and name not in optional:
             raise ValueError(
                 f"{where}: {name} must not be given for attention={attention!r} and order={order!r}"
             )
@@ -344,6 +386,7 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding):
         input_feeding=input_feeding,
         cells=[stack[k : k + len(PARAMETERS)] for k in range(0, count, len(PARAMETERS))],
         arrays={name: arrays[name] for name in NAMED if name in arrays},
+        max_fertility=max_fertility,
     )
 
 

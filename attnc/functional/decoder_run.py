@@ -20,6 +20,7 @@ from attnc.arrays import contiguous, like, real_array, sum_rows
 from attnc.functional.attention import (
     MECHANISMS,
     additive_attention,
+    attend,
     cosine_attention,
     dot_product_attention,
 )
@@ -97,13 +98,16 @@ def _product(x, weight):
 class Decoder:
     """The options and parameters of a decoder, and its weights as the loops read them."""
 
-    def __init__(self, where, *, cell, attention, order, input_feeding, cells, arrays):
+    def __init__(
+        self, where, *, cell, attention, order, input_feeding, cells, arrays, max_fertility=2.0
+    ):
         self.where = where
         self.cell = CELLS[cell]
         self.attention, self.order, self.input_feeding = attention, order, input_feeding
         self.score = SCORES.get(attention)
         self.cells = cells  # one list of four arrays each layer
-        self.arrays = arrays  # by name, those of the score and readout_weight
+        self.arrays = arrays  # by name: of the score, the coverage and the readout
+        self.max_fertility = max_fertility
         self.H = cells[0][1].shape[0]
         self.dtype = cells[0][0].dtype
         self.bahdanau = order == "bahdanau"
@@ -112,7 +116,12 @@ class Decoder:
 
     @property
     def coverage(self):
-        return "coverage_weight" in self.arrays
+        return "coverage_weight" in self.arrays or self.covered_inside
+
+    @property
+    def covered_inside(self):
+        """Whether the coverage is felt inside the tanh of the score."""
+        return "coverage_vector" in self.arrays
 
     def __getstate__(self):
         return vars(self) | {"_panels": {}}  # packed again where they are needed
@@ -218,8 +227,15 @@ class PreparedMemory:
             weight = decoder.arrays[decoder.score.key_weight]
             self.key = _product(value, weight)
         self.transforms = None
-        if decoder.attention == "additive" and decoder.waits:
+        if decoder.attention == "additive" and decoder.waits and not decoder.covered_inside:
             self.transforms = _core.transform_keys(self.key)
+        # With a fertility a weight counts 1 / fertility for the coverage of its key.
+        self.rate = None
+        if "fertility_vector" in decoder.arrays:
+            vector = decoder.arrays["fertility_vector"][:, None]
+            self.rate = (1 + np.exp(-_product(value, vector)[..., 0])) / value.dtype.type(
+                decoder.max_fertility
+            )
 
     def __len__(self):
         return len(self.value)
@@ -231,6 +247,7 @@ class PreparedMemory:
         other.value, other.key = self.value[rows], self.key[rows]
         other.allowed = None if self.allowed is None else self.allowed[rows]
         other.transforms = self.transforms and tuple(x[rows] for x in self.transforms)
+        other.rate = None if self.rate is None else self.rate[rows]
         return other
 
     @property
@@ -245,8 +262,8 @@ class PreparedMemory:
     def __deepcopy__(self, memo):
         owner = memo.get(id(self.owner), self.owner)
         other = copy.copy(self)
-        other.value, other.key, other.allowed, other.transforms = copy.deepcopy(
-            (self.value, self.key, self.allowed, self.transforms), memo
+        other.value, other.key, other.allowed, other.transforms, other.rate = copy.deepcopy(
+            (self.value, self.key, self.allowed, self.transforms, self.rate), memo
         )
         if owner is not self.owner:
             other.decoder, other.owner = copy.deepcopy(self.decoder, memo), owner
@@ -309,7 +326,7 @@ class _Attending:
             self.weights = _core.empty(like, (B, T, Tk))
             self.stats = _core.empty(like, (B, T, 2))
             # What additive_attention would save: the scores, where they are no larger than queries.
-            saves = decoder.attention == "additive" and Tk <= A
+            saves = decoder.attention == "additive" and Tk <= A or decoder.covered_inside
             self.scores = _core.empty(like, (B, T, Tk)) if saves else None
             if self.cosine:
                 self.unit = _core.empty(like, (T, B, A))
@@ -330,16 +347,21 @@ class _Attending:
     def _scored(self):
         """The fields that `Attend` and `AttendBack` begin with."""
         asked = self.unit if self.cosine else self.queries
+        inside = self.decoder.covered_inside
+        score = "additive" if self.decoder.attention == "additive" else "dot"
+        factor = 1.0 if inside else self.arrays.get("coverage_weight", 0.0)
         return (
-            "additive" if self.decoder.attention == "additive" else "dot",
+            "covered" if inside else score,
             asked.swapaxes(0, 1),
             self.unit_key if self.cosine else self.memory.key,
             self.memory.value,
             self.arrays.get(self.score.vector),
+            self.arrays.get("coverage_vector"),
             self.memory.transforms,
             1.0 if self.scale is None else float(self.scale),
             self.weights,
-            float(self.arrays["coverage_weight"]) if self.decoder.coverage else 0.0,
+            float(factor),
+            self.memory.rate,
         )
 
     def operations(self):
@@ -370,16 +392,26 @@ class _Attending:
         if self.coverage is not None:
             # Those given, and what reaches them from later steps.
             self.dweights = _core.empty(like, self.weights.shape)
+        self.drate = None if self.memory.rate is None else np.zeros_like(self.memory.rate)
+        self.dkey = self.dvector = self.dinside = None
+        if self.decoder.covered_inside:
+            self.dkey = np.zeros_like(self.memory.key)
+            self.dvector, self.dinside = np.zeros((2, B, A), like.dtype)
 
     def operations_back(self):
         """Of a step back: from the gradient of its context to that of its query."""
         yield AttendBack(
             *self._scored(),
             dcoverage=self.dcoverage,
+            coverage_bias=self.bias if self.decoder.covered_inside else None,
             dcontext=self.dcontexts.swapaxes(0, 1),
             dweights=self.given_dweights,
             dquery=self.dunit,
             dweights_total=None if self.dcoverage is None else self.dweights,
+            dcoverage_rate=self.drate,
+            dkey=self.dkey,
+            dscore_vector=self.dvector,
+            dcoverage_vector=self.dinside,
         )
         if self.cosine:
             yield NormalizeBack(self.dunit, self.dqueries, self.unit, self.norm)
@@ -388,6 +420,9 @@ class _Attending:
 
     def _arguments(self):
         """Arrays and options of the attention function."""
+        if self.decoder.covered_inside:  # no function has such scores: they are given
+            options = {"key_mask": self.memory.allowed, "return_weights": True}
+            return (self.scores, self.memory.value), options
         vector = () if self.score.vector is None else (self.arrays[self.score.vector],)
         options = {"key_mask": self.memory.allowed, "return_weights": True}
         if self.scale is not None:
@@ -414,14 +449,29 @@ class _Attending:
         )
         if not self.decoder.waits:
             self.dqueries = np.ascontiguousarray(gradients["query"].swapaxes(0, 1))
-        result = {"key": gradients["key"], "value": gradients["value"]}
-        for name in (self.score.vector, "scale" if self.score.scale == "scale" else None):
-            if name is not None:
-                result[name] = gradients[name]
-        if self.decoder.coverage:
-            before = np.cumsum(self.weights, axis=1) - self.weights + self.first_coverage[:, None]
+        result = {"value": gradients["value"]}
+        if self.decoder.covered_inside:
+            result |= {"key": self.dkey, "coverage_vector": sum_rows(self.dinside)}
+            result[self.score.vector] = sum_rows(self.dvector)
+        else:
+            result["key"] = gradients["key"]
+            for name in (self.score.vector, "scale" if self.score.scale == "scale" else None):
+                if name is not None:
+                    result[name] = gradients[name]
+        if "coverage_weight" in self.arrays:
+            gained = self.weights
+            if self.memory.rate is not None:
+                gained = gained * self.memory.rate[:, None]
+            before = np.cumsum(gained, axis=1) - gained + self.first_coverage[:, None]
             total = np.vdot(before.astype(float), gradients["bias"].astype(float))
             result["coverage_weight"] = np.asarray(total, before.dtype)
+        if self.memory.rate is not None:
+            # rate = (1 + exp(-x)) / N with x = h . U_f
+            dx = self.drate * (1 / self.decoder.max_fertility - self.memory.rate)
+            dx = dx.astype(self.weights.dtype, copy=False)[..., None]
+            vector = self.arrays["fertility_vector"][:, None]
+            result["fertility_vector"] = _core.product(_rows(self.memory.value).T, _rows(dx))[:, 0]
+            result["value"] = result["value"] + _product(dx, vector.T)
         if self.projected:
             result[self.score.query_weight] = _core.product(
                 _rows(self.source).T, _rows(self.dqueries)
@@ -430,10 +480,11 @@ class _Attending:
 
     def _backward_of_all(self, dcontexts, dweights):
         """Gradients of the attention of all queries, by name."""
-        record = record_of(self.score.function)
+        function = attend if self.decoder.covered_inside else self.score.function
+        record = record_of(function)
         if self.decoder.waits:  # the loop did what the forward pass would have done
-            kept = self.contexts_b, self.stats, self.scores
-            kept = MECHANISMS[self.score.function].saved(*self._arguments(), kept)
+            kept = self.contexts_b, self.stats, None if function is attend else self.scores
+            kept = MECHANISMS[function].saved(*self._arguments(), kept)
         else:
             kept = self.kept
         gradients = record.backward(*kept, dcontexts, dweights, None)

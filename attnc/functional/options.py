@@ -12,24 +12,37 @@ from typing import Any, TypedDict
 from attnc import _core
 from attnc.typing import Bools, Function, Integers, Real, Seed
 
-__all__ = ["nearest", "takes_options"]
+__all__ = ["nearest", "takes_options", "with_common"]
 
 
-class Masks(TypedDict, total=False):
-    """Options by keyword that layers take as functions do. Without more, an array is returned."""
+class Pairs(TypedDict, total=False):
+    """Options by keyword that say which pairs are allowed, and no more."""
 
     mask: Bools | None
     key_mask: Bools | None
     key_lengths: Integers | None
     query_lengths: Integers | None
-    bias: Real | None
     causal: bool
     causal_offset: Integers | None
     window: tuple[int | None, int | None] | None
+
+
+class ScoreOptions(Pairs, total=False):
+    """The same, and what becomes of their scores before the softmax."""
+
+    bias: Real | None
+    center: Real | None
+    sigma: float | None
+    renormalize: bool
     query_offsets: Integers | None
     key_offsets: Integers | None
     softcap: float | None
     slope: Real | None
+
+
+class Masks(ScoreOptions, total=False):
+    """Options by keyword that layers take as functions do. Without more, an array is returned."""
+
     sink: Real | None
 
 
@@ -114,4 +127,26 @@ def takes_options(function: Function, *, without: tuple[str, ...] = ()) -> Funct
     ]
     written = signature.replace(parameters=[*own, *shared])
     function.__signature__ = written  # type: ignore[attr-defined]
+    return function
+
+
+def with_common(function: Function, common: dict[str, str]) -> Function:
+    """Write what several functions share into the docstring of one.
+
+    Parameters
+    ----------
+    function : function
+        Changed in place.
+    common : dict of str
+        Paragraphs by name; each takes the place of a line ``{name}``.
+
+    Returns
+    -------
+    function
+    """
+    if function.__doc__:  # there is none under python -OO
+        text = inspect.cleandoc(function.__doc__)  # from Python 3.13 on the compiler does that
+        for name, paragraph in common.items():
+            text = text.replace("{" + name + "}\n", paragraph)
+        function.__doc__ = text
     return function

@@ -11,6 +11,7 @@ import numpy as np
 
 from attnc import _core
 from attnc.arrays import (
+    broadcasts,
     computing_dtype,
     flag,
     integer,
@@ -139,7 +140,7 @@ def _positions(shape, position, offset):
     """position + offset, (T,) or with as many axes as x has but for the last."""
     lead, T = shape[:-2], shape[-2]
     offset = integer_array("rotary", "offset", offset)
-    if offset.ndim and not _broadcasts(offset.shape, lead):
+    if offset.ndim and not broadcasts(offset.shape, lead):
         raise ValueError(
             f"rotary: offset must be an integer or have shape {lead}, one axis for each leading "
             f"axis of x, equal or 1, got {offset.shape}"
@@ -148,18 +149,12 @@ def _positions(shape, position, offset):
         position = np.arange(T)
     else:
         position = real_array("rotary", "position", position)
-        if position.shape != (T,) and not _broadcasts(position.shape, (*lead, T)):
+        if position.shape != (T,) and not broadcasts(position.shape, (*lead, T)):
             raise ValueError(
                 f"rotary: position must have shape ({T},) or {(*lead, T)}, one axis for each axis "
                 f"of x but the last, equal or 1, got {position.shape}"
             )
     return position.astype(np.float64) + offset.astype(np.float64)[..., None]
-
-
-def _broadcasts(shape, whole):
-    return len(shape) == len(whole) and all(
-        n in (1, size) for n, size in zip(shape, whole, strict=True)
-    )
 
 
 # Cosines and sines of the positions from 0 on, by base, D and dtype. An array, once here, is never

@@ -7,6 +7,7 @@ from .attention import (
     MultiplicativeAttention,
     SelfAttention,
 )
+from .attention_over_attention import AttentionOverAttention
 from .base import Layer
 from .cache import KVCache
 from .compose import Dropout, Residual, Sequential
@@ -14,10 +15,15 @@ from .decoder import AttentionDecoder
 from .decoding import beam_search, greedy_decode, sample_decode, scheduled_inputs
 from .embedding import Embedding
 from .feedforward import FeedForward
+from .gated import AttentionOnAttention, GatedAttention
+from .hard import HardAttention
+from .hierarchical import HierarchicalAttention
 from .language_model import LanguageModel
 from .linear import Linear
+from .monotonic import ChunkwiseAttention, MonotonicAttention
 from .multihead import MultiHeadAttention
 from .norm import LayerNorm, RMSNorm
+from .pooling import AttentionPooling
 from .positions import LearnedPositions, SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
 from .relative import RelativePositionBias
@@ -29,12 +35,19 @@ from .transformer_stack import TransformerDecoder, TransformerEncoder
 __all__ = [
     "AdditiveAttention",
     "AttentionDecoder",
+    "AttentionOnAttention",
+    "AttentionOverAttention",
+    "AttentionPooling",
+    "ChunkwiseAttention",
     "CosineAttention",
     "DotProductAttention",
     "Dropout",
     "Embedding",
     "FeedForward",
     "GRU",
+    "GatedAttention",
+    "HardAttention",
+    "HierarchicalAttention",
     "KVCache",
     "LSTM",
     "LanguageModel",
@@ -42,6 +55,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "MonotonicAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "RMSNorm",

@@ -35,7 +35,7 @@ def for_function(layer, train, rng, options):
     options = dict(options)
     if options.get("bias") is not None:
         options["bias"] = layer._real("bias", options["bias"], ..., "Tq", "Tk")
-    for name in ("slope", "sink"):
+    for name in ("slope", "sink", "center"):
         if isinstance(options.get(name), (list, tuple)):
             options[name] = real_array(type(layer).__name__, name, options[name])
     if flag(type(layer).__name__, "train", train) and layer.dropout:
@@ -43,9 +43,9 @@ def for_function(layer, train, rng, options):
     return options
 
 
-def _of_options(grads, given):
+def of_options(grads, given):
     """The gradients of options that were given as arrays, by name, in the dtypes of those."""
-    names = [name for name in ("bias", "slope", "sink") if name in vars(grads)]
+    names = [name for name in ("bias", "slope", "sink", "center") if name in vars(grads)]
     return {name: like(grads[name], given[name]) for name in names}
 
 
@@ -116,7 +116,7 @@ class _Attention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, softcap, slope, sink
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
@@ -161,7 +161,7 @@ class _Attention(Layer):
             else:
                 required["key"] = like(grads.key, key)
                 required["value"] = like(grads.value, value)
-            return Gradients(required, _of_options(grads, given))
+            return Gradients(required, of_options(grads, given))
 
         return output, pullback
 
@@ -484,7 +484,7 @@ class SelfAttention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, softcap, slope, sink
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
@@ -515,6 +515,6 @@ class SelfAttention(Layer):
             d = back(dcontext, dweights=dweights, dlse=dlse)
             dx = sum(back_to_x(dy) for (_, back_to_x), dy in zip(maps, d, strict=True))
             required = {"x": like(dx, given_x)}
-            return Gradients(required, _of_options(d, given))
+            return Gradients(required, of_options(d, given))
 
         return output, pullback

@@ -393,6 +393,10 @@ class KVCache:
             options["key_lengths"] = by_head(state.lengths, heads) - dropped
         if self.window is None:
             return options
+        if options.get("center") is not None:
+            raise ValueError(
+                f"{where}: center must be None with a cache that has a window, which forgets keys"
+            )
         left, right = _pair(where, options.get("window"))
         if not keep:
             last = self.window - 1
@@ -601,7 +605,8 @@ def _float(dtype):
 def counts_positions(where: str, options: dict[str, Any]) -> bool:
     """Whether there is an option that a causal_offset goes with."""
     causal = flag(where, "causal", options.get("causal", False))
-    return causal or any(options.get(name) is not None for name in ("window", "slope"))
+    window = options.get("window") is not None and options.get("center") is None
+    return causal or window or options.get("slope") is not None
 
 
 def _pair(where, window):

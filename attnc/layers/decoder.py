@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import flag, generator, integer, integer_array, like, plain_array, quiet, sum_rows
-from ..functional.decoder import allowed_keys, check_choice
+from ..functional.decoder import NAMED, allowed_keys, check_choice, check_fertility
 from ..functional.decoder_run import (
     SCORES,
     Decoder,
@@ -28,6 +28,24 @@ from .attention import (
 )
 from .base import Layer, glorot, positive
 from .recurrent import CELLS
+
+COVERAGES = "linear", "tanh", "fertility"
+
+
+def check_coverage(where, coverage, attention):
+    """The option of that name: False, True, or one of `COVERAGES`."""
+    if isinstance(coverage, str):
+        check_choice(where, "coverage", coverage, COVERAGES)
+    else:
+        coverage = flag(where, "coverage", coverage)
+    if coverage and attention == "none":
+        raise ValueError(f"{where}: coverage must be False for attention='none', got {coverage!r}")
+    if coverage == "tanh" and attention != "additive":
+        raise ValueError(
+            f"{where}: coverage must not be 'tanh' for attention={attention!r} (only 'additive' "
+            "has a tanh; coverage='linear' suits any score)"
+        )
+    return coverage
 
 
 class AttentionDecoder(Layer):
@@ -69,10 +87,24 @@ class AttentionDecoder(Layer):
     order : {'bahdanau', 'luong'}
     input_feeding : bool
         See above; for the order 'luong'. Default False.
-    coverage : bool
-        Whether ``coverage_weight`` times the sum of the weights that earlier steps gave a key is
-        added to its score, so that words are not translated twice or left out (after Tu et al.
-        2016, "Modeling coverage for neural machine translation"). The weight starts at 0.
+    coverage : False, True, 'linear', 'tanh' or 'fertility'
+        Whether the score of a key feels its coverage C_j, the sum of the weights that earlier steps
+        gave it, so that words are not translated twice or left out. With h_j the memory:
+
+        - 'linear', or True: ``coverage_weight * C_j`` is added to the score (after Tu et al. 2016,
+          "Modeling coverage for neural machine translation").
+        - 'tanh': it is inside the tanh, ``v . tanh(s W_q + h_j W_k + C_j coverage_vector)``, for
+          the attention 'additive' (See, Liu and Manning 2017, "Get to the point: summarization with
+          pointer-generator networks", eq. 11).
+        - 'fertility': 'linear', with a coverage in which every weight counts what it is of how much
+          attention its key is expected to need, ``C_j + a_j / Phi_j`` after a step of weights a,
+          ``Phi_j = max_fertility * sigmoid(h_j . fertility_vector)``: the linguistic coverage of
+          Tu et al. 2016. Theirs enters a tanh.
+
+        All these parameters start at 0, where the coverage is not felt; the fertility is half of
+        its maximum. `losses.coverage_loss` punishes attending twice.
+    max_fertility : float, optional
+        For the coverage 'fertility'; 2, as theirs, unless given.
     summary : {'every_step', 'first_state'}
         For the attention 'none'. 'every_step': the summary takes the place of every context (Cho et
         al. 2014). 'first_state': there are no contexts, and where no state is given the first state
@@ -89,7 +121,8 @@ class AttentionDecoder(Layer):
         [input; what is fed back]; ``score.<name>`` of the attention layer; ``initial_h``, and
         ``initial_c`` for the LSTM, (layers, state_size), the learned state where none is given;
         ``readout_weight (memory_size + state_size, state_size)``, Luong's W_c; ``summary_weight``;
-        ``coverage_weight``, a number.
+        ``coverage_weight``, a number; ``coverage_vector (attention_size,)``; ``fertility_vector
+        (memory_size,)``.
     output_size : int
         state_size.
 
@@ -124,7 +157,8 @@ class AttentionDecoder(Layer):
         layers: int = 1,
         order: str = "bahdanau",
         input_feeding: bool = False,
-        coverage: bool = False,
+        coverage: bool | str = False,
+        max_fertility: float | None = None,
         summary: str = "every_step",
         rng: Seed = None,
         dtype: DType = "float32",
@@ -138,13 +172,18 @@ class AttentionDecoder(Layer):
             (attention_size,) = positive(self, attention_size=attention_size)
         input_size = integer(where, "input_size", input_size, 0)
         input_feeding = flag(where, "input_feeding", input_feeding)
-        coverage = flag(where, "coverage", coverage)
         check_choice(where, "attention", attention, (*SCORES, "none"))
+        coverage = check_coverage(where, coverage, attention)
         check_choice(where, "cell", cell, CELLS)
         check_choice(where, "order", order, ("bahdanau", "luong"))
         check_choice(where, "summary", summary, ("every_step", "first_state"))
-        if coverage and attention == "none":
-            raise self._error("coverage must be False for attention='none', got True")
+        if max_fertility is not None:
+            max_fertility = check_fertility(where, max_fertility)
+            if coverage != "fertility":
+                raise self._error(
+                    f"max_fertility must be None for coverage={coverage!r}, got {max_fertility} "
+                    "(only 'fertility' has one)"
+                )
         if attention in ("dot", "cosine") and state_size != memory_size:
             raise self._error(
                 f"memory_size must equal state_size for attention={attention!r}, got "
@@ -176,6 +215,7 @@ class AttentionDecoder(Layer):
         self.order = order
         self.input_feeding = input_feeding
         self.coverage = coverage
+        self.max_fertility = max_fertility
         self.summary = summary
 
         context_size = memory_size if summary == "every_step" else 0
@@ -199,8 +239,12 @@ class AttentionDecoder(Layer):
         self.state_names = SORTS[cell].state
         for name in self.state_names:
             self.add_parameter(f"initial_{name}", np.zeros((layers, state_size)))
-        if coverage:
+        if coverage == "tanh":
+            self.add_parameter("coverage_vector", np.zeros(attention_size or state_size))
+        elif coverage:
             self.add_parameter("coverage_weight", 0.0)
+        if coverage == "fertility":
+            self.add_parameter("fertility_vector", np.zeros(memory_size))
         if order == "luong":
             self.add_parameter("readout_weight", glorot(rng, context_size + state_size, state_size))
         if summary == "first_state":
@@ -232,8 +276,8 @@ class AttentionDecoder(Layer):
         state : array_like, shape (layers, B, state_size), optional
             Initial state; for the LSTM a pair (h, c). What else a step needs of the one before may
             follow, as calls return it, and is zero otherwise: with input feeding the output fed
-            first, (B, state_size); with coverage the sum of weights so far, (B, Tk). Where no state
-            is given the learned one is used.
+            first, (B, state_size); with coverage the coverage so far, (B, Tk). Where no state is
+            given the learned one is used.
         key_mask : array_like of bool, shape (B, Tk), optional
             True where the memory may be attended to.
         key_lengths : int or array_like of int, shape (B,), optional
@@ -390,7 +434,7 @@ class AttentionDecoder(Layer):
         """Arrays of the score and the readout by the names of `attnc.functional`."""
         arrays = dict(self.score._parameters) if self.attention != "none" else {}
         own = self._parameters
-        return arrays | {n: own[n] for n in ("coverage_weight", "readout_weight") if n in own}
+        return arrays | {name: own[name] for name in NAMED if name in own}
 
     def _decoder(self):
         return Decoder(
@@ -401,6 +445,7 @@ class AttentionDecoder(Layer):
             input_feeding=self.input_feeding,
             cells=[[cell._parameters[name] for name in PARAMETERS] for cell in self.cells],
             arrays=self._named(),
+            max_fertility=2.0 if self.max_fertility is None else self.max_fertility,
         )
 
     @quiet

@@ -29,7 +29,11 @@ AXES: dict[str, tuple[str, ...]] = {
     "causal_offset": (),
     "slope": (),
     "sink": (),
+    "center": ("Tq",),
 }
+
+# Those of them that may be one number for all.
+NUMBERS = {"key_lengths", "query_lengths", "causal_offset", "slope", "sink", "center"}
 
 
 def split_heads(x: Array, heads: Shape) -> Array:
@@ -76,7 +80,7 @@ def _lift(where, name, value, axes, shape, heads):
     """`value` with the axes `heads` before the last `axes`, where it may have one of all heads."""
     array = plain_array(where, name, value)
     lead = len(shape) - len(axes)
-    if array.ndim == 0 and not axes and (lead or not isinstance(value, np.ndarray)):
+    if array.ndim == 0 and name in NUMBERS and (lead or not isinstance(value, np.ndarray)):
         return value  # a number holds for all sequences and heads
     by_head = (*shape[:lead], math.prod(heads), *shape[lead:])
     if _broadcasts(array.shape, shape):

@@ -11,7 +11,7 @@ from ..functional.decoder_run import PreparedMemory
 from ..gradients import shows_shapes, vjp
 from ..typing import Array, DType, Integers, Seed
 from .base import positive
-from .decoder import AttentionDecoder
+from .decoder import AttentionDecoder, check_coverage
 from .decoding import Beams, Decoded, Hook, best_sequences, scheduled_inputs
 from .embedding import Embedding, check_tokens, token_index
 from .linear import Linear
@@ -62,7 +62,7 @@ class Seq2Seq(TokenModel):
         together, a step of the memory, have state_size: an even number.
     bidirectional : bool
         Whether the encoder also reads backwards; if not, its one direction has state_size.
-    attention, attention_size, cell, layers, order, input_feeding, coverage
+    attention, attention_size, cell, layers, order, input_feeding, coverage, max_fertility
         As in `AttentionDecoder`; cell and layers are those of the encoder too. With the attention
         'none' the decoder gets the encoder's final state in place of every context: the baseline
         that attention is compared with.
@@ -121,7 +121,8 @@ class Seq2Seq(TokenModel):
         layers: int = 1,
         order: str = "bahdanau",
         input_feeding: bool = False,
-        coverage: bool = False,
+        coverage: bool | str = False,
+        max_fertility: float | None = None,
         dropout: float = 0.0,
         tied: bool = False,
         padding_index: int | None = None,
@@ -140,7 +141,7 @@ class Seq2Seq(TokenModel):
         )
         bidirectional = flag(where, "bidirectional", bidirectional)
         input_feeding = flag(where, "input_feeding", input_feeding)
-        coverage = flag(where, "coverage", coverage)
+        coverage = check_coverage(where, coverage, attention)
         tied = flag(where, "tied", tied)
         dropout = probability(where, "dropout", dropout)
         padding_index = token_index(
@@ -168,7 +169,7 @@ class Seq2Seq(TokenModel):
         self.bidirectional, self.attention = bidirectional, attention
         self.attention_size, self.cell, self.layers = attention_size, cell, layers
         self.order, self.input_feeding = order, input_feeding
-        self.coverage, self.dropout = coverage, dropout
+        self.coverage, self.max_fertility, self.dropout = coverage, max_fertility, dropout
         self.tied, self.padding_index = tied, padding_index
         shared: dict[str, Any] = {"rng": rng, "dtype": dtype}
         self.source_embedding = Embedding(
@@ -188,6 +189,7 @@ class Seq2Seq(TokenModel):
             order=order,
             input_feeding=input_feeding,
             coverage=coverage,
+            max_fertility=max_fertility,
             **shared,
         )
         self.encoder = ENCODERS[cell](

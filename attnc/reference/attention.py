@@ -1,15 +1,17 @@
 """Attention in plain NumPy: the formulas as the papers write them, and their derivatives by hand.
 
-Every attention function of `attnc.functional` stands here once more, under the same name and with
-the same options. `vjp` gives the gradients.
+Every attention function of `attnc.functional`, and every one of its scores alone, stands here once
+more, under the same name and with the same options. `vjp` gives the gradients.
 
 All mechanisms are one computation, `_attention` below. They differ only in how a query matches a
 key:
 
     score    s_ij = match(q_i, k_j)              its mechanism
     logit    l_ij = softcap(s_ij) - slope |j - p_i| + bias_ij
-    weight   w_ij = exp(l_ij - lse_i)            0 where query i may not attend to key j
+    weight   w_ij = exp(l_ij - lse_i) g_ij       0 where query i may not attend to key j
              lse_i = log (exp(sink) + sum_j exp(l_ij))    over the keys that i may attend to
+             g_ij = exp(-(j - center_i)^2 / (2 sigma^2))    1 without a center; renormalised, its
+                    logarithm is added to the logit instead
     context  c_i  = sum_j dropout(w_ij) v_j
 
 Shapes, with i over queries and j over keys: query (..., Tq, Dq), key (..., Tk, Dk), value
@@ -25,6 +27,9 @@ The options that all functions share:
     causal         bool                 query i is at position p = i + causal_offset, sees j <= p
     causal_offset  (...) or int         Tk - Tq unless given: the last query sees the last key
     window         (left, right)        p - left <= j <= p + right; None: open on that side
+    center         (..., Tq) or number  the window has p = floor(center): Luong et al. 2015, eq. 10
+    sigma          number               of the Gaussian around it; left / 2 unless given; inf: none
+    renormalize    bool                 the Gaussian is part of the softmax
     bias           (..., Tq, Tk)        added to the capped score; -inf there is mask False
     softcap        c                    c tanh(s / c) in place of s
     slope          (...) or number      taken off the score for each step between j and p
@@ -54,10 +59,14 @@ from attnc.typing import Array, Function, Real
 
 __all__ = [
     "additive_attention",
+    "additive_scores",
     "attend",
     "cosine_attention",
+    "cosine_scores",
     "dot_product_attention",
+    "dot_product_scores",
     "multiplicative_attention",
+    "multiplicative_scores",
     "vjp",
 ]
 
@@ -67,22 +76,36 @@ __all__ = [
 
 @np.errstate(all="ignore")  # inf and NaN are honest results here
 def _attention(
-    scores, score_gradients, required, optional, *,
+    value, scores, score_gradients, compared, optional, *,
     mask=None, key_mask=None, key_lengths=None, query_lengths=None, bias=None, causal=False,
-    causal_offset=None, window=None, softcap=None, slope=None, sink=None, dropout=0.0, rng=None,
-    return_weights=False, return_lse=False,
+    causal_offset=None, window=None, center=None, sigma=None, renormalize=False, softcap=None,
+    slope=None, sink=None, dropout=0.0, rng=None, return_weights=False, return_lse=False,
 ):  # fmt: skip
     """Softmax attention over given scores: returns (output, pullback).
 
     `score_gradients(dscores, allowed)` returns the gradients of what the scores were computed from,
-    by name. The dicts `required` and `optional` hold the arguments that get a gradient.
+    by name. The dicts `compared` and `optional` hold the arguments that get a gradient, those that
+    scores always need and the others.
     """
-    value, dtype = required["value"], scores.dtype
+    dtype = scores.dtype
+    value = np.asarray(value, dtype)
+    rows = {name: compared[name] for name in ("scores", "query", "key") if name in compared}
+    required = {**rows, "value": value, **compared}  # in the order of the signature
     lead = np.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
     scores = np.broadcast_to(scores, lead + scores.shape[-2:])
     if bias is not None:
         bias = optional["bias"] = np.asarray(bias, dtype)
     slope, sink = (_number("slope", slope, dtype, optional), _number("sink", sink, dtype, optional))
+    gaussian = None  # its factors of the weights
+    if center is not None:
+        center = _number("center", center, np.float64, optional)
+        center = center.reshape(center.shape or (1,) * (scores.ndim - 1))
+        from_center = (np.arange(scores.shape[-1]) - center[..., None]).astype(dtype)
+        from_center = np.where(_is_far(center)[..., None], 0, from_center)
+        sigma = dtype.type(window[0] / 2 if sigma is None else sigma)
+        log_gaussian = -((from_center / sigma) ** 2) / 2
+        if not renormalize:
+            gaussian = np.exp(log_gaussian)
 
     capped = scores if softcap is None else softcap * np.tanh(scores / softcap)
     logits = capped
@@ -91,6 +114,10 @@ def _attention(
         logits = logits - slope[..., None, None] * distance
     if bias is not None:
         logits = logits + bias
+    if center is not None:  # one that is NaN makes its row NaN
+        logits = logits + np.where(np.isnan(center), np.nan, 0)[..., None].astype(dtype)
+        if renormalize:
+            logits = logits + log_gaussian
     allowed = _allowed(
         scores.shape,
         mask,
@@ -101,6 +128,7 @@ def _attention(
         causal,
         causal_offset,
         window,
+        center,
     )
 
     masked = np.where(allowed, logits, -np.inf)
@@ -113,7 +141,8 @@ def _attention(
         sinks = np.where(logit == -np.inf, 0, np.exp(logit - top))
     powers = np.where(allowed, np.exp(masked - top), 0)  # of numbers <= 0: cannot overflow
     total = powers.sum(axis=-1, keepdims=True) + sinks
-    weights = np.where(allowed, powers / total, 0)
+    softmax = np.where(allowed, powers / total, 0)
+    weights = softmax if gaussian is None else np.where(allowed, softmax * gaussian, 0)
     lse = np.where(total == 0, -np.inf, top + np.log(total))[..., 0]
 
     kept = _dropout_factors(scores.shape, dropout, rng).astype(dtype) if dropout else dtype.type(1)
@@ -140,7 +169,8 @@ def _attention(
 
         dweights = np.where(allowed, (dcontext @ _T(value)) * kept + dweights, 0)
         mean = (weights * dweights).sum(axis=-1, keepdims=True)
-        dlogits = np.where(allowed, weights * (dweights - mean + dlse[..., None]), 0)
+        dsoftmax = dweights if gaussian is None else np.where(allowed, gaussian * dweights, 0)
+        dlogits = np.where(allowed, softmax * (dsoftmax - mean + dlse[..., None]), 0)
         dscores = dlogits
         if softcap is not None:
             dscores = np.where(allowed, dlogits * (1 - np.tanh(scores / softcap) ** 2), 0)
@@ -167,6 +197,10 @@ def _attention(
             gradients["slope"] = -(at["masked"] * distance).sum(axis=(-2, -1))
         if "sink" in optional:
             gradients["sink"] = np.where(sinks == 0, 0, sinks * at["sinks"])[..., 0].sum(axis=-1)
+        if "center" in optional:
+            dlog = at["masked"] if gaussian is None else weights * at["weights"]
+            dcenter = np.where(allowed, dlog * from_center / sigma / sigma, 0)
+            gradients["center"] = dcenter.sum(axis=-1)
         arguments = {**required, **optional}
         return Gradients(
             {name: _sum_to(gradients[name], array.shape) for name, array in arguments.items()},
@@ -195,7 +229,7 @@ class Gradients(tuple):
 
 
 def _allowed(
-    shape, mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window
+    shape, mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, center
 ):
     """Which query may attend to which key: the intersection of everything that was given."""
     Tq, Tk = shape[-2:]
@@ -216,15 +250,23 @@ def _allowed(
     left, right = window or (None, None)
     if causal:
         allowed &= j <= position
+    if center is not None:
+        allowed &= ~(_is_far(center) & ~np.isnan(center))[..., None]
+        position = np.floor(center)[..., None]
     if left is not None:
-        allowed &= position - j <= left
+        allowed &= ~(position - j > left)  # all keys are near a center that is NaN
     if right is not None:
-        allowed &= j - position <= right
+        allowed &= ~(j - position > right)
     return allowed
 
 
+def _is_far(center):
+    """Where no key is near it, or it is NaN."""
+    return ~(np.abs(center) < 2.0**60)
+
+
 def _number(name, given, dtype, optional):
-    """A slope or sink as an array; one that is given as an array gets a gradient."""
+    """A slope, sink or center as an array; one that is given as an array gets a gradient."""
     if given is None:
         return None
     number = np.asarray(given, dtype)
@@ -336,15 +378,20 @@ def _or_packed(with_pullback):
     return function
 
 
-def _packed(with_pullback, arrays, slices, *, key_mask=None, dropout=0.0, rng=None, **options):
+def _packed(
+    with_pullback, arrays, slices, *, key_mask=None, center=None, dropout=0.0, rng=None, **options
+):
     """A call for each sequence, by its slices of the queries and of the keys."""
     query, key, value, *parameters = map(np.asarray, arrays)
+    of_each = np.ndim(center) > 0 and np.shape(center)[-1] > 1  # a center of each query
     lead = np.broadcast_shapes(*(x.shape[:-2] for x in (query, key, value)))
     if dropout:
         rng = _dropout_key(rng)
     calls = []
     for b, (i, j) in enumerate(slices, start=-1):
         own = {} if key_mask is None else {"key_mask": np.asarray(key_mask)[..., j]}
+        if center is not None:
+            own["center"] = np.asarray(center)[..., i] if of_each else center
         if dropout:  # as if the sequences were padded, to a batch (B, *lead)
             own |= {"dropout": dropout, "rng": (rng, max(b, 0) * math.prod(lead))}
         rows = query[..., i, :], key[..., j, :], value[..., j, :]
@@ -366,7 +413,10 @@ def _packed(with_pullback, arrays, slices, *, key_mask=None, dropout=0.0, rng=No
         gradients = {
             name: np.concatenate(parts, -2) if name in ("query", "key", "value") else sum(parts)
             for name, parts in found.items()
+            if not (name == "center" and of_each)
         }
+        if len(gradients) < len(found):
+            gradients["center"] = np.concatenate(found["center"], -1)
         return Gradients(gradients, tuple(gradients)[: len(arrays)])
 
     return output, pullback
@@ -456,7 +506,11 @@ def dot_product_attention(
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    query, key, value = _arrays(dtype, query, key, value)
+    return _attention(value, *_dot_products(dtype, query, key, scale), **common)
+
+
+def _dot_products(dtype, query, key, scale):
+    query, key = _arrays(dtype, query, key)
     D = query.shape[-1] or 1  # without features every score is 0, not 0 / 0
     factor = 1 / np.sqrt(dtype(D)) if scale is None else np.asarray(scale, dtype)
     dots = query @ _T(key)
@@ -468,9 +522,8 @@ def dot_product_attention(
             "scale": np.where(allowed, dscores * dots, 0),
         }
 
-    required = {"query": query, "key": key, "value": value}
     optional = {"scale": factor} if isinstance(scale, np.ndarray) else {}
-    return _attention(factor * dots, score_gradients, required, optional, **common)
+    return factor * dots, score_gradients, {"query": query, "key": key}, optional
 
 
 @_mechanism
@@ -495,7 +548,11 @@ def multiplicative_attention(
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    query, key, value, weight = _arrays(dtype, query, key, value, weight)
+    return _attention(value, *_bilinear_forms(dtype, query, key, weight), **common)
+
+
+def _bilinear_forms(dtype, query, key, weight):
+    query, key, weight = _arrays(dtype, query, key, weight)
 
     def score_gradients(dscores, allowed):
         q, _ = _used(query, key, allowed)
@@ -506,8 +563,8 @@ def multiplicative_attention(
             "weight": _T(q) @ dprojected,
         }
 
-    required = {"query": query, "key": key, "value": value, "weight": weight}
-    return _attention(query @ weight @ _T(key), score_gradients, required, {}, **common)
+    required = {"query": query, "key": key, "weight": weight}
+    return query @ weight @ _T(key), score_gradients, required, {}
 
 
 @_mechanism
@@ -548,7 +605,12 @@ def additive_attention(
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    query, key, value, score_vector = _arrays(dtype, query, key, value, score_vector)
+    parts = query, key, score_vector, query_weight, key_weight, score_bias
+    return _attention(value, *_small_network(dtype, *parts), **common)
+
+
+def _small_network(dtype, query, key, score_vector, query_weight, key_weight, score_bias):
+    query, key, score_vector = _arrays(dtype, query, key, score_vector)
     optional = {"query_weight": query_weight, "key_weight": key_weight, "score_bias": score_bias}
     optional = {name: np.asarray(x, dtype) for name, x in optional.items() if x is not None}
     q = query @ optional["query_weight"] if "query_weight" in optional else query
@@ -572,8 +634,8 @@ def additive_attention(
             gradients["key_weight"] = _T(k) @ dk
         return gradients
 
-    required = {"query": query, "key": key, "value": value, "score_vector": score_vector}
-    return _attention(hidden @ score_vector, score_gradients, required, optional, **common)
+    required = {"query": query, "key": key, "score_vector": score_vector}
+    return hidden @ score_vector, score_gradients, required, optional
 
 
 @_mechanism
@@ -604,7 +666,11 @@ def cosine_attention(
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    query, key, value = _arrays(dtype, query, key, value)
+    return _attention(value, *_cosines(dtype, query, key, scale), **common)
+
+
+def _cosines(dtype, query, key, scale):
+    query, key = _arrays(dtype, query, key)
     factor = np.asarray(scale, dtype)
     cosines = _unit(query)[0] @ _T(_unit(key)[0])
 
@@ -622,9 +688,8 @@ def cosine_attention(
             "scale": np.where(allowed, dscores * cosines, 0),
         }
 
-    required = {"query": query, "key": key, "value": value}
     optional = {"scale": factor} if isinstance(scale, np.ndarray) else {}
-    return _attention(factor * cosines, score_gradients, required, optional, **common)
+    return factor * cosines, score_gradients, {"query": query, "key": key}, optional
 
 
 @_mechanism
@@ -643,12 +708,151 @@ def attend(scores: Real, value: Real, *, dtype: Any = np.float64, **common: Any)
     -------
     context (..., Tq, Dv), or a named tuple.
     """
-    scores, value = _arrays(dtype, scores, value)
+    (scores,) = _arrays(dtype, scores)
 
     def score_gradients(dscores, allowed):
         return {"scores": dscores}
 
-    return _attention(scores, score_gradients, {"scores": scores, "value": value}, {}, **common)
+    return _attention(value, scores, score_gradients, {"scores": scores}, {}, **common)
+
+
+# ---- The scores of a mechanism, and nothing behind them ------------------------------------------
+
+
+@differentiable
+def dot_product_scores(
+    query: Real, key: Real, *, scale: Real | None = None, dtype: Any = np.float64, **masks: Any
+) -> Any:
+    """The scores of `dot_product_attention`.
+
+        s_ij = scale * q_i . k_j
+
+    Vaswani et al. 2017, eq. 1; with `scale=1` Luong et al. 2015, eq. 8 (dot).
+
+    Parameters
+    ----------
+    query, key, scale
+        As there.
+    **masks
+        `mask`, `key_mask`, `key_lengths`, `query_lengths`, `causal`, `causal_offset`, `window`: a
+        pair that is not allowed is not read and has score 0.
+    dtype
+        What to compute in.
+
+    Returns
+    -------
+    scores (..., Tq, Tk)
+    """
+    return _scores(*_dot_products(dtype, query, key, scale), **masks)
+
+
+@differentiable
+def multiplicative_scores(
+    query: Real, key: Real, weight: Real, *, dtype: Any = np.float64, **masks: Any
+) -> Any:
+    """The scores of `multiplicative_attention`.
+
+        s_ij = q_i W k_j
+
+    Luong et al. 2015, eq. 8 (general).
+
+    Parameters
+    ----------
+    query, key, weight
+        As there.
+    **masks
+        As in `dot_product_scores`.
+    dtype
+        What to compute in.
+
+    Returns
+    -------
+    scores (..., Tq, Tk)
+    """
+    return _scores(*_bilinear_forms(dtype, query, key, weight), **masks)
+
+
+@differentiable
+def additive_scores(
+    query: Real,
+    key: Real,
+    score_vector: Real,
+    *,
+    query_weight: Real | None = None,
+    key_weight: Real | None = None,
+    score_bias: Real | None = None,
+    dtype: Any = np.float64,
+    **masks: Any,
+) -> Any:
+    """The scores of `additive_attention`.
+
+        s_ij = v . tanh(q_i Wq + k_j Wk + b)
+
+    Bahdanau et al. 2015, section A.1.2.
+
+    Parameters
+    ----------
+    query, key, score_vector, query_weight, key_weight, score_bias
+        As there.
+    **masks
+        As in `dot_product_scores`.
+    dtype
+        What to compute in.
+
+    Returns
+    -------
+    scores (..., Tq, Tk)
+    """
+    parts = query, key, score_vector, query_weight, key_weight, score_bias
+    return _scores(*_small_network(dtype, *parts), **masks)
+
+
+@differentiable
+def cosine_scores(
+    query: Real, key: Real, *, scale: Real = 1.0, dtype: Any = np.float64, **masks: Any
+) -> Any:
+    """The scores of `cosine_attention`.
+
+        s_ij = scale * q_i . k_j / (|q_i| |k_j|)
+
+    Graves et al. 2014, eqs. 5 and 6.
+
+    Parameters
+    ----------
+    query, key, scale
+        As there.
+    **masks
+        As in `dot_product_scores`.
+    dtype
+        What to compute in.
+
+    Returns
+    -------
+    scores (..., Tq, Tk)
+    """
+    return _scores(*_cosines(dtype, query, key, scale), **masks)
+
+
+def _scores(
+    scores, score_gradients, required, optional, *,
+    mask=None, key_mask=None, key_lengths=None, query_lengths=None, causal=False,
+    causal_offset=None, window=None,
+):  # fmt: skip
+    """The scores of the allowed pairs, 0 elsewhere, and the pullback."""
+    options = mask, key_mask, key_lengths, query_lengths, None, causal, causal_offset, window
+    allowed = _allowed(scores.shape, *options, center=None)
+
+    @np.errstate(all="ignore")
+    def pullback(dscores):
+        dscores = np.where(allowed, np.asarray(dscores, scores.dtype), 0)
+        gradients = score_gradients(dscores, allowed)
+        arguments = {**required, **optional}
+        return Gradients(
+            {name: _sum_to(gradients[name], array.shape) for name, array in arguments.items()},
+            required,
+        )
+
+    return np.where(allowed, scores, 0), pullback
 
 
 def _arrays(dtype: Any, *arrays: Real) -> list[Array]:

@@ -28,6 +28,7 @@ from attnc.typing import Bools, Integers, Real
 
 __all__ = [
     "binary_cross_entropy",
+    "coverage_loss",
     "linear_cross_entropy",
     "mean_squared_error",
     "softmax_cross_entropy",
@@ -236,3 +237,40 @@ def binary_cross_entropy(
         return t * minus_log_p + (1 - t) * minus_log_rest, p - t, -x
 
     return mean(("logits", "targets"), logits, targets, weights, mask, dtype, binary)
+
+
+@differentiable
+def coverage_loss(weights: Real, *, mask: Bools | None = None, dtype: Any = np.float64) -> Any:
+    """Mean over the steps t that count of ``sum_j min(a_tj, c_tj)``, c_t: the sum of those before.
+
+    Parameters
+    ----------
+    weights : array (..., T, Tk)
+    mask : array of bool (..., T), optional
+        Which steps count.
+    dtype : type
+        What to compute in.
+
+    Returns
+    -------
+    loss, a number
+    """
+    a = np.asarray(weights, dtype)
+    counted = np.broadcast_to(True if mask is None else mask, a.shape[:-1])[..., None]
+    n = dtype(max(counted.sum(), 1))
+    covered, loss, steps = np.zeros_like(a[..., 0, :]), dtype(0), range(a.shape[-2])
+    again = np.zeros(a.shape, bool)
+    for t in steps:
+        a_t = np.where(counted[..., t, :], a[..., t, :], 0)
+        again[..., t, :] = a_t >= covered
+        loss = loss + np.minimum(a_t, covered).sum()
+        covered = covered + a_t
+
+    def pullback(dloss=1.0):
+        d = np.zeros_like(a)
+        for t in steps:
+            d[..., t, :] += ~again[..., t, :]
+            d[..., :t, :] += again[..., t, :][..., None, :]
+        return Gradients({"weights": np.where(counted, d * (dtype(dloss) / n), 0)}, ["weights"])
+
+    return loss / n, pullback

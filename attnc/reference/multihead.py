@@ -26,6 +26,7 @@ __all__ = ["multi_head_attention"]
 AXES = {
     "mask": 2, "bias": 2, "key_mask": 1,
     "key_lengths": 0, "query_lengths": 0, "causal_offset": 0, "sink": 0, "slope": 0,
+    "center": 1,
 }  # fmt: skip
 
 

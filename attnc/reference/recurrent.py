@@ -307,6 +307,7 @@ def attention_decoder(
     attention: str = "additive",
     order: str = "bahdanau",
     input_feeding: bool = False,
+    max_fertility: float = 2.0,
     key_mask: Bools | None = None,
     key_lengths: Integers | None = None,
     **named: Any,
@@ -317,7 +318,9 @@ def attention_decoder(
     luong       s_t = cell([y_t; o_(t-1)], s_(t-1))    c_t = attention(s_t)
                 output o_t = tanh([c_t; s_t] W_c)          o_(t-1) with input feeding only
 
-    With a coverage_weight u, u times the sum of the weights so far is added to the scores.
+    With a coverage_weight u, u times the coverage C, the sum of the weights so far, is added to the
+    scores; with a coverage_vector w, C w is added inside the tanh. With a fertility_vector U_f a
+    weight of key j counts for C what it is of max_fertility sigmoid(h_j . U_f).
 
     Parameters
     ----------
@@ -325,10 +328,10 @@ def attention_decoder(
     cells : sequence of arrays
         W, U, b, c of every layer.
     state : array (layers, B, H), or a tuple that begins with it, optional
-    cell, attention, order, input_feeding, key_mask, key_lengths
+    cell, attention, order, input_feeding, max_fertility, key_mask, key_lengths
         As in `attnc.functional.attention_decoder`; the attention 'none' is not here.
     **named
-        The parameters of the attention, coverage_weight and readout_weight.
+        The other parameters and max_fertility, as in `attnc.functional.attention_decoder`.
 
     Returns
     -------
@@ -343,28 +346,43 @@ def attention_decoder(
     Tk, M = memory.shape[1:]
     L, H = len(layers), layers[0][1].shape[0]
     shapes = [(L, B, H)] * count + [(B, H)] * input_feeding
-    coverage_weight = named.get("coverage_weight")
-    shapes += [(B, Tk)] * (coverage_weight is not None)
+    inside, covers = "coverage_vector" in named, "coverage_weight" in named
+    shapes += [(B, Tk)] * (inside or covers)
+    allowed = np.ones((B, Tk), bool) if key_mask is None else np.broadcast_to(key_mask, (B, Tk))
+    if key_lengths is not None:
+        lengths = np.broadcast_to(np.asarray(key_lengths, int), B)
+        allowed = allowed & (np.arange(Tk) < lengths[:, None])
+    memory = np.where(allowed[..., None], memory, 0)
     parts = [] if state is None else list(state) if isinstance(state, tuple) else [state]
     parts = [np.asarray(part, float) for part in parts]
     parts += [np.zeros(shape) for shape in shapes[len(parts) :]]
     states = [tuple(part[layer] for part in parts[:count]) for layer in range(L)]
     feed = parts[count] if input_feeding else np.zeros((B, 0))
-    coverage = parts[-1] if coverage_weight is not None else np.zeros((B, Tk))
-    u = 0.0 if coverage_weight is None else float(coverage_weight)
+    coverage = parts[-1] if inside or covers else np.zeros((B, Tk))
+    u = float(named["coverage_weight"]) if covers else 0.0
+    rate = np.ones((B, Tk))
+    if "fertility_vector" in named:
+        needed = sigmoid(memory @ named["fertility_vector"])
+        rate = 1 / (max_fertility * needed)
     function, positional, options = _score(attention, named)
-    options |= {"key_mask": key_mask, "key_lengths": key_lengths, "return_weights": True}
+    options |= {"key_mask": allowed, "return_weights": True}
+    if inside:
+        key_weight = options.pop("key_weight")
 
     def attend(top, coverage):
         """Context and weights of the states (B, H) that ask, and the way back."""
         query = top @ named["weight"] if attention == "multiplicative" else top
+        key = memory
+        if inside:
+            key = memory @ key_weight + coverage[..., None] * named["coverage_vector"]
         (context, weights), back = vjp(
-            function, query[:, None], memory, memory, *positional,
+            function, query[:, None], key, memory, *positional,
             bias=u * coverage[:, None], **options,
         )  # fmt: skip
 
         def pullback(dcontext, dweights):
             d = back(dcontext[:, None], dweights=dweights[:, None])
+            dkey, dcoverage = d.key, u * d.bias[:, 0]
             names = ("score_vector", "query_weight", "key_weight", "scale")
             parameters = {
                 name: vars(d)[name] for name in names if name in vars(d) and name in named
@@ -373,9 +391,14 @@ def attention_decoder(
             if attention == "multiplicative":
                 parameters["weight"] = top.T @ dtop
                 dtop = dtop @ named["weight"].T
-            if coverage_weight is not None:
+            if covers:
                 parameters["coverage_weight"] = (d.bias[:, 0] * coverage).sum()
-            return dtop, d.key + d.value, u * d.bias[:, 0], parameters
+            if inside:
+                parameters["coverage_vector"] = np.einsum("bja,bj->a", dkey, coverage)
+                parameters["key_weight"] = np.einsum("bjm,bja->ma", memory, dkey)
+                dcoverage = dkey @ named["coverage_vector"]
+                dkey = dkey @ key_weight.T
+            return dtop, dkey + d.value, dcoverage, parameters
 
         return context[:, 0], weights[:, 0], pullback
 
@@ -396,10 +419,10 @@ def attention_decoder(
             x = np.tanh(both @ named["readout_weight"])
             feed = x if input_feeding else feed
         outputs[:, t], all_weights[:, t] = x, weights
-        coverage = coverage + weights
+        coverage = coverage + weights * rate
         tape.append((backs, back_attend, both))
     last = [np.stack(arrays) for arrays in zip(*states, strict=True)]
-    last += [feed] * input_feeding + [coverage] * (coverage_weight is not None)
+    last += [feed] * input_feeding + [coverage] * (inside or covers)
 
     def pullback(doutputs=None, dweights=None, dstate=None):
         dout = np.zeros(outputs.shape) if doutputs is None else np.asarray(doutputs, float)
@@ -409,14 +432,16 @@ def attention_decoder(
         d += [np.zeros(shape) for shape in shapes[len(d) :]]
         dstates = [[part[layer] for part in d[:count]] for layer in range(L)]
         dfeed = d[count] if input_feeding else np.zeros((B, H))
-        dcoverage = d[-1] if coverage_weight is not None else np.zeros((B, Tk))
+        dcoverage = d[-1] if inside or covers else np.zeros((B, Tk))
+        drate = np.zeros((B, Tk))
         dinputs, dmemory = np.zeros(inputs.shape), np.zeros(memory.shape)
         dcells = [[np.zeros(p.shape) for p in parameters] for parameters in layers]
         dnamed = {name: np.zeros(array.shape) for name, array in named.items()}
 
         def through_attention(back, dcontext, t):
-            nonlocal dmemory, dcoverage
-            dtop, down, dbefore, parameters = back(dcontext, dall[:, t] + dcoverage)
+            nonlocal dmemory, dcoverage, drate
+            drate = drate + dcoverage * all_weights[:, t]
+            dtop, down, dbefore, parameters = back(dcontext, dall[:, t] + dcoverage * rate)
             dmemory, dcoverage = dmemory + down, dcoverage + dbefore
             for name, gradient in parameters.items():
                 dnamed[name] = dnamed[name] + gradient
@@ -442,7 +467,11 @@ def attention_decoder(
             elif input_feeding:
                 dfeed = dx[:, E:]
         dfirst = [np.stack(arrays) for arrays in zip(*dstates, strict=True)]
-        dfirst += [dfeed] * input_feeding + [dcoverage] * (coverage_weight is not None)
+        dfirst += [dfeed] * input_feeding + [dcoverage] * (inside or covers)
+        if "fertility_vector" in named:
+            dx = -drate * rate * (1 - needed)
+            dnamed["fertility_vector"] = np.einsum("bj,bjm->m", dx, memory)
+            dmemory = dmemory + dx[..., None] * named["fertility_vector"]
         dcells = tuple(array for layer in dcells for array in layer)
         gradients = {"inputs": dinputs, "memory": dmemory, "cells": dcells} | dnamed
         if given is not None:

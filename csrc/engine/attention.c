@@ -124,12 +124,14 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
                          .causal = in->causal,
                          .left = in->window ? in->left : -1,
                          .right = in->window ? in->right : -1,
+                         .sigma = in->sigma,
+                         .renormalize = in->renormalize,
                          .softcap = in->softcap,
                          .dropout = in->dropout,
                          .dropout_key = in->dropout_key};
     p->direct_dquery = NULL;
     if (attnc_pass_list_sequences(p) < 0 || in->mechanism->prepare(p) < 0 ||
-        attnc_pass_view(p, &in->value, &a->value) < 0 ||
+        (in->value.data && attnc_pass_view(p, &in->value, &a->value) < 0) ||
         view_of_mask(p, &in->mask, 1, 1, &a->mask) < 0 ||
         view_of_mask(p, &in->key_mask, 0, 1, &a->key_mask) < 0 ||
         view_of_mask(p, &in->lengths, 0, 0, &a->lengths) < 0 ||
@@ -137,7 +139,8 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
         view_of_mask(p, &in->offset, 0, 0, &a->offset) < 0 ||
         view_of_mask(p, &in->bias, 1, 1, &a->bias) < 0 ||
         view_of_mask(p, &in->slope, 0, 0, &a->slope) < 0 ||
-        view_of_mask(p, &in->sink, 0, 0, &a->sink) < 0)
+        view_of_mask(p, &in->sink, 0, 0, &a->sink) < 0 ||
+        view_of_mask(p, &in->center, 1, 0, &a->center) < 0)
         return -1;
     if (a->bias.col) /* with one column only, its stride means nothing */
         a->bias.col = 1;
@@ -161,6 +164,15 @@ attnc_saves attnc_what_is_saved(const attnc_inputs *in)
     return saves;
 }
 
+/* How many keys a query has to do with: all, or about those of a window around a center. */
+static double keys_of_query(const attnc_inputs *in, ptrdiff_t Tk)
+{
+    if (!in->center.data || in->left < 0 || in->right < 0)
+        return (double)Tk;
+    const double width = (double)in->left + (double)in->right + 1;
+    return width < (double)Tk ? width : (double)Tk;
+}
+
 /* Time of one pass over all pairs. */
 static double pass_work(const attnc_inputs *in)
 {
@@ -170,9 +182,10 @@ static double pass_work(const attnc_inputs *in)
     for (ptrdiff_t b = 0; b < count; b++) {
         const attnc_sequence s = attnc_sequence_of(in, b);
         const int unpacked = s.Tq <= k->max_unpacked_queries;
-        const double pairs = (double)in->lead.count * (double)s.Tq * (double)s.Tk;
-        work += attnc_pair_work(in->causal && !unpacked ? pairs / 2 : pairs, in->D, in->Dv,
-                                in->mechanism->score == ATTNC_ADDITIVE, unpacked);
+        const double pairs = (double)in->lead.count * (double)s.Tq * keys_of_query(in, s.Tk);
+        work += attnc_pair_work(in->causal && !unpacked ? pairs / 2 : pairs, in->D,
+                                in->choice ? 0 : in->Dv, in->mechanism->score == ATTNC_ADDITIVE,
+                                unpacked);
     }
     return work;
 }
@@ -197,8 +210,8 @@ static int is_nothing_to_write(const attnc_inputs *in, const attnc_outputs *out)
 {
     if (in->lead.count == 0 || in->Tq == 0)
         return 1;
-    return in->Dv == 0 && !out->lse && !out->weights.data && !out->saved_stats &&
-           !out->saved_scores;
+    return in->Dv == 0 && !in->choice && !out->lse && !out->weights.data && !out->saved_stats &&
+           !out->saved_scores && !out->scores.data;
 }
 
 static ptrdiff_t tasks_with(const attnc_pass *p, ptrdiff_t query_chunk)
@@ -231,7 +244,7 @@ static int plan_forward(attnc_pass *p, attnc_attention_fwd *f)
         s->parts = parts;
         parts += splits > 1 ? splits * s->Tq : 0;
     }
-    if (parts == 0)
+    if (parts == 0 || f->scores.data)
         return 0;
     f->parts = attnc_team_block(&p->team, a->lead.count, parts, attnc_part_size(p));
     return f->parts ? 0 : -1;
@@ -272,6 +285,22 @@ static int run_forward(attnc_pass *p, const attnc_attention_fwd *f)
     return attnc_pass_run(p, &merge, to_merge);
 }
 
+/* ---- hard attention ---- */
+
+static int run_hard(attnc_pass *p, const attnc_outputs *out)
+{
+    const attnc_hard_fwd f = {.problem = &p->a,
+                              .choice = *p->in->choice,
+                              .context = out->context,
+                              .index = out->index,
+                              .log_probability = out->log_probability,
+                              .entropy = out->entropy,
+                              .stats = out->saved_stats};
+    return attnc_team_run(&p->team, p->team.k->hard_fwd, &f,
+                          p->a.lead.count * attnc_divide_up(p->a.Tq, ATTNC_HARD_QUERIES),
+                          attnc_pass_work(p), p->team.k->hard_scratch(&p->a));
+}
+
 int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
                             const attnc_executor *executor)
 {
@@ -286,12 +315,15 @@ int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
                              .lse = out->lse,
                              .context_copy = out->saved_context,
                              .stats = out->saved_stats,
-                             .scores_copy = out->saved_scores};
+                             .scores_copy = out->saved_scores,
+                             .scores = out->scores};
     if (out->weights.stored == ATTNC_AS_COMPUTED)
         f.weights = out->weights.data;
     else
         f.narrow_weights = out->weights;
-    if (status == 0)
+    if (status == 0 && in->choice)
+        status = run_hard(&p, out);
+    else if (status == 0)
         status = plan_forward(&p, &f) < 0 ? -1 : run_forward(&p, &f);
     attnc_team_end(&p.team);
     return status;
@@ -311,12 +343,18 @@ int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incom
     attnc_pass p;
     int status = begin(&p, in, executor, first);
     p.bwd = (attnc_attention_bwd){.problem = &p.a,
+                                  .chosen = incoming->saved_index,
+                                  .saved_entropy = incoming->saved_entropy,
                                   .saved_context = incoming->saved_context,
                                   .saved_stats = incoming->saved_stats,
                                   .saved_scores = incoming->saved_scores};
-    if (status == 0 && (view_of_incoming(&p, &incoming->context, &p.bwd.dcontext) < 0 ||
-                        view_of_incoming(&p, &incoming->weights, &p.bwd.dweights) < 0 ||
-                        view_of_mask(&p, &incoming->lse, 1, 0, &p.bwd.dlse) < 0))
+    if (status == 0 &&
+        (view_of_incoming(&p, &incoming->context, &p.bwd.dcontext) < 0 ||
+         view_of_incoming(&p, &incoming->weights, &p.bwd.dweights) < 0 ||
+         view_of_incoming(&p, &incoming->scores, &p.bwd.dscores_given) < 0 ||
+         view_of_mask(&p, &incoming->lse, 1, 0, &p.bwd.dlse) < 0 ||
+         view_of_mask(&p, &incoming->log_probability, 1, 0, &p.bwd.dlog_probability) < 0 ||
+         view_of_mask(&p, &incoming->entropy, 1, 0, &p.bwd.dentropy) < 0))
         status = -1;
     if (status == 0)
         status = in->mechanism->backward(&p, gradients);

@@ -2,8 +2,9 @@
  * option. Nothing here knows Python: it is what the module of NumPy and any other face stand on.
  *
  *     s_ij    = softcap(score(q_i, k_j)) - slope |j - p| + bias_ij    -inf where a mask excludes it
- *     weights = exp(s_ij - lse_i)                 lse_i = log(exp(sink) + sum_j exp(s_ij))
- *     context = dropout(weights) value
+ *     weights = exp(s_ij - lse_i) g_ij            lse_i = log(exp(sink) + sum_j exp(s_ij))
+ *     context = dropout(weights) value            g_ij = exp(-(j - center_i)^2 / (2 sigma^2)), or 1
+ * or, where attention is hard, the value of one key that is chosen by the weights.
  *
  * The caller describes its arrays (attnc_inputs), says where results go (attnc_outputs,
  * attnc_gradients) and who works (attnc_executor, team.h). A call plans and runs: it decides how to
@@ -13,6 +14,9 @@
  *
  * Nobody checks here: shapes fit, lengths lie in 0..Tk and 0..Tq, and offsets of sequences grow
  * from 0 to Tq and Tk, or memory beside the arrays is read.
+ *
+ * Scores may be had alone, and their gradients given: then there is no value and nothing follows
+ * the score.
  *
  * defines: attnc_operand, attnc_mechanism, attnc_dot_product, attnc_multiplicative, attnc_additive,
  *          attnc_cosine, attnc_given_scores, attnc_inputs, attnc_saves, attnc_outputs,
@@ -71,6 +75,9 @@ typedef struct {
     attnc_operand bias;   /* real (..., Tq, Tk), last axis contiguous or 1 */
     attnc_operand slope;  /* double (...): taken off the score for each step between j and p */
     attnc_operand sink;   /* double (...): a logit of every query that has no value */
+    attnc_operand center; /* double (..., Tq): the window counts from floor(center) */
+    double sigma;         /* > 0, with a center: of the Gaussian around it; infinity: none */
+    int renormalize;      /* it is part of the softmax, not a factor of the weights */
     /* where lengths, query_lengths, offset are not given: Tk, Tq, Tk - Tq say */
     ptrdiff_t length, query_length, causal_offset;
     int causal, window;
@@ -78,6 +85,10 @@ typedef struct {
 
     double softcap, dropout; /* 0: none */
     uint64_t dropout_key;
+
+    /* Hard attention: one key a query, and how it is chosen; NULL: attention is soft. Then there
+     * are no sink and no dropout. */
+    const attnc_choice *choice;
 
     /* A packed batch: `sequences` of them behind one another along the axes of time. Queries
      * query_offsets[b] .. query_offsets[b + 1] - 1 meet the keys of the same sequence, and both are
@@ -103,6 +114,12 @@ typedef struct {
     void *lse;                                        /* (lead, Tq) */
     void *saved_context, *saved_stats, *saved_scores; /* as attnc_what_is_saved says; the first is
                                                          what context gets */
+    /* Hard attention, (lead, Tq) each, in the place of weights and lse; it saves stats, and
+     * backward takes index and entropy too. */
+    int64_t *index;
+    void *log_probability, *entropy;
+    attnc_result scores; /* (lead, Tq, Tk): the scores alone, 0 where a pair is not allowed; then
+                            nothing else, and a batch that is not packed */
 } attnc_outputs;
 
 /* What backward starts from: gradients of the outputs, where there are any, and what was saved. */
@@ -110,6 +127,11 @@ typedef struct {
     attnc_operand context, weights, lse; /* of their output's whole shape; the last axis of the
                                             first two, which may be in halves, is contiguous */
     const void *saved_context, *saved_stats, *saved_scores; /* NULL: it was not to be saved */
+    attnc_operand log_probability, entropy; /* hard attention, in the place of weights and lse */
+    const int64_t *saved_index;
+    const void *saved_entropy;
+    attnc_operand scores; /* of scores that were had alone: (lead, Tq, Tk), which may be in halves;
+                             not read where a pair is not allowed. Then nothing else. */
 } attnc_incoming;
 
 /* Where backward writes: C-contiguous arrays of their argument's own shape, overwritten; NULL: not
@@ -117,6 +139,7 @@ typedef struct {
 typedef struct {
     attnc_result query, key, value, scores, bias;
     void *scale, *weight, *score_vector, *query_weight, *key_weight, *score_bias, *slope, *sink;
+    void *center;
     int zeroed; /* scores and bias hold zeros already: memory from calloc */
 } attnc_gradients;
 

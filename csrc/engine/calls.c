@@ -24,6 +24,31 @@ int attnc_call_product(int f32, const attnc_product *p, const attnc_executor *ex
     return status;
 }
 
+int attnc_call_products(int f32, const attnc_products *p, const attnc_executor *executor)
+{
+    const attnc_kernels *k = attnc_kernels_for(f32);
+    return run(f32, k->products, p, p->count * k->product_tasks(&p->each), attnc_products_work(p),
+               k->product_scratch(&p->each), executor);
+}
+
+int attnc_call_monotonic(int f32, const attnc_monotonic *m, int backward,
+                         const attnc_executor *executor)
+{
+    const attnc_kernels *k = attnc_kernels_for(f32);
+    return run(f32, backward ? k->monotonic_bwd : k->monotonic_fwd, m,
+               attnc_divide_up(m->count, k->lanes), attnc_monotonic_work(m),
+               k->monotonic_scratch(m), executor);
+}
+
+int attnc_call_chunkwise(int f32, const attnc_chunkwise *c, int backward,
+                         const attnc_executor *executor)
+{
+    const attnc_kernels *k = attnc_kernels_for(f32);
+    return run(f32, backward ? k->chunkwise_bwd : k->chunkwise_fwd, c,
+               attnc_divide_up(c->count * c->Tq, ATTNC_CHUNK_ROWS), attnc_chunkwise_work(c),
+               k->chunkwise_scratch(c), executor);
+}
+
 int attnc_call_cross_entropy(int f32, const attnc_cross_entropy *c, int backward,
                              const attnc_executor *executor)
 {

@@ -123,6 +123,17 @@ static int sum_key_rows(attnc_pass *p, const key_rows *rows)
                    &rows->map);
 }
 
+/* With windows around centers a segment's rows are added up as a whole (attention_bwd): where that
+ * is not possible in place, in a block of their own. */
+static int plan_padded(attnc_pass *p, const key_rows *rows, void **padded)
+{
+    const ptrdiff_t N = attnc_padded(p, rows->N);
+    if (!p->in->center.data || (rows->written.stored == ATTNC_AS_COMPUTED && N == rows->N))
+        return 0;
+    *padded = attnc_team_block(&p->team, p->in->lead.count, p->in->Tk, N);
+    return *padded ? 0 : -1;
+}
+
 /* ---- bias and given scores: an element for each pair ---- */
 
 /* The gradient of bias or scores. direct: the kernels' main pass writes to it, because nothing
@@ -199,14 +210,21 @@ static int plan_query(attnc_pass *p, const attnc_gradients *to, own_map *map)
     for (ptrdiff_t k = 0; k < p->sequence_count; k++) {
         attnc_sequence *s = &p->sequences[k];
         s->parts = rows;
-        rows += attnc_is_direct(p, s) ? 0 : attnc_segments(p, s) * s->Tq;
+        rows += ((a->center.data ? attnc_segments(p, s) : attnc_query_parts(p, s)) -
+                 attnc_is_direct(p, s)) *
+                s->Tq;
     }
     b->dquery_direct = attnc_is_direct(p, &p->whole);
-    if (b->dquery_direct && !attnc_is_packed(p->in))
-        b->dquery_parts = p->direct_dquery;
-    else
-        b->dquery_parts = attnc_team_block(&p->team, a->lead.count, rows, Dp);
-    return b->dquery_parts ? 0 : -1;
+    const int direct = b->dquery_direct && !attnc_is_packed(p->in);
+    void *parts = p->direct_dquery;
+    if ((!direct || rows > 0) && !(parts = attnc_team_block(&p->team, a->lead.count, rows, Dp)))
+        return -1;
+    b->dquery_parts = direct ? p->direct_dquery : parts;
+    if (a->center.data) /* of a sequence, packed.c finds the place of both */
+        b->dquery_more = attnc_is_packed(p->in) || direct
+                             ? parts
+                             : (char *)parts + a->lead.count * a->Tq * Dp * (ptrdiff_t)p->team.item;
+    return 0;
 }
 
 static void store_number(const attnc_pass *p, void *target, ptrdiff_t u, double x)
@@ -255,7 +273,7 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
                            .out_rows = a->Tq,
                            .N = a->D,
                            .ld = attnc_padded(p, a->D),
-                           .segments = b->segments,
+                           .segments = attnc_query_parts(p, &p->whole),
                            .factor = a->scale};
     const attnc_step step = {p->team.k->sum, &sum, sum_tasks, NULL, attnc_sum_of_sequence};
     if (attnc_pass_run(p, &step, attnc_sum_work(&sum)) < 0)
@@ -372,6 +390,50 @@ static int sum_numbers(attnc_pass *p, const attnc_operand *x, void *target,
     return 0;
 }
 
+/* ---- center: a number for each query ---- */
+
+static int plan_center(attnc_pass *p, const attnc_gradients *to)
+{
+    ptrdiff_t parts = 0;
+    if (!to->center)
+        return 0;
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++) {
+        attnc_sequence *s = &p->sequences[b];
+        s->center_parts = parts;
+        parts += attnc_segments(p, s) * s->Tq;
+    }
+    p->bwd.dcenter_parts = new_parts(p, parts);
+    return p->bwd.dcenter_parts ? 0 : -1;
+}
+
+/* dcenter (own lead, own Tq) from what attention_gather left, over all that an element stands for. */
+static int sum_center(attnc_pass *p, const attnc_gradients *to)
+{
+    const attnc_operand *x = &p->in->center;
+    own_map map;
+    if (!to->center)
+        return 0;
+    const ptrdiff_t own_Tq = x->shape[p->in->lead.ndim], lead = p->a.lead.count;
+    const ptrdiff_t count = attnc_pass_own_lead(p, x).count * own_Tq;
+    double *totals = attnc_take(&p->team.arena, (size_t)count, sizeof *totals);
+    if (!totals || map_own(p, x, &map) < 0)
+        return -1;
+    memset(totals, 0, (size_t)count * sizeof *totals);
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++) {
+        const attnc_sequence *s = &p->sequences[b];
+        const double *parts = p->bwd.dcenter_parts + lead * s->center_parts;
+        for (ptrdiff_t u = 0; u < map.own.count; u++)
+            for (ptrdiff_t g = 0; g < map.offset_count; g++) {
+                const double *of_queries = parts + (map.first[u] + map.offsets[g]) * s->Tq;
+                for (ptrdiff_t i = 0; i < s->Tq; i++)
+                    totals[u * own_Tq + (own_Tq == 1 ? 0 : s->query + i)] += of_queries[i];
+            }
+    }
+    for (ptrdiff_t k = 0; k < count; k++)
+        store_number(p, to->center, k, totals[k]);
+    return 0;
+}
+
 /* ---- all of it ---- */
 
 static size_t backward_scratch(const attnc_pass *p, const void *args)
@@ -399,11 +461,19 @@ static ptrdiff_t delta_tasks(const attnc_pass *p, const void *args)
 static int plan_delta(attnc_pass *p, const attnc_gradients *to)
 {
     int wanted = to->sink != NULL;
+    if (p->bwd.chosen) /* hard attention: its scores have a gradient without any mean */
+        return 0;
     for (ptrdiff_t b = 0; b < p->sequence_count; b++)
         wanted |= !p->team.k->rows_fit_a_tile(p->sequences[b].Tk);
     if (wanted)
         p->bwd.delta = attnc_team_block(&p->team, p->a.lead.count, p->a.Tq, 1);
     return wanted && !p->bwd.delta ? -1 : 0;
+}
+
+static ptrdiff_t gather_tasks(const attnc_pass *p, const void *args)
+{
+    const attnc_attention_bwd *b = args;
+    return p->a.lead.count * attnc_divide_up(b->problem->Tq, ATTNC_SUM_ROWS);
 }
 
 static int run_kernels(attnc_pass *p)
@@ -419,7 +489,11 @@ static int run_kernels(attnc_pass *p)
     if (b->delta &&
         attnc_pass_run(p, &delta, b->dweights.data ? attnc_pass_work(p) : rows * (double)a->Dv) < 0)
         return -1;
-    return attnc_pass_run(p, &backward, ATTNC_BACKWARD_PASSES * attnc_pass_work(p));
+    if (attnc_pass_run(p, &backward, ATTNC_BACKWARD_PASSES * attnc_pass_work(p)) < 0)
+        return -1;
+    const attnc_step gather = {k->attention_gather, b, gather_tasks, NULL,
+                               attnc_backward_of_sequence};
+    return a->center.data ? attnc_pass_run(p, &gather, rows * (double)a->D) : 0;
 }
 
 int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
@@ -428,26 +502,30 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
     attnc_attention_bwd *b = &p->bwd;
     const attnc_inputs *in = p->in;
     const int compares = a->score != ATTNC_GIVEN; /* there are query and key */
+    const int attends = in->value.data != NULL;   /* else the scores were had alone */
     own_map query;
     key_rows key, value;
     pair_rows bias, scores;
 
     /* 1. where the kernels write */
     b->segments = attnc_segments(p, &p->whole);
-    if (plan_key_rows(p, &in->value, a->Dv, to->value, &value) < 0 ||
+    if ((attends && (plan_key_rows(p, &in->value, a->Dv, to->value, &value) < 0 ||
+                     plan_padded(p, &value, &b->dvalue_padded) < 0)) ||
         plan_pairs(p, &in->bias, to->bias, to->zeroed, &bias) < 0 ||
         plan_pairs(p, &in->scores, to->scores, to->zeroed, &scores) < 0 ||
         (compares &&
-         (plan_query(p, to, &query) < 0 || plan_key_rows(p, &in->key, a->D, to->key, &key) < 0)))
+         (plan_query(p, to, &query) < 0 || plan_key_rows(p, &in->key, a->D, to->key, &key) < 0 ||
+          plan_padded(p, &key, &b->dkey_padded) < 0)))
         return -1;
-    b->dvalue = value.written;
+    if (attends)
+        b->dvalue = value.written;
     if (compares)
         b->dkey = key.written;
     b->dbias = bias.direct;
     b->dscores = scores.direct;
     plan_segments(p);
-    if (plan_delta(p, to) < 0 || plan_score_vector(p) < 0 || plan_slope(p, to) < 0 ||
-        plan_sink(p, to) < 0)
+    if ((attends && plan_delta(p, to) < 0) || plan_score_vector(p) < 0 || plan_slope(p, to) < 0 ||
+        plan_sink(p, to) < 0 || plan_center(p, to) < 0)
         return -1;
 
     /* 2. the kernels */
@@ -455,8 +533,9 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         return -1;
 
     /* 3. the sums of what they left in parts */
-    if (sum_key_rows(p, &value) < 0 || sum_numbers(p, &in->slope, to->slope, dslope_of) < 0 ||
-        sum_numbers(p, &in->sink, to->sink, dsink_of) < 0)
+    if ((attends && sum_key_rows(p, &value) < 0) ||
+        sum_numbers(p, &in->slope, to->slope, dslope_of) < 0 ||
+        sum_numbers(p, &in->sink, to->sink, dsink_of) < 0 || sum_center(p, to) < 0)
         return -1;
     if (compares && (sum_key_rows(p, &key) < 0 || sum_query(p, to, &query) < 0))
         return -1;

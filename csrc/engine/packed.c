@@ -56,7 +56,9 @@ int attnc_pass_list_sequences(attnc_pass *p)
 
 ptrdiff_t attnc_key_splits(const attnc_pass *p, const attnc_sequence *s)
 {
-    return s->Tq <= p->team.k->max_unpacked_queries ? p->team.k->segments(s->Tk) : 1;
+    if (p->in->center.data || s->Tq > p->team.k->max_unpacked_queries)
+        return 1;
+    return p->team.k->segments(s->Tk);
 }
 
 ptrdiff_t attnc_segments(const attnc_pass *p, const attnc_sequence *s)
@@ -64,9 +66,14 @@ ptrdiff_t attnc_segments(const attnc_pass *p, const attnc_sequence *s)
     return p->team.k->segments(s->Tk);
 }
 
+ptrdiff_t attnc_query_parts(const attnc_pass *p, const attnc_sequence *s)
+{
+    return p->in->center.data ? 1 : attnc_segments(p, s);
+}
+
 int attnc_is_direct(const attnc_pass *p, const attnc_sequence *s)
 {
-    return p->direct_dquery && attnc_segments(p, s) == 1;
+    return p->direct_dquery && attnc_query_parts(p, s) == 1;
 }
 
 int attnc_saves_scores(const attnc_inputs *in, const attnc_sequence *s)
@@ -134,6 +141,8 @@ static attnc_problem problem_of(const attnc_pass *p, const attnc_sequence *s)
     a.value = rows_from(p, a.value, s->key, s->Tk);
     if (a.key_mask.data && s->Tk > 0)
         a.key_mask.data = (char *)a.key_mask.data + s->key * a.key_mask.col;
+    if (a.center.data)
+        a.center.data = (double *)a.center.data + s->query * a.center.row;
     return a;
 }
 
@@ -174,6 +183,13 @@ const void *attnc_backward_of_sequence(const attnc_pass *p, const void *args,
     b->dquery_parts = b->dquery_direct
                           ? at(p, p->direct_dquery, s->query * p->a.D)
                           : at(p, b->dquery_parts, block_at(p, s->parts, attnc_padded(p, p->a.D)));
+    b->dquery_more = at(p, b->dquery_more, block_at(p, s->parts, attnc_padded(p, p->a.D)));
+    if (b->dquery_more && !b->dquery_direct)
+        b->dquery_more = at(p, b->dquery_more, block_at(p, s->Tq, attnc_padded(p, p->a.D)));
+    b->dkey_padded = at(p, b->dkey_padded, s->key * attnc_padded(p, p->a.D));
+    b->dvalue_padded = at(p, b->dvalue_padded, s->key * attnc_padded(p, p->a.Dv));
+    if (b->dcenter_parts)
+        b->dcenter_parts += block_at(p, s->center_parts, 1);
     b->dkey = result_at(p, b->dkey, s->key * p->a.D);
     b->dvalue = result_at(p, b->dvalue, s->key * p->a.Dv);
     b->dscore_vector_parts =
@@ -195,7 +211,7 @@ const void *attnc_sum_of_sequence(const attnc_pass *p, const void *args, const a
     if (attnc_is_direct(p, s))
         sum->U = 0; /* there are no parts */
     sum->rows = s->Tq;
-    sum->segments = attnc_segments(p, s);
+    sum->segments = attnc_query_parts(p, s);
     sum->parts = at(p, sum->parts, block_at(p, s->parts, sum->ld));
     sum->out = result_at(p, sum->out, s->query * sum->N);
     sum->row_dot = sum->row_dot ? sum->row_dot + s->query : NULL;

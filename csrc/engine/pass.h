@@ -24,8 +24,8 @@ typedef struct {
     ptrdiff_t index;              /* in the batch */
     ptrdiff_t query, Tq, key, Tk; /* its first row and their number */
     /* What those before it have of each for every element of lead, in a block of all: scores that
-     * are saved; rows of parts of context, or of dquery; segments of keys. */
-    ptrdiff_t scores, parts, segment_parts;
+     * are saved; rows of parts of context, or of dquery; segments of keys; parts of dcenter. */
+    ptrdiff_t scores, parts, segment_parts, center_parts;
 } attnc_sequence;
 
 typedef struct {
@@ -40,7 +40,8 @@ typedef struct {
     attnc_sequence whole; /* the one of a batch that is not packed */
     /* of a backward pass alone */
     attnc_attention_bwd bwd;
-    void *direct_dquery;     /* dquery where kernels can write to it, unless there are segments */
+    void *direct_dquery;     /* dquery where kernels can write to it, unless there are segments, or
+                                windows around centers, which need few parts (attention_bwd) */
     ptrdiff_t segment_parts; /* of each element of lead: the segments of all sequences */
 } attnc_pass;
 
@@ -124,10 +125,11 @@ const void *attnc_backward_of_sequence(const attnc_pass *p, const void *args,
 const void *attnc_sum_of_sequence(const attnc_pass *p, const void *args, const attnc_sequence *s,
                                   attnc_sequence_args *to);
 
-/* Into how many runs the keys of a sequence are cut: for tasks of the forward pass, for parts of
- * dquery; and whether it writes to dquery itself. */
+/* Into how many runs the keys of a sequence are cut: for tasks of the forward pass, of the backward
+ * one; how many parts of dquery there are to be summed; and whether it writes to dquery itself. */
 ptrdiff_t attnc_key_splits(const attnc_pass *p, const attnc_sequence *s);
 ptrdiff_t attnc_segments(const attnc_pass *p, const attnc_sequence *s);
+ptrdiff_t attnc_query_parts(const attnc_pass *p, const attnc_sequence *s);
 int attnc_is_direct(const attnc_pass *p, const attnc_sequence *s);
 
 /* N in whole vectors; the size of a row of parts of context. */

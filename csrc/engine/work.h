@@ -6,6 +6,7 @@
  *
  * defines: ATTNC_WORK_PER_THREAD, ATTNC_GIL_MIN_WORK, attnc_product_work, attnc_normalize_work,
  *          attnc_cross_entropy_work, attnc_rotary_work, attnc_norm_work, attnc_activation_work,
+ *          attnc_products_work, attnc_monotonic_work, attnc_chunkwise_work,
  *          attnc_add_dropout_work, ATTNC_ADAM_ELEMENT, ATTNC_SQUARE_ELEMENT, attnc_sum_work,
  *          attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_DBIAS_PASSES, ATTNC_LOOP_FACTOR,
  *          ATTNC_SHARED_WEIGHTS, attnc_panels_work, attnc_key_transforms_work
@@ -39,6 +40,12 @@ static const double ATTNC_NORM_ELEMENT = 8, ATTNC_ACTIVATION_ELEMENT = 16;
 static const double ATTNC_DROPOUT_ELEMENT = 10, ATTNC_PLAIN_ELEMENT = 4;
 static const double ATTNC_ADAM_ELEMENT = 16, ATTNC_SQUARE_ELEMENT = 4;
 
+/* A pair of a monotonic alignment: a key waits for the one before it, three operations long, for as
+ * many elements at a time as a vector has. Of chunkwise weights: two sums over windows, each of so
+ * many exponentials as the width has binary digits. */
+static const double ATTNC_MONOTONIC_ELEMENT = 12, ATTNC_CHUNKWISE_ELEMENT = 40;
+static const double ATTNC_WINDOW_ELEMENT = 30;
+
 /* A pair of query and key, beside its products: the exponential, the maximum and the sum. */
 static const double ATTNC_PAIR_SOFTMAX = 8;
 
@@ -61,6 +68,25 @@ static inline double attnc_product_work(const attnc_product *p)
 {
     const double rows = (double)p->M;
     return (rows > ATTNC_PRODUCT_READ ? rows : ATTNC_PRODUCT_READ) * (double)p->N * (double)p->K;
+}
+
+static inline double attnc_products_work(const attnc_products *p)
+{
+    return (double)p->count * attnc_product_work(&p->each);
+}
+
+static inline double attnc_monotonic_work(const attnc_monotonic *m)
+{
+    return (double)m->count * (double)m->Tq * (double)m->Tk * ATTNC_MONOTONIC_ELEMENT;
+}
+
+static inline double attnc_chunkwise_work(const attnc_chunkwise *c)
+{
+    double digits = 0;
+    for (ptrdiff_t w = c->width < c->Tk ? c->width : c->Tk; w > 1; w /= 2)
+        digits++;
+    return (double)c->count * (double)c->Tq * (double)c->Tk *
+           (ATTNC_CHUNKWISE_ELEMENT + digits * ATTNC_WINDOW_ELEMENT);
 }
 
 static inline double attnc_normalize_work(const attnc_normalize *n)

@@ -35,6 +35,9 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->sink.array);
     Py_CLEAR(c->sink.dtype);
     Py_CLEAR(c->sinks);
+    Py_CLEAR(c->center.array);
+    Py_CLEAR(c->center.dtype);
+    Py_CLEAR(c->centers);
     Py_CLEAR(c->query_offsets);
     Py_CLEAR(c->key_offsets);
     Py_CLEAR(c->output);
@@ -44,6 +47,10 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->saved_context);
     Py_CLEAR(c->stats);
     Py_CLEAR(c->saved_scores);
+    Py_CLEAR(c->forced);
+    Py_CLEAR(c->chosen);
+    Py_CLEAR(c->log_probability);
+    Py_CLEAR(c->entropy);
     attnc_give_back(&c->arena);
 }
 
@@ -394,17 +401,20 @@ static int check_rank(attnc_call *c, const attnc_argument *argument, const attnc
 int attnc_check_sequences(attnc_call *c, int same_features)
 {
     const attnc_argument *three[] = {&c->query, &c->key, &c->value};
+    const int attends = c->value.array != NULL; /* else the scores alone are wanted */
     if (check_rank(c, &c->query, &c->key) < 0 || check_rank(c, &c->key, &c->query) < 0 ||
-        check_rank(c, &c->value, &c->key) < 0)
+        (attends && check_rank(c, &c->value, &c->key) < 0))
         return -1;
     int last = PyArray_NDIM(c->query.array) - 1;
     c->in.Tq = PyArray_DIM(c->query.array, last - 1);
     c->in.Tk = PyArray_DIM(c->key.array, last - 1);
     c->in.D = PyArray_DIM(c->key.array, last);
-    c->in.Dv = PyArray_DIM(c->value.array, last);
     if (same_features && PyArray_DIM(c->query.array, last) != c->in.D)
         return fail_shapes(c, "key must have the feature size of query in its last axis, %zd",
                            (Py_ssize_t)PyArray_DIM(c->query.array, last));
+    if (!attends)
+        return broadcast_lead(c, three, 2);
+    c->in.Dv = PyArray_DIM(c->value.array, last);
     if (PyArray_DIM(c->value.array, last - 1) != c->in.Tk)
         return fail_shapes(c, "value must have the length of key in its time axis, %zd",
                            (Py_ssize_t)c->in.Tk);
@@ -499,6 +509,11 @@ static int sort_arguments(const attnc_call *c, const attnc_function *f, PyObject
     for (Py_ssize_t n = 0; n < named; n++) {
         PyObject *name = PyTuple_GetItem(names, n);
         int k = attnc_option_of(name);
+        if (k >= 0 && f->scores_alone && !attnc_option_of_pairs(k))
+            return attnc_fail(c, PyExc_TypeError,
+                              "there is no argument %R: scores of their own are what comes before "
+                              "it, for a batch that is not packed; attnc.attend takes them",
+                              name);
         if (k >= 0) {
             options[k] = args[count + n];
             continue;

@@ -1,5 +1,5 @@
 /* masks: the options that are arrays over the axes of a call: mask, key_mask, key_lengths,
- * query_lengths, causal_offset, bias, slope and sink. They have every axis that the call has; axes
+ * query_lengths, causal_offset, bias, slope, sink and center. They have every axis that the call has; axes
  * of size 1 broadcast. */
 #include "options.h"
 
@@ -21,7 +21,10 @@ static full_shape full_shape_of(const attnc_call *c, const char *name, int with_
         full.shape[full.ndim++] = c->in.Tq;
     if (with_key)
         full.shape[full.ndim++] = c->in.Tk;
-    full.axes = with_query ? "(..., Tq, Tk)" : with_key ? "(..., Tk)" : "(...,)";
+    full.axes = with_query && with_key ? "(..., Tq, Tk)"
+                : with_query           ? "(..., Tq)"
+                : with_key             ? "(..., Tk)"
+                                       : "(...,)";
     return full;
 }
 
@@ -237,9 +240,13 @@ int attnc_fit_causal_offset(attnc_call *c, PyObject *causal_offset)
     if (fit_integers(c, "causal_offset", causal_offset, &c->in.causal_offset, &c->causal_offset,
                      &c->in.offset) < 0)
         return -1;
-    if (!c->in.causal && !c->in.window && !c->slope.array && !c->slopes)
+    const int centered = c->center.array || c->centers; /* the window counts from there */
+    if (!c->in.causal && !(c->in.window && !centered) && !c->slope.array && !c->slopes)
         return attnc_fail(c, PyExc_ValueError,
-                          "causal_offset must go with causal=True, window= or slope=, got none");
+                          centered ? "causal_offset must go with causal=True or slope= where there "
+                                     "is a center, from which the window counts, got none"
+                                   : "causal_offset must go with causal=True, window= or slope=, "
+                                     "got none");
     if (c->causal_offset) { /* cut like a single one; it is our copy */
         int64_t *offset = PyArray_DATA(c->causal_offset);
         const int64_t most = (int64_t)1 << 60;
@@ -258,14 +265,14 @@ int attnc_fit_bias(attnc_call *c, PyObject *bias)
     return check_full_shape(c->function, &full, c->bias.array);
 }
 
-/* ---- slope and sink: real numbers over the leading axes, read in double ---- */
+/* ---- slope, sink and center: real numbers over the leading axes, read in double ---- */
 
 static int fit_numbers(attnc_call *c, const char *name, const attnc_argument *argument,
-                       PyArrayObject **numbers, attnc_operand *operand)
+                       int with_query, PyArrayObject **numbers, attnc_operand *operand)
 {
     npy_intp ones[NPY_MAXDIMS];
     if (argument->array) {
-        const full_shape full = full_shape_of(c, name, 0, 0);
+        const full_shape full = full_shape_of(c, name, with_query, 0);
         /* One for all needs no axes. */
         if (PyArray_NDIM(argument->array) > 0 &&
             check_full_shape(c->function, &full, argument->array) < 0)
@@ -276,8 +283,8 @@ static int fit_numbers(attnc_call *c, const char *name, const attnc_argument *ar
         if (!*numbers)
             return -1;
     }
-    if (PyArray_NDIM(*numbers) == 0 && c->in.lead.ndim > 0) {
-        PyArray_Dims axes = {ones, c->in.lead.ndim};
+    if (PyArray_NDIM(*numbers) == 0 && c->in.lead.ndim + with_query > 0) {
+        PyArray_Dims axes = {ones, c->in.lead.ndim + with_query};
         for (int d = 0; d < axes.len; d++)
             ones[d] = 1;
         PyObject *spread = PyArray_Newshape(*numbers, &axes, NPY_CORDER);
@@ -291,11 +298,71 @@ static int fit_numbers(attnc_call *c, const char *name, const attnc_argument *ar
 int attnc_fit_slope(attnc_call *c, PyObject *slope)
 {
     (void)slope;
-    return fit_numbers(c, "slope", &c->slope, &c->slopes, &c->in.slope);
+    return fit_numbers(c, "slope", &c->slope, 0, &c->slopes, &c->in.slope);
 }
 
 int attnc_fit_sink(attnc_call *c, PyObject *sink)
 {
     (void)sink;
-    return fit_numbers(c, "sink", &c->sink, &c->sinks, &c->in.sink);
+    return fit_numbers(c, "sink", &c->sink, 0, &c->sinks, &c->in.sink);
+}
+
+int attnc_fit_center(attnc_call *c, PyObject *center)
+{
+    (void)center;
+    return fit_numbers(c, "center", &c->center, 1, &c->centers, &c->in.center);
+}
+
+/* ---- index: the keys of hard attention that the caller chooses ---- */
+
+PyObject *attnc_place_of(const attnc_call *c, npy_intp at)
+{
+    npy_intp place[NPY_MAXDIMS];
+    const int ndim = c->in.lead.ndim + 1;
+    for (int d = ndim - 1; d >= 0; d--) {
+        const npy_intp size = d == ndim - 1 ? c->in.Tq : c->in.lead.shape[d];
+        place[d] = at % size;
+        at /= size;
+    }
+    return attnc_tuple_of(place, ndim);
+}
+
+/* Keys in -1..Tk-1, which are spread to the whole shape (lead, Tq). */
+int attnc_fit_index(attnc_call *c, PyObject *index)
+{
+    static const char rule[] = "None or an array of integers (..., Tq)";
+    PyArrayObject *array = attnc_as_array(c->function, "index", index, 1), *spread = NULL;
+    full_shape full = full_shape_of(c, "index", 1, 0);
+    full.axes = "(..., Tq)";
+    if (!array)
+        return -1;
+    if (!PyTypeNum_ISINTEGER(PyArray_TYPE(array)) && !attnc_is_empty_list(array, index)) {
+        attnc_fail(c, PyExc_TypeError, "index must be %s, got dtype %S", rule,
+                   PyArray_DESCR(array));
+        goto done;
+    }
+    if (check_full_shape(c->function, &full, array) < 0 || attnc_copy_integers(&array) < 0)
+        goto done;
+    spread = (PyArrayObject *)PyArray_SimpleNew(full.ndim, full.shape, NPY_INT64);
+    if (!spread || PyArray_CopyInto(spread, array) < 0) {
+        Py_CLEAR(spread);
+        goto done;
+    }
+    const int64_t *keys = PyArray_DATA(spread);
+    for (npy_intp k = 0; k < PyArray_SIZE(spread); k++)
+        if (keys[k] < -1 || keys[k] >= c->in.Tk) {
+            PyObject *place = attnc_place_of(c, k);
+            if (place)
+                attnc_fail(c, PyExc_ValueError,
+                           "index must lie in 0..%zd, the keys, or be -1 where a query may attend "
+                           "to nothing, got %lld at %R",
+                           (Py_ssize_t)c->in.Tk - 1, (long long)keys[k], place);
+            Py_XDECREF(place);
+            Py_CLEAR(spread);
+            break;
+        }
+done:
+    Py_XDECREF((PyObject *)array);
+    c->forced = spread;
+    return spread ? 0 : -1;
 }

@@ -37,6 +37,22 @@
     }
 ATTNC_ATTENTION_FUNCTIONS(ATTNC_METHODS)
 
+/* The two of scores alone. */
+#define ATTNC_SCORES_METHODS(NAME, IN_PYTHON)                                                      \
+    static PyObject *NAME##_fwd(PyObject *module, PyObject *const *args, Py_ssize_t count,         \
+                                PyObject *names)                                                   \
+    {                                                                                              \
+        (void)module;                                                                              \
+        return attnc_scores_forward(&attnc_##NAME##_function, args, count, names);                 \
+    }                                                                                              \
+    static PyObject *NAME##_bwd(PyObject *module, PyObject *const *args, Py_ssize_t count,         \
+                                PyObject *names)                                                   \
+    {                                                                                              \
+        (void)module;                                                                              \
+        return attnc_scores_backward(&attnc_##NAME##_function, args, count, names);                \
+    }
+ATTNC_SCORES_FUNCTIONS(ATTNC_SCORES_METHODS)
+
 /* ---- threads and instruction sets ---- */
 
 static PyObject *get_num_threads(PyObject *module, PyObject *none)
@@ -163,15 +179,22 @@ static PyObject *allocation_count(PyObject *module, PyObject *none)
 #define ATTNC_ROWS(NAME, IN_PYTHON)                                                                \
     ATTNC_NAMED(IN_PYTHON, NAME##_fwd), ATTNC_NAMED(IN_PYTHON "_saving", NAME##_saving),           \
         ATTNC_NAMED(IN_PYTHON "_backward", NAME##_bwd),
+#define ATTNC_SCORES_ROWS(NAME, IN_PYTHON)                                                         \
+    ATTNC_NAMED(IN_PYTHON, NAME##_fwd), ATTNC_NAMED(IN_PYTHON "_backward", NAME##_bwd),
 static PyMethodDef methods[] = {
-    ATTNC_ATTENTION_FUNCTIONS(ATTNC_ROWS){"option_defaults", attnc_option_defaults, METH_NOARGS,
-                                          NULL},
+    ATTNC_ATTENTION_FUNCTIONS(ATTNC_ROWS) ATTNC_SCORES_FUNCTIONS(ATTNC_SCORES_ROWS){
+        "option_defaults", attnc_option_defaults, METH_NOARGS, NULL},
     ATTNC_FAST("plain_array", attnc_plain_array),
     ATTNC_FAST("real_array", attnc_real_array),
     ATTNC_FAST("integer_array", attnc_integer_array),
     ATTNC_FAST("boolean_mask", attnc_boolean_mask),
     ATTNC_FAST("empty", attnc_empty),
     ATTNC_FAST("product", attnc_matrix_product),
+    ATTNC_FAST("products", attnc_matrix_products),
+    ATTNC_FAST("monotonic", attnc_monotonic_forward),
+    ATTNC_FAST("monotonic_backward", attnc_monotonic_backward),
+    ATTNC_FAST("chunkwise", attnc_chunkwise_forward),
+    ATTNC_FAST("chunkwise_backward", attnc_chunkwise_backward),
     ATTNC_FAST("cross_entropy", attnc_cross_entropy_forward),
     ATTNC_FAST("cross_entropy_backward", attnc_cross_entropy_backward),
     ATTNC_FAST("rotary", attnc_turn_pairs),

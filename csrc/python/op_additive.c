@@ -1,5 +1,5 @@
-/* op_additive: glue of additive_attention. s = v . tanh(q Wq + k Wk + b); a weight that is not
- * given means already projected. */
+/* op_additive: glue of additive_attention and additive_scores. s = v . tanh(q Wq + k Wk + b); a
+ * weight that is not given means already projected. */
 #include "ops.h"
 
 static int check(attnc_call *c)
@@ -24,4 +24,14 @@ const attnc_function attnc_additive_function = {
     {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(value, attnc_read),
      ATTNC_OWN(score_vector, attnc_read), ATTNC_OWN(query_weight, attnc_read_optional),
      ATTNC_OWN(key_weight, attnc_read_optional), ATTNC_OWN(score_bias, attnc_read_optional)},
-    check};
+    .check = check};
+
+const attnc_function attnc_additive_scores_function = {
+    "additive_scores",
+    &attnc_additive,
+    6,
+    {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(score_vector, attnc_read),
+     ATTNC_OWN(query_weight, attnc_read_optional), ATTNC_OWN(key_weight, attnc_read_optional),
+     ATTNC_OWN(score_bias, attnc_read_optional)},
+    .check = check,
+    .scores_alone = 1};

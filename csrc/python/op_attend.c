@@ -6,4 +6,4 @@ const attnc_function attnc_attend_function = {
     &attnc_given_scores,
     2,
     {ATTNC_OWN(scores, attnc_read), ATTNC_OWN(value, attnc_read)},
-    attnc_check_given_scores};
+    .check = attnc_check_given_scores};

@@ -1,4 +1,4 @@
-/* op_dot_product: glue of dot_product_attention. s = scale * q . k */
+/* op_dot_product: glue of dot_product_attention and dot_product_scores. s = scale * q . k */
 #include "ops.h"
 
 #include <math.h>
@@ -18,4 +18,13 @@ const attnc_function attnc_dot_product_function = {
     4,
     {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(value, attnc_read),
      ATTNC_OWN_SCALE(attnc_read_optional_scale)},
-    check};
+    .check = check};
+
+const attnc_function attnc_dot_product_scores_function = {
+    "dot_product_scores",
+    &attnc_dot_product,
+    3,
+    {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read),
+     ATTNC_OWN_SCALE(attnc_read_optional_scale)},
+    .check = check,
+    .scores_alone = 1};

@@ -1,4 +1,4 @@
-/* op_multiplicative: glue of multiplicative_attention. s = q W k */
+/* op_multiplicative: glue of multiplicative_attention and multiplicative_scores. s = q W k */
 #include "ops.h"
 
 static int check(attnc_call *c)
@@ -14,4 +14,12 @@ const attnc_function attnc_multiplicative_function = {
     4,
     {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(value, attnc_read),
      ATTNC_OWN(weight, attnc_read)},
-    check};
+    .check = check};
+
+const attnc_function attnc_multiplicative_scores_function = {
+    "multiplicative_scores",
+    &attnc_multiplicative,
+    3,
+    {ATTNC_OWN(query, attnc_read), ATTNC_OWN(key, attnc_read), ATTNC_OWN(weight, attnc_read)},
+    .check = check,
+    .scores_alone = 1};

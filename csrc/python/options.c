@@ -98,6 +98,50 @@ static int read_sink(attnc_call *c, PyObject *sink)
                         &c->sinks);
 }
 
+static int read_center(attnc_call *c, PyObject *center)
+{
+    return read_numbers(c, "center", "center must be None, a number or a real array", center,
+                        &c->center, &c->centers);
+}
+
+static int read_sigma(attnc_call *c, PyObject *sigma)
+{
+    static const char rule[] = "sigma must be None or a number > 0 (inf: no Gaussian)";
+    if (attnc_read_number(c->function, rule, sigma, &c->in.sigma) < 0)
+        return -1;
+    return c->in.sigma > 0 ? 0 : attnc_complain_got(c->function, PyExc_ValueError, rule, sigma);
+}
+
+static int read_renormalize(attnc_call *c, PyObject *flag)
+{
+    return attnc_read_flag(c->function, "renormalize must be True or False", flag,
+                           &c->in.renormalize);
+}
+
+/* What goes with a center, and what it needs. */
+static int check_center(attnc_call *c)
+{
+    const int given = c->center.array || c->centers;
+    if (!given && (c->in.sigma > 0 || c->in.renormalize))
+        return attnc_fail(c, PyExc_ValueError, "%s must go with center=, got none",
+                          c->in.sigma > 0 ? "sigma" : "renormalize");
+    if (!given)
+        return 0;
+    if (!c->in.window)
+        return attnc_fail(c, PyExc_ValueError,
+                          "center must go with window=(left, right), which counts from "
+                          "floor(center), got none");
+    if (c->in.sigma > 0)
+        return 0;
+    if (c->in.left <= 0)
+        return attnc_fail(c, PyExc_ValueError,
+                          "sigma must be given where the window has no keys on the left to take "
+                          "half of, got None with window left %s; inf is no Gaussian",
+                          c->in.left < 0 ? "open" : "0");
+    c->in.sigma = (double)c->in.left / 2;
+    return 0;
+}
+
 static int read_offsets(attnc_call *c, PyObject *offsets)
 {
     (void)offsets; /* it is read against the shapes */
@@ -116,20 +160,25 @@ static int read_dropout(attnc_call *c, PyObject *dropout)
 }
 
 /* The key itself: attnc.functional draws it where None or a Generator was passed. */
-static int read_rng(attnc_call *c, PyObject *rng)
+int attnc_read_key(attnc_call *c, PyObject *rng, uint64_t *key)
 {
     static const char rule[] =
         "rng must be None, a numpy.random.Generator or an integer in 0..2**64-1";
-    if (c->in.dropout == 0)
-        return 0; /* nothing is drawn, whatever it is */
     if (!attnc_is_integer(rng))
         return attnc_complain_got(c->function, PyExc_TypeError, rule, rng);
-    c->in.dropout_key = PyLong_AsUnsignedLongLong(rng);
-    if (c->in.dropout_key == (uint64_t)-1 && PyErr_Occurred()) {
+    *key = PyLong_AsUnsignedLongLong(rng);
+    if (*key == (uint64_t)-1 && PyErr_Occurred()) {
         PyErr_Clear();
         return attnc_complain_got(c->function, PyExc_ValueError, rule, rng);
     }
     return 0;
+}
+
+static int read_rng(attnc_call *c, PyObject *rng)
+{
+    if (c->in.dropout == 0)
+        return 0; /* nothing is drawn, whatever it is */
+    return attnc_read_key(c, rng, &c->in.dropout_key);
 }
 
 /* ---- the table ---- */
@@ -151,6 +200,9 @@ static const struct {
     {"causal", FALSE, read_causal, NULL},
     {"causal_offset", NONE, NULL, attnc_fit_causal_offset},
     {"window", NONE, read_window, NULL},
+    {"center", NONE, read_center, attnc_fit_center},
+    {"sigma", NONE, read_sigma, NULL},
+    {"renormalize", FALSE, read_renormalize, NULL},
     {"query_offsets", NONE, read_offsets, attnc_fit_query_offsets},
     {"key_offsets", NONE, read_offsets, attnc_fit_key_offsets}, /* after query_offsets */
     {"softcap", NONE, read_softcap, NULL},
@@ -200,6 +252,16 @@ int attnc_option_of(PyObject *name)
     return -1;
 }
 
+int attnc_option_of_pairs(int k)
+{
+    static const char *const of_pairs[] = {
+        "mask", "key_mask", "key_lengths", "query_lengths", "causal", "causal_offset", "window"};
+    for (size_t p = 0; p < sizeof of_pairs / sizeof *of_pairs; p++)
+        if (strcmp(table[k].name, of_pairs[p]) == 0)
+            return 1;
+    return 0;
+}
+
 /* Whether the object says more than the default None does. */
 static int given(int k, PyObject *object)
 {
@@ -220,7 +282,7 @@ int attnc_read_options(attnc_call *c, PyObject *const *options)
     for (int k = 0; k < ATTNC_OPTIONS; k++)
         if (table[k].read && given(k, options[k]) && table[k].read(c, options[k]) < 0)
             return -1;
-    return 0;
+    return check_center(c);
 }
 
 int attnc_fit_options(attnc_call *c, PyObject *const *options)

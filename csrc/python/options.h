@@ -3,15 +3,16 @@
  * offsets.c those that make a packed batch of it.
  *
  * defines: ATTNC_OPTIONS, attnc_options_init, attnc_option_defaults, attnc_option_of,
- *          attnc_option_given, attnc_read_options, attnc_fit_options, attnc_fit_*,
- *          attnc_check_packed, attnc_copy_integers, attnc_boolean_mask
+ *          attnc_option_of_pairs, attnc_option_given, attnc_read_options, attnc_fit_options,
+ *          attnc_fit_*, attnc_place_of, attnc_read_key, attnc_check_packed, attnc_copy_integers,
+ *          attnc_boolean_mask
  */
 #ifndef ATTNC_OPTIONS_H
 #define ATTNC_OPTIONS_H
 
 #include "args.h"
 
-enum { ATTNC_OPTIONS = 17 };
+enum { ATTNC_OPTIONS = 20 };
 
 /* Once, when the module is imported. -1 on error. */
 int attnc_options_init(void);
@@ -19,6 +20,8 @@ int attnc_options_init(void);
 PyObject *attnc_option_defaults(PyObject *module, PyObject *none);
 /* The place of the option of that name, or -1. */
 int attnc_option_of(PyObject *name);
+/* Whether the option in that place says which pairs are allowed, and no more. */
+int attnc_option_of_pairs(int k);
 /* The object of the option of that name, or NULL where it says no more than the default. */
 PyObject *attnc_option_given(PyObject *const *options, const char *name);
 
@@ -27,7 +30,7 @@ PyObject *attnc_option_given(PyObject *const *options, const char *name);
 int attnc_read_options(attnc_call *c, PyObject *const *options);
 int attnc_fit_options(attnc_call *c, PyObject *const *options);
 
-/* masks, bias, slope and sink (masks.c): full rank, axes of size 1 broadcast */
+/* masks, bias, slope, sink and center (masks.c): full rank, axes of size 1 broadcast */
 int attnc_fit_mask(attnc_call *c, PyObject *mask);
 int attnc_fit_key_mask(attnc_call *c, PyObject *key_mask);
 int attnc_fit_key_lengths(attnc_call *c, PyObject *key_lengths);
@@ -36,6 +39,13 @@ int attnc_fit_causal_offset(attnc_call *c, PyObject *causal_offset);
 int attnc_fit_bias(attnc_call *c, PyObject *bias);
 int attnc_fit_slope(attnc_call *c, PyObject *slope);
 int attnc_fit_sink(attnc_call *c, PyObject *sink);
+int attnc_fit_center(attnc_call *c, PyObject *center);
+
+/* hard attention (masks.c): the keys to be chosen, full rank; and which query `at` is */
+int attnc_fit_index(attnc_call *c, PyObject *index);
+PyObject *attnc_place_of(const attnc_call *c, npy_intp at);
+/* A 64-bit key of random numbers, an integer (options.c). */
+int attnc_read_key(attnc_call *c, PyObject *rng, uint64_t *key);
 
 /* offsets of sequences (offsets.c): 1-D, for all leading axes */
 int attnc_fit_query_offsets(attnc_call *c, PyObject *query_offsets);
