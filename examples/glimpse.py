@@ -45,7 +45,7 @@ KINDS = {
 # The least value of each number.
 LEAST = {
     "looks": 1, "width": 1, "scales": 1, "digits": 1, "size": 16, "pieces": 0, "steps": 16,
-    "batch": 1, "units": 2, "rate": 1e-9, "seed": 0, "seeds": 1, "stop": 0,
+    "units": 2, "seed": 0, "seeds": 1, "stop": 0,
 }  # fmt: skip
 
 
@@ -64,9 +64,7 @@ def read_settings():
     add("--size", type=int, default=32, help="side of a canvas, in pixels (default: 32)")
     add("--pieces", type=int, default=4, help="of other digits on a canvas (default: 4)")
     add("--steps", type=int, default=6000, help="of training for learned looks (default: 6000)")
-    add("--batch", type=int, default=256, help="canvases of a step (default: 256)")
     add("--units", type=int, default=128, help="of each layer (default: 128)")
-    add("--rate", type=float, default=0.005, help="of learning, at its highest (default: 0.005)")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--seeds", type=int, default=1, help="so many runs, with this seed and the next ones")
     add("--output", metavar="DIR", default="glimpse", help="for the pictures (default: glimpse)")
@@ -81,7 +79,7 @@ def read_settings():
     if settings.stop is not None and settings.digits > 1:
         parser.error("argument --stop: goes with one digit, not with --digits")
     if settings.quick:
-        settings.steps, settings.batch, settings.units = min(settings.steps, 16), 32, 16
+        settings.steps, settings.units = min(settings.steps, 16), 16
     return settings
 
 

@@ -181,30 +181,37 @@ class HardLooker(Looker):
 
 
 class SoftLooker(Looker):
-    """Each look is a grid of Gaussian filters (`GaussianRead`), which the state moves."""
+    """Each look is a grid of Gaussian filters (`GaussianRead`), which the network moves.
+
+    The first grid covers all of the image. Nothing is detached: the gradient of the label goes
+    through what is seen to where it is seen.
+    """
 
     def __init__(
         self, sensor, looks, size=128, *, digits=1, look_back=False, rng=None, dtype="float32"
     ):
         place_size = GaussianRead.NUMBERS
         super().__init__(sensor, looks, size, digits, look_back, place_size, rng, dtype)
-        self.hidden = attnc.Linear(size, size, **self.made)
+        self.hidden = attnc.Linear(size + sensor.values + place_size, size, **self.made)
         self.aim = attnc.Linear(size, place_size, **self.made)
-        self.aim.parameters["weight"] *= 0.1  # to begin with it sees all of the image
+        self.aim.parameters["weight"] *= 0.1  # to begin with it stays where it is
 
     def _vjp(self, images):
         """Look at images. The pullback takes the gradient of the logits."""
-        count = len(images)
+        count, width = len(images), self.sensor.width
         state = np.zeros((count, self.size), self.dtype)
+        place = np.zeros((count, GaussianRead.NUMBERS), self.dtype)
         taken, steps = [], []
         for number in range(self.looks):
-            hidden, hidden_back = rectified(self.hidden, state)
-            place, aim_back = attnc.vjp(self.aim, hidden)
             seen, read_back = self.sensor.read(images, place)
             seen = seen.reshape(count, -1)
             glimpse, state, back = self._take_in(seen, place, state, number)
             taken.append((glimpse, state, place, seen))
-            steps.append((back, read_back, aim_back, hidden_back))
+            inputs = np.concatenate([state, seen, place], axis=1)
+            hidden, hidden_back = rectified(self.hidden, inputs)
+            aimed, aim_back = attnc.vjp(self.aim, hidden)
+            place = place + aimed
+            steps.append((back, read_back, hidden_back, aim_back))
         glimpses, states, places, seen = (
             np.stack(each, axis=1) for each in zip(*taken, strict=True)
         )
@@ -213,12 +220,15 @@ class SoftLooker(Looker):
 
         def pullback(dlogits):
             dglimpses, dstates = answer_back(dlogits)
-            dstate = np.zeros_like(state)
+            dplace, dstate = np.zeros_like(place), np.zeros_like(state)
             for number in reversed(range(self.looks)):
-                back, read_back, aim_back, hidden_back = steps[number]
-                dseen, dplace, dstate = back(dstates[:, number] + dstate, dglimpses[:, number])
-                dplace += read_back(dseen.reshape(count, *2 * [self.sensor.width]))
-                dstate += hidden_back(aim_back(dplace).x)
+                back, read_back, hidden_back, aim_back = steps[number]
+                dinputs = hidden_back(aim_back(dplace).x)
+                dstate = dstate + dinputs[:, : self.size]
+                dseen, dwhere, dstate = back(dstates[:, number] + dstate, dglimpses[:, number])
+                dseen = dseen + dinputs[:, self.size : -place.shape[1]]
+                dplace = dplace + dwhere + dinputs[:, -place.shape[1] :]
+                dplace += read_back(dseen.reshape(count, width, width))
             return Gradients({})
 
         return looks, pullback

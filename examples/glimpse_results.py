@@ -130,67 +130,58 @@ def draw(run, folder):
 
 def draw_looks(trained, found, path, count=6):
     """Draw the path of the looks over some images, what each saw, and how sure it made."""
-    model, looks = trained.model, found.looks
+    looks, size = found.looks, found.images.shape[1]
     shown = max(found.last[:count]) + 1
     figure, axes = plt.subplots(
-        count, shown + 2, figsize=(2 * (shown + 2), 2 * count), layout="constrained", squeeze=False
-    )
-    size = found.images.shape[1]
+        count, shown + 2, figsize=(2.2 * (shown + 2), 1.7 * count), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    colors = plt.cm.viridis(np.linspace(0.35, 1, shown))
     sure = probabilities(looks.logits)
-    colors = plt.cm.viridis(np.linspace(0.25, 1, shown))
-    for row, last in zip(range(count), found.last, strict=False):
-        ax = axes[row, 0]
-        ax.imshow(found.images[row], cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0))
-        places = (looks.places[row, : last + 1, :2].clip(-1, 1) + 1) / 2 * size
-        for number, (y, x) in enumerate(places):
-            side, color = squares(trained, looks, row, number, size), colors[number]
-            corner = np.rint([x, y]) - np.array(side)[::-1] // 2
-            ax.add_patch(Rectangle(corner, side[1], side[0], fill=False, color=color))
-            ax.annotate(str(number + 1), (x, y), color=color, ha="center", va="center")
-        ax.plot(places[:, 1], places[:, 0], color="tab:red", linewidth=1)
-        ax.set(xlim=(0, size), ylim=(size, 0))
+    for row in range(count):
+        last, asked = found.last[row], found.labels[row, -1]
         answer = looks.logits[row, last].argmax()
-        asked = found.labels[row, -1]
-        ax.set_title(f"{asked}" if answer == asked else f"{asked}, taken for {answer}")
-        for number in range(shown):
-            ax = axes[row, 1 + number]
-            if number <= last:
-                seen = looks.seen[row, number].reshape(-1, side_of(model))
-                ax.imshow(np.hstack(np.split(seen, len(seen) // side_of(model))), cmap="gray")
-                for edge in range(side_of(model), len(seen), side_of(model)):
-                    ax.axvline(edge - 0.5, color="tab:red", linewidth=1)
-            if row == 0:
-                ax.set_title(f"look {number + 1}", color="k")
-        ax = axes[row, -1]
-        for digit in range(sure.shape[2]):
-            right = digit == asked
-            ax.plot(
-                np.arange(1, last + 2),
-                sure[row, : last + 1, digit],
-                color="tab:green" if right else "0.75",
-                marker="o" if right else None,
-                zorder=2 + right,
-            )
-        ax.set(ylim=(-0.03, 1.03), xticks=range(1, shown + 1), xlabel="look")
-        if row == 0:
-            ax.set_title("confidence")
+        canvas, *squares, confidence = axes[row]
+        canvas.imshow(found.images[row], cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0))
+        places = (looks.places[row, : last + 1, :2].clip(-1, 1) + 1) / 2 * size
+        canvas.plot(places[:, 1], places[:, 0], color="tab:red", linewidth=1)
+        for number, (y, x) in enumerate(places):
+            side, color = sharp_side(trained, looks.places[row, number], size), colors[number]
+            corner = x - side / 2, y - side / 2
+            canvas.add_patch(Rectangle(corner, side, side, fill=False, color=color))
+            canvas.text(*corner, number + 1, color=color, ha="right", va="top", fontsize="small")
+            seen = looks.seen[row, number].reshape(-1, trained.model.sensor.width)
+            squares[number].imshow(side_by_side(seen), cmap="gray")
+        canvas.set(xlim=(0, size), ylim=(size, 0))
+        canvas.set_title(f"{asked}" if answer == asked else f"{asked}, taken for {answer}")
+        numbers = np.arange(1, last + 2)
+        for others in sure[row, : last + 1].T:
+            confidence.plot(numbers, others, color="0.75", zorder=2)
+        confidence.plot(numbers, sure[row, : last + 1, asked], color="tab:green", marker="o")
+        confidence.set(ylim=(-0.05, 1.05), xticks=range(1, shown + 1), xlim=(0.7, shown + 0.3))
+    for number in range(shown):
+        axes[0, 1 + number].set_title(f"seen by look {number + 1}")
+    axes[0, -1].set_title("confidence")
+    axes[-1, -1].set_xlabel("look")
     for ax in axes[:, :-1].flat:
         ax.set_axis_off()
     figure.savefig(path, dpi=100)
     return axes
 
 
-def side_of(model):
-    """Pixels from side to side of what a look delivers."""
-    return model.sensor.width
+def side_by_side(squares):
+    """The squares of a look, (scales * width, width), in a row, with a line between."""
+    width = squares.shape[1]
+    top = max(1, squares.max())
+    framed = np.pad(
+        squares.reshape(-1, width, width), ((0, 0), (0, 0), (0, 1)), constant_values=top
+    )
+    return np.hstack(framed)[:, :-1]
 
 
-def squares(trained, looks, row, number, size):
-    """Height and width of the sharpest square of a look, or of the grid of filters."""
-    if trained.kind != "soft":
-        return (side_of(trained.model),) * 2
-    stretch = float(np.exp(looks.places[row, number, 2]))
-    return (stretch * size,) * 2
+def sharp_side(trained, place, size):
+    """Pixels from side to side of the sharpest square of a look, or of the grid of filters."""
+    return trained.model.sensor.width if trained.kind != "soft" else float(np.exp(place[2])) * size
 
 
 def draw_learning(run, path):

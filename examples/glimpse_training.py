@@ -12,9 +12,22 @@ from sensor import GaussianRead, Retina, regions
 
 import attnc
 
-# The models that are compared, and what a step of each costs, in steps of the first: all learn for
-# about the same time.
-COST = {"learned": 1.0, "random": 0.8, "scan": 4.0, "soft": 2.0, "convolution": 10.0}
+
+class Course(NamedTuple):
+    """How a kind of model learns best, of what was tried."""
+
+    batch: int  # canvases of a step
+    rate: float  # of learning, at its highest
+    cost: float  # of a step, in those of learned looks: all kinds learn for about the same time
+
+
+COURSES = {
+    "learned": Course(128, 0.004, 1.0),
+    "random": Course(128, 0.004, 0.85),
+    "scan": Course(128, 0.004, 3.3),
+    "soft": Course(128, 0.004, 1.2),
+    "convolution": Course(64, 0.002, 4.5),
+}
 WIDE, NARROW = 0.4, 0.05  # deviation of places around the means, at first and in the end
 
 
@@ -62,14 +75,14 @@ def chooser(kind, settings, rng, count, deviation):
 
 def train(kind, settings, seed):
     """Train a model of one kind."""
-    rng = np.random.default_rng([seed, list(COST).index(kind)])
+    rng, course = np.random.default_rng([seed, list(COURSES).index(kind)]), COURSES[kind]
     parts = split()
     training, validation = (canvases(settings, parts[part]) for part in ("training", "validation"))
-    model, steps = make(kind, settings, rng), max(2, round(settings.steps / COST[kind]))
+    model, steps = make(kind, settings, rng), max(2, round(settings.steps / course.cost))
     optimizer = attnc.optim.Adam(model)
     checks, start, checking = [], time.process_time(), 0.0
     for step in range(1, steps + 1):
-        images, labels, _ = training.draw(rng, settings.batch)
+        images, labels, _ = training.draw(rng, course.batch)
         optimizer.zero_grad()
         if kind == "convolution":
             learn(model, images, labels)
@@ -84,7 +97,7 @@ def train(kind, settings, seed):
                 chosen = deviation if kind == "learned" else None
                 learn_hard(model, images, targets, choose, chosen, settings, rng)
         optimizer.learning_rate = attnc.schedules.cosine(
-            step, settings.rate, steps, warmup_steps=steps // 20
+            step, course.rate, steps, warmup_steps=steps // 20
         )
         optimizer.step()
         if step * 8 // steps > (step - 1) * 8 // steps:

@@ -76,14 +76,15 @@ class GaussianRead:
 
         middle of filter i    m_i = c + (i - (N - 1) / 2) d
         its weights           F_ia = exp(-(a - m_i)^2 / (2 s^2)) / sum over the pixels a
-        what it reads         seen = F^rows image (F^columns)^T
+        what it reads         seen = g F^rows image (F^columns)^T
 
-    Where it reads is (B, 4): place, row and column, in -1..1 as for the retina; the logarithm of d
+    Where it reads is (B, 5): place, row and column, in -1..1 as for the retina; the logarithm of d
     in parts of an even cover of the image (0: the grid covers it, -1: a third of it in each
-    direction); and that of s in parts of d / 2.
+    direction); that of s in parts of d / 2; and that of g in parts of the d of an even cover, by
+    which what is read varies about as much as a pixel.
     """
 
-    NUMBERS = 4
+    NUMBERS = 5
 
     def __init__(self, width):
         self.width = width
@@ -110,13 +111,16 @@ class GaussianRead:
             filters.append(weights)
             kept.append((distance, exponent))
         rows, columns = filters
+        gains = np.exp(where[:, 4:, None]) * float(np.sqrt(size.prod())) / self.width
         halfway = rows @ images  # (B, N, width of the image)
-        seen = halfway @ columns.transpose(0, 2, 1)
+        seen = gains * (halfway @ columns.transpose(0, 2, 1))
 
         def pullback(dseen):
+            dgains, dseen = (dseen * seen).sum(axis=(1, 2)), dseen * gains
             drows = dseen @ (columns @ images.transpose(0, 2, 1))
             dcolumns = dseen.transpose(0, 2, 1) @ halfway
             dwhere = np.zeros_like(where)
+            dwhere[:, 4] = dgains
             for axis, (weights, dweights) in enumerate(((rows, drows), (columns, dcolumns))):
                 distance, exponent = kept[axis]
                 within = (dweights * weights).sum(axis=2, keepdims=True)
