@@ -1,12 +1,12 @@
 """attnc: attention mechanisms on NumPy arrays, forward and backward, in C.
 
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
-`cosine_attention`, `attend`, `merge_attention`, `monotonic_alignment`, `chunkwise_attention`,
-`rotary`; the scores alone: `dot_product_scores`, `multiplicative_scores`, `additive_scores`,
-`cosine_scores`; their gradients: `vjp`. Layers: `attnc.layers`. Training: `attnc.losses`,
-`attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and `load` keep a model, `summary` lists its
-parameters. For teaching: `stages`, pictures in `attnc.plot`, the formulas in plain NumPy in
-`attnc.reference`.
+`cosine_attention`, `attend`, `hard_attention`, `merge_attention`, `monotonic_alignment`,
+`chunkwise_attention`, `rotary`; the scores alone: `dot_product_scores`, `multiplicative_scores`,
+`additive_scores`, `cosine_scores`; their gradients: `vjp`. Layers: `attnc.layers`. Training:
+`attnc.losses`, `attnc.estimators`, `attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and
+`load` keep a model, `summary` lists its parameters. For teaching: `stages`, pictures in
+`attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
 """
 
 try:
@@ -30,6 +30,7 @@ from attnc import functional, gradients, layers, losses, registry
 from attnc.functional.alibi import alibi_slopes
 from attnc.functional.attention import *  # noqa: F403
 from attnc.functional.chunkwise import chunkwise_attention
+from attnc.functional.hard import *  # noqa: F403
 from attnc.functional.monotonic import monotonic_alignment
 from attnc.functional.rotary import rotary
 from attnc.functional.scores import *  # noqa: F403
@@ -38,7 +39,7 @@ from attnc.layers import *  # noqa: F403
 from attnc.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from attnc import data, optim, plot, reference, schedules
+    from attnc import data, estimators, optim, plot, reference, schedules
     from attnc.checking import check_gradients
     from attnc.counting import summary
     from attnc.saving import load, save
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _LATER = {
     "check_gradients": "attnc.checking",
     "data": "attnc",
+    "estimators": "attnc",
     "load": "attnc.saving",
     "optim": "attnc",
     "plot": "attnc",
@@ -62,12 +64,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     *functional.attention.__all__,
+    *functional.hard.__all__,
     *functional.scores.__all__,
     *layers.__all__,
     "alibi_slopes",
     "check_gradients",
     "chunkwise_attention",
     "data",
+    "estimators",
     "functional",
     "get_num_threads",
     "gradients",

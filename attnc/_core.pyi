@@ -9,6 +9,9 @@ that `numpy.asarray` takes. ``<function>`` returns the context, or a tuple of wh
 the arguments of the forward call. It returns the gradients of the function's own arguments in their
 order and those of `bias`, `slope` and `sink`, None for those not given as arrays.
 
+Hard attention returns (context, index, log_probability, entropy), and with them what is saved; its
+own arguments are scores, value, sample, index and the key of the draws.
+
 The recurrent loops, the loss and the product take arrays that attnc.functional and attnc.losses
 have checked and made, all of one float type; here they are only held against each other.
 """
@@ -44,6 +47,16 @@ class _Backward(Protocol):
         **options: Unpack[AttentionOptions],
     ) -> _Gradients: ...
 
+class _Hard(Protocol):
+    def __call__(
+        self, *arguments: Any, **options: Unpack[AttentionOptions]
+    ) -> tuple[_Array, _Array, _Array, _Array]: ...
+
+class _HardSaving(Protocol):
+    def __call__(
+        self, *arguments: Any, **options: Unpack[AttentionOptions]
+    ) -> tuple[_Array, _Array, _Array, _Array, tuple[_Array, _Array, _Array]]: ...
+
 class _ScoresBackward(Protocol):
     def __call__(self, dscores: _Real, /, *arrays: _Real, **masks: Unpack[Pairs]) -> _Gradients: ...
 
@@ -70,6 +83,9 @@ cosine_attention_backward: _Backward
 attend: _Forward
 attend_saving: _Saving
 attend_backward: _Backward
+hard_attention: _Hard
+hard_attention_saving: _HardSaving
+hard_attention_backward: _Backward
 
 # ---- scores alone: their functions take masks, and backward the gradient of the scores first ----
 

@@ -8,13 +8,15 @@
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
  * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
- *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_attention_bwd,
+ *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_choice, attnc_hard_fwd,
+ *          attnc_attention_bwd,
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
  *          attnc_cross_entropy, attnc_rotary, attnc_norm, attnc_activation_kind,
  *          attnc_activation, attnc_add_dropout, attnc_adam, attnc_square_sums,
  *          attnc_products, attnc_pairs, attnc_monotonic, attnc_chunkwise, attnc_cut,
  *          attnc_panels, attnc_term, attnc_linear, attnc_recurrence, attnc_cell_step, attnc_cells,
- *          attnc_attend_step, attnc_kernels, attnc_kernel_fn
+ *          attnc_attend_step,
+ *          attnc_energies_step, attnc_read_step, attnc_hard_step, attnc_kernels, attnc_kernel_fn
  */
 #ifndef ATTNC_KERNELS_H
 #define ATTNC_KERNELS_H
@@ -143,11 +145,38 @@ typedef struct {
     attnc_result scores;
 } attnc_attention_fwd;
 
+/* How hard attention comes to the one key of a query (hard.inc). */
+typedef enum { ATTNC_SAMPLED, ATTNC_LARGEST, ATTNC_FORCED } attnc_choosing;
+
+typedef struct {
+    attnc_choosing how;
+    uint64_t key;          /* ATTNC_SAMPLED: the key of the call */
+    const int64_t *forced; /* ATTNC_FORCED: (lead, Tq), in -1..Tk-1 */
+} attnc_choice;
+
+enum { ATTNC_HARD_QUERIES = 16 }; /* of a task */
+
+/* Hard attention: one key a query. Outputs, contiguous over lead and queries. */
+typedef struct {
+    const attnc_problem *problem;
+    attnc_choice choice;
+    attnc_result context; /* (lead, Tq, Dv): the chosen value */
+    int64_t *index;       /* (lead, Tq): -1 where no key can be chosen; forced: only where
+                                        that is what was to be chosen */
+    void *log_probability, *entropy; /* (lead, Tq) */
+    void *stats;                     /* (lead, Tq, 2), as of attnc_attention_fwd; or NULL */
+} attnc_hard_fwd;
+
 /* The backward pass: what comes in, what the forward pass saved, and where gradients go. */
 typedef struct {
     const attnc_problem *problem;
     attnc_view dcontext, dweights, dlse; /* incoming gradients; data NULL: none */
     attnc_view dscores_given;            /* of scores that were wanted alone; then no other one */
+    /* hard attention: the keys that were chosen (lead, Tq), or NULL; then dweights and dlse are not
+     * there, but perhaps these */
+    const int64_t *chosen;
+    attnc_view dlog_probability, dentropy;
+    const void *saved_entropy; /* (lead, Tq) */
     const void *saved_context, *saved_stats;
     const void *saved_scores; /* or NULL: computed again */
     void *delta; /* (lead, query_rows): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
@@ -492,15 +521,53 @@ typedef struct {
     void *dposition; /* (Tq, lead, P) */
 } attnc_attend_step;
 
+/* The energies of one query, i, of every element of lead (energies.inc). Backward: scores are their
+ * gradient; `adds` says that they hold a part of it. */
+typedef struct {
+    const attnc_problem *problem;
+    ptrdiff_t i;
+    void *scores;      /* (lead, Tq, Tk) */
+    void *probability; /* (lead, Tq, Tk) or NULL: sigmoid(score + offset + noise) */
+    double offset;
+    const void *noise; /* (lead, Tq, Tk) or NULL */
+    /* backward */
+    const void *dprobability; /* as probability */
+    int adds;                 /* 1 where there is no probability */
+    void *dquery;             /* (Tq, lead, D), of these strides */
+    ptrdiff_t dquery_step, dquery_row;
+} attnc_energies_step;
+
+/* What one query, i, of every element of lead reads (energies.inc). */
+typedef struct {
+    const attnc_problem *problem; /* lead, Tq, Tk, Dv and value */
+    ptrdiff_t i;
+    void *weights; /* (lead, Tq, Tk) */
+    void *context; /* (lead, Tq, Dv) */
+    /* backward */
+    const unsigned char *key_mask; /* (lead, Tk) or NULL */
+    attnc_view dcontext, dweights; /* dweights may be not given */
+    void *dtotal;                  /* (lead, Tq, Tk): the whole gradient of the weights */
+} attnc_read_step;
+
+/* Where one query, i, of every element of lead stops for sure (energies.inc). */
+typedef struct {
+    const attnc_problem *problem, *chunk; /* of the energies; of the scores of a chunk, or NULL */
+    ptrdiff_t i, width;
+    double offset;
+    const unsigned char *key_mask; /* (lead, Tk) or NULL */
+    void *position;                /* (lead, Tk): 1 at the last stop; read, and written */
+    void *weights;                 /* (lead, Tq, Tk) */
+} attnc_hard_step;
+
 typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
 /* One instruction set and element type. `*_scratch` says how many bytes of scratch a thread needs.
  * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk) * key_splits, attention_merge
- * lead.count, attention_delta lead.count * ceil(Tq / bwd_query_block), attention_bwd lead.count *
- * segments, attention_gather lead.count * ceil(Tq / ATTNC_SUM_ROWS), attention_dbias own_count *
- * ceil(own_Tq / bwd_query_block), product product_tasks,
- * sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT), normalize
- * lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
+ * lead.count, hard_fwd lead.count * ceil(Tq / ATTNC_HARD_QUERIES), attention_delta lead.count *
+ * ceil(Tq / bwd_query_block), attention_bwd lead.count * segments, attention_gather lead.count *
+ * ceil(Tq / ATTNC_SUM_ROWS), attention_dbias own_count * ceil(own_Tq / bwd_query_block), product
+ * product_tasks, sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT),
+ * normalize lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
  * ATTNC_ROTARY_ROWS), products count * product_tasks of each, monotonic ceil(count / lanes),
  * chunkwise ceil(count * Tq / ATTNC_CHUNK_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS),
  * add_dropout, adam and square_sums ceil(count / ATTNC_..._NUMBERS). */
@@ -508,7 +575,7 @@ typedef struct {
     const char *isa;
     int lanes;
     attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
-    attnc_kernel_fn attention_gather;
+    attnc_kernel_fn attention_gather, hard_fwd;
     attnc_kernel_fn product, products, sum, narrow;
     attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: padded D reals, where x or out is in
                                                      halves */
@@ -523,6 +590,7 @@ typedef struct {
     ptrdiff_t max_unpacked_queries;
     ptrdiff_t (*product_tasks)(const attnc_product *);
     size_t (*fwd_scratch)(const attnc_attention_fwd *); /* attention_fwd, attention_merge */
+    size_t (*hard_scratch)(const attnc_problem *);      /* hard_fwd */
     size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
     size_t (*product_scratch)(const attnc_product *);
     size_t (*rotary_scratch)(const attnc_rotary *);
@@ -539,6 +607,12 @@ typedef struct {
     /* tasks: lead.count; scratch fwd_scratch and attend_step_scratch */
     attnc_kernel_fn attend_step_fwd, attend_step_bwd;
     size_t (*attend_step_scratch)(const attnc_problem *);
+    attnc_kernel_fn energies_step_fwd, energies_step_bwd, read_step_fwd, read_step_bwd, hard_step;
+    /* of energies_step_fwd, energies_step_bwd and both read_steps */
+    size_t (*one_query_scratch)(const attnc_problem *);
+    size_t (*energies_bwd_scratch)(const attnc_problem *);
+    size_t (*read_step_scratch)(const attnc_problem *);
+    size_t (*hard_step_scratch)(const attnc_hard_step *);
     ptrdiff_t (*segments)(ptrdiff_t Tk);
     /* Then backward needs no saved_context, delta and attention_delta. */
     int (*rows_fit_a_tile)(ptrdiff_t Tk);

@@ -736,6 +736,46 @@ def merge_cases():
                         )
 
 
+# ---- Hard attention and its kin ------------------------------------------------------------------
+
+
+def hard(function, dtype, Tk, how, masked):
+    def run(draw):
+        arrays = typed([draw.normal(2, 9, Tk), draw.normal(2, Tk, 5)], dtype)
+        options = dict(how)
+        if masked:
+            options["mask"] = draw.integers(0, 3, 2, 9, Tk) > 0
+            options["bias"] = typed([draw.normal(2, 1, Tk)], dtype)[0]
+        yield "call", function(*arrays, **options)
+        output, pullback = attnc.vjp(function, *arrays, **options)
+        gradients = pullback(np.cos(np.asarray(output[0], np.float64)))
+        yield "vjp", named(gradients, ["scores", "value"])
+        if function is attnc.hard_attention:
+            d = [np.cos(np.asarray(x, np.float64)) for x in output[2:]]
+            yield "all gradients", named(pullback(None, *d), ["scores", "value"])
+
+    return run
+
+
+def hard_cases():
+    functions = {
+        "hard_attention": (attnc.hard_attention, {"rng": 7}),
+        "hard_attention, largest": (attnc.hard_attention, {"sample": False}),
+        "straight_through": (attnc.estimators.straight_through, {"rng": 7}),
+        "gumbel_softmax": (attnc.estimators.gumbel_softmax, {"rng": 7, "temperature": 0.5}),
+        "gumbel_softmax, hard": (attnc.estimators.gumbel_softmax, {"rng": 7, "hard": True}),
+    }
+    for dtype in DTYPES:
+        for name, (function, how) in functions.items():
+            for Tk in (7, 700):
+                for masked in (False, True):
+                    case(
+                        f"{name}/{dtype}/{Tk} keys" + ("/masked" if masked else ""),
+                        hard(function, dtype, Tk, how, masked),
+                        threads=(1, 3),
+                    )
+
+
 # ---- Recurrent functions -------------------------------------------------------------------------
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -763,6 +803,48 @@ def rotary_cases():
             for given in ((), ("interleaved",), ("position", "offset")):
                 run = rotary(shape, dtype, given)
                 case(f"rotary/{dtype}/{name}/{' '.join(given) or 'plain'}", run, threads=(1, 2))
+
+
+def monotonic(shape, dtype, given, width):
+    """An alignment, and attention to chunks by it."""
+
+    def run(draw):
+        *lead, _, Tk = shape
+        p = 1 / (1 + np.exp(-draw.normal(*shape)))
+        scores, value, previous = draw.normal(*shape), draw.normal(*lead, Tk, 9), p[..., 0, :] / Tk
+        p, scores, value, previous = typed([p, scores, value, previous], dtype)
+        options = {
+            "key_mask": draw.bools(*lead, Tk),
+            "key_lengths": draw.integers(0, Tk, *lead),
+        }
+        options = {name: options[name] for name in given}
+        arrays = (p, previous) if given else (p,)
+        output, pullback = attnc.vjp(attnc.monotonic_alignment, *arrays, **options)
+        yield "alignment", output._asdict()
+        yield "alignment, backward", vars(pullback(scores, output.missing))
+        output, pullback = attnc.vjp(
+            attnc.chunkwise_attention,
+            output.alignment,
+            scores,
+            value,
+            width,
+            return_weights=True,
+            **options,
+        )
+        yield "chunks", output._asdict()
+        yield "chunks, backward", vars(pullback(output.context, dweights=output.weights))
+
+    return run
+
+
+def monotonic_cases():
+    for dtype in DTYPES:
+        for name, shape in {"small": (2, 5, 6), "large": (3, 7, 20, 70)}.items():
+            for given in ((), ("key_mask", "key_lengths")):
+                for width in (1, 4, 100):
+                    run = monotonic(shape, dtype, given, width)
+                    what = f"monotonic/{dtype}/{name}/{' '.join(given) or 'plain'}/{width}"
+                    case(what, run, threads=(1, 2))
 
 
 def rows(name, shape, dtype, options, others=()):
@@ -1131,6 +1213,24 @@ def attention_layer_cases():
                 x = partial(one_array, shape=(2, 7, 8), dtype=dtype, options=options)
                 names = ["query", "bias"]
                 case(f"MultiHeadAttention, {made}/{dtype}/{name}", layer(make, x, names, dtype))
+
+
+def monotonic_layer_cases():
+    for dtype in FLOATS:
+        for score in ("additive", "multiplicative", "dot", "cosine"):
+            common = {"score": score, "rng": 1, "dtype": dtype}
+            makers = {
+                "MonotonicAttention": partial(attnc.MonotonicAttention, 8, 8, **common),
+                "ChunkwiseAttention": partial(attnc.ChunkwiseAttention, 8, 8, 3, **common),
+            }
+            for made, make in makers.items():
+                for name, options in {
+                    "plain": {},
+                    "lengths, noise": {"key_lengths": [7, 3], "train": True, "rng": 5},
+                }.items():
+                    arrays = partial(sequences, value=True, dtype=dtype, options=options)
+                    names = ["query", "key", "value"]
+                    case(f"{made}, {score}/{dtype}/{name}", layer(make, arrays, names, dtype))
 
 
 HEADS = {
@@ -1567,13 +1667,16 @@ attention_cases()
 packed_cases()
 scores_cases()
 merge_cases()
+hard_cases()
 rotary_cases()
+monotonic_cases()
 rows_cases()
 recurrent_cases()
 decoder_cases()
 loss_cases()
 simple_layer_cases()
 attention_layer_cases()
+monotonic_layer_cases()
 decoder_layer_cases()
 seq2seq_cases()
 transformer_cases()

@@ -119,6 +119,8 @@ MECHANISMS = {
     ("additive_scores",): ("s_ij = ", "tanh", "Bahdanau"),
     ("cosine_scores",): ("s_ij = ", "Graves"),
     ("rotary",): ("angle", "Su et al."),
+    ("monotonic_alignment", "MonotonicAttention"): (" = ", "Raffel"),
+    ("chunkwise_attention", "ChunkwiseAttention"): ("b_il = ", "Chiu and Raffel"),
     ("SelfAttention",): ("softmax", "Vaswani"),
     ("LocalAttention",): ("exp(-(j - c_i)^2 / (2 sigma^2))", "Luong"),
     ("MultiHeadAttention",): ("softmax", "Vaswani", "Ainslie"),

@@ -31,9 +31,23 @@ context, weights = attnc.multiplicative_attention(
     x, x, x, np.eye(8), mask=mask, return_weights=True
 )
 parts = [attnc.dot_product_attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(3),)]
+alignment, missing = attnc.monotonic_alignment(np.full((2, 5, 6), 0.5), key_lengths=[6, 4])
+assert_type(alignment, Array)
+value = np.ones((2, 6, 3))
+assert_type(attnc.chunkwise_attention(alignment, alignment, value, 2), Array)
+chunks = attnc.chunkwise_attention(alignment, alignment, value, 2, return_weights=True)
+assert_type(chunks.weights, Array)
 assert_type(attnc.rotary(x, offset=[3, 4], interleaved=True), Array)
 assert_type(attnc.merge_attention([p.context for p in parts], [p.lse for p in parts]), Array)
 
+one_key = attnc.hard_attention(x[..., :5], x, rng=rng, mask=mask, index=None)
+assert_type(one_key.index, Array)
+attnc.estimators.reinforce(one_key, np.ones((2, 1)), baseline=0.5)
+assert_type(attnc.estimators.leave_one_out([[1.0], [2.0]]), Array)
+relaxed = attnc.estimators.gumbel_softmax(x[..., :5], x, temperature=0.5, hard=True, causal=True)
+assert_type(relaxed.context, Array)
+
+attnc.hard_attention(x, x, sink=1.0)  # type: ignore[call-arg]
 attnc.dot_product_attention(x, x, x, casual=True)  # type: ignore[call-overload]
 attnc.dot_product_attention(x, x)  # type: ignore[call-overload]
 attnc.attend(x, x, mask=np.ones((5, 8)))  # type: ignore[arg-type]
@@ -61,6 +75,14 @@ assert_type(attention(x, x), Array)
 context, pullback = attnc.vjp(attention, x, x, key_lengths=[5, 3], train=True)
 dstate, dmemory = pullback(context)
 attention.parameters["score_vector"] *= 0.5
+looked, pullback = attnc.vjp(attnc.HardAttention(8, 8, score="dot"), x, x, train=True, rng=0)
+assert_type(looked.log_probability, Array)
+monotonic = attnc.MonotonicAttention(8, 8, score="dot", rng=0)
+first = monotonic(x[:, :1], x, hard=True)
+assert_type(monotonic(x[:, 1:], x, previous=first.alignment[:, -1], hard=True).context, Array)
+chunkwise = attnc.ChunkwiseAttention(8, 8, width=3, rng=0)
+assert_type(chunkwise(x, x, key_lengths=[5, 3], train=True, rng=rng).weights, Array)
+attnc.ChunkwiseAttention(8, 8)  # type: ignore[call-arg]
 heads = attnc.MultiHeadAttention(8, num_heads=2, rotary=True)
 own_cache = attnc.KVCache(window=4, keep=1, dtype="float16")
 assert_type(heads(x, causal=True, cache=own_cache), Array)

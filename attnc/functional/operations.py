@@ -164,3 +164,122 @@ class NormalizeBack(NamedTuple):
     dx: Array  # (T, B, D), written
     unit: Array  # (T, B, D)
     norm: Array  # (T, B)
+
+
+# ---- monotonic attention -------------------------------------------------------------------------
+
+
+class Energies(NamedTuple):
+    """``score_t`` of all keys, and ``probability_t = sigmoid(score_t + offset + noise_t)``."""
+
+    score: str  # 'dot', 'additive'
+    query: Array  # (B, T, D), of any strides but for the last axis, as key
+    key: Array  # (B, Tk, D)
+    score_vector: Array | None  # (D,), additive
+    key_transforms: tuple[Array, Array, Array] | None  # by _core.transform_keys, additive
+    scale: float
+    scores: Array  # (B, T, Tk), written
+    probability: Array | None  # (B, T, Tk), written
+    offset: float = 0.0
+    noise: Array | None = None  # (B, T, Tk)
+
+
+class EnergiesBack(NamedTuple):
+    """From the gradient of probabilities, of scores or of both to that of the query."""
+
+    score: str
+    query: Array
+    key: Array
+    score_vector: Array | None
+    key_transforms: tuple[Array, Array, Array] | None
+    scale: float
+    dscores: Array  # (B, T, Tk), written; read where it adds, or where there is no probability
+    probability: Array | None  # (B, T, Tk)
+    dprobability: Array | None  # (B, T, Tk), with a probability
+    adds: bool
+    dquery: Array  # (T, B, D), written, of any strides but for the last axis
+
+
+class Monotonic(NamedTuple):
+    """Where queries stop: a step of `attnc.monotonic_alignment`."""
+
+    probability: Array  # (B, T, Tk)
+    previous: Array  # (B, Tk): the alignment before step 0
+    key_mask: Array | None  # (B, Tk) bool
+    alignment: Array  # (B, T, Tk), written
+    reach: Array | None  # (B, T, Tk), written: for the way back
+
+
+class MonotonicBack(NamedTuple):
+    """The way back through a `Monotonic`."""
+
+    probability: Array
+    key_mask: Array | None
+    reach: Array
+    dalignment: Array  # (B, T, Tk)
+    dprobability: Array  # (B, T, Tk), written
+    dprevious: Array  # (B, Tk), written: of the last alignment; at the end of the one before step 0
+
+
+class Chunkwise(NamedTuple):
+    """A softmax over the keys up to where a query stops: `attnc.chunkwise_attention`'s weights."""
+
+    alignment: Array  # (B, T, Tk)
+    scores: Array  # (B, T, Tk)
+    width: int
+    key_mask: Array | None  # (B, Tk) bool
+    weights: Array  # (B, T, Tk), written
+
+
+class ChunkwiseBack(NamedTuple):
+    """The way back through a `Chunkwise`."""
+
+    alignment: Array
+    scores: Array
+    width: int
+    key_mask: Array | None
+    dweights: Array  # (B, T, Tk)
+    dalignment: Array  # (B, T, Tk), written
+    dscores: Array  # (B, T, Tk), written
+
+
+class Read(NamedTuple):
+    """``context_t = weights_t @ value``; what has weight 0 is not read."""
+
+    weights: Array  # (B, T, Tk)
+    value: Array  # (B, Tk, Dv), of any strides but for the last axis
+    context: Array  # (B, T, Dv), written
+
+
+class ReadBack(NamedTuple):
+    """The gradient of the weights: ``dtotal_t = dcontext_t @ value^T + dweights_t``."""
+
+    value: Array
+    key_mask: Array | None  # (B, Tk) bool: elsewhere the gradient is 0
+    dcontext: Array  # (B, T, Dv), of any strides but for the last axis, as dweights
+    dweights: Array | None  # (B, T, Tk)
+    dtotal: Array  # (B, T, Tk), written
+
+
+class Hard(NamedTuple):
+    """To decode: the weight of step t is 1 at the first key, from the last one on, whose energy is
+    0 or more; or, with a width above 1, the softmax over the chunk that ends there."""
+
+    score: str
+    query: Array
+    key: Array
+    score_vector: Array | None
+    key_transforms: tuple[Array, Array, Array] | None
+    scale: float
+    offset: float
+    width: int
+    # The same six of the scores of a chunk, which count where the width is above 1.
+    chunk_score: str
+    chunk_query: Array
+    chunk_key: Array
+    chunk_score_vector: Array | None
+    chunk_key_transforms: tuple[Array, Array, Array] | None
+    chunk_scale: float
+    key_mask: Array | None  # (B, Tk) bool
+    position: Array  # (B, Tk), written: 1 at the last stop, 0 everywhere after a query without one
+    weights: Array  # (B, T, Tk), written

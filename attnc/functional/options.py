@@ -27,8 +27,8 @@ class Pairs(TypedDict, total=False):
     window: tuple[int | None, int | None] | None
 
 
-class Masks(Pairs, total=False):
-    """Options by keyword that layers take as functions do. Without more, an array is returned."""
+class ScoreOptions(Pairs, total=False):
+    """The same, and what becomes of their scores before the softmax."""
 
     bias: Real | None
     center: Real | None
@@ -38,6 +38,11 @@ class Masks(Pairs, total=False):
     key_offsets: Integers | None
     softcap: float | None
     slope: Real | None
+
+
+class Masks(ScoreOptions, total=False):
+    """Options by keyword that layers take as functions do. Without more, an array is returned."""
+
     sink: Real | None
 
 

@@ -16,10 +16,12 @@ from .decoding import beam_search, greedy_decode, sample_decode, scheduled_input
 from .embedding import Embedding
 from .feedforward import FeedForward
 from .gated import AttentionOnAttention, GatedAttention
+from .hard import HardAttention
 from .hierarchical import HierarchicalAttention
 from .language_model import LanguageModel
 from .linear import Linear
 from .local import LocalAttention
+from .monotonic import ChunkwiseAttention, MonotonicAttention
 from .multihead import MultiHeadAttention
 from .norm import LayerNorm, RMSNorm
 from .pooling import AttentionPooling
@@ -37,6 +39,7 @@ __all__ = [
     "AttentionOnAttention",
     "AttentionOverAttention",
     "AttentionPooling",
+    "ChunkwiseAttention",
     "CosineAttention",
     "DotProductAttention",
     "Dropout",
@@ -44,6 +47,7 @@ __all__ = [
     "FeedForward",
     "GRU",
     "GatedAttention",
+    "HardAttention",
     "HierarchicalAttention",
     "KVCache",
     "LSTM",
@@ -53,6 +57,7 @@ __all__ = [
     "LearnedPositions",
     "Linear",
     "LocalAttention",
+    "MonotonicAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "RMSNorm",

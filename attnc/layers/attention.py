@@ -43,7 +43,7 @@ def for_function(layer, train, rng, options):
     return options
 
 
-def _of_options(grads, given):
+def of_options(grads, given):
     """The gradients of options that were given as arrays, by name, in the dtypes of those."""
     names = ("bias", "slope", "sink", "center")
     names = [name for name in names if name in vars(grads) and name in given]
@@ -162,7 +162,7 @@ class _Attention(Layer):
             else:
                 required["key"] = like(grads.key, key)
                 required["value"] = like(grads.value, value)
-            return Gradients(required, _of_options(grads, given))
+            return Gradients(required, of_options(grads, given))
 
         return output, pullback
 
@@ -516,6 +516,6 @@ class SelfAttention(Layer):
             d = back(dcontext, dweights=dweights, dlse=dlse)
             dx = sum(back_to_x(dy) for (_, back_to_x), dy in zip(maps, d, strict=True))
             required = {"x": like(dx, given_x)}
-            return Gradients(required, _of_options(d, given))
+            return Gradients(required, of_options(d, given))
 
         return output, pullback

@@ -183,8 +183,9 @@ static double pass_work(const attnc_inputs *in)
         const attnc_sequence s = attnc_sequence_of(in, b);
         const int unpacked = s.Tq <= k->max_unpacked_queries;
         const double pairs = (double)in->lead.count * (double)s.Tq * keys_of_query(in, s.Tk);
-        work += attnc_pair_work(in->causal && !unpacked ? pairs / 2 : pairs, in->D, in->Dv,
-                                in->mechanism->score == ATTNC_ADDITIVE, unpacked);
+        work += attnc_pair_work(in->causal && !unpacked ? pairs / 2 : pairs, in->D,
+                                in->choice ? 0 : in->Dv, in->mechanism->score == ATTNC_ADDITIVE,
+                                unpacked);
     }
     return work;
 }
@@ -209,7 +210,7 @@ static int is_nothing_to_write(const attnc_inputs *in, const attnc_outputs *out)
 {
     if (in->lead.count == 0 || in->Tq == 0)
         return 1;
-    return in->Dv == 0 && !out->lse && !out->weights.data && !out->saved_stats &&
+    return in->Dv == 0 && !in->choice && !out->lse && !out->weights.data && !out->saved_stats &&
            !out->saved_scores && !out->scores.data;
 }
 
@@ -284,6 +285,22 @@ static int run_forward(attnc_pass *p, const attnc_attention_fwd *f)
     return attnc_pass_run(p, &merge, to_merge);
 }
 
+/* ---- hard attention ---- */
+
+static int run_hard(attnc_pass *p, const attnc_outputs *out)
+{
+    const attnc_hard_fwd f = {.problem = &p->a,
+                              .choice = *p->in->choice,
+                              .context = out->context,
+                              .index = out->index,
+                              .log_probability = out->log_probability,
+                              .entropy = out->entropy,
+                              .stats = out->saved_stats};
+    return attnc_team_run(&p->team, p->team.k->hard_fwd, &f,
+                          p->a.lead.count * attnc_divide_up(p->a.Tq, ATTNC_HARD_QUERIES),
+                          attnc_pass_work(p), p->team.k->hard_scratch(&p->a));
+}
+
 int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
                             const attnc_executor *executor)
 {
@@ -304,7 +321,9 @@ int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
         f.weights = out->weights.data;
     else
         f.narrow_weights = out->weights;
-    if (status == 0)
+    if (status == 0 && in->choice)
+        status = run_hard(&p, out);
+    else if (status == 0)
         status = plan_forward(&p, &f) < 0 ? -1 : run_forward(&p, &f);
     attnc_team_end(&p.team);
     return status;
@@ -324,13 +343,18 @@ int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incom
     attnc_pass p;
     int status = begin(&p, in, executor, first);
     p.bwd = (attnc_attention_bwd){.problem = &p.a,
+                                  .chosen = incoming->saved_index,
+                                  .saved_entropy = incoming->saved_entropy,
                                   .saved_context = incoming->saved_context,
                                   .saved_stats = incoming->saved_stats,
                                   .saved_scores = incoming->saved_scores};
-    if (status == 0 && (view_of_incoming(&p, &incoming->context, &p.bwd.dcontext) < 0 ||
-                        view_of_incoming(&p, &incoming->weights, &p.bwd.dweights) < 0 ||
-                        view_of_incoming(&p, &incoming->scores, &p.bwd.dscores_given) < 0 ||
-                        view_of_mask(&p, &incoming->lse, 1, 0, &p.bwd.dlse) < 0))
+    if (status == 0 &&
+        (view_of_incoming(&p, &incoming->context, &p.bwd.dcontext) < 0 ||
+         view_of_incoming(&p, &incoming->weights, &p.bwd.dweights) < 0 ||
+         view_of_incoming(&p, &incoming->scores, &p.bwd.dscores_given) < 0 ||
+         view_of_mask(&p, &incoming->lse, 1, 0, &p.bwd.dlse) < 0 ||
+         view_of_mask(&p, &incoming->log_probability, 1, 0, &p.bwd.dlog_probability) < 0 ||
+         view_of_mask(&p, &incoming->entropy, 1, 0, &p.bwd.dentropy) < 0))
         status = -1;
     if (status == 0)
         status = in->mechanism->backward(&p, gradients);

@@ -4,6 +4,7 @@
  *     s_ij    = softcap(score(q_i, k_j)) - slope |j - p| + bias_ij    -inf where a mask excludes it
  *     weights = exp(s_ij - lse_i) g_ij            lse_i = log(exp(sink) + sum_j exp(s_ij))
  *     context = dropout(weights) value            g_ij = exp(-(j - center_i)^2 / (2 sigma^2)), or 1
+ * or, where attention is hard, the value of one key that is chosen by the weights.
  *
  * The caller describes its arrays (attnc_inputs), says where results go (attnc_outputs,
  * attnc_gradients) and who works (attnc_executor, team.h). A call plans and runs: it decides how to
@@ -85,6 +86,10 @@ typedef struct {
     double softcap, dropout; /* 0: none */
     uint64_t dropout_key;
 
+    /* Hard attention: one key a query, and how it is chosen; NULL: attention is soft. Then there
+     * are no sink and no dropout. */
+    const attnc_choice *choice;
+
     /* A packed batch: `sequences` of them behind one another along the axes of time. Queries
      * query_offsets[b] .. query_offsets[b + 1] - 1 meet the keys of the same sequence, and both are
      * counted from its first one. Then there are no mask, lengths, query_lengths, offset and bias,
@@ -109,6 +114,10 @@ typedef struct {
     void *lse;                                        /* (lead, Tq) */
     void *saved_context, *saved_stats, *saved_scores; /* as attnc_what_is_saved says; the first is
                                                          what context gets */
+    /* Hard attention, (lead, Tq) each, in the place of weights and lse; it saves stats, and
+     * backward takes index and entropy too. */
+    int64_t *index;
+    void *log_probability, *entropy;
     attnc_result scores; /* (lead, Tq, Tk): the scores alone, 0 where a pair is not allowed; then
                             nothing else, and a batch that is not packed */
 } attnc_outputs;
@@ -118,6 +127,9 @@ typedef struct {
     attnc_operand context, weights, lse; /* of their output's whole shape; the last axis of the
                                             first two, which may be in halves, is contiguous */
     const void *saved_context, *saved_stats, *saved_scores; /* NULL: it was not to be saved */
+    attnc_operand log_probability, entropy; /* hard attention, in the place of weights and lse */
+    const int64_t *saved_index;
+    const void *saved_entropy;
     attnc_operand scores; /* of scores that were had alone: (lead, Tq, Tk), which may be in halves;
                              not read where a pair is not allowed. Then nothing else. */
 } attnc_incoming;

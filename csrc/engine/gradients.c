@@ -461,6 +461,8 @@ static ptrdiff_t delta_tasks(const attnc_pass *p, const void *args)
 static int plan_delta(attnc_pass *p, const attnc_gradients *to)
 {
     int wanted = to->sink != NULL;
+    if (p->bwd.chosen) /* hard attention: its scores have a gradient without any mean */
+        return 0;
     for (ptrdiff_t b = 0; b < p->sequence_count; b++)
         wanted |= !p->team.k->rows_fit_a_tile(p->sequences[b].Tk);
     if (wanted)

@@ -401,6 +401,273 @@ static int run_normalize_back(progress *p, const attnc_operation *operation, int
 
 const attnc_operation_type attnc_operation_normalize_back = {no_scratch, run_normalize_back, NULL};
 
+/* ---- monotonic attention ---- */
+
+/* What is asked and what is read, as kernels see it: one query at a time. The strides along the
+ * only leading axis stand beside it. */
+typedef struct {
+    attnc_problem problem;
+    struct {
+        ptrdiff_t batch, query, key, value, dcontext, dweights;
+    } lead;
+} asked;
+
+static void ask(const progress *p, ptrdiff_t Tk, asked *args)
+{
+    *args = (asked){.lead.batch = p->l->batch};
+    attnc_problem *a = &args->problem;
+    a->lead = (attnc_lead){1, p->l->batch, &args->lead.batch};
+    a->Tq = a->query_rows = a->queries = p->l->steps;
+    a->Tk = a->key_rows = a->length = Tk;
+    a->one_by_one = 1;
+    a->left = a->right = -1;
+}
+
+static void ask_energies(const progress *p, const attnc_loop_energies *o, asked *args)
+{
+    ask(p, o->Tk, args);
+    attnc_problem *a = &args->problem;
+    a->score = o->score;
+    a->D = o->D;
+    a->query = view_of(&o->query, &args->lead.query);
+    a->key = view_of(&o->key, &args->lead.key);
+    a->scale = o->scale;
+    a->score_vector = o->score_vector;
+    if (o->score == ATTNC_ADDITIVE)
+        a->key_transforms = &o->transforms;
+}
+
+static double energies_work(const progress *p, const attnc_loop_energies *o)
+{
+    const double pairs = (double)p->rows * (double)o->Tk;
+    return attnc_pair_work(pairs, o->D, 0, o->score == ATTNC_ADDITIVE, 1);
+}
+
+static int energies(progress *p, const attnc_operation *operation, attnc_kernel_fn kernel)
+{
+    const attnc_loop_energies *o = &operation->energies;
+    asked args;
+    ask_energies(p, o, &args);
+    const attnc_energies_step step = {.problem = &args.problem,
+                                      .i = p->t,
+                                      .scores = o->scores,
+                                      .probability = o->probability,
+                                      .offset = o->offset,
+                                      .noise = o->noise,
+                                      .dprobability = o->dprobability,
+                                      .adds = o->adds,
+                                      .dquery = o->dquery.data,
+                                      .dquery_step = o->dquery.stride,
+                                      .dquery_row = o->dquery.row_stride};
+    return run_region(p, kernel, &step, p->rows, energies_work(p, o));
+}
+
+static size_t energies_scratch(const progress *p, const attnc_operation *o)
+{
+    asked args;
+    ask_energies(p, &o->energies, &args);
+    return p->team.k->one_query_scratch(&args.problem);
+}
+
+static int run_energies(progress *p, const attnc_operation *o, int count)
+{
+    (void)count;
+    return energies(p, o, p->team.k->energies_step_fwd);
+}
+
+static size_t energies_back_scratch(const progress *p, const attnc_operation *o)
+{
+    asked args;
+    ask_energies(p, &o->energies, &args);
+    return p->team.k->energies_bwd_scratch(&args.problem);
+}
+
+static int run_energies_back(progress *p, const attnc_operation *o, int count)
+{
+    (void)count;
+    return energies(p, o, p->team.k->energies_step_bwd);
+}
+
+/* Row t of every sequence of x (batch, T, Tk); nothing where there is no x. */
+static attnc_pairs pairs_at(const progress *p, void *x, ptrdiff_t t, ptrdiff_t Tk)
+{
+    return (attnc_pairs){x ? element(p, x, t * Tk) : NULL, p->l->steps * Tk, 0};
+}
+
+static attnc_monotonic monotonic_of(const progress *p, const attnc_loop_monotonic *o)
+{
+    const ptrdiff_t Tk = o->Tk;
+    const attnc_pairs first = {o->previous, Tk, 0}, d = {o->dprevious, Tk, 0};
+    return (attnc_monotonic){.count = p->rows,
+                             .Tq = 1,
+                             .Tk = Tk,
+                             .probability = pairs_at(p, o->probability, p->t, Tk),
+                             .previous = p->t > 0 ? pairs_at(p, o->alignment, p->t - 1, Tk) : first,
+                             .key_mask = o->key_mask,
+                             .mask_row = Tk,
+                             .alignment = pairs_at(p, o->alignment, p->t, Tk),
+                             .reach = pairs_at(p, o->reach, p->t, Tk),
+                             .dalignment = pairs_at(p, o->dalignment, p->t, Tk),
+                             .dnext = d,
+                             .dprevious = d,
+                             .dprobability = pairs_at(p, o->dprobability, p->t, Tk)};
+}
+
+static int monotonic(progress *p, const attnc_operation *o, attnc_kernel_fn kernel)
+{
+    const attnc_monotonic m = monotonic_of(p, &o->monotonic);
+    return run_region(p, kernel, &m, attnc_divide_up(m.count, p->team.k->lanes),
+                      attnc_monotonic_work(&m));
+}
+
+static size_t monotonic_scratch(const progress *p, const attnc_operation *o)
+{
+    const attnc_monotonic m = monotonic_of(p, &o->monotonic);
+    return p->team.k->monotonic_scratch(&m);
+}
+
+static int run_monotonic(progress *p, const attnc_operation *o, int count)
+{
+    (void)count;
+    return monotonic(p, o, p->team.k->monotonic_fwd);
+}
+
+static int run_monotonic_back(progress *p, const attnc_operation *o, int count)
+{
+    (void)count;
+    return monotonic(p, o, p->team.k->monotonic_bwd);
+}
+
+static attnc_chunkwise chunkwise_of(const progress *p, const attnc_loop_chunkwise *o)
+{
+    const ptrdiff_t Tk = o->Tk;
+    return (attnc_chunkwise){.count = p->rows,
+                             .Tq = 1,
+                             .Tk = Tk,
+                             .width = o->width,
+                             .alignment = pairs_at(p, o->alignment, p->t, Tk),
+                             .scores = pairs_at(p, o->scores, p->t, Tk),
+                             .key_mask = o->key_mask,
+                             .mask_row = Tk,
+                             .weights = pairs_at(p, o->weights, p->t, Tk),
+                             .dweights = pairs_at(p, o->dweights, p->t, Tk),
+                             .dalignment = pairs_at(p, o->dalignment, p->t, Tk),
+                             .dscores = pairs_at(p, o->dscores, p->t, Tk)};
+}
+
+static int chunkwise(progress *p, const attnc_operation *o, attnc_kernel_fn kernel)
+{
+    const attnc_chunkwise c = chunkwise_of(p, &o->chunkwise);
+    return run_region(p, kernel, &c, attnc_divide_up(c.count, ATTNC_CHUNK_ROWS),
+                      attnc_chunkwise_work(&c));
+}
+
+static size_t chunkwise_scratch(const progress *p, const attnc_operation *o)
+{
+    const attnc_chunkwise c = chunkwise_of(p, &o->chunkwise);
+    return p->team.k->chunkwise_scratch(&c);
+}
+
+static int run_chunkwise(progress *p, const attnc_operation *o, int count)
+{
+    (void)count;
+    return chunkwise(p, o, p->team.k->chunkwise_fwd);
+}
+
+static int run_chunkwise_back(progress *p, const attnc_operation *o, int count)
+{
+    (void)count;
+    return chunkwise(p, o, p->team.k->chunkwise_bwd);
+}
+
+static void ask_read(const progress *p, const attnc_loop_read *o, asked *args)
+{
+    ask(p, o->Tk, args);
+    args->problem.Dv = o->Dv;
+    args->problem.value = view_of(&o->value, &args->lead.value);
+}
+
+static int read_step(progress *p, const attnc_operation *operation, attnc_kernel_fn kernel)
+{
+    const attnc_loop_read *o = &operation->read;
+    asked args;
+    ask_read(p, o, &args);
+    const attnc_read_step step = {.problem = &args.problem,
+                                  .i = p->t,
+                                  .weights = o->weights,
+                                  .context = o->context,
+                                  .key_mask = o->key_mask,
+                                  .dcontext = view_of(&o->dcontext, &args.lead.dcontext),
+                                  .dweights = view_of(&o->dweights, &args.lead.dweights),
+                                  .dtotal = o->dtotal};
+    const double pairs = (double)p->rows * (double)o->Tk;
+    return run_region(p, kernel, &step, p->rows, attnc_pair_work(pairs, 0, o->Dv, 0, 1));
+}
+
+static size_t read_scratch(const progress *p, const attnc_operation *o)
+{
+    asked args;
+    ask_read(p, &o->read, &args);
+    return p->team.k->read_step_scratch(&args.problem);
+}
+
+static int run_read(progress *p, const attnc_operation *o, int count)
+{
+    (void)count;
+    return read_step(p, o, p->team.k->read_step_fwd);
+}
+
+static int run_read_back(progress *p, const attnc_operation *o, int count)
+{
+    (void)count;
+    return read_step(p, o, p->team.k->read_step_bwd);
+}
+
+static attnc_hard_step hard_of(const progress *p, const attnc_loop_hard *o, asked *own,
+                               asked *chunk)
+{
+    const int chunked = o->width > 1;
+    ask_energies(p, &o->energies, own);
+    if (chunked)
+        ask_energies(p, &o->chunk, chunk);
+    return (attnc_hard_step){.problem = &own->problem,
+                             .chunk = chunked ? &chunk->problem : NULL,
+                             .i = p->t,
+                             .width = o->width,
+                             .offset = o->energies.offset,
+                             .key_mask = o->key_mask,
+                             .position = o->position,
+                             .weights = o->weights};
+}
+
+static size_t hard_scratch(const progress *p, const attnc_operation *o)
+{
+    asked own, chunk;
+    const attnc_hard_step step = hard_of(p, &o->hard, &own, &chunk);
+    return p->team.k->hard_step_scratch(&step);
+}
+
+static int run_hard(progress *p, const attnc_operation *o, int count)
+{
+    asked own, chunk;
+    const attnc_hard_step step = hard_of(p, &o->hard, &own, &chunk);
+    (void)count;
+    return run_region(p, p->team.k->hard_step, &step, p->rows, energies_work(p, &o->hard.energies));
+}
+
+const attnc_operation_type attnc_operation_energies = {energies_scratch, run_energies, NULL};
+const attnc_operation_type attnc_operation_energies_back = {energies_back_scratch,
+                                                            run_energies_back, NULL};
+const attnc_operation_type attnc_operation_monotonic = {monotonic_scratch, run_monotonic, NULL};
+const attnc_operation_type attnc_operation_monotonic_back = {monotonic_scratch, run_monotonic_back,
+                                                             NULL};
+const attnc_operation_type attnc_operation_chunkwise = {chunkwise_scratch, run_chunkwise, NULL};
+const attnc_operation_type attnc_operation_chunkwise_back = {chunkwise_scratch, run_chunkwise_back,
+                                                             NULL};
+const attnc_operation_type attnc_operation_read = {read_scratch, run_read, NULL};
+const attnc_operation_type attnc_operation_read_back = {read_scratch, run_read_back, NULL};
+const attnc_operation_type attnc_operation_hard = {hard_scratch, run_hard, NULL};
+
 /* ---- the loop ---- */
 
 /* How many operations, from o on, are one region. */

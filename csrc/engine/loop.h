@@ -14,7 +14,9 @@
  * attnc/functional/operations.py has the formulas.
  *
  * defines: attnc_rows, attnc_loop_term, attnc_loop_linear, attnc_loop_cell, attnc_loop_attend,
- *          attnc_loop_normalize, attnc_operation, attnc_operation_*, attnc_loop, attnc_loop_run
+ *          attnc_loop_normalize, attnc_loop_energies, attnc_loop_monotonic, attnc_loop_chunkwise,
+ *          attnc_loop_read, attnc_loop_hard, attnc_operation, attnc_operation_*, attnc_loop,
+ *          attnc_loop_run
  */
 #ifndef ATTNC_LOOP_H
 #define ATTNC_LOOP_H
@@ -109,12 +111,69 @@ typedef struct {
     void *dx;
 } attnc_loop_normalize;
 
+/* The energies of the query of step t, or their gradients (attnc_energies_step). */
+typedef struct {
+    attnc_score score; /* ATTNC_DOT, ATTNC_ADDITIVE */
+    ptrdiff_t Tk, D;
+    attnc_rows query, key; /* (batch, T, D), (batch, Tk, D) */
+    double scale;
+    const void *score_vector; /* (D), additive, like transforms */
+    attnc_key_transforms transforms;
+    void *scores, *probability; /* (batch, T, Tk); probability or NULL */
+    double offset;
+    const void *noise, *dprobability; /* (batch, T, Tk), or NULL */
+    int adds;
+    attnc_rows dquery; /* (T, batch, D) */
+} attnc_loop_energies;
+
+/* A step of an alignment (attnc_monotonic), or back. */
+typedef struct {
+    ptrdiff_t Tk;
+    void *probability, *alignment, *reach; /* (batch, T, Tk) */
+    void *previous;                        /* (batch, Tk): before step 0 */
+    const unsigned char *key_mask;         /* (batch, Tk) or NULL */
+    void *dalignment, *dprobability;       /* backward, like what follows */
+    void *dprevious; /* (batch, Tk): of the last alignment; then of previous */
+} attnc_loop_monotonic;
+
+/* A step of chunkwise attention (attnc_chunkwise), or back. */
+typedef struct {
+    ptrdiff_t Tk, width;
+    void *alignment, *scores, *weights; /* (batch, T, Tk) */
+    const unsigned char *key_mask;      /* (batch, Tk) or NULL */
+    void *dweights, *dalignment, *dscores;
+} attnc_loop_chunkwise;
+
+/* The context of step t from its weights, or back (attnc_read_step). */
+typedef struct {
+    ptrdiff_t Tk, Dv;
+    void *weights;    /* (batch, T, Tk) */
+    attnc_rows value; /* (batch, Tk, Dv) */
+    void *context;    /* (batch, T, Dv) */
+    const unsigned char *key_mask;
+    attnc_rows dcontext, dweights;
+    void *dtotal; /* (batch, T, Tk) */
+} attnc_loop_read;
+
+/* Where the query of step t stops for sure (attnc_hard_step). */
+typedef struct {
+    attnc_loop_energies energies, chunk; /* as they read queries and keys; chunk: where width > 1 */
+    ptrdiff_t width;
+    const unsigned char *key_mask;
+    void *position, *weights;
+} attnc_loop_hard;
+
 /* What an operation does. */
 typedef struct attnc_operation_type attnc_operation_type;
 extern const attnc_operation_type attnc_operation_linear;
 extern const attnc_operation_type attnc_operation_cell, attnc_operation_cell_back;
 extern const attnc_operation_type attnc_operation_attend, attnc_operation_attend_back;
 extern const attnc_operation_type attnc_operation_normalize, attnc_operation_normalize_back;
+extern const attnc_operation_type attnc_operation_energies, attnc_operation_energies_back;
+extern const attnc_operation_type attnc_operation_monotonic, attnc_operation_monotonic_back;
+extern const attnc_operation_type attnc_operation_chunkwise, attnc_operation_chunkwise_back;
+extern const attnc_operation_type attnc_operation_read, attnc_operation_read_back;
+extern const attnc_operation_type attnc_operation_hard;
 
 typedef struct {
     const attnc_operation_type *type;
@@ -123,6 +182,11 @@ typedef struct {
         attnc_loop_cell cell;
         attnc_loop_attend attend;
         attnc_loop_normalize normalize;
+        attnc_loop_energies energies;
+        attnc_loop_monotonic monotonic;
+        attnc_loop_chunkwise chunkwise;
+        attnc_loop_read read;
+        attnc_loop_hard hard;
     };
 } attnc_operation;
 

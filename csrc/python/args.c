@@ -47,6 +47,10 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->saved_context);
     Py_CLEAR(c->stats);
     Py_CLEAR(c->saved_scores);
+    Py_CLEAR(c->forced);
+    Py_CLEAR(c->chosen);
+    Py_CLEAR(c->log_probability);
+    Py_CLEAR(c->entropy);
     attnc_give_back(&c->arena);
 }
 

@@ -33,6 +33,7 @@ typedef struct {
         attnc_argument arguments[ATTNC_ARGUMENTS]; /* the same */
     };
     attnc_argument slope, sink, center; /* where they are arrays; they take no part in the dtype */
+    attnc_argument none;                /* of what is no array */
     PyArrayObject *mask, *key_mask, *key_lengths, *query_lengths, *causal_offset; /* converted */
     PyArrayObject *slopes, *sinks, *centers; /* in double, also of numbers */
     int packed;                              /* whether one of these is given */
@@ -41,8 +42,13 @@ typedef struct {
     attnc_inputs in;   /* the same as the engine reads it; f32: the computing dtype is float */
     attnc_arena arena; /* of what `in` points to: shapes and strides in elements */
 
-    /* made by run.c, or the incoming gradients */
+    attnc_choice choice;   /* hard attention: how; `in` points to it */
+    PyObject *index;       /* borrowed: the choice of the caller, or NULL */
+    PyArrayObject *forced; /* the same as the engine reads it */
+
+    /* made by run.c and op_hard.c, or the incoming gradients */
     PyArrayObject *context, *weights, *lse, *saved_context, *stats, *saved_scores;
+    PyArrayObject *chosen, *log_probability, *entropy;
 } attnc_call;
 _Static_assert(offsetof(attnc_call, score_bias) ==
                    offsetof(attnc_call, arguments[ATTNC_ARGUMENTS - 1]),
@@ -68,6 +74,8 @@ typedef struct {
 #define ATTNC_OWN_SCALE(READ)                                                                      \
     {"scale", offsetof(attnc_call, scale), ATTNC_NO_OPERAND, offsetof(attnc_gradients, scale), READ}
 #define ATTNC_NO_OPERAND ((size_t)-1)
+/* An argument that says how, and is no array that has a gradient. */
+#define ATTNC_OWN_FLAG(NAME, READ) {NAME, offsetof(attnc_call, none), ATTNC_NO_OPERAND, 0, READ}
 enum { ATTNC_OWN_MOST = 7 };
 
 /* Reads a real array: kind and dtype are checked, nothing is converted yet. -1 on error. */
@@ -81,14 +89,23 @@ int attnc_read_scale(attnc_call *c, attnc_argument *argument, const char *name, 
 int attnc_read_optional_scale(attnc_call *c, attnc_argument *argument, const char *name,
                               PyObject *object);
 
+/* Results of a function that are not context, weights and lse. */
+typedef struct {
+    int (*make)(attnc_call *c, int save, attnc_outputs *out);
+    PyObject *(*result)(attnc_call *c); /* NULL with an error */
+    /* from the arguments of backward, in the order of run.h */
+    int (*read_backward)(attnc_call *c, PyObject *const *args, attnc_incoming *incoming);
+} attnc_own_results;
+
 /* An attention function as Python calls it. */
 typedef struct {
     const char *name;
     const attnc_mechanism *mechanism;
     int own_count;
-    attnc_own own[ATTNC_OWN_MOST]; /* in the order of its signature; they all have gradients */
+    attnc_own own[ATTNC_OWN_MOST]; /* in the order of its signature; arrays have gradients */
     /* Holds the shapes of the arrays against each other. */
     int (*check)(attnc_call *c);
+    const attnc_own_results *results; /* NULL: those of run.c */
     int scores_alone; /* it has no value, gives the scores themselves, and takes masks alone */
 } attnc_function;
 

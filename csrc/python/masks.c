@@ -312,3 +312,57 @@ int attnc_fit_center(attnc_call *c, PyObject *center)
     (void)center;
     return fit_numbers(c, "center", &c->center, 1, &c->centers, &c->in.center);
 }
+
+/* ---- index: the keys of hard attention that the caller chooses ---- */
+
+PyObject *attnc_place_of(const attnc_call *c, npy_intp at)
+{
+    npy_intp place[NPY_MAXDIMS];
+    const int ndim = c->in.lead.ndim + 1;
+    for (int d = ndim - 1; d >= 0; d--) {
+        const npy_intp size = d == ndim - 1 ? c->in.Tq : c->in.lead.shape[d];
+        place[d] = at % size;
+        at /= size;
+    }
+    return attnc_tuple_of(place, ndim);
+}
+
+/* Keys in -1..Tk-1, which are spread to the whole shape (lead, Tq). */
+int attnc_fit_index(attnc_call *c, PyObject *index)
+{
+    static const char rule[] = "None or an array of integers (..., Tq)";
+    PyArrayObject *array = attnc_as_array(c->function, "index", index, 1), *spread = NULL;
+    full_shape full = full_shape_of(c, "index", 1, 0);
+    full.axes = "(..., Tq)";
+    if (!array)
+        return -1;
+    if (!PyTypeNum_ISINTEGER(PyArray_TYPE(array)) && !attnc_is_empty_list(array, index)) {
+        attnc_fail(c, PyExc_TypeError, "index must be %s, got dtype %S", rule,
+                   PyArray_DESCR(array));
+        goto done;
+    }
+    if (check_full_shape(c->function, &full, array) < 0 || attnc_copy_integers(&array) < 0)
+        goto done;
+    spread = (PyArrayObject *)PyArray_SimpleNew(full.ndim, full.shape, NPY_INT64);
+    if (!spread || PyArray_CopyInto(spread, array) < 0) {
+        Py_CLEAR(spread);
+        goto done;
+    }
+    const int64_t *keys = PyArray_DATA(spread);
+    for (npy_intp k = 0; k < PyArray_SIZE(spread); k++)
+        if (keys[k] < -1 || keys[k] >= c->in.Tk) {
+            PyObject *place = attnc_place_of(c, k);
+            if (place)
+                attnc_fail(c, PyExc_ValueError,
+                           "index must lie in 0..%zd, the keys, or be -1 where a query may attend "
+                           "to nothing, got %lld at %R",
+                           (Py_ssize_t)c->in.Tk - 1, (long long)keys[k], place);
+            Py_XDECREF(place);
+            Py_CLEAR(spread);
+            break;
+        }
+done:
+    Py_XDECREF((PyObject *)array);
+    c->forced = spread;
+    return spread ? 0 : -1;
+}

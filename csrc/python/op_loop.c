@@ -494,6 +494,27 @@ static void read_cell_back(reader *r, attnc_operation *operation)
     o->beside = next_beside(r, operation);
 }
 
+/* What transform_keys made of a key (B, Tk, D) where `wanted`, else None. */
+static void next_transforms(reader *r, const char *score, int wanted, ptrdiff_t Tk, ptrdiff_t D,
+                            attnc_key_transforms *transforms)
+{
+    PyObject *field = next_field(r);
+    if (!wanted && field != Py_None)
+        refuse(r, field, PyExc_TypeError, "be None for the score '%s'", score);
+    if (!wanted)
+        return;
+    if (!PyTuple_Check(field) || PyTuple_Size(field) != 3)
+        refuse(r, field, PyExc_TypeError, "be what transform_keys returned");
+    void *arrays[3] = {NULL};
+    const ptrdiff_t columns[] = {Tk * padded(&r->e, D), Tk * padded(&r->e, D), 1};
+    for (int k = 0; k < 3 && !r->failed; k++) {
+        r->part = k;
+        arrays[k] = data_of(r, PyTuple_GetItem(field, k), r->e.type, r->B, columns[k], READ);
+    }
+    *transforms = (attnc_key_transforms){
+        .small = arrays[0], .large = arrays[1], .top = arrays[2], .count = r->B, .Tk = Tk, .D = D};
+}
+
 /* score, query, key, value, score_vector, coverage_vector, key_transforms, scale, weights,
  * coverage_weight, coverage_rate, width, sigma, renormalize, center, last, position,
  * position_vector */
@@ -518,26 +539,7 @@ static void read_attention(reader *r, attnc_loop_attend *o, int how)
         o->coverage_vector = data_of(r, vector, r->e.type, 1, o->D, READ);
     else if (vector != Py_None)
         refuse(r, vector, PyExc_TypeError, "be None for the score '%s'", names[k]);
-    PyObject *transforms = next_field(r);
-    if (!transformed && transforms != Py_None)
-        refuse(r, transforms, PyExc_TypeError, "be None for the score '%s'", names[k]);
-    if (transformed) {
-        if (!PyTuple_Check(transforms) || PyTuple_Size(transforms) != 3)
-            refuse(r, transforms, PyExc_TypeError, "be what transform_keys returned");
-        void *arrays[3] = {NULL};
-        const ptrdiff_t columns[] = {o->Tk * padded(&r->e, o->D), o->Tk * padded(&r->e, o->D), 1};
-        for (int k = 0; k < 3 && !r->failed; k++) {
-            r->part = k;
-            arrays[k] =
-                data_of(r, PyTuple_GetItem(transforms, k), r->e.type, r->B, columns[k], READ);
-        }
-        o->transforms = (attnc_key_transforms){.small = arrays[0],
-                                               .large = arrays[1],
-                                               .top = arrays[2],
-                                               .count = r->B,
-                                               .Tk = o->Tk,
-                                               .D = o->D};
-    }
+    next_transforms(r, names[k], transformed, o->Tk, o->D, &o->transforms);
     o->scale = next_number(r);
     o->weights = next_array(r, r->B * r->T, o->Tk, how);
     o->coverage_weight = next_number(r);
@@ -625,6 +627,157 @@ static void read_normalize_back(reader *r, attnc_operation *operation)
     o->norm = next_array(r, r->T * r->B, 1, READ);
 }
 
+/* score, query, key, score_vector, key_transforms, scale, of the queries of all steps */
+static void read_energies_of(reader *r, attnc_loop_energies *o)
+{
+    static const char *const names[] = {"dot", "additive"};
+    const int additive = next_choice(r, names, 2, "'dot', 'additive'");
+    ptrdiff_t T = r->T;
+    o->score = additive ? ATTNC_ADDITIVE : ATTNC_DOT;
+    o->D = -1;
+    o->query = next_sequences(r, &T, &o->D, READ);
+    o->key = next_sequences(r, &o->Tk, &o->D, READ);
+    if (!r->failed && (o->Tk > MOST_ROWS || o->D > MOST_UNITS)) /* of no elements */
+        refuse(r, PyTuple_GetItem(r->operation, r->next - 1), PyExc_ValueError,
+               "have up to %zd rows of up to %zd", MOST_ROWS, MOST_UNITS);
+    o->score_vector = next_array(r, 1, o->D, additive ? READ : OPTIONAL);
+    next_transforms(r, names[additive], additive, o->Tk, o->D, &o->transforms);
+    o->scale = next_number(r);
+}
+
+static void read_energies(reader *r, attnc_operation *operation)
+{
+    attnc_loop_energies *o = &operation->energies;
+    const ptrdiff_t rows = r->B * r->T;
+    o->Tk = -1;
+    read_energies_of(r, o);
+    o->scores = next_array(r, rows, o->Tk, WRITTEN);
+    o->probability = next_array(r, rows, o->Tk, WRITTEN | OPTIONAL);
+    o->offset = next_number(r);
+    o->noise = next_array(r, rows, o->Tk, OPTIONAL);
+}
+
+static void read_energies_back(reader *r, attnc_operation *operation)
+{
+    attnc_loop_energies *o = &operation->energies;
+    const ptrdiff_t rows = r->B * r->T;
+    o->Tk = -1;
+    read_energies_of(r, o);
+    o->scores = next_array(r, rows, o->Tk, WRITTEN);
+    o->probability = next_array(r, rows, o->Tk, OPTIONAL);
+    o->dprobability = next_array(r, rows, o->Tk, o->probability ? READ : OPTIONAL);
+    o->adds = next_flag(r);
+    o->dquery = next_steps(r, &o->D, WRITTEN);
+}
+
+/* An array (B, T, Tk), or with one of them NULL: the first says what Tk is. */
+static void *next_pairs(reader *r, ptrdiff_t *Tk, int how)
+{
+    ptrdiff_t T = r->T;
+    PyObject *item = next_field(r);
+    const attnc_rows x = rows_of(r, item, r->B, &T, Tk, how);
+    if (x.data && !PyArray_ISCARRAY_RO((PyArrayObject *)item))
+        return refuse(r, item, PyExc_ValueError, "be C-contiguous");
+    return x.data;
+}
+
+static void read_monotonic(reader *r, attnc_operation *operation)
+{
+    attnc_loop_monotonic *o = &operation->monotonic;
+    o->Tk = -1;
+    o->probability = next_pairs(r, &o->Tk, READ);
+    o->previous = next_array(r, r->B, o->Tk, READ);
+    o->key_mask = data_of(r, next_field(r), NPY_BOOL, r->B, o->Tk, OPTIONAL);
+    o->alignment = next_pairs(r, &o->Tk, WRITTEN);
+    o->reach = next_pairs(r, &o->Tk, WRITTEN | OPTIONAL);
+}
+
+static void read_monotonic_back(reader *r, attnc_operation *operation)
+{
+    attnc_loop_monotonic *o = &operation->monotonic;
+    o->Tk = -1;
+    o->probability = next_pairs(r, &o->Tk, READ);
+    o->key_mask = data_of(r, next_field(r), NPY_BOOL, r->B, o->Tk, OPTIONAL);
+    o->reach = next_pairs(r, &o->Tk, READ);
+    o->dalignment = next_pairs(r, &o->Tk, READ);
+    o->dprobability = next_pairs(r, &o->Tk, WRITTEN);
+    o->dprevious = next_array(r, r->B, o->Tk, WRITTEN);
+}
+
+/* A whole number of at least 1. */
+static ptrdiff_t next_width(reader *r)
+{
+    PyObject *field = next_field(r);
+    const ptrdiff_t width = PyLong_Check(field) ? PyLong_AsSsize_t(field) : 0;
+    if (PyErr_Occurred())
+        PyErr_Clear();
+    if (width >= 1)
+        return width;
+    refuse(r, field, PyExc_ValueError, "be an int of 1 or more");
+    return 1;
+}
+
+/* alignment, scores, width, key_mask */
+static void read_chunks(reader *r, attnc_loop_chunkwise *o)
+{
+    o->Tk = -1;
+    o->alignment = next_pairs(r, &o->Tk, READ);
+    o->scores = next_pairs(r, &o->Tk, READ);
+    o->width = next_width(r);
+    o->key_mask = data_of(r, next_field(r), NPY_BOOL, r->B, o->Tk, OPTIONAL);
+}
+
+static void read_chunkwise(reader *r, attnc_operation *operation)
+{
+    attnc_loop_chunkwise *o = &operation->chunkwise;
+    read_chunks(r, o);
+    o->weights = next_pairs(r, &o->Tk, WRITTEN);
+}
+
+static void read_chunkwise_back(reader *r, attnc_operation *operation)
+{
+    attnc_loop_chunkwise *o = &operation->chunkwise;
+    read_chunks(r, o);
+    o->dweights = next_pairs(r, &o->Tk, READ);
+    o->dalignment = next_pairs(r, &o->Tk, WRITTEN);
+    o->dscores = next_pairs(r, &o->Tk, WRITTEN);
+}
+
+static void read_read(reader *r, attnc_operation *operation)
+{
+    attnc_loop_read *o = &operation->read;
+    o->Tk = o->Dv = -1;
+    o->weights = next_pairs(r, &o->Tk, READ);
+    o->value = next_sequences(r, &o->Tk, &o->Dv, READ);
+    o->context = next_array(r, r->B * r->T, o->Dv, WRITTEN);
+}
+
+static void read_read_back(reader *r, attnc_operation *operation)
+{
+    attnc_loop_read *o = &operation->read;
+    ptrdiff_t T = r->T;
+    o->Tk = o->Dv = -1;
+    o->value = next_sequences(r, &o->Tk, &o->Dv, READ);
+    o->key_mask = data_of(r, next_field(r), NPY_BOOL, r->B, o->Tk, OPTIONAL);
+    o->dcontext = next_sequences(r, &T, &o->Dv, READ);
+    o->dweights = next_sequences(r, &T, &o->Tk, OPTIONAL);
+    o->dtotal = next_pairs(r, &o->Tk, WRITTEN);
+}
+
+static void read_hard(reader *r, attnc_operation *operation)
+{
+    attnc_loop_hard *o = &operation->hard;
+    o->energies.Tk = -1;
+    read_energies_of(r, &o->energies);
+    o->energies.offset = next_number(r);
+    o->chunk.Tk = o->energies.Tk;
+    o->width = next_width(r);
+    read_energies_of(r, &o->chunk);
+    o->key_mask = data_of(r, next_field(r), NPY_BOOL, r->B, o->energies.Tk, OPTIONAL);
+    o->position = next_array(r, r->B, o->energies.Tk, WRITTEN);
+    o->weights = next_pairs(r, &o->energies.Tk, WRITTEN);
+}
+
 /* Every operation: what its NamedTuple is called, who reads it, and what the engine does. */
 static const struct {
     const char *name;
@@ -638,6 +791,15 @@ static const struct {
     {"AttendBack", read_attend_back, &attnc_operation_attend_back},
     {"Normalize", read_normalize, &attnc_operation_normalize},
     {"NormalizeBack", read_normalize_back, &attnc_operation_normalize_back},
+    {"Energies", read_energies, &attnc_operation_energies},
+    {"EnergiesBack", read_energies_back, &attnc_operation_energies_back},
+    {"Monotonic", read_monotonic, &attnc_operation_monotonic},
+    {"MonotonicBack", read_monotonic_back, &attnc_operation_monotonic_back},
+    {"Chunkwise", read_chunkwise, &attnc_operation_chunkwise},
+    {"ChunkwiseBack", read_chunkwise_back, &attnc_operation_chunkwise_back},
+    {"Read", read_read, &attnc_operation_read},
+    {"ReadBack", read_read_back, &attnc_operation_read_back},
+    {"Hard", read_hard, &attnc_operation_hard},
 };
 
 /* -1 with an error. */

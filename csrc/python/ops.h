@@ -40,7 +40,8 @@ PyObject *attnc_run_loop(PyObject *module, PyObject *const *args, Py_ssize_t cou
     ROW(multiplicative, "multiplicative_attention")                                                \
     ROW(additive, "additive_attention")                                                            \
     ROW(cosine, "cosine_attention")                                                                \
-    ROW(attend, "attend")
+    ROW(attend, "attend")                                                                          \
+    ROW(hard, "hard_attention")
 /* And every function that gives the scores of one of them alone. */
 #define ATTNC_SCORES_FUNCTIONS(ROW)                                                                \
     ROW(dot_product_scores, "dot_product_scores")                                                  \

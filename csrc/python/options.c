@@ -160,20 +160,25 @@ static int read_dropout(attnc_call *c, PyObject *dropout)
 }
 
 /* The key itself: attnc.functional draws it where None or a Generator was passed. */
-static int read_rng(attnc_call *c, PyObject *rng)
+int attnc_read_key(attnc_call *c, PyObject *rng, uint64_t *key)
 {
     static const char rule[] =
         "rng must be None, a numpy.random.Generator or an integer in 0..2**64-1";
-    if (c->in.dropout == 0)
-        return 0; /* nothing is drawn, whatever it is */
     if (!attnc_is_integer(rng))
         return attnc_complain_got(c->function, PyExc_TypeError, rule, rng);
-    c->in.dropout_key = PyLong_AsUnsignedLongLong(rng);
-    if (c->in.dropout_key == (uint64_t)-1 && PyErr_Occurred()) {
+    *key = PyLong_AsUnsignedLongLong(rng);
+    if (*key == (uint64_t)-1 && PyErr_Occurred()) {
         PyErr_Clear();
         return attnc_complain_got(c->function, PyExc_ValueError, rule, rng);
     }
     return 0;
+}
+
+static int read_rng(attnc_call *c, PyObject *rng)
+{
+    if (c->in.dropout == 0)
+        return 0; /* nothing is drawn, whatever it is */
+    return attnc_read_key(c, rng, &c->in.dropout_key);
 }
 
 /* ---- the table ---- */

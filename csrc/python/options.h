@@ -4,7 +4,8 @@
  *
  * defines: ATTNC_OPTIONS, attnc_options_init, attnc_option_defaults, attnc_option_of,
  *          attnc_option_of_pairs, attnc_option_given, attnc_read_options, attnc_fit_options,
- *          attnc_fit_*, attnc_check_packed, attnc_copy_integers, attnc_boolean_mask
+ *          attnc_fit_*, attnc_place_of, attnc_read_key, attnc_check_packed, attnc_copy_integers,
+ *          attnc_boolean_mask
  */
 #ifndef ATTNC_OPTIONS_H
 #define ATTNC_OPTIONS_H
@@ -39,6 +40,12 @@ int attnc_fit_bias(attnc_call *c, PyObject *bias);
 int attnc_fit_slope(attnc_call *c, PyObject *slope);
 int attnc_fit_sink(attnc_call *c, PyObject *sink);
 int attnc_fit_center(attnc_call *c, PyObject *center);
+
+/* hard attention (masks.c): the keys to be chosen, full rank; and which query `at` is */
+int attnc_fit_index(attnc_call *c, PyObject *index);
+PyObject *attnc_place_of(const attnc_call *c, npy_intp at);
+/* A 64-bit key of random numbers, an integer (options.c). */
+int attnc_read_key(attnc_call *c, PyObject *rng, uint64_t *key);
 
 /* offsets of sequences (offsets.c): 1-D, for all leading axes */
 int attnc_fit_query_offsets(attnc_call *c, PyObject *query_offsets);

@@ -41,18 +41,17 @@ static int read_call(attnc_call *c, const attnc_function *f, PyObject *const *ar
     return attnc_read_call(c, f, args, count, names) < 0 ? -1 : fill_operands(c, f);
 }
 
+static const attnc_own_results usual;
+
 /* ---- forward ---- */
 
-/* The type in which context and weights are made: halves, or the computing one. */
-static int output_type(const attnc_call *c)
+int attnc_output_type(const attnc_call *c)
 {
     const int type = c->output ? c->output->type_num : NPY_NOTYPE;
     return c->output && attnc_stored_as(type) != ATTNC_AS_COMPUTED ? type : real_type(c);
 }
 
-/* A new array (lead, Tq) or, with columns >= 0, (lead, Tq, columns) of the type; its memory goes to
- * *data. */
-static PyArrayObject *new_rows(const attnc_call *c, ptrdiff_t columns, int type, void **data)
+PyArrayObject *attnc_new_rows(const attnc_call *c, ptrdiff_t columns, int type, void **data)
 {
     npy_intp shape[NPY_MAXDIMS];
     int ndim = c->in.lead.ndim;
@@ -71,16 +70,18 @@ static int make_outputs(attnc_call *c, int save, attnc_outputs *out)
     attnc_saves saves = {-1, -1, -1, 0};
     if (save)
         saves = attnc_what_is_saved(&c->in);
-    const int type = real_type(c), narrow = output_type(c);
+    const int type = real_type(c), narrow = attnc_output_type(c);
     out->context.stored = out->weights.stored = attnc_stored_as(narrow);
-    if (!(c->context = new_rows(c, c->in.Dv, narrow, &out->context.data)) ||
-        (c->return_lse && !(c->lse = new_rows(c, -1, type, &out->lse))) ||
-        (c->return_weights && !(c->weights = new_rows(c, c->in.Tk, narrow, &out->weights.data))) ||
+    if (!(c->context = attnc_new_rows(c, c->in.Dv, narrow, &out->context.data)) ||
+        (c->return_lse && !(c->lse = attnc_new_rows(c, -1, type, &out->lse))) ||
+        (c->return_weights &&
+         !(c->weights = attnc_new_rows(c, c->in.Tk, narrow, &out->weights.data))) ||
         (saves.context >= 0 &&
-         !(c->saved_context = new_rows(c, saves.context, type, &out->saved_context))) ||
-        (saves.stats >= 0 && !(c->stats = new_rows(c, saves.stats, type, &out->saved_stats))) ||
+         !(c->saved_context = attnc_new_rows(c, saves.context, type, &out->saved_context))) ||
+        (saves.stats >= 0 &&
+         !(c->stats = attnc_new_rows(c, saves.stats, type, &out->saved_stats))) ||
         (saves.scores >= 0 &&
-         !(c->saved_scores = new_rows(c, saves.scores, type, &out->saved_scores))))
+         !(c->saved_scores = attnc_new_rows(c, saves.scores, type, &out->saved_scores))))
         return -1;
     if (saves.packed_scores > 0) {
         const npy_intp shape[] = {c->in.lead.count, saves.packed_scores};
@@ -106,19 +107,18 @@ static int run_forward(const attnc_call *c, const attnc_outputs *out)
     return status;
 }
 
-/* A new reference to the array in the dtype of the results. */
-static PyObject *in_output_dtype(const attnc_call *c, PyArrayObject *array)
+PyObject *attnc_in_output_dtype(const attnc_call *c, PyArrayObject *array)
 {
     if (!c->output)
         return Py_NewRef((PyObject *)array);
     return attnc_narrowed(array, c->output);
 }
 
-static PyObject *forward_result(const attnc_call *c)
+static PyObject *forward_result(attnc_call *c)
 {
     PyObject *context = NULL, *weights = NULL, *lse = NULL, *result = NULL;
-    if (!(context = in_output_dtype(c, c->context)) ||
-        (c->weights && !(weights = in_output_dtype(c, c->weights))))
+    if (!(context = attnc_in_output_dtype(c, c->context)) ||
+        (c->weights && !(weights = attnc_in_output_dtype(c, c->weights))))
         goto done;
     /* The lse stays in the computing dtype: rounded to a half it could not be merged. */
     lse = c->lse ? Py_NewRef((PyObject *)c->lse) : NULL;
@@ -152,23 +152,24 @@ PyObject *attnc_forward(const attnc_function *f, int save, PyObject *const *args
     attnc_outputs out = {0};
     PyObject *result = NULL;
     call_begin(&c, f, first);
-    if (read_call(&c, f, args, count, names) == 0 && make_outputs(&c, save, &out) == 0 &&
+    const attnc_own_results *own = f->results ? f->results : &usual;
+    if (read_call(&c, f, args, count, names) == 0 && own->make(&c, save, &out) == 0 &&
         run_forward(&c, &out) == 0)
-        result = forward_result(&c);
+        result = own->result(&c);
     attnc_call_clear(&c);
     return result;
 }
 
 /* ---- backward ---- */
 
-/* The array (lead, Tq, N) that the forward call saved, passed back untouched; or NULL. */
-static const void *saved_array(const attnc_call *c, PyObject *object, ptrdiff_t N)
+const void *attnc_saved_array(const attnc_call *c, PyObject *object, int type, ptrdiff_t columns)
 {
     PyArrayObject *array = (PyArrayObject *)object;
     const attnc_lead *lead = &c->in.lead;
-    if (!PyArray_Check(object) || PyArray_TYPE(array) != real_type(c) ||
-        !PyArray_IS_C_CONTIGUOUS(array) || PyArray_NDIM(array) != lead->ndim + 2 ||
-        PyArray_DIM(array, lead->ndim) != c->in.Tq || PyArray_DIM(array, lead->ndim + 1) != N)
+    if (!PyArray_Check(object) || PyArray_TYPE(array) != type || !PyArray_IS_C_CONTIGUOUS(array) ||
+        PyArray_NDIM(array) != lead->ndim + 1 + (columns >= 0) ||
+        PyArray_DIM(array, lead->ndim) != c->in.Tq ||
+        (columns >= 0 && PyArray_DIM(array, lead->ndim + 1) != columns))
         return NULL;
     for (int d = 0; d < lead->ndim; d++)
         if (PyArray_DIM(array, d) != lead->shape[d])
@@ -191,23 +192,23 @@ static int read_saved(attnc_call *c, PyObject *const *args, attnc_incoming *inco
 {
     PyObject *context = args[SAVED_CONTEXT], *scores = args[SAVED_SCORES];
     const attnc_saves saves = attnc_what_is_saved(&c->in);
+    const int type = real_type(c);
     const int no_context = context == Py_None && saves.context < 0;
-    incoming->saved_context = saved_array(c, context, c->in.Dv);
-    incoming->saved_stats = saved_array(c, args[SAVED_STATS], 2);
+    incoming->saved_context = attnc_saved_array(c, context, type, c->in.Dv);
+    incoming->saved_stats = attnc_saved_array(c, args[SAVED_STATS], type, 2);
     incoming->saved_scores = c->query_offsets ? packed_scores(c, scores, saves.packed_scores)
-                                              : saved_array(c, scores, c->in.Tk);
+                                              : attnc_saved_array(c, scores, type, c->in.Tk);
     if (incoming->saved_stats && (incoming->saved_context || no_context) &&
         (incoming->saved_scores || scores == Py_None))
         return 0;
     return attnc_fail(c, PyExc_ValueError, "saved must be what the forward call saved");
 }
 
-/* The gradient of an output of that shape, kept in *array while the call lasts. */
-static int read_incoming(attnc_call *c, PyObject *object, const char *name, const char *output,
-                         int ndim, const npy_intp *shape, PyArrayObject **array,
-                         attnc_operand *operand)
+int attnc_read_incoming(attnc_call *c, PyObject *object, const char *name, const char *output,
+                        int ndim, const npy_intp *shape, PyArrayObject **array,
+                        attnc_operand *operand)
 {
-    const int halves = array != &c->lse; /* which is never in halves */
+    const int halves = array == &c->context || array == &c->weights; /* others never are */
     if (attnc_read_gradient(c, object, name, output, ndim, shape, halves, array) < 0)
         return -1;
     return *array ? attnc_operand_of(c, *array, operand) : 0;
@@ -226,18 +227,21 @@ static int read_backward(attnc_call *c, PyObject *const *args, attnc_incoming *i
     if (!c->return_weights && args[D_WEIGHTS] != Py_None)
         return attnc_fail(c, PyExc_ValueError,
                           "dweights must be None unless return_weights=True was asked for");
-    if (read_incoming(c, args[D_LSE], "dlse", "lse", lead + 1, shape, &c->lse, &incoming->lse) < 0)
+    if (attnc_read_incoming(c, args[D_LSE], "dlse", "lse", lead + 1, shape, &c->lse,
+                            &incoming->lse) < 0)
         return -1;
     shape[lead + 1] = c->in.Tk;
-    if (read_incoming(c, args[D_WEIGHTS], "dweights", "weights", lead + 2, shape, &c->weights,
-                      &incoming->weights) < 0)
+    if (attnc_read_incoming(c, args[D_WEIGHTS], "dweights", "weights", lead + 2, shape, &c->weights,
+                            &incoming->weights) < 0)
         return -1;
     shape[lead + 1] = c->in.Dv;
     if (read_saved(c, args, incoming) < 0)
         return -1;
-    return read_incoming(c, args[D_CONTEXT], "dcontext", "context", lead + 2, shape, &c->context,
-                         &incoming->context);
+    return attnc_read_incoming(c, args[D_CONTEXT], "dcontext", "context", lead + 2, shape,
+                               &c->context, &incoming->context);
 }
+
+static const attnc_own_results usual = {make_outputs, forward_result, read_backward};
 
 /* A gradient of the result: of which argument, and where the engine finds its memory. */
 typedef struct {
@@ -349,6 +353,7 @@ PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssiz
     attnc_call c;
     attnc_incoming incoming = {0};
     attnc_gradients gradients = {0};
+    const attnc_own_results *own = f->results ? f->results : &usual;
     PyObject *result = NULL;
     call_begin(&c, f, first);
     if (count < BACKWARD_FIRST)
@@ -356,7 +361,7 @@ PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssiz
                    "backward takes three gradients and three saved arrays first, got %zd arguments",
                    count);
     else if (read_call(&c, f, args + BACKWARD_FIRST, count - BACKWARD_FIRST, names) == 0 &&
-             read_backward(&c, args, &incoming) == 0 &&
+             own->read_backward(&c, args, &incoming) == 0 &&
              (result = make_gradients(&c, f, &gradients)) != NULL)
         result = filled_gradients(&c, f, &incoming, &gradients, result);
     attnc_call_clear(&c);
@@ -385,11 +390,11 @@ PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, P
     PyObject *result = NULL;
     call_begin(&c, f, first);
     if (read_call(&c, f, args, count, names) == 0) {
-        const int type = output_type(&c);
+        const int type = attnc_output_type(&c);
         out.scores.stored = attnc_stored_as(type);
-        PyArrayObject *scores = new_rows(&c, c.in.Tk, type, &out.scores.data);
+        PyArrayObject *scores = attnc_new_rows(&c, c.in.Tk, type, &out.scores.data);
         if (scores && run_forward(&c, &out) == 0)
-            result = in_output_dtype(&c, scores);
+            result = attnc_in_output_dtype(&c, scores);
         Py_XDECREF((PyObject *)scores);
     }
     attnc_call_clear(&c);
@@ -409,8 +414,8 @@ PyObject *attnc_scores_backward(const attnc_function *f, PyObject *const *args, 
     if (count < 1 || args[0] == Py_None)
         attnc_fail(&c, PyExc_TypeError, "backward takes the gradient of the scores first");
     else if (read_call(&c, f, args + 1, count - 1, names) == 0 &&
-             read_incoming(&c, args[0], "dscores", "scores", scores_shape(&c, shape), shape,
-                           &c.weights, &incoming.scores) == 0 &&
+             attnc_read_incoming(&c, args[0], "dscores", "scores", scores_shape(&c, shape), shape,
+                                 &c.weights, &incoming.scores) == 0 &&
              (result = make_gradients(&c, f, &gradients)) != NULL)
         result = filled_gradients(&c, f, &incoming, &gradients, result);
     attnc_call_clear(&c);

@@ -2,7 +2,9 @@
  * where that pays, and returns them. The same for every attention function; what differs is its
  * row, attnc_function, in op_NAME.c.
  *
- * defines: attnc_forward, attnc_backward, attnc_scores_forward, attnc_scores_backward
+ * defines: attnc_forward, attnc_backward, attnc_scores_forward, attnc_scores_backward; for results
+ *          that are a function's own attnc_output_type, attnc_new_rows, attnc_in_output_dtype,
+ *          attnc_read_incoming, attnc_saved_array
  */
 #ifndef ATTNC_RUN_H
 #define ATTNC_RUN_H
@@ -28,5 +30,22 @@ PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, P
                                PyObject *names);
 PyObject *attnc_scores_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                                 PyObject *names);
+
+/* ---- for attnc_own_results (op_hard.c) ---- */
+
+/* The type in which context and weights are made: halves, or the computing one. */
+int attnc_output_type(const attnc_call *c);
+/* A new array (lead, Tq) or, with columns >= 0, (lead, Tq, columns) of the type; its memory goes to
+ * *data. */
+PyArrayObject *attnc_new_rows(const attnc_call *c, ptrdiff_t columns, int type, void **data);
+/* A new reference to the array in the dtype of the results. */
+PyObject *attnc_in_output_dtype(const attnc_call *c, PyArrayObject *array);
+/* The gradient of an output of that shape, kept in *array while the call lasts. */
+int attnc_read_incoming(attnc_call *c, PyObject *object, const char *name, const char *output,
+                        int ndim, const npy_intp *shape, PyArrayObject **array,
+                        attnc_operand *operand);
+/* The array (lead, Tq) or, with columns >= 0, (lead, Tq, columns) that the forward call saved,
+ * passed back untouched; or NULL. */
+const void *attnc_saved_array(const attnc_call *c, PyObject *object, int type, ptrdiff_t columns);
 
 #endif

@@ -84,6 +84,7 @@ typedef struct {
     int causal, window;
     int numbers; /* a slope for each head, and a sink for each element */
     int packed;  /* the rows are those of SEQUENCES of them; of the masks there is key_mask */
+    int hard;    /* 1: keys are drawn; 2: the largest of each query */
     double softcap, dropout;
     attnc_stored stored; /* of query, key, value, scores, bias and their results, with float */
 } problem;
@@ -185,6 +186,27 @@ static const problem problems[] = {
      .Tk = 300,
      .masks = 1,
      .stored = ATTNC_BFLOAT16},
+    {.name = "hard, drawn",
+     .mechanism = &attnc_given_scores,
+     .Tq = 100,
+     .Tk = 300,
+     .masks = 1,
+     .bias = 2,
+     .causal = 1,
+     .softcap = 2,
+     .hard = 1},
+    {.name = "hard, many segments",
+     .mechanism = &attnc_given_scores,
+     .Tq = 9,
+     .Tk = 1100,
+     .hard = 1},
+    {.name = "hard, the largest",
+     .mechanism = &attnc_given_scores,
+     .Tq = 100,
+     .Tk = 150,
+     .bias = 1,
+     .hard = 2,
+     .stored = ATTNC_FLOAT16},
     {.name = "dot, packed",
      .mechanism = &attnc_dot_product,
      .Tq = 400,
@@ -412,6 +434,10 @@ static inputs *new_inputs(const problem *p, int f32)
                            .softcap = p->softcap,
                            .dropout = p->dropout,
                            .dropout_key = 12345};
+    static const attnc_choice choices[] = {{.how = ATTNC_SAMPLED, .key = 12345},
+                                           {.how = ATTNC_LARGEST}};
+    if (p->hard)
+        i->in.choice = &choices[p->hard - 1];
     random_state = 1;
     add_scores(i, p);
     add_masks(i, p);
@@ -424,6 +450,9 @@ static inputs *new_inputs(const problem *p, int f32)
             add_input(i, D_WEIGHTS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, 0);
     if (p->gaps)
         i->incoming.lse = add_input(i, D_LSE, PARAMETER, 3, (ptrdiff_t[]){BATCH, HEADS, p->Tq}, 0);
+    if (p->hard)
+        i->incoming.log_probability = i->incoming.entropy =
+            add_input(i, D_LSE, PARAMETER, 3, (ptrdiff_t[]){BATCH, HEADS, p->Tq}, 0);
     return i;
 }
 
@@ -443,6 +472,9 @@ enum {
     OUT_SAVED_CONTEXT,
     OUT_SAVED_STATS,
     OUT_SAVED_SCORES,
+    OUT_INDEX, /* of hard attention, int64, and what it gives besides */
+    OUT_LOG_PROBABILITY,
+    OUT_ENTROPY,
     OUT_GRADIENTS, /* from here on: the gradient of input k, then of the scale */
     OUT_DSCALE = OUT_GRADIENTS + INPUTS,
     RESULTS
@@ -454,6 +486,9 @@ static const char *const result_names[RESULTS] = {
     [OUT_SAVED_CONTEXT] = "saved context",
     [OUT_SAVED_STATS] = "saved stats",
     [OUT_SAVED_SCORES] = "saved scores",
+    [OUT_INDEX] = "index",
+    [OUT_LOG_PROBABILITY] = "log_probability",
+    [OUT_ENTROPY] = "entropy",
     [OUT_GRADIENTS + QUERY] = "dquery",
     [OUT_GRADIENTS + KEY] = "dkey",
     [OUT_GRADIENTS + VALUE] = "dvalue",
@@ -515,16 +550,24 @@ static results new_results(const inputs *i, int only)
     const ptrdiff_t rows = i->in.lead.count * i->in.Tq;
     const attnc_saves saves = attnc_what_is_saved(&i->in);
     results r = {0};
-    r.out = (attnc_outputs){
-        .context = add_stored(&r, i, OUT_CONTEXT, rows * DV, i->halves),
-        .lse = add_to_results(&r, i, OUT_LSE, rows),
-        .saved_context = add_saved(&r, i, OUT_SAVED_CONTEXT, saves.context),
-        .saved_stats = add_saved(&r, i, OUT_SAVED_STATS, saves.stats),
-        .saved_scores = add_saved(&r, i, OUT_SAVED_SCORES, saves.scores),
-    };
-    if (i->in.sequences == 0)
+    r.out.context = add_stored(&r, i, OUT_CONTEXT, rows * DV, i->halves);
+    if (i->in.choice) {
+        r.out.index = add_to_results(&r, i, OUT_INDEX, i->in.f32 ? 2 * rows : rows);
+        r.out.log_probability = add_to_results(&r, i, OUT_LOG_PROBABILITY, rows);
+        r.out.entropy = add_to_results(&r, i, OUT_ENTROPY, rows);
+        r.out.saved_stats = add_saved(&r, i, OUT_SAVED_STATS, 2);
+    }
+    else
+        r.out = (attnc_outputs){
+            .context = r.out.context,
+            .lse = add_to_results(&r, i, OUT_LSE, rows),
+            .saved_context = add_saved(&r, i, OUT_SAVED_CONTEXT, saves.context),
+            .saved_stats = add_saved(&r, i, OUT_SAVED_STATS, saves.stats),
+            .saved_scores = add_saved(&r, i, OUT_SAVED_SCORES, saves.scores),
+        };
+    if (i->in.sequences == 0 && !i->in.choice)
         r.out.weights = add_stored(&r, i, OUT_WEIGHTS, rows * i->in.Tk, i->halves);
-    else if (saves.packed_scores > 0)
+    else if (i->in.sequences > 0 && saves.packed_scores > 0)
         r.out.saved_scores =
             add_to_results(&r, i, OUT_SAVED_SCORES, i->in.lead.count * saves.packed_scores);
     const int dscale = i->in.mechanism == &attnc_cosine && (only < 0 || only == OUT_DSCALE);
@@ -553,6 +596,8 @@ static int run_passes(const inputs *i, const attnc_executor *executor, const res
     incoming.saved_context = r->out.saved_context;
     incoming.saved_stats = r->out.saved_stats;
     incoming.saved_scores = r->out.saved_scores;
+    incoming.saved_index = r->out.index;
+    incoming.saved_entropy = r->out.entropy;
     return attnc_attention_forward(&i->in, &r->out, executor) < 0
                ? -1
                : attnc_attention_backward(&i->in, &incoming, &r->gradients, executor);
@@ -696,6 +741,8 @@ static void expect_close(const char *isa, const problem *p, const inputs *i, con
                          const results *expected)
 {
     for (int r = 0; r < RESULTS; r++) {
+        if (r == OUT_INDEX) /* integers; the contexts would not agree if these did not */
+            continue;
         /* dslope is a sum of distances with weights that cancel. */
         double error = 0, top = r == OUT_GRADIENTS + SLOPE ? (double)i->in.Tk : 1;
         for (ptrdiff_t k = 0; k < got->size[r]; k++) {
@@ -1240,6 +1287,76 @@ static void run_product(const step_problem *p, arrays *all)
     }
 }
 
+/* Numbers of -1/2 .. 1/2 become probabilities, and some of them 0 and 1. */
+static void add_half(const arrays *all, void *data, ptrdiff_t size)
+{
+    for (ptrdiff_t k = 0; k < size; k++) {
+        const int certain = k % 7 < 2;
+        if (all->f32)
+            ((float *)data)[k] = certain ? (float)(k % 7) : ((float *)data)[k] + 0.5f;
+        else
+            ((double *)data)[k] = certain ? (double)(k % 7) : ((double *)data)[k] + 0.5;
+    }
+}
+
+/* Monotonic alignments and the weights of chunks, forward and back, of a sequences with b queries
+ * and c keys, without and with a mask and a previous alignment; and products of many matrices. */
+static void run_monotonic(const step_problem *p, arrays *all)
+{
+    const ptrdiff_t B = p->a, Tq = p->b, Tk = p->c, size = B * Tq * Tk;
+    const attnc_pairs dense = {NULL, Tq * Tk, Tk}, keys = {NULL, Tk, 0};
+    double *range = add_array(all, 2 * B, 0, NULL);
+    unsigned char *mask = add_array(all, attnc_divide_up(B * Tk, 8), 0, NULL); /* bytes */
+    for (ptrdiff_t k = 0; k < B * Tk; k++)
+        mask[k] = k % 5 != 2;
+    attnc_pairs probability = dense;
+    probability.data = add_numbers(all, size, 0.5, NULL);
+    add_half(all, probability.data, size);
+    for (int masked = 0; masked < 2; masked++) {
+        attnc_monotonic m = {.count = B, .Tq = Tq, .Tk = Tk, .probability = probability};
+        m.alignment = m.reach = m.dprobability = m.dalignment = dense;
+        m.previous = m.dprevious = keys;
+        if (masked) {
+            m.previous.data = add_numbers(all, B * Tk, 1.0 / (double)Tk, NULL);
+            m.key_mask = mask;
+            m.mask_row = Tk;
+            m.dprevious.data = add_result(all, B * Tk, "dprevious");
+        }
+        m.alignment.data = add_result(all, size, "alignment");
+        m.reach.data = add_result(all, size, "reach");
+        m.missing = add_result(all, B * Tq, "missing");
+        m.range = range;
+        m.dalignment.data = add_numbers(all, size, 1, NULL);
+        m.dmissing = masked ? add_numbers(all, B * Tq, 1, NULL) : NULL;
+        m.dprobability.data = add_result(all, size, "dprobability");
+        attnc_chunkwise c = {.count = B, .Tq = Tq, .Tk = Tk, .alignment = m.alignment};
+        c.width = masked ? 5 : 1 + Tk / 2;
+        c.key_mask = m.key_mask;
+        c.mask_row = m.mask_row;
+        c.scores = c.weights = c.dweights = c.dalignment = c.dscores = dense;
+        c.scores.data = add_numbers(all, size, 8, NULL);
+        c.weights.data = add_result(all, size, "weights");
+        c.dweights.data = m.dalignment.data;
+        c.dalignment.data = add_result(all, size, "dalignment");
+        c.dscores.data = add_result(all, size, "dscores");
+        for (int backward = 0; backward < 2; backward++)
+            if (attnc_call_monotonic(all->f32, &m, backward, NULL) < 0 ||
+                attnc_call_chunkwise(all->f32, &c, backward, NULL) < 0)
+                exit(2);
+    }
+    attnc_products each = {.each = {.a = probability.data, .b = probability.data},
+                           .count = B,
+                           .a_step = Tq * Tk,
+                           .b_step = Tq * Tk,
+                           .out_step = Tq * Tq};
+    each.each.M = each.each.N = each.each.out_row = Tq;
+    each.each.K = each.each.a_row = each.each.b_col = Tk; /* p p^T */
+    each.each.a_col = each.each.b_row = 1;
+    each.each.out = add_result(all, B * Tq * Tq, "products");
+    if (attnc_call_products(all->f32, &each, NULL) < 0)
+        exit(2);
+}
+
 static const step_problem step_problems[] = {
     {"RNN", run_layer, ATTNC_RNN, 37, 5, 45, 0},
     {"GRU", run_layer, ATTNC_GRU, 37, 5, 45, 0},
@@ -1260,6 +1377,9 @@ static const step_problem step_problems[] = {
     {"a long row", run_rows, 0, 1, 5000, 0, 0},
     {"rotary", run_rotary, 0, 3, 130, 22, 0},
     {"rotary, one row each", run_rotary, 0, 200, 1, 64, 0},
+    {"monotonic", run_monotonic, 0, 37, 9, 67, 0},
+    {"monotonic, one sequence", run_monotonic, 0, 1, 20, 130, 0},
+    {"monotonic, one key", run_monotonic, 0, 20, 3, 1, 0},
 };
 enum { STEP_PROBLEMS = sizeof step_problems / sizeof *step_problems };
 
