@@ -30,7 +30,7 @@ import attnc  # noqa: E402
 def settings(**given):
     usual = {
         "looks": 3, "width": 4, "scales": 2, "reward": "confidence", "stop": None, "digits": 1,
-        "size": 16, "look_back": False, "pieces": 2, "steps": 16, "units": 16,
+        "size": 16, "look_back": False, "pieces": 2, "steps": 16, "units": 16, "checked": 100,
     }  # fmt: skip
     return SimpleNamespace(**usual | given)
 
@@ -53,8 +53,8 @@ def check_gradient(evaluate, value, gradient, rng, tolerance=1e-7):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--seeds=2"],
-        ["--attention=soft", "--digits=2"],
+        [],
+        ["--attention=soft", "--digits=2", "--seeds=2"],
         ["--attention=hard", "--stop=0.01", "--look-back", "--reward=class"],
     ],
 )
