@@ -27,17 +27,17 @@ def documents(rng, count, sentences=4, longest=6):
     return (words, lengths), answers[np.arange(count), asked] - 1
 
 
-def claims(rng, count, size=8):
-    """A list of (name, answer), and a claim: has this name that answer? Half of the claims hold.
+def claims(rng, count, size=8, claims=4):
+    """A list of (name, answer), and claims: has this name that answer? Half of the claims hold.
 
-    (name and answer of the claim, names and answers of the list).
+    (names and answers of the claims, names and answers of the list).
     """
     names = np.argsort(rng.random((count, size)), axis=1)
     answers = rng.integers(1, ANSWERS + 1, (count, size))
-    at = rng.integers(size, size=(count, 1))
+    at = rng.integers(size, size=(count, claims))
     right = np.take_along_axis(answers, at, axis=1)
-    holds = rng.random((count, 1)) < 0.5
-    others = (right - 1 + rng.integers(1, ANSWERS, (count, 1))) % ANSWERS + 1
+    holds = rng.random(right.shape) < 0.5
+    others = (right - 1 + rng.integers(1, ANSWERS, right.shape)) % ANSWERS + 1
     claimed = np.where(holds, right, others)
     return (np.take_along_axis(names, at, axis=1), claimed, names, answers), holds.astype(int)
 
@@ -95,16 +95,15 @@ def partners(rng, count, tags=4):
     return (tag, np.where(answered, labels, 0)), labels - 1
 
 
-def repeats(rng, count, steps=8, names=8):
-    """What is the answer of each name asked for, and will it be asked for again, by whatever name?
+def repeats(rng, count, steps=6, names=6):
+    """Answers of names, and whether a later step asks for the same answer, by whatever name.
 
-    (names asked for, step by step; names and answers of the list). The label is twice the answer,
-    and 1 more if a later step asks for it again.
+    (names asked for, step by step; names and answers of the list). The labels are twice the answer,
+    and 1 more if it is asked for again.
     """
     held = np.argsort(rng.random((count, names)), axis=1)
     answers = rng.integers(ANSWERS, size=(count, names))
     where = rng.integers(names, size=(count, steps))
     asked, found = (np.take_along_axis(array, where, axis=1) for array in (held, answers))
-    later = np.triu(np.ones((steps, steps), bool), 1)
-    labels = (found[:, :, None] == found[:, None]) & later
-    return (asked, held, answers), 2 * found + labels.any(axis=2)
+    again = np.triu(found[:, :, None] == found[:, None], 1).any(axis=2)
+    return (asked, held, answers), 2 * found + again

@@ -29,6 +29,7 @@ try:
     import numpy as np
     from aligned_dates import aligned_pairs, alignment_error
     from command import check_numbers, errors_in_a_line
+    from local_attention import LocalAttention
     from tqdm import tqdm
 
     import attnc
@@ -137,27 +138,30 @@ class Translator(attnc.Layer):
         return tokens[:, 1:], weights
 
 
-def attentions(size, longest, width, rng):
+def attentions(size, longest, width, rng, dtype="float32"):
     """Return {name: attention}; each begins as if it were alone."""
-    made = {
-        "global, dot": lambda rng: attnc.DotProductAttention(scale=1.0),
-        "global, general": lambda rng: attnc.MultiplicativeAttention(size, size, rng=rng),
-        "global, location": lambda rng: LocationAttention(size, longest, rng=rng),
+
+    def made(kind, *sizes, **options):
+        return kind(*sizes, rng=np.random.default_rng(rng), dtype=dtype, **options)
+
+    found = {
+        "global, dot": attnc.DotProductAttention(scale=1.0, dtype=dtype),
+        "global, general": made(attnc.MultiplicativeAttention, size, size),
+        "global, location": made(LocationAttention, size, longest),
     }
     for name, position in (("local-m", "monotonic"), ("local-p", "predictive")):
         for score in ("dot", "general"):
-            made[f"{name}, {score}"] = lambda rng, position=position, score=score: (
-                attnc.LocalAttention(
-                    size, size, score=SCORES[score], position=position, width=width, rng=rng
-                )
-            )
-    return {name: make(np.random.default_rng(rng)) for name, make in made.items()}
+            options = {"score": SCORES[score], "position": position, "width": width}
+            found[f"{name}, {score}"] = made(LocalAttention, size, size, **options)
+    return found
 
 
 SCORES = {"dot": "dot", "general": "multiplicative"}  # by Luong's names
 
 
 # ---- Training and measuring ----------------------------------------------------------------------
+
+RATE = 0.005  # of learning, at its highest
 
 
 class Data:
@@ -196,7 +200,7 @@ def train(model, data, steps, rng, title):
                 optimizer.zero_grad()
                 pullback()
                 attnc.optim.clip_gradients(model, 1.0)
-                optimizer.learning_rate = 0.005 * min(1, (bar.n + 1) / 50, 2 - 2 * bar.n / steps)
+                optimizer.learning_rate = RATE * min(1, (bar.n + 1) / 50, 2 - 2 * bar.n / steps)
                 optimizer.step()
                 bar.update()
                 if bar.n == steps:
