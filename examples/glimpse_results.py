@@ -171,7 +171,7 @@ def side_by_side(squares):
     framed = np.pad(
         squares.reshape(-1, width, width), ((0, 0), (0, 0), (0, 1)), constant_values=top
     )
-    return np.hstack(framed)[:, :-1]
+    return np.hstack(list(framed))[:, :-1]
 
 
 def sharp_side(trained, place, size):
