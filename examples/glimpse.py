@@ -63,7 +63,7 @@ def read_settings():
     add("--look-back", action="store_true", help="attend to the glimpses so far for the class")
     add("--size", type=int, default=32, help="side of a canvas, in pixels (default: 32)")
     add("--pieces", type=int, default=4, help="of other digits on a canvas (default: 4)")
-    add("--steps", type=int, default=6000, help="of training for learned looks (default: 6000)")
+    add("--steps", type=int, default=3000, help="of training for learned looks (default: 3000)")
     add("--units", type=int, default=128, help="of each layer (default: 128)")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--seeds", type=int, default=1, help="so many runs, with this seed and the next ones")
@@ -78,8 +78,10 @@ def read_settings():
         parser.error("argument --scales: no look may cover the canvas; fewer, or a smaller --width")
     if settings.stop is not None and settings.digits > 1:
         parser.error("argument --stop: goes with one digit, not with --digits")
+    settings.checked, settings.tested = 1000, 10_000  # canvases of a validation, of the test
     if settings.quick:
         settings.steps, settings.units = min(settings.steps, 16), 16
+        settings.checked = settings.tested = 100
     return settings
 
 
@@ -87,11 +89,12 @@ def run(kind, settings, seed):
     """Train a model and try it, in a process of its own."""
     attnc.set_num_threads(1)
     trained = train(kind, settings, seed)
-    count = 500 if settings.quick else 10_000
-    found = test(kind, trained.model, settings, canvases(settings, split()["test"]), count, seed)
-    print(f"seed {seed}, {results.NAMES[kind]}: {found.error:.1%} wrong after "
+    part = canvases(settings, split()["test"])
+    error = test(kind, trained.model, settings, part, settings.tested, seed).error
+    print(f"seed {seed}, {results.NAMES[kind]}: {error:.1%} wrong after "
           f"{trained.checks[-1][0]:,} steps, {trained.seconds:.0f} s", flush=True)  # fmt: skip
-    return trained, found
+    some = test(kind, trained.model, settings, part, min(500, settings.tested), seed)
+    return trained, some._replace(error=error)  # some, to look at; the error is of all
 
 
 def main():

@@ -31,6 +31,10 @@ def probabilities(logits):
     return exponents / exponents.sum(axis=-1, keepdims=True)
 
 
+def sigmoid(x):
+    return (1 + np.tanh(x / 2)) / 2
+
+
 def confidences(logits, targets):
     """What is given to the right class after each look, (B, T)."""
     return np.take_along_axis(probabilities(logits), targets[..., None], axis=-1)[..., 0]
@@ -52,7 +56,7 @@ def rewards(kind, logits, targets, digits):
 
 def last_looks(rng, stops):
     """Draw at which look each image is left: the first at which the network has seen enough."""
-    enough = rng.random(stops.shape) < 1 / (1 + np.exp(-stops))
+    enough = rng.random(stops.shape) < sigmoid(stops)
     return np.where(enough.any(axis=1), enough.argmax(axis=1), stops.shape[1])
 
 
@@ -64,7 +68,7 @@ def stop_gradient(stops, last, advantage):
     numbers = np.arange(stops.shape[1])
     made = numbers <= last[:, None]
     chosen = numbers == last[:, None]  # to stop; the last look of all is no choice
-    return made * -advantage * (chosen - 1 / (1 + np.exp(-stops))) / len(stops)
+    return made * -advantage * (chosen - sigmoid(stops)) / len(stops)
 
 
 def learn_hard(model, images, targets, choose, deviation, settings, rng):

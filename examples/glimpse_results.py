@@ -58,10 +58,8 @@ def products(trained, found, size):
 
 def report(runs, settings):
     """Print the tables; runs is a list, one a seed, of {kind: (trained, found)}."""
-    size, count = settings.size, len(runs[0][next(iter(runs[0]))][1].images)
-    print(
-        f"\nWrong digits, {count:,} canvases with digits of the test, one sample of looks at each\n"
-    )
+    size, tested = settings.size, settings.tested
+    print(f"\nWrong digits, {tested:,} canvases with digits of the test, one sample of looks\n")
     seeds = range(settings.seed, settings.seed + len(runs))
     heads = [f"seed {seed}" for seed in seeds] + (["mean"] if len(runs) > 1 else [])
     print(" " * 22 + "".join(f"{head:>9}" for head in heads))
@@ -97,18 +95,15 @@ def conclusions(errors, run, settings):
     if "learned" in mean:
         trained, found = run["learned"]
         share = values(trained, found, settings.size) / settings.size**2
-        yield f"Learned looks see {share:.0%} of the numbers of a canvas."
-        if "random" in mean and mean["learned"] > 0:
-            yield (f"  Random looks make {mean['random'] / mean['learned']:.1f} times their "
-                   "mistakes: it matters where one looks.")  # fmt: skip
-        if "convolution" in mean:
-            apart = 100 * (mean["learned"] - mean["convolution"])
-            yield (f"  They make {abs(apart):.1f} points {'more' if apart >= 0 else 'fewer'} "
-                   "mistakes than a network of equal size that sees all of it.")  # fmt: skip
-    if "soft" in mean and "convolution" in mean:
-        apart = 100 * (mean["soft"] - mean["convolution"])
-        yield (f"Soft looks make {abs(apart):.1f} points {'more' if apart >= 0 else 'fewer'} than "
-               "that; they read every pixel at every look.")  # fmt: skip
+        yield f"Learned looks get {share:.0%} of the numbers of a canvas."
+        times = mean["random"] / max(mean["learned"], 1e-4)
+        remark = "it matters where one looks" if times > 1.5 else "it has not learned where to look"
+        yield f"  Random looks make {times:.1f} times their mistakes: {remark}."
+    for kind in [kind for kind in ("learned", "soft") if kind in mean]:
+        apart = 100 * (mean[kind] - mean["convolution"])
+        more = "more" if apart >= 0 else "fewer"
+        yield (f"  {NAMES[kind].capitalize()} make {abs(apart):.1f} points {more} mistakes than a "
+               "convolutional network.")  # fmt: skip
 
 
 # ---- Pictures ------------------------------------------------------------------------------------
@@ -176,7 +171,7 @@ def side_by_side(squares):
     framed = np.pad(
         squares.reshape(-1, width, width), ((0, 0), (0, 0), (0, 1)), constant_values=top
     )
-    return np.hstack(framed)[:, :-1]
+    return np.hstack(list(framed))[:, :-1]
 
 
 def sharp_side(trained, place, size):
