@@ -360,6 +360,10 @@ def ones(s):
     return (1,) * len(s.lead)
 
 
+def some_centers(draw, sizes, *shape):
+    return np.float64(sizes.Tk) * (0.5 + 0.4 * some_bias(draw, *shape))
+
+
 OPTIONS = {
     "plain": lambda d, s: {},
     "mask": lambda d, s: {"mask": d.bools(*s.lead, s.Tq, s.Tk)},
@@ -409,6 +413,19 @@ OPTIONS = {
         **everything(d, s),
         "slope": some_bias(d, *s.lead),
         "sink": some_bias(d, *s.lead),
+    },
+    "center": lambda d, s: {"center": some_centers(d, s, *s.lead, s.Tq), "window": (2, 1)},
+    "center of all": lambda d, s: {
+        "center": some_centers(d, s, *ones(s), s.Tq),
+        "window": (3, None),
+        "renormalize": True,
+        "causal": True,
+    },
+    "center, dropout": lambda d, s: {
+        "center": some_centers(d, s, *s.lead, 1),
+        "window": (9, 20),
+        "dropout": 0.3,
+        "rng": 7,
     },
     "dropout": lambda d, s: {"dropout": 0.3, "rng": 2**40 + 7},
     "dropout, causal": lambda d, s: {"dropout": 0.5, "rng": 11, "causal": True},

@@ -88,9 +88,9 @@ def test_steps_by_hand(attention, order, position, rng):
     inputs, memory = inputs_of(decoder, rng)
     lengths = np.array([TK, 4, 0])
     outputs, weights, _ = decoder(inputs, memory, key_lengths=lengths)
-    state = None
+    state, top = None, decoder.parameters["initial_h"][-1][None].repeat(B, 0)
     for t in range(T):
-        before = decoder.parameters["initial_h"][-1][None].repeat(B, 0) if t == 0 else top
+        before = top
         output, step_weights, state = decoder.step(inputs[:, t], memory, state, key_lengths=lengths)
         top = (state[0] if isinstance(state, tuple) else state)[-1]
         query = before if decoder.order == "bahdanau" else top

@@ -30,6 +30,11 @@ assert_type(attnc.cosine_attention(x, x, x, scale=2, dropout=0.1, rng=rng, windo
 context, weights = attnc.multiplicative_attention(
     x, x, x, np.eye(8), mask=mask, return_weights=True
 )
+context = attnc.dot_product_attention(x, x, x, center=[[2.5] * 5], window=(2, 2), sigma=1.0)
+assert_type(context, Array)
+local = attnc.LocalAttention(8, 8, score="dot", width=3, rng=0)
+assert_type(local(x, x, key_lengths=[5, 3]), Array)
+assert_type(local.centers(x, x), Array)
 parts = [attnc.dot_product_attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(3),)]
 alignment, missing = attnc.monotonic_alignment(np.full((2, 5, 6), 0.5), key_lengths=[6, 4])
 assert_type(alignment, Array)

@@ -71,7 +71,7 @@ class CellBack(NamedTuple):
     dc: Array | None  # the same, of an LSTM
     dinput_bias: Array  # (ceil(B / BIAS_ROWS), G * H), zeros, added to: parts of the sum of dinput
     dstate_bias: Array | None  # the same of dproduct, of a GRU
-    reached: Terms = ()  # up to three gradients (<= T, B, K) with panels (K, H): they reach h_t by W
+    reached: Terms = ()  # up to three gradients (<= T, B, K), panels (K, H): they reach h_t by W
     adds: tuple[Array, ...] = ()  # up to two gradients of h_t, (<= T, B, H)
     doutputs: Array | None = None  # (n, H), rows of any stride: gradient of the outputs
     places: Array | None = None

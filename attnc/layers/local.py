@@ -14,7 +14,7 @@ from ..functional.decoder import check_choice
 from ..functional.options import LayerOptions, Masks, takes_options
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Real, Seed
-from .attention import _Attention, _of_options
+from .attention import _Attention, of_options
 from .base import glorot, positive
 
 
@@ -41,9 +41,9 @@ _OWN = ("window", "center", "sigma", "renormalize")
 class LocalAttention(_Attention):
     """Attention to a window of keys around a place that each query has of its own.
 
-    Query i looks at the keys ``floor(c_i) - width <= j <= floor(c_i) + width`` alone, at a cost that
-    depends on the width, not on the number of keys. Luong et al. (2015), "Effective approaches to
-    attention-based neural machine translation", section 3.2:
+    Query i looks at the keys ``floor(c_i) - width <= j <= floor(c_i) + width`` alone, at a cost
+    that depends on the width, not on the number of keys. Luong et al. (2015), "Effective approaches
+    to attention-based neural machine translation", section 3.2:
 
     - ``position="predictive"``, their local-p, eq. 9 and 10: the query predicts its place among the
       S keys of its sequence, and keys count the less the farther they are from there::
@@ -331,7 +331,7 @@ class LocalAttention(_Attention):
             else:
                 required["key"] = like(grads.key, key)
                 required["value"] = like(grads.value, value)
-            return Gradients(required, _of_options(grads, given))
+            return Gradients(required, of_options(grads, given))
 
         return output, pullback
 
