@@ -121,29 +121,24 @@ def reinforce(
             f"{where}: result must be what hard_attention returned, got {type(result).__name__}"
         )
     shape, dtype = result.log_probability.shape, result.log_probability.dtype
-    reward = _of_choices(where, "reward", reward, shape)
+    rewards = _of_choices(where, "reward", reward, shape)
     if not isinstance(baseline, (int, float)) and np.ndim(baseline):
-        baseline = _of_choices(where, "baseline", baseline, shape)
+        taken_off: Any = _of_choices(where, "baseline", baseline, shape)
     else:
-        baseline = number(where, "baseline", baseline, "be a number or an array", _is_number)
+        rule = "be a number or an array"
+        taken_off = number(where, "baseline", baseline, rule, lambda b: True)
     weights = {"reward_weight": reward_weight, "entropy_weight": entropy_weight}
     reward_weight, entropy_weight = (
         number(where, name, x, "be a finite number", math.isfinite) for name, x in weights.items()
     )
-    if count is None:
-        count = max(reward.size, 1)
-    count = number(where, "count", count, "be a number > 0", lambda n: 0 < n < math.inf)
-    advantage = reward.astype(np.float64) - baseline
-    dlog = np.broadcast_to(-reward_weight / count * advantage, shape)
+    over = max(rewards.size, 1) if count is None else count
+    n = number(where, "count", over, "be a number > 0", lambda n: 0 < n < math.inf)
+    dlog = np.broadcast_to(-reward_weight / n * (rewards.astype(np.float64) - taken_off), shape)
     chosen = result.index >= 0  # the others have no log-probability, whatever the reward is
     return HardGradients(
         np.where(chosen, dlog, 0).astype(dtype),
-        np.where(chosen, -entropy_weight / count, 0).astype(dtype),
+        np.where(chosen, -entropy_weight / n, 0).astype(dtype),
     )
-
-
-def _is_number(x: float) -> bool:
-    return True
 
 
 def _of_choices(where, name, value, shape):

@@ -21,7 +21,7 @@ try:
     import attnc
     from attnc import estimators
 except ImportError as error:
-    sys.exit(f"soft_vs_hard.py: {error}; install it with: pip install {error.name.split('.')[0]}")
+    sys.exit(f"soft_vs_hard.py: {error}; install it with: pip install {error.name}")
 
 BATCH, RATE, ENTROPY, DRAWS = 64, 0.003, 0.02, 4
 
@@ -57,8 +57,8 @@ class Reinforce:
 
         def back(losses, dcontext):
             reward = -losses[..., None]
-            baseline = {"none": 0.0, "moving": self.mean.value}.get(self.baseline)
-            if baseline is None:
+            baseline = np.array(self.mean.value if self.baseline == "moving" else 0.0)
+            if self.baseline == "others":
                 baseline = estimators.leave_one_out(reward)
             gradients = estimators.reinforce(result, reward, baseline, entropy_weight=self.entropy)
             self.mean.update(reward)

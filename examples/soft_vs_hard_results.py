@@ -1,6 +1,7 @@
 """What soft_vs_hard.py found: the table, what to conclude, and the picture."""
 
 import pathlib
+import textwrap
 
 import matplotlib
 import numpy as np
@@ -31,7 +32,7 @@ def report(trained, errors, ways):
     for name, error in errors.items():
         bias, chance, noise = shares(error)
         print(f"{name:20}{bias:9.0%}{chance:11.0%}{noise:11.0%}{ways[name].draws:8}")
-    print("\n" + "\n".join(conclusions(trained, errors)))
+    print("\n" + "\n".join(textwrap.fill(text, 92) for text in conclusions(trained, errors)))
 
 
 def shares(error):
@@ -45,18 +46,20 @@ def conclusions(trained, errors):
     noise = {name: shares(error)[2] for name, error in errors.items()}
     yield f"Soft attention reads {CARDS} cards to answer and hard attention one, {PIXELS} pixels."
     off = shares(errors["soft"])[0]
-    yield "The gradient of soft attention has no noise, but it is of another loss: from that of the"
-    yield f"draws it is {off:.0%} off."
+    yield (
+        "The gradient of soft attention has no noise, but it is that of another loss: from that of "
+        f"draws it is {off:.0%} off."
+    )
     right = [name for name, error in errors.items() if is_unbiased(error)]
-    names = ", ".join(name.strip() for name in right) or "none"
-    yield f"Off by no more than three times chance, if not by none at all: {names}."
+    listed = ", ".join(name.strip() for name in right) or "none"
+    yield f"Off by no more than three times chance, if not by none at all: {listed}."
     if len(right) > 1:
-        names = [min(right, key=noise.get), max(right, key=noise.get)]
-        least, most = (f"{name.strip()}, {noise[name]:.0%}" for name in names)
+        ordered = sorted(right, key=lambda name: noise[name])
+        least, most = (f"{name.strip()}, {noise[name]:.0%}" for name in (ordered[0], ordered[-1]))
         yield f"Of these the least noise has {least}, and the most {most}."
     final = {name: curve[-1, 1] for name, (_, curve, _) in trained.items()}
-    names = [max(final, key=final.get), min(final, key=final.get)]
-    best, worst = (f"{name.strip()}, {final[name]:.1%}" for name in names)
+    ordered = sorted(final, key=lambda name: final[name])
+    worst, best = (f"{name.strip()}, {final[name]:.1%}" for name in (ordered[0], ordered[-1]))
     yield f"Answers that are right in the end: most by {best}, fewest by {worst}."
 
 
@@ -68,10 +71,10 @@ def is_unbiased(error):
 def draw(trained, errors, test, path):
     """Draw a question and what is looked at, the curves of training, and bias against noise."""
     figure = plt.figure(figsize=(10, 7), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.1))
-    axes = top.subplots(2, CARDS, gridspec_kw={"height_ratios": (1, 1.6)})
+    halves: np.ndarray = np.asarray(figure.subfigures(2, 1, height_ratios=(1, 1.1)))
+    axes = halves[0].subplots(2, CARDS, gridspec_kw={"height_ratios": (1, 1.6)})
     draw_question(trained, test, axes)
-    curves, gradients = bottom.subplots(1, 2)
+    curves, gradients = halves[1].subplots(1, 2)
     colors = {}
     for name, (_, curve, _) in trained.items():
         (line,) = curves.plot(curve[:, 0], 100 * curve[:, 1], label=name.strip())

@@ -1215,6 +1215,24 @@ def attention_layer_cases():
                 case(f"MultiHeadAttention, {made}/{dtype}/{name}", layer(make, x, names, dtype))
 
 
+def monotonic_layer_cases():
+    for dtype in FLOATS:
+        for score in ("additive", "multiplicative", "dot", "cosine"):
+            common = {"score": score, "rng": 1, "dtype": dtype}
+            makers = {
+                "MonotonicAttention": partial(attnc.MonotonicAttention, 8, 8, **common),
+                "ChunkwiseAttention": partial(attnc.ChunkwiseAttention, 8, 8, 3, **common),
+            }
+            for made, make in makers.items():
+                for name, options in {
+                    "plain": {},
+                    "lengths, noise": {"key_lengths": [7, 3], "train": True, "rng": 5},
+                }.items():
+                    arrays = partial(sequences, value=True, dtype=dtype, options=options)
+                    names = ["query", "key", "value"]
+                    case(f"{made}, {score}/{dtype}/{name}", layer(make, arrays, names, dtype))
+
+
 HEADS = {
     "plain": {},
     "groups": {"num_kv_heads": 2, "projection_bias": True, "normalize_qk": True},
@@ -1658,6 +1676,7 @@ decoder_cases()
 loss_cases()
 simple_layer_cases()
 attention_layer_cases()
+monotonic_layer_cases()
 decoder_layer_cases()
 seq2seq_cases()
 transformer_cases()

@@ -26,7 +26,7 @@ class HardResult(NamedTuple):
     """What `hard_attention` returns."""
 
     context: Array
-    index: Array
+    index: Array  # type: ignore[assignment]  # in the place of tuple's own
     log_probability: Array
     entropy: Array
 
@@ -61,6 +61,9 @@ def hard_attention(
         never chosen.
     bias, causal, causal_offset, window, softcap, slope
         As in `attend`.
+    center, sigma, renormalize
+        As in `attend`. A key is drawn in proportion to softmax times Gaussian: it makes no
+        difference here whether that is renormalised.
     query_offsets, key_offsets
         Refused by name, as in `attend`.
 
@@ -96,7 +99,7 @@ def hard_attention(
     Xu et al. 2015, "Show, attend and tell: neural image caption generation with visual attention",
     section 4.1 and eq. 5-11. The pullback takes ``(dcontext, dlog_probability=None,
     dentropy=None)``. `dcontext` reaches the chosen values alone, and the other two the scores
-    (and `bias` and `slope`)::
+    (and `bias`, `slope` and `center`)::
 
         ds_j = dlog_probability (1[j = k] - w_j) - dentropy w_j (log w_j + entropy)
 
@@ -150,14 +153,16 @@ def _backward(saved, static, dcontext, dlog_probability, dentropy):
     incoming = dcontext, dlog_probability, dentropy
     found = _core.hard_attention_backward(*incoming, *saved[:5], False, None, 0, **options)
     # those of the function's own arguments, three of which are no arrays, then of the options
-    of_attend = dict(zip(record_of(attend).arrays, found[:2] + found[5:], strict=True))
-    return tuple(of_attend[name] for name in record_of(hard_attention).arrays)
+    of_attend = dict(zip(_OF_ATTEND.arrays, found[:2] + found[5:], strict=True))
+    return tuple(of_attend[name] for name in RECORD.arrays)
 
 
-register(
+_OF_ATTEND = record_of(attend)
+assert _OF_ATTEND is not None
+RECORD = register(
     hard_attention,
     required=("scores", "value"),
-    optional=[name for name in record_of(attend).optional if name != "sink"],
+    optional=[name for name in _OF_ATTEND.optional if name != "sink"],
     incoming=("dcontext", "dlog_probability", "dentropy"),
     forward=_forward,
     backward=_backward,

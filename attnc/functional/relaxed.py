@@ -15,7 +15,7 @@ import numpy as np
 
 from attnc.arrays import computing_dtype, flag, like, number, quiet, real_array
 from attnc.functional.attention import _dropout_key, attend
-from attnc.functional.hard import hard_attention
+from attnc.functional.hard import RECORD, hard_attention
 from attnc.functional.monotonic import sum_to
 from attnc.functional.options import ScoreOptions, takes_options
 from attnc.gradients import shows_shapes
@@ -25,7 +25,7 @@ from attnc.typing import Array, Integers, Real, Seed
 __all__ = ["gumbel_softmax", "straight_through"]
 
 _WITHOUT = ("sink", "dropout", "return_weights", "return_lse")
-_OPTIONAL = record_of(hard_attention).optional  # type: ignore[union-attr]
+_OPTIONAL = RECORD.optional
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ class StraightThroughResult(NamedTuple):
     """What `straight_through` returns."""
 
     context: Array
-    index: Array
+    index: Array  # type: ignore[assignment]  # in the place of tuple's own
 
 
 def straight_through(
@@ -91,6 +91,8 @@ def straight_through(
         How the key is chosen, as in `hard_attention`.
     mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap, slope
         As in `attend`.
+    center, sigma, renormalize
+        As in `hard_attention`.
     query_offsets, key_offsets
         Refused by name, as in `attend`.
 
@@ -197,6 +199,8 @@ def gumbel_softmax(
         For the noise. The same int gives the same noise for every dtype and number of threads.
     mask, key_mask, key_lengths, query_lengths, bias, causal, causal_offset, window, softcap, slope
         As in `attend`; the noise is added to the score after all of them.
+    center, sigma, renormalize
+        As in `hard_attention`.
     query_offsets, key_offsets
         Refused by name, as in `attend`.
 

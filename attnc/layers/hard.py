@@ -220,7 +220,8 @@ class HardAttention(Layer):
         soft_back = None
         if soft:
             inside = {"renormalize": True} if options.get("center") is not None else {}
-            context, soft_back = vjp(functional.attend, scores, value, **options | inside)
+            attend: Any = functional.attend
+            context, soft_back = vjp(attend, scores, value, **options | inside)
             zero = np.zeros_like(result.log_probability)
             result = HardResult(context, np.full_like(result.index, -1), zero, result.entropy)
 

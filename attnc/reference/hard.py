@@ -32,7 +32,7 @@ class Hard(NamedTuple):
     """What `hard_attention` returns."""
 
     context: Array
-    index: Array
+    index: Array  # type: ignore[assignment]  # in the place of tuple's own
     log_probability: Array
     entropy: Array
 
