@@ -217,7 +217,10 @@ def report(args):
                 shown = weights[args.example][: len(labels[0]), : len(labels[1])]  # no padding
                 panels.append((name, shown, *labels))
     draw(panels, args.output)
-    print(f"\n{args.output}")
+    print(
+        "\n  loss and right: on the examples of the test. seconds: processor time of the training."
+        f"\n\n{args.output}"
+    )
 
 
 def main():
@@ -225,7 +228,13 @@ def main():
     add = parser.add_argument
     add("--steps", type=int, default=300, help="of training, 64 examples each (default: 300)")
     add("--output", metavar="FILE", default="combined.png", help="the picture")
-    add("--example", type=int, default=0, metavar="N", help="which of the 1,000 to draw")
+    add(
+        "--example",
+        type=int,
+        default=1,
+        metavar="N",
+        help="which of the 1,000 to draw (default: 1)",
+    )
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--quick", action="store_true", help="a few steps, for tests")
     args = parser.parse_args()

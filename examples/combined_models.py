@@ -6,7 +6,6 @@ answers and the weights of its attention, and its pullback goes on from the grad
 
 import numpy as np
 from combined_tasks import ANSWERS
-from local_attention import LocalAttention
 
 import attnc
 from attnc.gradients import Gradients
@@ -209,7 +208,7 @@ class NearAndFar(Model):
         super().__init__(16, rng, **made)
         both = {
             "global": attnc.MultiplicativeAttention(SIZE, SIZE, **self.made),
-            "local": LocalAttention(
+            "local": attnc.LocalAttention(
                 SIZE, SIZE, score="multiplicative", position="monotonic", width=1, **self.made
             ),
         }

@@ -29,7 +29,6 @@ try:
     import numpy as np
     from aligned_dates import aligned_pairs, alignment_error
     from command import check_numbers, errors_in_a_line
-    from local_attention import LocalAttention
     from tqdm import tqdm
 
     import attnc
@@ -152,7 +151,7 @@ def attentions(size, longest, width, rng, dtype="float32"):
     for name, position in (("local-m", "monotonic"), ("local-p", "predictive")):
         for score in ("dot", "general"):
             options = {"score": SCORES[score], "position": position, "width": width}
-            found[f"{name}, {score}"] = made(LocalAttention, size, size, **options)
+            found[f"{name}, {score}"] = made(attnc.LocalAttention, size, size, **options)
     return found
 
 
@@ -258,7 +257,6 @@ def compare(args):
     )
     print(f"  {pairs[0].source}\n  {pairs[0].target}")
     print(f"\n{'':20}perplexity     exact   alignment error   characters scored   ms a step")
-    started = time.perf_counter()
     # The picture is of a long pair that still can be read.
     shown = max(range(tested), key=lambda n: (len(pairs[n].source) <= 30, len(pairs[n].source)))
     drawn = {}
@@ -277,8 +275,8 @@ def compare(args):
         "\n  perplexity: of a character, after the right ones. exact: written without a mistake."
         "\n  alignment error: of the largest weights, against the known alignment; 0 is best."
         "\n  characters scored: of the source, for each written. ms: processor time in training."
-        f"\n\nIt took {time.perf_counter() - started:.0f} seconds. {args.output} is of:"
-        f"\n  {pairs[shown].source}"
+        f"\n\n{time.process_time():.0f} seconds of processor time in all.\n"
+        f"{args.output}, of: {pairs[shown].source}"
     )
 
 
