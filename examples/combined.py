@@ -1,4 +1,4 @@
-"""Attentions combined, seven ways: what each structure is good for, on a task where it is needed.
+"""Attentions combined, nine ways: what each structure is good for, on a task where it is needed.
 
     python combined.py                       half a minute; the picture is combined.png
     python combined.py --quick               a few seconds, less training
@@ -80,10 +80,12 @@ STRUCTURES = [
     Structure(
         "local and global with a gate",
         "global alone",
-        tasks.places_and_names,
-        models.PlacesAndNames,
-        lambda asked, names, answers: [f"{NAMES[n]}?" if n else "here?" for n in asked],
-        lambda asked, names, answers: listed(names - 1, answers + 1),
+        tasks.near_and_far,
+        models.NearAndFar,
+        lambda asked, names, answers: [
+            f"{'far near'.split()[n // 8]} {NAMES[n % 8 + 1]}?" for n in asked
+        ],
+        lambda asked, names, answers: listed(names, answers + 1),
     ),
     Structure(
         "soft within a hard-chosen region",
@@ -111,6 +113,22 @@ STRUCTURES = [
         lambda asked, names, answers: [f"{way} {NAMES[n + 1]}?" for way in "→←" for n in asked],
         lambda asked, names, answers: listed(names, answers + 1),
     ),
+    Structure(
+        "coverage in the score",
+        "no coverage",
+        tasks.sortings,
+        models.Sortings,
+        lambda words, n, before: [*(NAMES[k + 1] for k in before[1 : n + 1]), "end"],
+        lambda words, n, before: [NAMES[k + 1] for k in words[:n]],
+    ),
+    Structure(
+        "coverage by fertility",
+        "no coverage",
+        tasks.sortings,
+        models.Fertilities,
+        lambda words, n, before: [*(NAMES[k + 1] for k in before[1 : n + 1]), "end"],
+        lambda words, n, before: [NAMES[k + 1] for k in words[:n]],
+    ),
 ]
 
 
@@ -121,7 +139,7 @@ def losses(logits, labels):
     """The mean loss with its pullback, and the log-probability of each label."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     shifted = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    loss, pullback = attnc.vjp(softmax_cross_entropy, logits, labels)
+    loss, pullback = attnc.vjp(softmax_cross_entropy, logits, labels, ignore_index=-1)
     return loss, pullback, np.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]
 
 
@@ -145,7 +163,8 @@ def measure(model, inputs, labels):
     """Return the loss, the share of right answers, and the weights."""
     logits, weights = model(*inputs)
     labels = labels.reshape(logits.shape[:-1])
-    return losses(logits, labels)[0], (logits.argmax(axis=-1) == labels).mean(), weights
+    right = (logits.argmax(axis=-1) == labels)[labels >= 0].mean()
+    return losses(logits, labels)[0], right, weights
 
 
 def compare(structure, steps, seed, count=COUNT):
@@ -195,9 +214,13 @@ def report(args):
             if not n:
                 one = [each[args.example] for each in inputs]
                 labels = structure.rows(*one), structure.columns(*one)
-                panels.append((name, weights[args.example], *labels))
+                shown = weights[args.example][: len(labels[0]), : len(labels[1])]  # no padding
+                panels.append((name, shown, *labels))
     draw(panels, args.output)
-    print(f"\n{args.output}")
+    print(
+        "\n  loss and right: on the examples of the test. seconds: processor time of the training."
+        f"\n\n{args.output}"
+    )
 
 
 def main():
@@ -205,7 +228,13 @@ def main():
     add = parser.add_argument
     add("--steps", type=int, default=300, help="of training, 64 examples each (default: 300)")
     add("--output", metavar="FILE", default="combined.png", help="the picture")
-    add("--example", type=int, default=0, metavar="N", help="which of the 1,000 to draw")
+    add(
+        "--example",
+        type=int,
+        default=1,
+        metavar="N",
+        help="which of the 1,000 to draw (default: 1)",
+    )
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--quick", action="store_true", help="a few steps, for tests")
     args = parser.parse_args()

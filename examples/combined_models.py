@@ -6,7 +6,6 @@ answers and the weights of its attention, and its pullback goes on from the grad
 
 import numpy as np
 from combined_tasks import ANSWERS
-from local_attention import LocalAttention
 
 import attnc
 from attnc.gradients import Gradients
@@ -202,14 +201,14 @@ class Repeats(Model):
         return (logits, weights), pullback
 
 
-class PlacesAndNames(Model):
+class NearAndFar(Model):
     """Local and global attention with a gate; or one of the two alone."""
 
     def __init__(self, combined, rng, alone="global", **made):
-        super().__init__(9, rng, **made)
+        super().__init__(16, rng, **made)
         both = {
             "global": attnc.MultiplicativeAttention(SIZE, SIZE, **self.made),
-            "local": LocalAttention(
+            "local": attnc.LocalAttention(
                 SIZE, SIZE, score="multiplicative", position="monotonic", width=1, **self.made
             ),
         }
@@ -286,3 +285,38 @@ class Regions(Model):
             return Gradients({})
 
         return (logits, found.weights), pullback
+
+
+class Sortings(Model):
+    """A decoder that writes the words of a list once each, with coverage in its score; or without.
+
+    Equal words have equal weights, and nothing but their sum so far tells what is left of them. It
+    stands inside the tanh of the score (See et al. 2017, eq. 11).
+    """
+
+    coverage = "tanh"
+
+    def __init__(self, combined, rng, **made):
+        super().__init__(4, rng, 4, **made)
+        coverage = self.coverage if combined else False
+        self.decoder = attnc.AttentionDecoder(SIZE, SIZE, SIZE, coverage=coverage, **self.made)
+
+    def _vjp(self, words, lengths, before):
+        memory, back_to_words = attnc.vjp(self.words, words)
+        x, back_to_before = attnc.vjp(self.words, before)
+        found, back_to_x = attnc.vjp(self.decoder, x, memory, key_lengths=lengths)
+        logits, back_to_found = attnc.vjp(self.output, found.outputs)
+
+        def pullback(dlogits):
+            dx, dmemory = back_to_x(back_to_found(dlogits).x)
+            back_to_before(dx)
+            back_to_words(dmemory)
+            return Gradients({})
+
+        return (logits, found.weights), pullback
+
+
+class Fertilities(Sortings):
+    """The same with coverage by fertility, how often a word is to be looked at (Tu et al. 2016)."""
+
+    coverage = "fertility"

@@ -56,17 +56,29 @@ def clozes(rng, count, words=16, stops=8):
     return (question, document), asked[:, 0]
 
 
-def places_and_names(rng, count, size=8):
-    """As many questions as there are (name, answer): 0 asks for that at its own place, others for
-    that of a name, 1 to 8, wherever it is.
+def near_and_far(rng, count, names=8):
+    """A list of (name, answer), three of whose names are there twice, and a question at each place.
+
+    The question is for the answer of a name: of the one at this place or beside it, or of one that
+    is there once, wherever it is. Places of one name are not so close that both are beside one.
+    (names asked for, 8 more where the near one is meant; names and answers).
     """
-    names = np.argsort(rng.random((count, size)), axis=1) + 1
-    answers = rng.integers(ANSWERS, size=(count, size))
-    where = rng.integers(size, size=(count, size))
-    by_name = rng.random((count, size)) < 0.5
-    asked = np.where(by_name, np.take_along_axis(names, where, axis=1), 0)
-    labels = np.where(by_name, np.take_along_axis(answers, where, axis=1), answers)
-    return (asked, names, answers), labels
+    kinds = np.zeros((0, 8), int)
+    while len(kinds) < count:
+        drawn = rng.permuted(np.tile([0, 0, 1, 1, 2, 2, 3, 4], (8 * count, 1)), axis=1)
+        same = (drawn[:, :, None] == drawn[:, None]) & ~np.eye(8, dtype=bool)
+        close = np.abs(np.subtract.outer(np.arange(8), np.arange(8))) < 3
+        kinds = np.concatenate([kinds, drawn[~(same & close).any(axis=(1, 2))]])
+    kinds = kinds[:count]
+    called = np.argsort(rng.random((count, names)), axis=1)
+    held = np.take_along_axis(called, kinds, axis=1)
+    answers = rng.integers(ANSWERS, size=held.shape)
+    near = rng.random(held.shape) < 0.5
+    beside = np.clip(np.arange(8) + rng.integers(-1, 2, held.shape), 0, 7)
+    once = np.argsort(kinds < 3, axis=1, kind="stable")[:, :2]  # the two that are there once
+    where = np.where(near, beside, np.take_along_axis(once, rng.integers(2, size=held.shape), 1))
+    asked, labels = (np.take_along_axis(array, where, axis=1) for array in (held, answers))
+    return (asked + names * near, held, answers), labels
 
 
 def regions(rng, count, size=4, topics=4):
@@ -107,3 +119,17 @@ def repeats(rng, count, steps=6, names=6):
     asked, found = (np.take_along_axis(array, where, axis=1) for array in (held, answers))
     again = np.triu(found[:, :, None] == found[:, None], 1).any(axis=2)
     return (asked, held, answers), 2 * found + again
+
+
+def sortings(rng, count, longest=8, kinds=3):
+    """Words of three kinds, 0 to 2, of most several: the same words, sorted, and then the end, 3.
+
+    (words, lengths, and at every step the sorted word before; 3 at the first). No label is -1.
+    """
+    lengths = rng.integers(2, longest + 1, count)
+    real = np.arange(longest) < lengths[:, None]
+    words = rng.integers(kinds, size=(count, longest))
+    ended = np.sort(np.where(real, words, kinds), axis=1)
+    before = np.concatenate([np.full((count, 1), kinds), ended], axis=1)
+    ended = np.concatenate([ended, np.full((count, 1), kinds)], axis=1)
+    return (words, lengths, before), np.where(np.arange(longest + 1) <= lengths[:, None], ended, -1)

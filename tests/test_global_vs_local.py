@@ -46,7 +46,7 @@ def test_a_quick_run_prints_a_table_and_draws_it(tmp_path):
     assert "alignment error" in done.stdout
 
 
-@pytest.mark.parametrize("wrong", ["--steps=0", "--window=0", "--window=x", "--seed=-1"])
+@pytest.mark.parametrize("wrong", ["--steps=0", "--window=0", "--dates=0", "--seed=-1"])
 def test_wrong_arguments(wrong):
     command = [sys.executable, EXAMPLES / "global_vs_local.py", "--quick", wrong]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
