@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Unpack, overload
 import numpy as np
 
 from .. import functional
-from ..arrays import flag, generator, integer, like, quiet
+from ..arrays import flag, generator, integer, integer_array, like, quiet
 from ..functional.decoder import check_choice
 from ..functional.options import LayerOptions, Masks, takes_options
 from ..gradients import Gradients, require_incoming, vjp
@@ -275,7 +275,8 @@ class LocalAttention(_Attention):
             offset = 0 if offset is None else offset
             if options.get("causal") or options.get("slope") is not None:
                 options["causal_offset"] = offset
-            center = _steps(query.shape[-2], options) + np.asarray(offset)[..., None]
+            shift = integer_array(type(self).__name__, "causal_offset", offset)
+            center = _steps(query.shape[-2], options) + shift[..., None]
             center = center.reshape((1,) * (query.ndim - 1 - center.ndim) + center.shape)
             options |= {"center": center.astype(float), "sigma": np.inf}
             return options["center"], lambda dcenter: (0, {})
