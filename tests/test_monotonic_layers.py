@@ -397,6 +397,17 @@ def test_errors_of_construction(options, kind, name):
             layer(**given)
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_outputs_are_the_callers(width, rng):
+    """What is written to them changes no gradient."""
+    layer, qkv = make("additive", width), arrays(rng)
+    output, pullback = attnc.vjp(layer, *qkv)
+    before = tuple(pullback(np.ones_like(output.context)))
+    for array in output:
+        array[...] = np.nan
+    assert_same(tuple(pullback(np.ones_like(output.context))), before)
+
+
 def test_decisions_have_no_gradients():
     with pytest.raises(ValueError, match="^MonotonicAttention: hard must be False where gradients"):
         attnc.vjp(make("dot", 1), Q, K, hard=True)
@@ -405,3 +416,5 @@ def test_decisions_have_no_gradients():
         pullback()
     with pytest.raises(ValueError, match="^MonotonicAttention: dalignment must have shape"):
         pullback(dalignment=Q)
+    with pytest.raises(ValueError, match="^MonotonicAttention: dweights must be None"):
+        pullback(Q, dweights=np.zeros((2, 3, 4)))

@@ -254,12 +254,19 @@ class _Monotonic(Layer):
         given = query, key, value, previous
         arrays = self._arguments(*given, key_mask, key_lengths)
         output, back = self._expected(*arrays, train=flag(where, "train", train), rng=rng)
+        # The caller's own: backward needs the alignment as it is.
+        output = output._replace(alignment=output.alignment.copy())
 
         @quiet
         def pullback(dcontext=None, dalignment=None, dmissing=None, dweights=None):
             incoming = {"dcontext": dcontext, "dalignment": dalignment, "dmissing": dmissing}
-            if len(output) > 3:
+            if len(output) > len(incoming):
                 incoming["dweights"] = dweights
+            elif dweights is not None:
+                raise self._error(
+                    "dweights must be None, got a gradient: the weights are the alignment; pass "
+                    "dalignment"
+                )
             require_incoming(where, **incoming)
             d = [
                 self._incoming(name, x, output[k].shape)
@@ -324,7 +331,7 @@ class _Monotonic(Layer):
         long as the one before; so of twice as many keys as it passes, and SCAN more.
         """
         Tk = key.shape[1]
-        stop, rows, begin, size = np.full_like(at, Tk), np.flatnonzero(at < Tk), at, SCAN
+        stop, rows, size = np.full_like(at, Tk), np.flatnonzero(at < Tk), SCAN
         begin = at[rows]
         while len(rows):
             index = begin[:, None] + np.arange(size)
