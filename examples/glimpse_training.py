@@ -24,7 +24,7 @@ class Course(NamedTuple):
 COURSES = {
     "learned": Course(256, 0.005, 1.0),
     "random": Course(256, 0.005, 0.85),
-    "scan": Course(128, 0.005, 2.0),
+    "scan": Course(128, 0.002, 2.0),
     "soft": Course(128, 0.002, 0.75),
     "convolution": Course(64, 0.002, 2.6),
 }

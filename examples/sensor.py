@@ -1,8 +1,8 @@
 """What an eye sees of an image at some place: the two sensors of glimpse.py.
 
 `Retina` is that of Mnih et al. 2014 ("Recurrent models of visual attention", section 3.1): squares
-around a place, each twice as wide as the one before, all brought to the size of the first. So it
-sees sharply in the middle and coarsely around; a gradient of the place there is none.
+around a place, each twice as wide as the one before, all averaged down to the size of the first.
+So it sees sharply in the middle and coarsely around; a gradient of the place there is none.
 
 `GaussianRead` is its soft twin, of Gregor et al. 2015 ("DRAW: a recurrent neural network for image
 generation", section 3.2): a grid of Gaussian filters that can be moved and stretched. It looks at
@@ -13,12 +13,11 @@ import numpy as np
 
 
 class Retina:
-    """Squares of width w, 2 w, 4 w ... around a place, each brought down to w x w numbers.
+    """Squares of width w, 2 w, 4 w ... around a place, each averaged down to w x w numbers.
 
-    A number of a square whose pixels are s x s pixels of the image is their sum by s, which varies
-    about as much as one of them (their mean would vary less, and be hard to learn from); beyond the
-    image all is 0. Sums over rectangles come from a table (Crow 1984, "Summed-area tables for
-    texture mapping"), which is made once for all looks at an image.
+    A number of a coarse square is the mean of its pixels; beyond the image all is 0. Means come
+    from sums over rectangles (Crow 1984, "Summed-area tables for texture mapping"), of which a
+    table is made once for all looks at an image.
 
     Places are (row, column) in -1..1: the middle of the image is (0, 0), its corners are (-1, -1)
     and (1, 1). They are rounded to pixels.
@@ -51,7 +50,7 @@ class Retina:
                 columns = (middle[:, 1:] + edges).clip(0, breadth)
                 corners = sums.take(first + rows[:, :, None] * (breadth + 1) + columns[:, None])
                 strips = corners[:, 1:] - corners[:, :-1]
-                seen[:, n] = (strips[:, :, 1:] - strips[:, :, :-1]) / side
+                seen[:, n] = (strips[:, :, 1:] - strips[:, :, :-1]) / side**2
             return seen
 
         return look
