@@ -46,8 +46,8 @@ def for_function(layer, train, rng, options):
 def of_options(grads, given):
     """The gradients of options that were given as arrays, by name, in the dtypes of those."""
     names = ("bias", "slope", "sink", "center")
-    names = [name for name in names if name in vars(grads) and name in given]
-    return {name: like(grads[name], given[name]) for name in names}
+    got = [name for name in names if name in vars(grads) and name in given]
+    return {name: like(grads[name], given[name]) for name in got}
 
 
 class _Attention(Layer):

@@ -346,11 +346,13 @@ class LocalAttention(_Attention):
 def _offsets(name, options):
     """Offsets of a packed batch, or None where there are none or they are no such."""
     given = options.get(name)
-    offsets = None if given is None else np.asarray(given)
-    sound = offsets is not None and offsets.ndim == 1 and offsets.size
-    if not sound or offsets.dtype.kind not in "iu" or (np.diff(offsets) < 0).any():
+    if given is None:
         return None
-    return offsets.astype(int)
+    offsets = np.asarray(given)
+    if offsets.ndim != 1 or not offsets.size or offsets.dtype.kind not in "iu":
+        return None
+    offsets = offsets.astype(int)
+    return offsets if (np.diff(offsets) >= 0).all() else None
 
 
 def _steps(Tq, options):
@@ -373,11 +375,12 @@ def _real_lengths(query, Tk, options):
     if queries is not None:
         if len(keys) != len(queries) or keys[-1] != Tk or queries[-1] != Tq or queries[0] != 0:
             return np.array(float(Tk))
+        if len(queries) == 1:
+            return np.zeros((1,) * lead + (0,))
         each = [_last(mask, first, end) for first, end in zip(keys[:-1], keys[1:], strict=True)]
-        each = (
-            np.stack(np.broadcast_arrays(*each), axis=-1) if each else np.zeros((1,) * (lead + 1))
-        )
-        return np.repeat(each, np.diff(queries), axis=-1) if len(queries) > 1 else each[..., :0]
+        each_row = np.stack(np.broadcast_arrays(*each), axis=-1)
+        each_row = each_row.reshape((1,) * (lead + 1 - each_row.ndim) + each_row.shape)
+        return np.repeat(each_row, np.diff(queries), axis=-1)
     lengths = _last(mask, 0, Tk)
     if key_lengths is not None:
         key_lengths = np.asarray(key_lengths)
