@@ -39,13 +39,13 @@ class Deck:
 class Reader:
     """Scores of the cards for a name, and the number on what was looked at."""
 
-    def __init__(self, rng, size=32, hidden=64):
-        self.size = size
-        self.name, self.card = attnc.Embedding(10, size, rng=rng), attnc.Linear(64, size, rng=rng)
+    def __init__(self, rng, size=32, hidden=64, dtype="float32"):
+        self.size, more = size, {"rng": rng, "dtype": dtype}
+        self.name, self.card = attnc.Embedding(10, size, **more), attnc.Linear(PIXELS, size, **more)
         self.reader = attnc.Sequential(
-            attnc.Linear(PIXELS, hidden, rng=rng),
-            attnc.FeedForward(hidden, hidden, activation="relu", rng=rng),
-            attnc.Linear(hidden, 10, rng=rng),
+            attnc.Linear(PIXELS, hidden, **more),
+            attnc.FeedForward(hidden, hidden, activation="relu", **more),
+            attnc.Linear(hidden, 10, **more),
         )
         self.layers = self.name, self.card, self.reader
 
@@ -53,7 +53,7 @@ class Reader:
         """Score the cards, (count, 1, CARDS); and the way back to the parameters."""
         query, query_back = attnc.vjp(self.name, names[:, None])
         key, key_back = attnc.vjp(self.card, left)
-        factor = np.float32(self.size**-0.5)
+        factor = key.dtype.type(self.size**-0.5)
 
         def back(dscores):
             query_back(factor * dscores @ key)

@@ -100,7 +100,7 @@ def step(way, model, question, rng):
     context, back = way(scores, right, rng)
     losses, losses_back = model.losses(context, np.broadcast_to(numbers, context.shape[:2]))
     dcontext = losses_back(np.full_like(losses, 1 / losses.size))
-    scores_back(back(losses, dcontext).astype(np.float32))
+    scores_back(back(losses, dcontext).astype(scores.dtype))
     return losses.mean()
 
 

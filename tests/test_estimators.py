@@ -340,7 +340,7 @@ def test_wrong_calls(function, wrong, rng):
 
 def test_wrong_temperatures(rng):
     for temperature in (0, -1.0, np.inf, np.nan):
-        with pytest.raises(ValueError, match="gumbel_softmax: temperature must be a finite number"):
+        with pytest.raises(ValueError, match="gumbel_softmax: temperature must be a number in"):
             estimators.gumbel_softmax(*inputs(rng), temperature=temperature)
     with pytest.raises(TypeError, match="gumbel_softmax: temperature must"):
         estimators.gumbel_softmax(*inputs(rng), temperature=None)

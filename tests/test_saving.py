@@ -71,6 +71,9 @@ LAYERS = {
     "LocalAttention": lambda: attnc.LocalAttention(
         3, 4, score="additive", width=2, position_size=5, hidden_size=2, dropout=0.1, rng=0
     ),
+    "HardAttention": lambda: attnc.HardAttention(
+        3, 4, hidden_size=5, soft_probability=0.25, evaluation="soft", dtype="float64", rng=0
+    ),
     "SelfAttention": lambda: attnc.SelfAttention(4, 3, rng=0),
     "RNN": lambda: attnc.RNN(3, 4, rng=0),
     "GRU": lambda: attnc.GRU(3, 4, 2, True, dropout=0.1, rng=0),

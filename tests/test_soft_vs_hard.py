@@ -56,7 +56,7 @@ def test_a_deck(rng):
 @pytest.mark.parametrize("name", ["soft", "straight-through", "Gumbel-softmax"])
 def test_gradients_of_all_parameters(name, rng):
     """With fixed draws, by differences; of a straight-through step but for what it is not."""
-    model, deck = cards.Reader(rng, size=4, hidden=5), cards.Deck(True, 0)
+    model, deck = cards.Reader(rng, 4, 5, "float64"), cards.Deck(True, 0)
     question = deck.deal(rng, 6)
     way = soft_vs_hard.WAYS[name]()
     for layer in model.layers:
@@ -69,11 +69,11 @@ def test_gradients_of_all_parameters(name, rng):
             place = np.unravel_index(np.abs(gradient[key]).argmax(), x.shape)
             found, kept = [], x[place]
             for sign in (1, -1):
-                x[place] = kept + sign * 0.002
+                x[place] = kept + sign * 1e-6
                 found.append(soft_vs_hard.step(way, model, question, rng=3))
             x[place] = kept
-            difference = (found[0] - found[1]) / 0.004
-            np.testing.assert_allclose(gradient[key][place], difference, rtol=0.02, atol=1e-5)
+            difference = (found[0] - found[1]) / 2e-6
+            np.testing.assert_allclose(gradient[key][place], difference, rtol=1e-5, atol=1e-9)
 
 
 def test_reinforce_is_right_on_average(rng):

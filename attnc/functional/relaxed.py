@@ -190,7 +190,7 @@ def gumbel_softmax(
     value : array_like
         ``(..., Tk, Dv)``.
     temperature : float, default 1
-        Above 0. Towards 0 the weights become those of one key, drawn by ``softmax(scores)``, and
+        In 1e-6..1e6. Towards 0 the weights become those of one key, drawn by ``softmax(scores)``, and
         the variance of the gradient grows.
     hard : bool, default False
         Look at the key of the largest weight alone; the gradient is that of the soft weights
@@ -214,7 +214,7 @@ def gumbel_softmax(
     Raises
     ------
     TypeError, ValueError
-        As `attend` does; if temperature is not a number above 0.
+        As `attend` does; if temperature is not a number in that range.
 
     See Also
     --------
@@ -243,15 +243,15 @@ def gumbel_softmax(
 
 def gumbel_noise(key: int, shape: tuple[int, ...]) -> Array:
     """``-log(-log(u))`` with u uniform in (0, 1): float64 of this shape, by a 64-bit key."""
-    bits = np.random.Philox(key=key).random_raw(math.prod(shape)) >> np.uint64(11)
-    return -np.log(-np.log((bits + 0.5) / 2.0**53)).reshape(shape)
+    bits = np.random.Philox(key=key).random_raw(math.prod(shape)) >> np.uint64(12)
+    return -np.log(-np.log((bits + 0.5) / 2.0**52)).reshape(shape)  # one bit more rounds to 1
 
 
 @quiet
 def _gumbel_forward(scores, value, *, temperature=1.0, hard=False, rng=None, **options):
     where = "gumbel_softmax"
-    rule = "be a finite number > 0"
-    temperature = number(where, "temperature", temperature, rule, lambda t: 0 < t < math.inf)
+    rule = "be a number in 1e-6..1e6"
+    temperature = number(where, "temperature", temperature, rule, lambda t: 1e-6 <= t <= 1e6)
     hard = flag(where, "hard", hard)
     arrays = [real_array(where, "scores", scores), real_array(where, "value", value)]
     bias = options.get("bias")
