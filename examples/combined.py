@@ -233,7 +233,7 @@ def main():
         type=int,
         default=1,
         metavar="N",
-        help="which of the 1,000 to draw (default: 1)",
+        help="which of the 1,000 to draw (default: 0)",
     )
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--quick", action="store_true", help="a few steps, for tests")
