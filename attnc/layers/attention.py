@@ -116,7 +116,8 @@ class _Attention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink,
+        normalizer
             As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
@@ -484,7 +485,8 @@ class SelfAttention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink,
+        normalizer
             As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
