@@ -116,8 +116,9 @@ class _Attention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink,
-        normalizer
+        normalizer : {'softmax', 'sparsemax', 'entmax15'}
+            How scores become weights.
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
@@ -485,8 +486,9 @@ class SelfAttention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink,
-        normalizer
+        normalizer : {'softmax', 'sparsemax', 'entmax15'}
+            How scores become weights.
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for.
