@@ -194,6 +194,31 @@ class _Table:
         return f"<table><caption>{_escaped(self._title)}</caption>{rows}</table>"
 
 
+def _weights_formula(options, of):
+    """How the weights come from the masked scores l; `of`: its indices."""
+    normalizer = options.get("normalizer", "softmax")
+    if normalizer == "sparsemax":
+        return f"sparsemax over j: max(l_{of} - tau_i, 0), which sum to 1"
+    if normalizer == "entmax15":
+        return f"1.5-entmax over j: max(l_{of} / 2 - tau_i, 0)^2, which sum to 1"
+    total = f"sum_j exp(l_{of})"
+    if options.get("sink") is not None:
+        total = f"(exp(sink) + {total})"
+    return f"softmax over j: exp(l_{of}) / {total}"
+
+
+def _dlogits_formula(options, of, gaussian):
+    """The gradient of l from that of the weights."""
+    if gaussian:
+        return f"P_{of} (g_{of} dw_{of} - sum_j w_{of} dw_{of}), w_{of} = P_{of} g_{of}"
+    normalizer = options.get("normalizer", "softmax")
+    if normalizer == "sparsemax":
+        return f"dw_{of} - their mean where w_{of} > 0, else 0"
+    if normalizer == "entmax15":
+        return f"r_{of} (dw_{of} - sum_j r_{of} dw_{of} / sum_j r_{of}), r = sqrt(w)"
+    return f"w_{of} (dw_{of} - sum_j w_{of} dw_{of})"
+
+
 class Stages(_Table):
     """The stages of one call, each an array over all leading axes, in the computing dtype.
 
@@ -223,7 +248,7 @@ class Stages(_Table):
     _name: str
     _pullback: Any
     _cap: float | None
-    _gaussian: bool
+    _dlogits: str
     _call: tuple[Any, ...]
 
     def __init__(
@@ -238,14 +263,12 @@ class Stages(_Table):
             if options.get(name) is not None
         ]
         biases += [inside] if inside else []
-        sink = options.get("sink") is not None
         entries = {
             "scores": f"s_ij = {_SCORE[name]}",
             "capped": f"{cap} * tanh(s_ij / {cap})" if cap else "s_ij: there is no softcap",
             "masked": (f"capped{''.join(biases)}, " if biases else "")
             + "-inf where query i may not attend to key j",
-            "weights": "softmax over j: exp(l_ij) / "
-            + ("(exp(sink) + sum_j exp(l_ij))" if sink else "sum_j exp(l_ij)")
+            "weights": _weights_formula(options, "ij")
             + (f", times {gaussian}" if gaussian else ""),
             "context": "c_i = sum_j "
             + ("dropout(w_ij)" if options.get("dropout") else "w_ij")
@@ -259,7 +282,7 @@ class Stages(_Table):
             _name=name,
             _pullback=pullback,
             _cap=cap,
-            _gaussian=bool(gaussian),
+            _dlogits=_dlogits_formula(options, "ij", gaussian),
             _call=(name, arrays, options, dtype),
         )
 
@@ -306,9 +329,7 @@ class Stages(_Table):
         formulas = {
             "context": "given",
             "weights": "dw_ij = dc_i . v_j",
-            "masked": "P_ij (g_ij dw_ij - sum_j w_ij dw_ij), w_ij = P_ij g_ij"
-            if self._gaussian
-            else "w_ij (dw_ij - sum_j w_ij dw_ij)",
+            "masked": self._dlogits,
             "capped": "dmasked",
             "scores": slope,
         }
@@ -356,7 +377,7 @@ class MultiHeadStages(_Table):
     output: Array
     _pullback: Any
     _cap: float | None
-    _gaussian: bool
+    _dlogits: str
     _call: tuple[Any, ...]
 
     def __init__(
@@ -390,7 +411,7 @@ class MultiHeadStages(_Table):
             "capped": f"{cap} * tanh(s_hij / {cap})" if cap else "s_hij: there is no softcap",
             "masked": (f"capped{biases}, " if biases else "")
             + "-inf where query i may not attend to key j",
-            "weights": "softmax over j: exp(l_hij) / sum_j exp(l_hij)"
+            "weights": _weights_formula(options, "hij")
             + (f", times {gaussian}" if gaussian else ""),
             "contexts": "c_hi = sum_j "
             + ("dropout(w_hij)" if options.get("dropout") else "w_hij")
@@ -406,7 +427,7 @@ class MultiHeadStages(_Table):
         vars(self).update(
             _pullback=pullback,
             _cap=cap,
-            _gaussian=bool(gaussian),
+            _dlogits=_dlogits_formula(options, "hij", gaussian),
             _call=(layer, arrays, options),
         )
 
@@ -455,9 +476,7 @@ class MultiHeadStages(_Table):
             "merged": "dc_hi of all heads side by side",
             "contexts": "dc_hi = do_i W_h^O^T",
             "weights": "dw_hij = dc_hi . v_hj",
-            "masked": "P_hij (g_hij dw_hij - sum_j w_hij dw_hij), w_hij = P_hij g_hij"
-            if self._gaussian
-            else "w_hij (dw_hij - sum_j w_hij dw_hij)",
+            "masked": self._dlogits,
             "capped": "dmasked",
             "scores": "dcapped (1 - tanh(s_hij / softcap)^2)" if self._cap else "dcapped",
             "queries": "dq_hi = scale sum_j ds_hij k_hj",

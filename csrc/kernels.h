@@ -8,8 +8,8 @@
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
  * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
- *          attnc_key_transforms, attnc_problem, attnc_attention_fwd, attnc_choice, attnc_hard_fwd,
- *          attnc_attention_bwd,
+ *          attnc_key_transforms, attnc_normalizer, attnc_problem, attnc_attention_fwd,
+ *          attnc_choice, attnc_hard_fwd, attnc_attention_bwd,
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
  *          attnc_cross_entropy, attnc_rotary, attnc_norm, attnc_activation_kind,
  *          attnc_activation, attnc_add_dropout, attnc_adam, attnc_square_sums,
@@ -79,6 +79,13 @@ typedef struct {
     ptrdiff_t count, Tk, D;
 } attnc_key_transforms;
 
+/* How scores become weights. */
+typedef enum {
+    ATTNC_SOFTMAX,
+    ATTNC_SPARSEMAX, /* of these two the weights are mostly 0 (sparse.inc) */
+    ATTNC_ENTMAX15
+} attnc_normalizer;
+
 /* What attention is computed from, read by forward and backward: the mechanisms differ in `score`
  * alone. Sizes: query (lead, Tq, D), key (lead, Tk, D), value (lead, Tk, Dv), scores
  * (lead, Tq, Tk). */
@@ -113,9 +120,10 @@ typedef struct {
     /* where lengths, query_lengths, offset hold no data */
     ptrdiff_t length, queries, causal_offset;
     int causal;
-    ptrdiff_t left, right; /* of the window; -1: open */
-    double softcap;        /* 0: none */
-    double dropout;        /* 0: none */
+    ptrdiff_t left, right;       /* of the window; -1: open */
+    double softcap;              /* 0: none */
+    attnc_normalizer normalizer; /* a sparse one goes without sink, center, lse and key_splits */
+    double dropout;              /* 0: none */
     uint64_t dropout_key;
     ptrdiff_t dropout_first; /* what element 0 of lead counts as */
 } attnc_problem;
@@ -130,10 +138,11 @@ typedef struct {
                     (lead, key_splits, Tq, padded Dv + 2 lanes) */
 
     /* outputs, contiguous over (lead, query_rows, ...) */
-    attnc_result context;        /* (lead, Tq, Dv) */
-    void *lse;                   /* (lead, Tq) or NULL */
-    void *weights;               /* (lead, Tq, Tk) or NULL: they hold scores before */
-    attnc_result narrow_weights; /* the weights once more, where they are wanted in halves */
+    attnc_result context; /* (lead, Tq, Dv) */
+    void *lse;            /* (lead, Tq) or NULL */
+    void *weights;        /* (lead, Tq, Tk) or NULL: they hold scores before */
+    /* The weights once more, where they are wanted in halves, or the first are kept for backward. */
+    attnc_result narrow_weights;
     /* for backward, or NULL */
     void *context_copy; /* (lead, Tq, Dv), unless rows fit a tile */
     void *stats;        /* (lead, Tq, 2): maximum of the scores and sum of exp(s - maximum). Their
@@ -178,7 +187,8 @@ typedef struct {
     attnc_view dlog_probability, dentropy;
     const void *saved_entropy; /* (lead, Tq) */
     const void *saved_context, *saved_stats;
-    const void *saved_scores; /* or NULL: computed again */
+    const void *saved_scores;  /* or NULL: computed again */
+    const void *saved_weights; /* (lead, Tq, Tk): in the place of stats, of a sparse normalizer */
     void *delta; /* (lead, query_rows): sum_j weights_ij * (gradient of weights_ij), less dlse_i;
                     attention_delta fills it, or attention_bwd where rows fit a tile; NULL: not
                     needed */

@@ -638,6 +638,36 @@ def attention_cases():
                 case(f"{function}/{dtype}/small/scale {name}", run)
 
 
+def sparse(function, dtype, sizes, normalizer, options):
+    def run(draw):
+        given = required_of(function, draw, sizes)
+        names = list(given)
+        given |= parameters_of(function, draw, sizes) | options(draw, sizes)
+        given = {n: x for n, x in given.items() if n not in ("sink", "center")}
+        given = hand_over(given, dtype)
+        arrays = [given.pop(x) for x in names]
+        given["normalizer"] = normalizer
+        yield "call", getattr(attnc, function)(*arrays, **given)
+        output, pullback = attnc.vjp(
+            getattr(attnc, function), *arrays, **given, return_weights=True
+        )
+        dcontext, others = incoming(draw, output, dtype)
+        yield "vjp", {"output": output, **named(pullback(dcontext, **others), names)}
+
+    return run
+
+
+def sparse_cases():
+    for function in FUNCTIONS:
+        for normalizer in ("sparsemax", "entmax15"):
+            for dtype in ("float32", "float64", "float16"):
+                for shape in ("rank 2", "crossed", "one query", "tiles", "no keys"):
+                    for name in ("plain", "everything"):
+                        run = sparse(function, dtype, SHAPES[shape], normalizer, OPTIONS[name])
+                        what = f"{normalizer}/{function}/{dtype}/{shape}/{name}"
+                        case(what, run, threads=(1, 2))
+
+
 def scores_alone(function, dtype, sizes, masked):
     name = function.replace("_attention", "_scores")
 
@@ -1683,6 +1713,7 @@ def wrong_other_cases():
 attention_cases()
 packed_cases()
 scores_cases()
+sparse_cases()
 merge_cases()
 hard_cases()
 rotary_cases()

@@ -55,9 +55,9 @@ def check(name, arrays, own, rng):
     return check_simple(name, arrays, own, rng, largest_terms(name, arrays, own))
 
 
-def largest_terms(name, arrays, own):
+def largest_terms(name, arrays, own, dscores=LARGE):
     """The largest sum of the magnitudes of what is added up to an output or gradient, of which
-    little may be left: everything positive, gradients of LARGE, and 1 - tanh^2 by its two terms."""
+    little may be left: everything positive, dscores too, and 1 - tanh^2 by its two terms."""
     query, key, *rest = [np.abs(x) for x in arrays]
     pairs = {field: x for field, x in own.items() if field in PAIRS}
     parameters = {field: np.abs(x) for field, x in own.items() if field not in PAIRS}
@@ -66,23 +66,23 @@ def largest_terms(name, arrays, own):
         query_weight, key_weight = parameters["query_weight"], parameters["key_weight"]
         at_0 = 0 * (query @ query_weight), 0 * (key @ key_weight), *rest
         scores, pullback = reference.vjp(plain, *at_0, score_bias=0 * rest[0], **pairs)
-        dq, dk, _ = found = pullback(np.full_like(scores, LARGE))
+        dq, dk, _ = found = pullback(dscores + 0 * scores)
         terms["y"] = rest[0].sum()
         terms["query"], terms["key"] = dq @ query_weight.T, dk @ key_weight.T
         terms["query_weight"] = np.swapaxes(query, -1, -2) @ dq
         terms["key_weight"] = np.swapaxes(key, -1, -2) @ dk
-        terms["score_bias"], terms["score_vector"] = found.score_bias, LARGE * float(scores.size)
+        terms["score_bias"], terms["score_vector"] = found.score_bias, np.sum(dscores + 0 * scores)
     elif name == "cosine_scores":  # what points along a row is taken off its gradient
         norms = [np.sqrt((x * x).sum(-1, keepdims=True)) for x in (query, key)]
         units = query / norms[0], key / norms[1]
         terms["y"], pullback = reference.vjp(attnc.reference.dot_product_scores, *units, **pairs)
-        found = pullback(own["scale"] * np.sqrt(query.shape[-1]) * np.full_like(terms["y"], LARGE))
+        found = pullback(own["scale"] * np.sqrt(query.shape[-1]) * (dscores + 0 * terms["y"]))
         terms["query"], terms["key"] = found.query / norms[0], found.key / norms[1]
-        terms["scale"] = LARGE * terms["y"].sum()
+        terms["scale"] = np.sum(dscores * terms["y"])
         terms["y"] = own["scale"] * terms["y"]
     else:
         terms["y"], pullback = reference.vjp(plain, query, key, *rest, **parameters, **pairs)
-        terms |= vars(pullback(np.full_like(terms["y"], LARGE)))
+        terms |= vars(pullback(dscores + 0 * terms["y"]))
     return {field: np.max(x, initial=0) for field, x in terms.items()}
 
 

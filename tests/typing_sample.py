@@ -26,6 +26,8 @@ assert_type(attnc.attend([[0.0, 1.0]], [[1.0], [2.0]], mask=[[True, False]]), Ar
 scores = attnc.additive_scores(x, x, np.ones(8), score_bias=[0.0] * 8, key_lengths=[5, 3])
 assert_type(scores, Array)
 attnc.dot_product_scores(x, x, bias=scores)  # type: ignore[call-arg]
+assert_type(attnc.attend(scores, x, normalizer="sparsemax"), Array)
+attnc.attend(scores, x, normalizer="sparse")  # type: ignore[call-overload]
 assert_type(attnc.cosine_attention(x, x, x, scale=2, dropout=0.1, rng=rng, window=(3, None)), Array)
 context, weights = attnc.multiplicative_attention(
     x, x, x, np.eye(8), mask=mask, return_weights=True

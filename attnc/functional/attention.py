@@ -18,6 +18,8 @@ What follows the score is the same for all::
     weights = exp(s) / (exp(sink) + sum of exp(s) over the allowed keys)
               times exp(-(j - center)^2 / (2 sigma^2)), where there is a center
     context = dropout(weights) @ value
+
+with weights by sparsemax or 1.5-entmax in the place of the softmax where `normalizer` says so.
 """
 
 from __future__ import annotations
@@ -146,6 +148,12 @@ sink : float or array, optional
     weights sum to less than 1. Neither capped, biased nor dropped; ``-inf`` is no sink, and
     infinity or NaN makes all rows NaN. An array has a gradient. It is what `merge_attention` makes
     of one more part with context 0 and lse `sink`.
+normalizer : {'softmax', 'sparsemax', 'entmax15'}, default 'softmax'
+    How scores become weights. `sparsemax` (Martins and Astudillo 2016), ``[s_ij - tau_i]+``, and
+    1.5-entmax (Peters, Niculae and Martins 2019), ``[s_ij / 2 - tau_i]+ ^ 2``, sum to 1 as well,
+    but are exactly 0 where the score is low; such a pair gets no gradient. They need an array of
+    all weights, ``(..., Tq, Tk)``, and go without `center`, `sink`, `return_lse` and packed
+    batches.
 dropout : float, default 0
     Probability in ``[0, 1)`` that a weight is dropped; those kept are divided by
     ``1 - dropout``.

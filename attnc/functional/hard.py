@@ -82,8 +82,8 @@ def hard_attention(
     Raises
     ------
     TypeError
-        If an argument is not what it should be; if one of `dropout`, `sink`, `return_weights` and
-        `return_lse` is given, which have no meaning here.
+        If an argument is not what it should be; if one of `dropout`, `sink`, `normalizer`,
+        `return_weights` and `return_lse` is given, which have no meaning here.
     ValueError
         If shapes do not fit or an option is out of range; if `index` names a key that its query may
         not attend to.
@@ -132,7 +132,9 @@ def hard_attention(
     return HardResult(*_core.hard_attention(scores, value, *_how(sample, index, rng), **options))
 
 
-takes_options(hard_attention, without=("sink", "dropout", "return_weights", "return_lse"))
+takes_options(
+    hard_attention, without=("sink", "normalizer", "dropout", "return_weights", "return_lse")
+)
 
 
 def _how(sample, index, rng):

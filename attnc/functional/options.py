@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from attnc import _core
 from attnc.typing import Bools, Function, Integers, Real, Seed
@@ -44,6 +44,7 @@ class Masks(ScoreOptions, total=False):
     """Options by keyword that layers take as functions do. Without more, an array is returned."""
 
     sink: Real | None
+    normalizer: Literal["softmax", "sparsemax", "entmax15"]
 
 
 class LayerOptions(Masks, total=False):

@@ -24,7 +24,7 @@ from attnc.typing import Array, Integers, Real, Seed
 
 __all__ = ["gumbel_softmax", "straight_through"]
 
-_WITHOUT = ("sink", "dropout", "return_weights", "return_lse")
+_WITHOUT = ("sink", "normalizer", "dropout", "return_weights", "return_lse")
 _OPTIONAL = RECORD.optional
 
 

@@ -117,6 +117,8 @@ class _Attention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
+        normalizer : {'softmax', 'sparsemax', 'entmax15'}
+            How scores become weights.
         bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
@@ -485,6 +487,8 @@ class SelfAttention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
+        normalizer : {'softmax', 'sparsemax', 'entmax15'}
+            How scores become weights.
         bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool

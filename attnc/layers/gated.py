@@ -135,6 +135,8 @@ class AttentionOnAttention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
+        normalizer : {'softmax', 'sparsemax', 'entmax15'}
+            How scores become weights.
         bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
@@ -289,6 +291,8 @@ class GatedAttention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
+        normalizer : {'softmax', 'sparsemax', 'entmax15'}
+            How scores become weights.
         bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights : bool

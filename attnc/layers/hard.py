@@ -25,7 +25,7 @@ from .attention import (
 )
 from .base import Layer, positive
 
-WITHOUT = ("sink", "dropout", "return_weights", "return_lse")
+WITHOUT = ("sink", "normalizer", "dropout", "return_weights", "return_lse")
 
 
 class HardAttention(Layer):

@@ -248,6 +248,8 @@ class MultiHeadAttention(TorchWeights):
             more for heads, ``(B, H, Tq, Tk)``.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding: inputs ``(sum of T, size)``.
+        normalizer : {'softmax', 'sparsemax', 'entmax15'}
+            How scores become weights.
         bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             The same; a slope or a sink for each head is ``(1, H)``, a center ``(1, H, Tq)``.
         return_weights, return_lse : bool

@@ -34,6 +34,7 @@ The options that all functions share:
     softcap        c                    c tanh(s / c) in place of s
     slope          (...) or number      taken off the score for each step between j and p
     sink           (...) or number      a logit of every query that has no value
+    normalizer     name                 "sparsemax" or "entmax15" in the place of the softmax
     dropout, rng                        drop a weight with this probability; None, int or Generator
     query_offsets, key_offsets          (B + 1): sequence b has the rows from offset b to the next
     return_weights, return_lse          return a named tuple: context, weights, lse as asked for
@@ -79,7 +80,8 @@ def _attention(
     value, scores, score_gradients, compared, optional, *,
     mask=None, key_mask=None, key_lengths=None, query_lengths=None, bias=None, causal=False,
     causal_offset=None, window=None, center=None, sigma=None, renormalize=False, softcap=None,
-    slope=None, sink=None, dropout=0.0, rng=None, return_weights=False, return_lse=False,
+    slope=None, sink=None, normalizer="softmax", dropout=0.0, rng=None, return_weights=False,
+    return_lse=False,
 ):  # fmt: skip
     """Softmax attention over given scores: returns (output, pullback).
 
@@ -142,6 +144,8 @@ def _attention(
     powers = np.where(allowed, np.exp(masked - top), 0)  # of numbers <= 0: cannot overflow
     total = powers.sum(axis=-1, keepdims=True) + sinks
     softmax = np.where(allowed, powers / total, 0)
+    if normalizer != "softmax":
+        softmax = np.where(allowed, _sparse(normalizer, masked - top), 0)
     weights = softmax if gaussian is None else np.where(allowed, softmax * gaussian, 0)
     lse = np.where(total == 0, -np.inf, top + np.log(total))[..., 0]
 
@@ -171,6 +175,8 @@ def _attention(
         mean = (weights * dweights).sum(axis=-1, keepdims=True)
         dsoftmax = dweights if gaussian is None else np.where(allowed, gaussian * dweights, 0)
         dlogits = np.where(allowed, softmax * (dsoftmax - mean + dlse[..., None]), 0)
+        if normalizer != "softmax":
+            dlogits = _sparse_gradient(normalizer, weights, dweights)
         dscores = dlogits
         if softcap is not None:
             dscores = np.where(allowed, dlogits * (1 - np.tanh(scores / softcap) ** 2), 0)
@@ -217,6 +223,38 @@ def _attention(
     }
     pullback.stage_gradients = stage_gradients
     return output, pullback
+
+
+def _sparse(normalizer, z):
+    """Sparsemax or 1.5-entmax along the last axis, of logits whose largest is 0."""
+    if z.shape[-1] == 0:
+        return z
+    squared = normalizer == "entmax15"
+    z = z / 2 if squared else z
+    ordered = -np.sort(-z, axis=-1)
+    count = np.arange(1, z.shape[-1] + 1)
+    if squared:  # Peters et al. 2019, algorithm 2: tau if the k largest were all
+        mean = ordered.cumsum(axis=-1) / count
+        variances = (ordered**2).cumsum(axis=-1) - count * mean**2
+        taus = mean - np.sqrt(np.maximum((1 - variances) / count, 0))
+        inside = taus <= ordered
+    else:  # Martins and Astudillo 2016, algorithm 1
+        sums = ordered.cumsum(axis=-1)
+        taus = (sums - 1) / count.astype(z.dtype)
+        inside = 1 + count * ordered > sums
+    tau = np.take_along_axis(taus, inside.sum(axis=-1, keepdims=True) - 1, axis=-1)
+    weights = np.maximum(z - tau, 0) ** (2 if squared else 1)
+    return np.where(np.isnan(z).any(axis=-1, keepdims=True), np.nan, weights).astype(z.dtype)
+
+
+def _sparse_gradient(normalizer, weights, dweights):
+    """r (dw - sum r dw / sum r), r = sqrt(w) (1.5-entmax), or 1 where w is not 0: what is 0 stays
+    so, whatever its gradient is."""
+    inside = weights != 0
+    r = np.sqrt(weights) if normalizer == "entmax15" else inside + 0 * weights
+    total = np.where(inside, r, 0).sum(axis=-1, keepdims=True)
+    mean = np.where(inside, r * dweights, 0).sum(axis=-1, keepdims=True) / total
+    return np.where(inside, r * (dweights - mean), 0)
 
 
 class Gradients(tuple):

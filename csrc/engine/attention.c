@@ -127,6 +127,7 @@ static int begin(attnc_pass *p, const attnc_inputs *in, const attnc_executor *ex
                          .sigma = in->sigma,
                          .renormalize = in->renormalize,
                          .softcap = in->softcap,
+                         .normalizer = in->normalizer,
                          .dropout = in->dropout,
                          .dropout_key = in->dropout_key};
     p->direct_dquery = NULL;
@@ -152,6 +153,8 @@ attnc_saves attnc_what_is_saved(const attnc_inputs *in)
     const attnc_kernels *k = attnc_kernels_for(in->f32);
     const ptrdiff_t count = attnc_is_packed(in) ? in->sequences : 1;
     attnc_saves saves = {-1, 2, -1, 0};
+    if (in->normalizer != ATTNC_SOFTMAX)
+        return (attnc_saves){-1, -1, in->Tk, 0};
     for (ptrdiff_t b = 0; b < count; b++) {
         const attnc_sequence s = attnc_sequence_of(in, b);
         if (!k->rows_fit_a_tile(s.Tk))
@@ -234,7 +237,7 @@ static int plan_forward(attnc_pass *p, attnc_attention_fwd *f)
     f->query_chunk = share * k->query_block;
     f->key_splits = attnc_key_splits(p, &p->whole);
     /* Scores are no halves, and the weights are made where they stood. */
-    if (f->narrow_weights.data &&
+    if (!f->weights && (f->narrow_weights.data || a->normalizer != ATTNC_SOFTMAX) &&
         !(f->weights = attnc_team_block(&p->team, a->lead.count, a->Tq, a->Tk)))
         return -1;
     ptrdiff_t parts = 0;
@@ -317,7 +320,11 @@ int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
                              .stats = out->saved_stats,
                              .scores_copy = out->saved_scores,
                              .scores = out->scores};
-    if (out->weights.stored == ATTNC_AS_COMPUTED)
+    if (in->normalizer != ATTNC_SOFTMAX) {
+        f.weights = out->saved_scores;
+        f.scores_copy = NULL;
+    }
+    if (!f.weights && out->weights.stored == ATTNC_AS_COMPUTED)
         f.weights = out->weights.data;
     else
         f.narrow_weights = out->weights;
@@ -348,6 +355,10 @@ int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incom
                                   .saved_context = incoming->saved_context,
                                   .saved_stats = incoming->saved_stats,
                                   .saved_scores = incoming->saved_scores};
+    if (in->normalizer != ATTNC_SOFTMAX) {
+        p.bwd.saved_weights = incoming->saved_scores;
+        p.bwd.saved_scores = NULL;
+    }
     if (status == 0 &&
         (view_of_incoming(&p, &incoming->context, &p.bwd.dcontext) < 0 ||
          view_of_incoming(&p, &incoming->weights, &p.bwd.dweights) < 0 ||

@@ -83,6 +83,8 @@ typedef struct {
     int causal, window;
     ptrdiff_t left, right; /* of the window; -1: open */
 
+    /* A sparse one: no sink, center, lse and packed batch. */
+    attnc_normalizer normalizer;
     double softcap, dropout; /* 0: none */
     uint64_t dropout_key;
 
@@ -102,8 +104,9 @@ typedef struct {
 
 /* Which arrays backward needs of forward beside its outputs: how many columns they have. */
 typedef struct {
-    ptrdiff_t context, stats, scores; /* (lead, Tq, columns) each; -1: none */
-    ptrdiff_t packed_scores;          /* scores of a packed batch: (lead.count, so many); 0: none */
+    /* (lead, Tq, columns) each; -1: none. With a sparse normalizer scores are the weights. */
+    ptrdiff_t context, stats, scores;
+    ptrdiff_t packed_scores; /* scores of a packed batch: (lead.count, so many); 0: none */
 } attnc_saves;
 attnc_saves attnc_what_is_saved(const attnc_inputs *in);
 

@@ -448,19 +448,20 @@ static ptrdiff_t backward_tasks(const attnc_pass *p, const void *args)
     return p->a.lead.count * b->segments;
 }
 
-/* Where a row of weights is seen whole by one task, nobody needs delta. */
+/* Where a row of weights is seen whole by one task, nobody needs delta; but a sparse one's is made
+ * in one way only. */
 static ptrdiff_t delta_tasks(const attnc_pass *p, const void *args)
 {
     const attnc_attention_bwd *b = args;
     const attnc_kernels *k = p->team.k;
-    return k->rows_fit_a_tile(b->problem->Tk)
+    return k->rows_fit_a_tile(b->problem->Tk) && p->in->normalizer == ATTNC_SOFTMAX
                ? 0
                : p->a.lead.count * attnc_divide_up(b->problem->Tq, k->bwd_query_block);
 }
 
 static int plan_delta(attnc_pass *p, const attnc_gradients *to)
 {
-    int wanted = to->sink != NULL;
+    int wanted = to->sink != NULL || p->in->normalizer != ATTNC_SOFTMAX;
     if (p->bwd.chosen) /* hard attention: its scores have a gradient without any mean */
         return 0;
     for (ptrdiff_t b = 0; b < p->sequence_count; b++)
@@ -486,8 +487,9 @@ static int run_kernels(attnc_pass *p)
     const attnc_step backward = {k->attention_bwd, b, backward_tasks, backward_scratch,
                                  attnc_backward_of_sequence};
     const double rows = (double)a->lead.count * (double)a->Tq;
+    const int over_pairs = b->dweights.data || a->normalizer != ATTNC_SOFTMAX;
     if (b->delta &&
-        attnc_pass_run(p, &delta, b->dweights.data ? attnc_pass_work(p) : rows * (double)a->Dv) < 0)
+        attnc_pass_run(p, &delta, over_pairs ? attnc_pass_work(p) : rows * (double)a->Dv) < 0)
         return -1;
     if (attnc_pass_run(p, &backward, ATTNC_BACKWARD_PASSES * attnc_pass_work(p)) < 0)
         return -1;

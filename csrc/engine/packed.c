@@ -56,7 +56,8 @@ int attnc_pass_list_sequences(attnc_pass *p)
 
 ptrdiff_t attnc_key_splits(const attnc_pass *p, const attnc_sequence *s)
 {
-    if (p->in->center.data || s->Tq > p->team.k->max_unpacked_queries)
+    if (p->in->center.data || p->in->normalizer != ATTNC_SOFTMAX ||
+        s->Tq > p->team.k->max_unpacked_queries)
         return 1;
     return p->team.k->segments(s->Tk);
 }
@@ -80,7 +81,8 @@ int attnc_saves_scores(const attnc_inputs *in, const attnc_sequence *s)
 {
     /* Additive scores are the dear ones. Where they take no more memory than the query does,
      * backward reads them instead of computing them again. */
-    return in->mechanism->score == ATTNC_ADDITIVE && s->Tk <= in->D;
+    return in->mechanism->score == ATTNC_ADDITIVE && s->Tk <= in->D &&
+           in->normalizer == ATTNC_SOFTMAX;
 }
 
 ptrdiff_t attnc_saved_scores(const attnc_inputs *in, const attnc_sequence *s)

@@ -40,10 +40,11 @@ static int read_key(attnc_call *c, attnc_argument *argument, const char *name, P
 
 static int check(attnc_call *c)
 {
-    if (c->in.dropout > 0 || c->sink.array || c->sinks || c->return_weights || c->return_lse)
+    if (c->in.dropout > 0 || c->sink.array || c->sinks || c->in.normalizer != ATTNC_SOFTMAX ||
+        c->return_weights || c->return_lse)
         return attnc_fail(c, PyExc_TypeError,
-                          "there are no arguments dropout, sink, return_weights and return_lse, "
-                          "for one key has all the weight; attend has them");
+                          "there are no arguments dropout, sink, normalizer, return_weights and "
+                          "return_lse, for one key has all the weight; attend has them");
     if (attnc_check_given_scores(c) < 0)
         return -1;
     /* A key is chosen in proportion to softmax and Gaussian, so that it may as well be inside. */

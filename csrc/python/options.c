@@ -142,6 +142,37 @@ static int check_center(attnc_call *c)
     return 0;
 }
 
+static const char *const normalizers[] = {
+    [ATTNC_SOFTMAX] = "softmax", [ATTNC_SPARSEMAX] = "sparsemax", [ATTNC_ENTMAX15] = "entmax15"};
+
+static int read_normalizer(attnc_call *c, PyObject *normalizer)
+{
+    static const char rule[] = "normalizer must be 'softmax', 'sparsemax' or 'entmax15'";
+    if (!PyUnicode_Check(normalizer))
+        return attnc_complain_got(c->function, PyExc_TypeError, rule, normalizer);
+    for (attnc_normalizer k = ATTNC_SOFTMAX; k <= ATTNC_ENTMAX15; k++)
+        if (PyUnicode_CompareWithASCIIString(normalizer, normalizers[k]) == 0) {
+            c->in.normalizer = k;
+            return 0;
+        }
+    return attnc_complain_got(c->function, PyExc_ValueError, rule, normalizer);
+}
+
+/* What has no meaning where weights are no quotients of exponentials. */
+static int check_normalizer(attnc_call *c)
+{
+    const char *wrong = c->return_lse                   ? "return_lse must be False"
+                        : c->sink.array || c->sinks     ? "sink must be None"
+                        : c->center.array || c->centers ? "center must be None"
+                        : c->packed                     ? "query_offsets must be None"
+                                                        : NULL;
+    if (c->in.normalizer == ATTNC_SOFTMAX || !wrong)
+        return 0;
+    return attnc_fail(c, PyExc_ValueError, "%s with normalizer='%s', got one; %s", wrong,
+                      normalizers[c->in.normalizer],
+                      c->packed ? "call it on each sequence" : "it belongs to the softmax");
+}
+
 static int read_offsets(attnc_call *c, PyObject *offsets)
 {
     (void)offsets; /* it is read against the shapes */
@@ -183,7 +214,7 @@ static int read_rng(attnc_call *c, PyObject *rng)
 
 /* ---- the table ---- */
 
-typedef enum { NONE, FALSE, ZERO } default_value;
+typedef enum { NONE, FALSE, ZERO, SOFTMAX } default_value;
 
 /* In the order of the documentation, which attnc/functional/options.py takes from here. */
 static const struct {
@@ -208,6 +239,7 @@ static const struct {
     {"softcap", NONE, read_softcap, NULL},
     {"slope", NONE, read_slope, attnc_fit_slope},
     {"sink", NONE, read_sink, attnc_fit_sink},
+    {"normalizer", SOFTMAX, read_normalizer, NULL},
     {"dropout", ZERO, read_dropout, NULL},
     {"rng", NONE, read_rng, NULL}, /* after dropout */
     {"return_weights", FALSE, read_return_weights, NULL},
@@ -233,7 +265,8 @@ PyObject *attnc_option_defaults(PyObject *module, PyObject *none)
     for (int k = 0; defaults && k < ATTNC_OPTIONS; k++) {
         PyObject *value = table[k].value == NONE    ? Py_NewRef(Py_None)
                           : table[k].value == FALSE ? Py_NewRef(Py_False)
-                                                    : PyFloat_FromDouble(0);
+                          : table[k].value == ZERO  ? PyFloat_FromDouble(0)
+                                                    : PyUnicode_FromString("softmax");
         if (!value || PyDict_SetItem(defaults, names[k], value) < 0)
             Py_CLEAR(defaults);
         Py_XDECREF(value);
@@ -284,7 +317,7 @@ int attnc_read_options(attnc_call *c, PyObject *const *options)
     for (int k = 0; k < ATTNC_OPTIONS; k++)
         if (table[k].read && given(k, options[k]) && table[k].read(c, options[k]) < 0)
             return -1;
-    return check_center(c);
+    return check_center(c) < 0 ? -1 : check_normalizer(c);
 }
 
 int attnc_fit_options(attnc_call *c, PyObject *const *options)

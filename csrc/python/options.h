@@ -12,7 +12,7 @@
 
 #include "args.h"
 
-enum { ATTNC_OPTIONS = 20 };
+enum { ATTNC_OPTIONS = 21 };
 
 /* Once, when the module is imported. -1 on error. */
 int attnc_options_init(void);

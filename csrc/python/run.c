@@ -122,9 +122,9 @@ static PyObject *forward_result(attnc_call *c)
         goto done;
     /* The lse stays in the computing dtype: rounded to a half it could not be merged. */
     lse = c->lse ? Py_NewRef((PyObject *)c->lse) : NULL;
-    if (c->stats) {
+    if (c->stats || c->saved_scores) {
         PyObject *saved = PyTuple_Pack(3, c->saved_context ? (PyObject *)c->saved_context : Py_None,
-                                       (PyObject *)c->stats,
+                                       c->stats ? (PyObject *)c->stats : Py_None,
                                        c->saved_scores ? (PyObject *)c->saved_scores : Py_None);
         if (saved)
             result =
@@ -194,12 +194,14 @@ static int read_saved(attnc_call *c, PyObject *const *args, attnc_incoming *inco
     const attnc_saves saves = attnc_what_is_saved(&c->in);
     const int type = real_type(c);
     const int no_context = context == Py_None && saves.context < 0;
+    const int sparse = c->in.normalizer != ATTNC_SOFTMAX; /* then its weights are all there is */
     incoming->saved_context = attnc_saved_array(c, context, type, c->in.Dv);
     incoming->saved_stats = attnc_saved_array(c, args[SAVED_STATS], type, 2);
     incoming->saved_scores = c->query_offsets ? packed_scores(c, scores, saves.packed_scores)
                                               : attnc_saved_array(c, scores, type, c->in.Tk);
-    if (incoming->saved_stats && (incoming->saved_context || no_context) &&
-        (incoming->saved_scores || scores == Py_None))
+    if (sparse ? incoming->saved_scores && no_context && args[SAVED_STATS] == Py_None
+               : incoming->saved_stats && (incoming->saved_context || no_context) &&
+                     (incoming->saved_scores || scores == Py_None))
         return 0;
     return attnc_fail(c, PyExc_ValueError, "saved must be what the forward call saved");
 }

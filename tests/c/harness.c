@@ -86,6 +86,8 @@ typedef struct {
     int packed;  /* the rows are those of SEQUENCES of them; of the masks there is key_mask */
     int hard;    /* 1: keys are drawn; 2: the largest of each query */
     int local;   /* windows of 21 keys around centers; 2: the Gaussian is part of the softmax */
+    attnc_normalizer normalizer;
+    int scores_alone; /* the scores are the result, and their gradients come in */
     double softcap, dropout;
     attnc_stored stored; /* of query, key, value, scores, bias and their results, with float */
 } problem;
@@ -270,6 +272,68 @@ static const problem problems[] = {
      .packed = 1},
     {.name = "cosine, packed", .mechanism = &attnc_cosine, .Tq = 120, .Tk = 900, .packed = 1},
     {.name = "no keys", .mechanism = &attnc_dot_product, .Tq = 5, .Tk = 0},
+    {.name = "dot, sparsemax",
+     .mechanism = &attnc_dot_product,
+     .Tq = 100,
+     .Tk = 300,
+     .gaps = 1,
+     .masks = 1,
+     .bias = 2,
+     .softcap = 2,
+     .dropout = 0.3,
+     .normalizer = ATTNC_SPARSEMAX},
+    {.name = "additive, entmax15",
+     .mechanism = &attnc_additive,
+     .Tq = 60,
+     .Tk = 130,
+     .weights = 1,
+     .masks = 1,
+     .normalizer = ATTNC_ENTMAX15},
+    {.name = "given, entmax15, one query",
+     .mechanism = &attnc_given_scores,
+     .Tq = 1,
+     .Tk = 700,
+     .normalizer = ATTNC_ENTMAX15},
+    {.name = "given, sparsemax, float16",
+     .mechanism = &attnc_given_scores,
+     .Tq = 50,
+     .Tk = 150,
+     .bias = 1,
+     .normalizer = ATTNC_SPARSEMAX,
+     .stored = ATTNC_FLOAT16},
+    {.name = "dot, scores alone",
+     .mechanism = &attnc_dot_product,
+     .Tq = 100,
+     .Tk = 300,
+     .masks = 1,
+     .one_key_head = 1,
+     .scores_alone = 1},
+    {.name = "multiplicative, scores alone, bfloat16",
+     .mechanism = &attnc_multiplicative,
+     .Tq = 60,
+     .Tk = 210,
+     .gaps = 1,
+     .causal = 1,
+     .scores_alone = 1,
+     .stored = ATTNC_BFLOAT16},
+    {.name = "additive, scores alone",
+     .mechanism = &attnc_additive,
+     .Tq = 60,
+     .Tk = 300,
+     .weights = 1,
+     .masks = 1,
+     .scores_alone = 1},
+    {.name = "additive, scores alone, one query",
+     .mechanism = &attnc_additive,
+     .Tq = 1,
+     .Tk = 1100,
+     .scores_alone = 1},
+    {.name = "cosine, scores alone",
+     .mechanism = &attnc_cosine,
+     .Tq = 65,
+     .Tk = 1100,
+     .window = 1,
+     .scores_alone = 1},
 };
 enum { PROBLEMS = sizeof problems / sizeof *problems };
 
@@ -391,7 +455,8 @@ static void add_scores(inputs *i, const problem *p)
     const ptrdiff_t Dq = p->mechanism == &attnc_multiplicative || p->weights ? DQ : D;
     const ptrdiff_t Dk = p->weights ? DQ : D, gap = p->gaps ? 5 : 0, heads = p->one_key_head;
     const ptrdiff_t key_heads = heads ? 1 : HEADS;
-    in->value = add_input(i, VALUE, REAL, 4, (ptrdiff_t[]){BATCH, key_heads, p->Tk, DV}, gap);
+    if (!p->scores_alone)
+        in->value = add_input(i, VALUE, REAL, 4, (ptrdiff_t[]){BATCH, key_heads, p->Tk, DV}, gap);
     if (p->mechanism == &attnc_given_scores) {
         in->scores = add_input(i, SCORES, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, gap);
         return;
@@ -465,7 +530,8 @@ static inputs *new_inputs(const problem *p, int f32)
                            .lead = {2, BATCH * HEADS, i->lead},
                            .Tq = p->Tq,
                            .Tk = p->Tk,
-                           .Dv = DV,
+                           .Dv = p->scores_alone ? 0 : DV,
+                           .normalizer = p->normalizer,
                            .scale = 1 / sqrt(D),
                            .length = p->Tk,
                            .query_length = p->Tq,
@@ -486,12 +552,17 @@ static inputs *new_inputs(const problem *p, int f32)
     add_masks(i, p);
     if (p->packed)
         add_offsets(i, p);
+    if (p->scores_alone) {
+        i->incoming.scores =
+            add_input(i, D_WEIGHTS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, p->gaps);
+        return i;
+    }
     i->incoming.context =
         add_input(i, D_CONTEXT, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, DV}, p->gaps);
     if (p->gaps && !p->packed)
         i->incoming.weights =
             add_input(i, D_WEIGHTS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, 0);
-    if (p->gaps)
+    if (p->gaps && p->normalizer == ATTNC_SOFTMAX)
         i->incoming.lse = add_input(i, D_LSE, PARAMETER, 3, (ptrdiff_t[]){BATCH, HEADS, p->Tq}, 0);
     if (p->hard)
         i->incoming.log_probability = i->incoming.entropy =
@@ -594,22 +665,26 @@ static results new_results(const inputs *i, int only)
     const ptrdiff_t rows = i->in.lead.count * i->in.Tq;
     const attnc_saves saves = attnc_what_is_saved(&i->in);
     results r = {0};
-    r.out.context = add_stored(&r, i, OUT_CONTEXT, rows * DV, i->halves);
+    const int alone = i->in.Dv == 0, softmax = i->in.normalizer == ATTNC_SOFTMAX;
+    if (alone)
+        r.out.scores = add_stored(&r, i, OUT_WEIGHTS, rows * i->in.Tk, i->halves);
+    else
+        r.out.context = add_stored(&r, i, OUT_CONTEXT, rows * DV, i->halves);
     if (i->in.choice) {
         r.out.index = add_to_results(&r, i, OUT_INDEX, i->in.f32 ? 2 * rows : rows);
         r.out.log_probability = add_to_results(&r, i, OUT_LOG_PROBABILITY, rows);
         r.out.entropy = add_to_results(&r, i, OUT_ENTROPY, rows);
         r.out.saved_stats = add_saved(&r, i, OUT_SAVED_STATS, 2);
     }
-    else
+    else if (!alone)
         r.out = (attnc_outputs){
             .context = r.out.context,
-            .lse = add_to_results(&r, i, OUT_LSE, rows),
+            .lse = softmax ? add_to_results(&r, i, OUT_LSE, rows) : NULL,
             .saved_context = add_saved(&r, i, OUT_SAVED_CONTEXT, saves.context),
             .saved_stats = add_saved(&r, i, OUT_SAVED_STATS, saves.stats),
             .saved_scores = add_saved(&r, i, OUT_SAVED_SCORES, saves.scores),
         };
-    if (i->in.sequences == 0 && !i->in.choice)
+    if (i->in.sequences == 0 && !i->in.choice && !alone)
         r.out.weights = add_stored(&r, i, OUT_WEIGHTS, rows * i->in.Tk, i->halves);
     else if (i->in.sequences > 0 && saves.packed_scores > 0)
         r.out.saved_scores =
@@ -750,7 +825,7 @@ static void expect_rounded(const char *isa, const problem *p, const inputs *i, c
         [SCORES] = &wide.in.scores,
         [BIAS] = &wide.in.bias,
         [D_CONTEXT] = &wide.incoming.context,
-        [D_WEIGHTS] = &wide.incoming.weights,
+        [D_WEIGHTS] = i->in.Dv > 0 ? &wide.incoming.weights : &wide.incoming.scores,
     };
     for (int k = 0; k < INPUTS; k++) {
         wide.stored[k] = ATTNC_AS_COMPUTED;
