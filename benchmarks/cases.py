@@ -40,6 +40,8 @@ class Case:
     layers: int = 0
     weights: bool = False  # the weights are returned, too
     dropout: float = 0.0
+    width: int = 0  # local: keys of the window on either side of its center
+    centers: str = ""  # local: "monotonic" or "random"
 
     @property
     def recurrent(self):
@@ -69,6 +71,9 @@ class Case:
             return text + (", with weights" if self.weights else "")
         if self.mechanism == "monotonic":
             return f"{self.B}, {self.Tq}, {self.Tk}"
+        if self.mechanism == "local":
+            sizes = f"{self.H}, {self.Tq}, {self.Tk}, {self.D}"
+            return f"{sizes} window {2 * self.width + 1}, {self.centers} centers"
         additive = self.mechanism == "additive"
         sizes = (
             (self.B, self.Tq, self.Tk, self.D) if additive else (self.B, self.H, self.Tk, self.D)
@@ -202,6 +207,14 @@ LENGTHS = tuple(np.random.default_rng(0).integers(1, 513, 32).tolist())
 
 # Of monotonic alignments: whole sequences, one of them, and a step of decoding.
 MONOTONIC = ((32, 100, 400), (1, 100, 400), (32, 1, 400))
+
+# Of local attention: a window of 21 keys, and longer and longer keys for as many queries.
+LOCAL = tuple(
+    Case("local", 1, 1, 4096, Tk, 64, width=10, centers=centers)
+    for centers in ("monotonic", "random")
+    for Tk in (4096, 16384, 65536)
+    if centers == "random" or Tk == 4096
+)
 
 # ---- kinds ----
 
@@ -410,6 +423,18 @@ KINDS = {
             "sums over all keys at once, one query after the other; JAX both, compiled; the "
             "faster stands here. The products of many keys vanish and are cut at 1e-10, so that "
             "results agree for few keys only, and are compared there.",
+        ),
+        Kind(
+            "local",
+            "Local attention",
+            both(*LOCAL),
+            axes="H, Tq, Tk, D",
+            rate=None,
+            limit=None,
+            peers=("attnc global", "PyTorch"),
+            note="Dot-product scores in windows around centers that are the numbers of the queries "
+            "or uniform over the keys, times a Gaussian. Beside it attnc's attention to all keys, "
+            "which computes something else; PyTorch has a mask and a factor of (Tq, Tk).",
         ),
         Kind(
             "small",

@@ -8,13 +8,22 @@ MODULES = {
     "attnc": "with_attnc",
     "attnc padded": "with_attnc_padded",
     "attnc padded keys": "with_attnc_padded_keys",
+    "attnc global": "with_attnc_global",
     "PyTorch": "with_torch",
     "torch.compile": "with_torch_compile",
     "JAX": "with_jax",
     "NumPy": "with_numpy",
     "machine": "machine",
 }
-PEERS = ("attnc padded", "attnc padded keys", "PyTorch", "torch.compile", "JAX", "NumPy")
+PEERS = (
+    "attnc padded",
+    "attnc padded keys",
+    "attnc global",
+    "PyTorch",
+    "torch.compile",
+    "JAX",
+    "NumPy",
+)
 
 
 class LeftOut(Exception):

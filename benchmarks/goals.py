@@ -81,6 +81,8 @@ def goals_of(kind, case):
         return [Goal(percent=75)]
     if kind == "monotonic" and backward and case.B * case.Tq > 1000:
         return [Goal(10)]
+    if kind == "local" and backward and case.Tq == case.Tk:
+        return [Goal(20, ("attnc global",))]
     if kind == "additive" and case.Tq > 1:
         large = case.D > 128
         ratio = (15 if backward else 10) if large else 4

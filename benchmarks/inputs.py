@@ -39,6 +39,13 @@ def inputs(case):
     return Inputs(arguments, dcontext)
 
 
+def local_centers(case):
+    """Where the queries of local attention look, (1, 1, Tq)."""
+    if case.centers == "monotonic":
+        return np.arange(case.Tq, dtype=float)[None, None]
+    return np.random.default_rng(1).uniform(0, case.Tk - 1, (1, 1, case.Tq))
+
+
 def recurrent_inputs(case, normal):
     """x, for the decoder the memory, then parameters in the order of attnc's functions."""
     B, E, D = case.B, case.E, case.D

@@ -5,7 +5,7 @@ import numpy as np
 import attnc
 from attnc import _core
 from benchmarks import monotonic_attnc, recurrent_attnc, transformer_attnc
-from benchmarks.inputs import COSINE_SCALE, offsets
+from benchmarks.inputs import COSINE_SCALE, local_centers, offsets
 
 
 def version():
@@ -20,9 +20,12 @@ def prepare(case, inputs):
         return transformer_attnc.prepare(case, inputs)
     if case.mechanism == "monotonic":
         return {"": monotonic_attnc.prepare(inputs)[case.backward]}
-    function = getattr(attnc, case.mechanism + "_attention")
+    name = "dot_product" if case.mechanism == "local" else case.mechanism
+    function = getattr(attnc, name + "_attention")
     arguments, dcontext = inputs
     options = {}
+    if case.mechanism == "local":
+        options |= {"center": local_centers(case), "window": (case.width, case.width)}
     if case.causal:
         options["causal"] = True
     if case.packed:

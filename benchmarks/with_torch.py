@@ -4,7 +4,11 @@ import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from benchmarks import monotonic_torch, recurrent_torch, transformer_torch
-from benchmarks.inputs import COSINE_SCALE, padded, trimmed, valid_keys
+from benchmarks.contenders import LeftOut
+from benchmarks.inputs import COSINE_SCALE, local_centers, padded, trimmed, valid_keys
+
+# The most pairs of local attention: every array of them that a larger case needs takes over 256 MB.
+MOST_PAIRS = 2**26
 
 
 def version():
@@ -36,8 +40,18 @@ def formulas(case):
         scores = (torch.tanh(query[:, :, None, :] + key[:, None, :, :]) * score_vector).sum(-1)
         return torch.softmax(scores, -1) @ value
 
+    def local(query, key, value):
+        """The window as a mask, and the Gaussian over all pairs."""
+        center = torch.from_numpy(local_centers(case)).to(query.dtype)[..., None]
+        j = torch.arange(case.Tk)
+        window = (j - center.floor()).abs() <= case.width
+        scores = (query @ key.mT * case.D**-0.5).masked_fill(~window, -torch.inf)
+        gaussian = torch.exp(-((j - center) ** 2) / (2 * (case.width / 2) ** 2))
+        return (torch.softmax(scores, -1) * gaussian) @ value
+
     return {
         "dot_product": {"": dot_product},
+        "local": {"": local},
         "multiplicative": {"": multiplicative},
         "cosine": {"": cosine},
         "additive": {"tanh(...) @ w": additive_product, "(tanh(...) * w).sum(-1)": additive_sum},
@@ -51,6 +65,8 @@ def prepare(case, inputs, formulas=formulas):
         return recurrent_torch.prepare(case, inputs)
     if case.transformer:
         return transformer_torch.prepare(case, inputs)
+    if case.mechanism == "local" and case.Tq * case.Tk > MOST_PAIRS:
+        raise LeftOut(f"needs arrays of more than {MOST_PAIRS // 10**6} million numbers")
     torch.set_grad_enabled(case.backward)
     *arguments, dcontext = *inputs.arguments, inputs.dcontext
     if case.packed:

@@ -428,7 +428,7 @@ typedef struct {
     ptrdiff_t a_row, rows, K, gates;
 } attnc_term;
 
-enum { ATTNC_MAX_TERMS = 3 };
+enum { ATTNC_MAX_TERMS = 4 };
 
 /* out (rows, N) = tanh of the terms + add, where tanh is asked for; where tanh_of is given, times
  * 1 - tanh_of^2. add may be out. */
@@ -508,6 +508,17 @@ typedef struct {
     /* backward, added to: (lead, Tk), where there is a rate; and where there is a coverage_vector
      * (lead, Tk, D) and twice (lead, D) */
     void *dcoverage_rate, *dkey, *dscore_vector, *dcoverage_vector;
+    /* Where the problem has a center, (lead, Tq): it is there already, or predicted and written
+     *   center = last sigmoid(position . position_vector)    position a tanh, (lead, Tq, P)
+     * Backward writes the gradient of center, and, where it was predicted, of what the tanh is
+     * of. */
+    double *center;
+    const double *last;          /* (lead) */
+    attnc_view position;         /* data NULL: it is there */
+    const void *position_vector; /* (P) */
+    ptrdiff_t P;
+    double *dcenter; /* (lead, Tq) */
+    void *dposition; /* (Tq, lead, P) */
 } attnc_attend_step;
 
 /* The energies of one query, i, of every element of lead (energies.inc). Backward: scores are their

@@ -1,4 +1,4 @@
-"""Attentions combined, six ways: what each structure is good for, on a task where it is needed.
+"""Attentions combined, nine ways: what each structure is good for, on a task where it is needed.
 
     python combined.py                       half a minute; the picture is combined.png
     python combined.py --quick               a few seconds, less training
@@ -38,6 +38,7 @@ matplotlib.use("Agg")  # the picture goes to a file, with or without a screen
 Structure = namedtuple("Structure", ["name", "without", "task", "model", "rows", "columns"])
 
 NAMES = ".abcdefgh"
+COUNT = 1000  # examples to test with
 
 
 def listed(names, answers):
@@ -79,10 +80,12 @@ STRUCTURES = [
     Structure(
         "local and global with a gate",
         "global alone",
-        tasks.places_and_names,
-        models.PlacesAndNames,
-        lambda asked, names, answers: [f"{NAMES[n]}?" if n else "here?" for n in asked],
-        lambda asked, names, answers: listed(names - 1, answers + 1),
+        tasks.near_and_far,
+        models.NearAndFar,
+        lambda asked, names, answers: [
+            f"{'far near'.split()[n // 8]} {NAMES[n % 8 + 1]}?" for n in asked
+        ],
+        lambda asked, names, answers: listed(names, answers + 1),
     ),
     Structure(
         "soft within a hard-chosen region",
@@ -110,6 +113,22 @@ STRUCTURES = [
         lambda asked, names, answers: [f"{way} {NAMES[n + 1]}?" for way in "→←" for n in asked],
         lambda asked, names, answers: listed(names, answers + 1),
     ),
+    Structure(
+        "coverage in the score",
+        "no coverage",
+        tasks.sortings,
+        models.Sortings,
+        lambda words, n, before: [*(NAMES[k + 1] for k in before[1 : n + 1]), "end"],
+        lambda words, n, before: [NAMES[k + 1] for k in words[:n]],
+    ),
+    Structure(
+        "coverage by fertility",
+        "no coverage",
+        tasks.sortings,
+        models.Fertilities,
+        lambda words, n, before: [*(NAMES[k + 1] for k in before[1 : n + 1]), "end"],
+        lambda words, n, before: [NAMES[k + 1] for k in words[:n]],
+    ),
 ]
 
 
@@ -120,7 +139,7 @@ def losses(logits, labels):
     """The mean loss with its pullback, and the log-probability of each label."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     shifted = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    loss, pullback = attnc.vjp(softmax_cross_entropy, logits, labels)
+    loss, pullback = attnc.vjp(softmax_cross_entropy, logits, labels, ignore_index=-1)
     return loss, pullback, np.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]
 
 
@@ -144,10 +163,11 @@ def measure(model, inputs, labels):
     """Return the loss, the share of right answers, and the weights."""
     logits, weights = model(*inputs)
     labels = labels.reshape(logits.shape[:-1])
-    return losses(logits, labels)[0], (logits.argmax(axis=-1) == labels).mean(), weights
+    right = (logits.argmax(axis=-1) == labels)[labels >= 0].mean()
+    return losses(logits, labels)[0], right, weights
 
 
-def compare(structure, steps, seed, count=1000):
+def compare(structure, steps, seed, count=COUNT):
     """Train both models; return what `measure` finds before and after, {model: ...}, and inputs."""
     inputs, labels = structure.task(np.random.default_rng([seed, 1]), count)
     found = {}
@@ -181,19 +201,26 @@ def draw(panels, path):
 
 def report(args):
     steps = min(args.steps, 20) if args.quick else args.steps
-    print(f"Each model learns in {steps} steps of 64 examples, and is tested on 1,000 others.\n")
-    print(f"{'':38}loss before   after    right   seconds")
+    print(
+        f"Each model learns in {steps} steps of 64 examples, and is tested on {COUNT:,} others.\n"
+    )
+    print(f"{'':43}loss before   after    right  seconds")
     panels = []
     for structure in STRUCTURES:
         found, inputs = compare(structure, steps, args.seed)
         for n, (name, (before, after, right, weights, spent)) in enumerate(found.items()):
             title = f"  without: {name}" if n else name
-            print(f"{title:38}{before:11.3f}{after:8.3f}{right:9.1%}{spent:10.1f}")
+            print(f"{title:43}{before:11.3f}{after:8.3f}{right:9.1%}{spent:9.1f}")
             if not n:
-                first = [each[0] for each in inputs]
-                panels.append((name, weights[0], structure.rows(*first), structure.columns(*first)))
+                one = [each[args.example] for each in inputs]
+                labels = structure.rows(*one), structure.columns(*one)
+                shown = weights[args.example][: len(labels[0]), : len(labels[1])]  # no padding
+                panels.append((name, shown, *labels))
     draw(panels, args.output)
-    print(f"\n{args.output}")
+    print(
+        "\n  loss and right: on the examples of the test. seconds: processor time of the training."
+        f"\n\n{args.output}"
+    )
 
 
 def main():
@@ -201,10 +228,19 @@ def main():
     add = parser.add_argument
     add("--steps", type=int, default=300, help="of training, 64 examples each (default: 300)")
     add("--output", metavar="FILE", default="combined.png", help="the picture")
+    add(
+        "--example",
+        type=int,
+        default=1,
+        metavar="N",
+        help="which of the 1,000 to draw (default: 1)",
+    )
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--quick", action="store_true", help="a few steps, for tests")
     args = parser.parse_args()
-    check_numbers(parser, vars(args), {"steps": 1, "seed": 0})
+    check_numbers(parser, vars(args), {"steps": 1, "seed": 0, "example": 0})
+    if args.example >= COUNT:
+        parser.error(f"argument --example: must be below {COUNT}, got {args.example}")
     with errors_in_a_line("combined.py"):
         report(args)
 

@@ -161,15 +161,16 @@ class Partners(Model):
 
 
 class Repeats(Model):
-    """A look forward, then a second look back over what the first one saw; or the first alone.
+    """A look forward, then a second look back from where the first one ended; or the first alone.
 
-    Both looks attend to the list; the second reads the outputs of the first from the last step to
-    the first, as the second decoder of Zhang et al. (2018), "Asynchronous bidirectional decoding
-    for neural machine translation", reads those of the first in the other direction.
+    Both are decoders that attend to the list for each name. The second begins with the last state
+    of the first, and reads the names from the last to the first; what is answered at a step is
+    made of what both saw. So do the two decoders of Zhang et al. (2018), "Asynchronous
+    bidirectional decoding for neural machine translation", in the opposite order.
     """
 
     def __init__(self, combined, rng, **made):
-        super().__init__(8, rng, 2 * ANSWERS, SIZE * (1 + combined), **made)
+        super().__init__(6, rng, 2 * ANSWERS, SIZE * (1 + combined), **made)
         self.forward = attnc.AttentionDecoder(SIZE, SIZE, SIZE, order="luong", **self.made)
         self.back = None
         if combined:
@@ -178,36 +179,38 @@ class Repeats(Model):
     def _vjp(self, asked, names, answers):
         x, back_to_asked = attnc.vjp(self.words, asked)
         memory, back_to_memory = self.memory(names, answers)
-        found, back_to_x = attnc.vjp(self.forward, x, memory)
-        read, weights = found.outputs, found.weights
+        first, back_to_first = attnc.vjp(self.forward, x, memory)
+        read, weights = first.outputs, first.weights
         if self.back:
-            second, back_to_first = attnc.vjp(self.back, found.outputs[:, ::-1], memory)
+            second, back_to_second = attnc.vjp(self.back, x[:, ::-1], memory, first.state)
             read = np.concatenate([read, second.outputs[:, ::-1]], axis=-1)
             weights = np.concatenate([weights, second.weights[:, ::-1]], axis=1)
         logits, back_to_read = attnc.vjp(self.output, read)
 
         def pullback(dlogits):
             (dread,) = back_to_read(dlogits)
-            doutputs, dmemory = dread[..., :SIZE], 0
+            dx, dmemory, dstate = 0, 0, None
             if self.back:
-                dfirst, dmemory = back_to_first(dread[:, ::-1, SIZE:])
-                doutputs = doutputs + dfirst[:, ::-1]
-            dx, of_first = back_to_x(doutputs)
-            back_to_asked(dx)
-            back_to_memory(of_first + dmemory)
+                found = back_to_second(dread[:, ::-1, SIZE:])
+                dx, dmemory, dstate = found.inputs[:, ::-1], found.memory, found.state
+            found = back_to_first(dread[..., :SIZE], dstate=dstate)
+            back_to_asked(dx + found.inputs)
+            back_to_memory(dmemory + found.memory)
             return Gradients({})
 
         return (logits, weights), pullback
 
 
-class PlacesAndNames(Model):
+class NearAndFar(Model):
     """Local and global attention with a gate; or one of the two alone."""
 
     def __init__(self, combined, rng, alone="global", **made):
-        super().__init__(9, rng, **made)
+        super().__init__(16, rng, **made)
         both = {
             "global": attnc.MultiplicativeAttention(SIZE, SIZE, **self.made),
-            "local": attnc.LocalAttention(SIZE, SIZE, position="monotonic", width=1, **self.made),
+            "local": attnc.LocalAttention(
+                SIZE, SIZE, score="multiplicative", position="monotonic", width=1, **self.made
+            ),
         }
         self.attention = both[alone]
         if combined:
@@ -231,9 +234,9 @@ class PlacesAndNames(Model):
 class Regions(Model):
     """Soft attention within one region, which hard attention draws; or within a random one.
 
-    The region is drawn by how the question fits the mean of its places, and REINFORCE (Xu et al.
-    2015) trains the choice: the reward is the log-probability of the right answer, above its moving
-    average. The other places are not read: 4 regions and 4 places are, instead of 16 places.
+    A region is drawn by how the question fits the mean of its places, and REINFORCE (Xu et al.
+    2015) trains the choice: the reward is the log-probability of the right answer, the baseline its
+    moving average. Of 16 places, the 4 of the region are looked at, beside 4 means.
     """
 
     PLACES = 4  # in a region
@@ -242,9 +245,12 @@ class Regions(Model):
     def __init__(self, combined, rng, **made):
         super().__init__(4, rng, **made)
         self.topics = attnc.Embedding(4, SIZE, **self.made)
-        self.choice = attnc.Linear(SIZE, SIZE, bias=False, **self.made) if combined else None
         self.attention = attnc.MultiplicativeAttention(SIZE, SIZE, **self.made)
-        self.rng, self.baseline = np.random.default_rng(rng), None
+        self.choice = attnc.HardAttention(
+            SIZE, SIZE, score="multiplicative", soft_probability=0, **self.made
+        )
+        self.combined, self.rng = combined, rng
+        self.baseline = attnc.estimators.MovingAverageBaseline(initial=-np.log(ANSWERS))
 
     def _vjp(self, topic, name, topics, names, answers, train=False):
         y, back_to_topic = attnc.vjp(self.topics, topic)
@@ -253,33 +259,64 @@ class Regions(Model):
         x, back_to_memory = self.memory(names, answers)
         query, memory = y + z, t + x
         regions = memory.reshape(len(x), -1, self.PLACES, SIZE).mean(axis=2)
-        if self.choice:
-            asked, back_to_query = attnc.vjp(self.choice, query)
-            scores = asked @ regions.swapaxes(1, 2) / SIZE**0.5
-        else:
-            scores = np.zeros((len(x), 1, regions.shape[1]), x.dtype)
-        chosen, back_to_scores = attnc.vjp(
-            attnc.hard_attention, scores, regions, rng=self.rng, sample=train or not self.choice
-        )
-        context, back_to_places = attnc.vjp(
+        options = {"train": train, "rng": self.rng}
+        if not self.combined:
+            options["index"] = self.rng.integers(regions.shape[1], size=(len(x), 1))
+        chosen, back_to_choice = attnc.vjp(self.choice, query, regions, **options)
+        # The window begins at the first place of the region.
+        found, back_to_places = attnc.vjp(
             self.attention, query, memory, return_weights=True, sigma=np.inf,
-            center=chosen.index * self.PLACES + 0.0, window=(0, self.PLACES - 1),
+            center=chosen.index * float(self.PLACES), window=(0, self.PLACES - 1),
         )  # fmt: skip
-        logits, back_to_context = attnc.vjp(self.output, context.context)
+        logits, back_to_found = attnc.vjp(self.output, found.context)
 
         def pullback(dlogits, reward):
-            dquery, dmemory = back_to_places(back_to_context(dlogits).x)
-            if self.choice:
-                usual = reward.mean() if self.baseline is None else self.baseline
-                self.baseline = 0.9 * usual + 0.1 * reward.mean()
-                down = back_to_scores(None, dlog_probability=-(reward - usual) / len(reward))
-                dmean = down.scores.swapaxes(1, 2) @ asked / SIZE**0.5
-                dmemory = dmemory + np.repeat(dmean / self.PLACES, self.PLACES, axis=1)
-                dquery = dquery + back_to_query(down.scores @ regions / SIZE**0.5).x
+            dquery, dmemory = back_to_places(back_to_found(dlogits).x)
+            if self.combined:
+                by_choice = attnc.estimators.reinforce(chosen, reward, self.baseline.value)
+                self.baseline.update(reward)
+                of_query, dregions = back_to_choice(None, *by_choice)
+                dquery = dquery + of_query
+                dmemory = dmemory + np.repeat(dregions / self.PLACES, self.PLACES, axis=1)
             back_to_topic(dquery)
             back_to_name(dquery)
             back_to_topics(dmemory)
             back_to_memory(dmemory)
             return Gradients({})
 
-        return (logits, context.weights), pullback
+        return (logits, found.weights), pullback
+
+
+class Sortings(Model):
+    """A decoder that writes the words of a list once each, with coverage in its score; or without.
+
+    Equal words have equal weights, and nothing but their sum so far tells what is left of them. It
+    stands inside the tanh of the score (See et al. 2017, eq. 11).
+    """
+
+    coverage = "tanh"
+
+    def __init__(self, combined, rng, **made):
+        super().__init__(4, rng, 4, **made)
+        coverage = self.coverage if combined else False
+        self.decoder = attnc.AttentionDecoder(SIZE, SIZE, SIZE, coverage=coverage, **self.made)
+
+    def _vjp(self, words, lengths, before):
+        memory, back_to_words = attnc.vjp(self.words, words)
+        x, back_to_before = attnc.vjp(self.words, before)
+        found, back_to_x = attnc.vjp(self.decoder, x, memory, key_lengths=lengths)
+        logits, back_to_found = attnc.vjp(self.output, found.outputs)
+
+        def pullback(dlogits):
+            dx, dmemory = back_to_x(back_to_found(dlogits).x)
+            back_to_before(dx)
+            back_to_words(dmemory)
+            return Gradients({})
+
+        return (logits, found.weights), pullback
+
+
+class Fertilities(Sortings):
+    """The same with coverage by fertility, how often a word is to be looked at (Tu et al. 2016)."""
+
+    coverage = "fertility"

@@ -27,17 +27,17 @@ def documents(rng, count, sentences=4, longest=6):
     return (words, lengths), answers[np.arange(count), asked] - 1
 
 
-def claims(rng, count, size=8):
-    """A list of (name, answer), and a claim: has this name that answer? Half of the claims hold.
+def claims(rng, count, size=8, claims=4):
+    """A list of (name, answer), and claims: has this name that answer? Half of the claims hold.
 
-    (name and answer of the claim, names and answers of the list).
+    (names and answers of the claims, names and answers of the list).
     """
     names = np.argsort(rng.random((count, size)), axis=1)
     answers = rng.integers(1, ANSWERS + 1, (count, size))
-    at = rng.integers(size, size=(count, 1))
+    at = rng.integers(size, size=(count, claims))
     right = np.take_along_axis(answers, at, axis=1)
-    holds = rng.random((count, 1)) < 0.5
-    others = (right - 1 + rng.integers(1, ANSWERS, (count, 1))) % ANSWERS + 1
+    holds = rng.random(right.shape) < 0.5
+    others = (right - 1 + rng.integers(1, ANSWERS, right.shape)) % ANSWERS + 1
     claimed = np.where(holds, right, others)
     return (np.take_along_axis(names, at, axis=1), claimed, names, answers), holds.astype(int)
 
@@ -56,17 +56,29 @@ def clozes(rng, count, words=16, stops=8):
     return (question, document), asked[:, 0]
 
 
-def places_and_names(rng, count, size=8):
-    """As many questions as there are (name, answer): 0 asks for that at its own place, others for
-    that of a name, 1 to 8, wherever it is.
+def near_and_far(rng, count, names=8):
+    """A list of (name, answer), three of whose names are there twice, and a question at each place.
+
+    The question is for the answer of a name: of the one at this place or beside it, or of one that
+    is there once, wherever it is. Places of one name are not so close that both are beside one.
+    (names asked for, 8 more where the near one is meant; names and answers).
     """
-    names = np.argsort(rng.random((count, size)), axis=1) + 1
-    answers = rng.integers(ANSWERS, size=(count, size))
-    where = rng.integers(size, size=(count, size))
-    by_name = rng.random((count, size)) < 0.5
-    asked = np.where(by_name, np.take_along_axis(names, where, axis=1), 0)
-    labels = np.where(by_name, np.take_along_axis(answers, where, axis=1), answers)
-    return (asked, names, answers), labels
+    kinds = np.zeros((0, 8), int)
+    while len(kinds) < count:
+        drawn = rng.permuted(np.tile([0, 0, 1, 1, 2, 2, 3, 4], (8 * count, 1)), axis=1)
+        same = (drawn[:, :, None] == drawn[:, None]) & ~np.eye(8, dtype=bool)
+        close = np.abs(np.subtract.outer(np.arange(8), np.arange(8))) < 3
+        kinds = np.concatenate([kinds, drawn[~(same & close).any(axis=(1, 2))]])
+    kinds = kinds[:count]
+    called = np.argsort(rng.random((count, names)), axis=1)
+    held = np.take_along_axis(called, kinds, axis=1)
+    answers = rng.integers(ANSWERS, size=held.shape)
+    near = rng.random(held.shape) < 0.5
+    beside = np.clip(np.arange(8) + rng.integers(-1, 2, held.shape), 0, 7)
+    once = np.argsort(kinds < 3, axis=1, kind="stable")[:, :2]  # the two that are there once
+    where = np.where(near, beside, np.take_along_axis(once, rng.integers(2, size=held.shape), 1))
+    asked, labels = (np.take_along_axis(array, where, axis=1) for array in (held, answers))
+    return (asked + names * near, held, answers), labels
 
 
 def regions(rng, count, size=4, topics=4):
@@ -95,16 +107,29 @@ def partners(rng, count, tags=4):
     return (tag, np.where(answered, labels, 0)), labels - 1
 
 
-def repeats(rng, count, steps=8, names=8):
-    """What is the answer of each name asked for, and will it be asked for again, by whatever name?
+def repeats(rng, count, steps=6, names=6):
+    """Answers of names, and whether a later step asks for the same answer, by whatever name.
 
-    (names asked for, step by step; names and answers of the list). The label is twice the answer,
-    and 1 more if a later step asks for it again.
+    (names asked for, step by step; names and answers of the list). The labels are twice the answer,
+    and 1 more if it is asked for again.
     """
     held = np.argsort(rng.random((count, names)), axis=1)
     answers = rng.integers(ANSWERS, size=(count, names))
     where = rng.integers(names, size=(count, steps))
     asked, found = (np.take_along_axis(array, where, axis=1) for array in (held, answers))
-    later = np.triu(np.ones((steps, steps), bool), 1)
-    labels = (found[:, :, None] == found[:, None]) & later
-    return (asked, held, answers), 2 * found + labels.any(axis=2)
+    again = np.triu(found[:, :, None] == found[:, None], 1).any(axis=2)
+    return (asked, held, answers), 2 * found + again
+
+
+def sortings(rng, count, longest=8, kinds=3):
+    """Words of three kinds, 0 to 2, of most several: the same words, sorted, and then the end, 3.
+
+    (words, lengths, and at every step the sorted word before; 3 at the first). No label is -1.
+    """
+    lengths = rng.integers(2, longest + 1, count)
+    real = np.arange(longest) < lengths[:, None]
+    words = rng.integers(kinds, size=(count, longest))
+    ended = np.sort(np.where(real, words, kinds), axis=1)
+    before = np.concatenate([np.full((count, 1), kinds), ended], axis=1)
+    ended = np.concatenate([ended, np.full((count, 1), kinds)], axis=1)
+    return (words, lengths, before), np.where(np.arange(longest + 1) <= lengths[:, None], ended, -1)

@@ -137,27 +137,30 @@ class Translator(attnc.Layer):
         return tokens[:, 1:], weights
 
 
-def attentions(size, longest, width, rng):
+def attentions(size, longest, width, rng, dtype="float32"):
     """Return {name: attention}; each begins as if it were alone."""
-    made = {
-        "global, dot": lambda rng: attnc.DotProductAttention(scale=1.0),
-        "global, general": lambda rng: attnc.MultiplicativeAttention(size, size, rng=rng),
-        "global, location": lambda rng: LocationAttention(size, longest, rng=rng),
+
+    def made(kind, *sizes, **options):
+        return kind(*sizes, rng=np.random.default_rng(rng), dtype=dtype, **options)
+
+    found = {
+        "global, dot": attnc.DotProductAttention(scale=1.0, dtype=dtype),
+        "global, general": made(attnc.MultiplicativeAttention, size, size),
+        "global, location": made(LocationAttention, size, longest),
     }
     for name, position in (("local-m", "monotonic"), ("local-p", "predictive")):
         for score in ("dot", "general"):
-            made[f"{name}, {score}"] = lambda rng, position=position, score=score: (
-                attnc.LocalAttention(
-                    size, size, score=SCORES[score], position=position, width=width, rng=rng
-                )
-            )
-    return {name: make(np.random.default_rng(rng)) for name, make in made.items()}
+            options = {"score": SCORES[score], "position": position, "width": width}
+            found[f"{name}, {score}"] = made(attnc.LocalAttention, size, size, **options)
+    return found
 
 
 SCORES = {"dot": "dot", "general": "multiplicative"}  # by Luong's names
 
 
 # ---- Training and measuring ----------------------------------------------------------------------
+
+RATE = 0.005  # of learning, at its highest
 
 
 class Data:
@@ -196,7 +199,7 @@ def train(model, data, steps, rng, title):
                 optimizer.zero_grad()
                 pullback()
                 attnc.optim.clip_gradients(model, 1.0)
-                optimizer.learning_rate = 0.005 * min(1, (bar.n + 1) / 50, 2 - 2 * bar.n / steps)
+                optimizer.learning_rate = RATE * min(1, (bar.n + 1) / 50, 2 - 2 * bar.n / steps)
                 optimizer.step()
                 bar.update()
                 if bar.n == steps:
@@ -242,7 +245,7 @@ def draw(pair, weights, path):
 def compare(args):
     """Train and measure all models, print the table, draw the picture."""
     rng = np.random.default_rng(args.seed)
-    pairs = aligned_pairs("en", "fr", 400 if args.quick else 20_000, rng)
+    pairs = aligned_pairs("en", "fr", 400 if args.quick else 12_000, rng, args.dates)
     size, steps = (16, min(args.steps, 10)) if args.quick else (128, args.steps)
     tested = min(len(pairs) // 5, 1000)
     words = [Vocabulary.build([list(pair[side]) for pair in pairs]) for side in (0, 1)]
@@ -268,19 +271,26 @@ def compare(args):
               f"{1000 * spent:12.0f}")  # fmt: skip
         drawn[name] = weights[shown]
     draw(pairs[shown], drawn, args.output)
-    print(f"\n{args.output}, of: {pairs[shown].source}")
+    print(
+        "\n  perplexity: of a character, after the right ones. exact: written without a mistake."
+        "\n  alignment error: of the largest weights, against the known alignment; 0 is best."
+        "\n  characters scored: of the source, for each written. ms: processor time in training."
+        f"\n\n{time.process_time():.0f} seconds of processor time in all.\n"
+        f"{args.output}, of: {pairs[shown].source}"
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description="Global against local attention, on dates.")
     add = parser.add_argument
-    add("--steps", type=int, default=600, help="of training, 64 pairs each (default: 600)")
-    add("--window", type=int, default=4, metavar="D", help="to both sides (default: 4)")
+    add("--steps", type=int, default=800, help="of training, 64 pairs each (default: 800)")
+    add("--dates", type=int, default=1, metavar="N", help="in a list, at most (default: 1)")
+    add("--window", type=int, default=5, metavar="D", help="to both sides (default: 5)")
     add("--output", metavar="FILE", default="global-vs-local.png", help="the picture")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--quick", action="store_true", help="small models, a few seconds, for tests")
     args = parser.parse_args()
-    check_numbers(parser, vars(args), {"steps": 1, "window": 1, "seed": 0})
+    check_numbers(parser, vars(args), {"steps": 1, "dates": 1, "window": 1, "seed": 0})
     with errors_in_a_line("global_vs_local.py"):
         compare(args)
 

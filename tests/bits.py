@@ -360,6 +360,10 @@ def ones(s):
     return (1,) * len(s.lead)
 
 
+def some_centers(draw, sizes, *shape):
+    return np.float64(sizes.Tk) * (0.5 + 0.4 * some_bias(draw, *shape))
+
+
 OPTIONS = {
     "plain": lambda d, s: {},
     "mask": lambda d, s: {"mask": d.bools(*s.lead, s.Tq, s.Tk)},
@@ -409,6 +413,19 @@ OPTIONS = {
         **everything(d, s),
         "slope": some_bias(d, *s.lead),
         "sink": some_bias(d, *s.lead),
+    },
+    "center": lambda d, s: {"center": some_centers(d, s, *s.lead, s.Tq), "window": (2, 1)},
+    "center of all": lambda d, s: {
+        "center": some_centers(d, s, *ones(s), s.Tq),
+        "window": (3, None),
+        "renormalize": True,
+        "causal": True,
+    },
+    "center, dropout": lambda d, s: {
+        "center": some_centers(d, s, *s.lead, 1),
+        "window": (9, 20),
+        "dropout": 0.3,
+        "rng": 7,
     },
     "dropout": lambda d, s: {"dropout": 0.3, "rng": 2**40 + 7},
     "dropout, causal": lambda d, s: {"dropout": 0.5, "rng": 11, "causal": True},
@@ -1215,6 +1232,24 @@ def attention_layer_cases():
                 case(f"MultiHeadAttention, {made}/{dtype}/{name}", layer(make, x, names, dtype))
 
 
+def monotonic_layer_cases():
+    for dtype in FLOATS:
+        for score in ("additive", "multiplicative", "dot", "cosine"):
+            common = {"score": score, "rng": 1, "dtype": dtype}
+            makers = {
+                "MonotonicAttention": partial(attnc.MonotonicAttention, 8, 8, **common),
+                "ChunkwiseAttention": partial(attnc.ChunkwiseAttention, 8, 8, 3, **common),
+            }
+            for made, make in makers.items():
+                for name, options in {
+                    "plain": {},
+                    "lengths, noise": {"key_lengths": [7, 3], "train": True, "rng": 5},
+                }.items():
+                    arrays = partial(sequences, value=True, dtype=dtype, options=options)
+                    names = ["query", "key", "value"]
+                    case(f"{made}, {score}/{dtype}/{name}", layer(make, arrays, names, dtype))
+
+
 HEADS = {
     "plain": {},
     "groups": {"num_kv_heads": 2, "projection_bias": True, "normalize_qk": True},
@@ -1658,6 +1693,7 @@ decoder_cases()
 loss_cases()
 simple_layer_cases()
 attention_layer_cases()
+monotonic_layer_cases()
 decoder_layer_cases()
 seq2seq_cases()
 transformer_cases()

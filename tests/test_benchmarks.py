@@ -52,6 +52,10 @@ TINY = {
 # Recurrences, whole layers and models, which NumPy has not.
 MODELS = {
     "monotonic": both(Case("monotonic", 3, 1, 4, 5, 1)),
+    "local": both(
+        Case("local", 1, 2, 9, 9, 4, width=2, centers="monotonic"),
+        Case("local", 1, 2, 5, 30, 4, width=2, centers="random"),
+    ),
     "multihead": (
         transformer("multihead", 2, 9, 8, 2),
         transformer("multihead", 2, 9, 8, 2, weights=True),

@@ -52,6 +52,10 @@ LAYERS = {
         3, 4, 5, score_bias=True, dtype="float64", rng=0
     ),
     "CosineAttention": lambda: attnc.CosineAttention(7),
+    "MonotonicAttention": lambda: attnc.MonotonicAttention(3, 4, hidden_size=5, noise=0.5, rng=0),
+    "ChunkwiseAttention": lambda: attnc.ChunkwiseAttention(
+        4, 4, 3, score="cosine", offset=-4, dtype="float64", rng=0
+    ),
     "MultiHeadAttention": lambda: attnc.MultiHeadAttention(
         6, 4, key_size=5, head_size=3, num_kv_heads=2, projection_bias=True, rng=0
     ),
@@ -66,6 +70,9 @@ LAYERS = {
     ),
     "HardAttention": lambda: attnc.HardAttention(
         3, 4, hidden_size=5, soft_probability=0.25, evaluation="soft", dtype="float64", rng=0
+    ),
+    "LocalAttention": lambda: attnc.LocalAttention(
+        3, 4, score="additive", width=2, position_size=5, hidden_size=2, dropout=0.1, rng=0
     ),
     "SelfAttention": lambda: attnc.SelfAttention(4, 3, rng=0),
     "RNN": lambda: attnc.RNN(3, 4, rng=0),

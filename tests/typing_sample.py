@@ -30,6 +30,11 @@ assert_type(attnc.cosine_attention(x, x, x, scale=2, dropout=0.1, rng=rng, windo
 context, weights = attnc.multiplicative_attention(
     x, x, x, np.eye(8), mask=mask, return_weights=True
 )
+context = attnc.dot_product_attention(x, x, x, center=[[2.5] * 5], window=(2, 2), sigma=1.0)
+assert_type(context, Array)
+local = attnc.LocalAttention(8, 8, score="dot", width=3, rng=0)
+assert_type(local(x, x, key_lengths=[5, 3]), Array)
+assert_type(local.centers(x, x), Array)
 parts = [attnc.dot_product_attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(3),)]
 alignment, missing = attnc.monotonic_alignment(np.full((2, 5, 6), 0.5), key_lengths=[6, 4])
 assert_type(alignment, Array)
@@ -77,6 +82,12 @@ dstate, dmemory = pullback(context)
 attention.parameters["score_vector"] *= 0.5
 looked, pullback = attnc.vjp(attnc.HardAttention(8, 8, score="dot"), x, x, train=True, rng=0)
 assert_type(looked.log_probability, Array)
+monotonic = attnc.MonotonicAttention(8, 8, score="dot", rng=0)
+first = monotonic(x[:, :1], x, hard=True)
+assert_type(monotonic(x[:, 1:], x, previous=first.alignment[:, -1], hard=True).context, Array)
+chunkwise = attnc.ChunkwiseAttention(8, 8, width=3, rng=0)
+assert_type(chunkwise(x, x, key_lengths=[5, 3], train=True, rng=rng).weights, Array)
+attnc.ChunkwiseAttention(8, 8)  # type: ignore[call-arg]
 heads = attnc.MultiHeadAttention(8, num_heads=2, rotary=True)
 own_cache = attnc.KVCache(window=4, keep=1, dtype="float16")
 assert_type(heads(x, causal=True, cache=own_cache), Array)

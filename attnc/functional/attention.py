@@ -184,8 +184,8 @@ value : array_like
 """,
     "dtypes": """\
 Computed in float32 or float64, whatever `numpy.result_type` of the arrays says; float16 and
-bfloat16 are computed in float32, integers and lists in float64; `slope`, `sink` and `center` take no
-part in that. What a mask excludes is not read:
+bfloat16 are computed in float32, integers and lists in float64; `slope`, `sink` and `center` take
+no part in that. What a mask excludes is not read:
 NaN there has no effect. The context has the same bits with any ``return_`` flag and any number
 of threads.
 

@@ -11,6 +11,7 @@ from attnc.arrays import (
     computing_dtype,
     contiguous,
     flag,
+    integer,
     integer_lengths,
     like,
     number,
@@ -52,6 +53,11 @@ def attention_decoder(
     coverage_vector: Real | None = None,
     fertility_vector: Real | None = None,
     max_fertility: float = 2.0,
+    window: int | None = None,
+    position: str = "monotonic",
+    position_weight: Real | None = None,
+    position_vector: Real | None = None,
+    renormalize: bool = False,
     readout_weight: Real | None = None,
     key_mask: Bools | None = None,
     key_lengths: Integers | None = None,
@@ -84,7 +90,8 @@ def attention_decoder(
     state : array_like, optional
         ``(layers, B, H)``: initial state, for the LSTM a pair (h, c); zeros unless given. What else
         a step needs of the one before may follow, as calls return it: with input feeding the output
-        fed first, ``(B, H)``; with coverage the coverage so far, ``(B, Tk)``.
+        fed first, ``(B, H)``; with coverage the coverage so far, ``(B, Tk)``; with a monotonic
+        window how many steps there were, ``(B, 1)``.
     cell : {'gru', 'lstm', 'rnn'}
     attention : {'additive', 'multiplicative', 'dot', 'cosine', 'none'}
         'none' is the baseline of a fixed vector: for a context every query gets the memory's last
@@ -116,6 +123,18 @@ def attention_decoder(
         coverage_vector does; here it is added to any score, times coverage_weight.
     max_fertility : float, default 2.0
         Above 0; theirs is 2.
+    window : int, optional
+        Local attention (Luong et al. 2015, section 3.2): step t attends to the keys
+        ``floor(p_t) - window <= j <= floor(p_t) + window`` alone, at a cost that depends on that.
+    position : {'monotonic', 'predictive'}
+        Where the window is, p_t. 'monotonic': at the number of the step, which the state counts.
+        'predictive': ``p_t = (S - 1) sigmoid(position_vector . tanh(s W_p))``, s the state that
+        asks, among the S keys up to the last that the masks allow; and weights are multiplied by
+        ``exp(-(j - p_t)^2 / (2 sigma^2))``, sigma half of the window. See `LocalAttention`.
+    position_weight, position_vector : array_like
+        ``(H, P)``, W_p, and ``(P,)``, for the position 'predictive'.
+    renormalize : bool, default False
+        For 'predictive': the Gaussian is part of the softmax, and weights sum to 1.
     readout_weight : array_like
         ``(M + H, H)``: Luong's W_c, for the order 'luong'.
     key_mask : array_like of bool, optional
@@ -165,7 +184,9 @@ def attention_decoder(
         input_feeding=input_feeding, query_weight=query_weight, key_weight=key_weight,
         score_vector=score_vector, weight=weight, scale=scale, coverage_weight=coverage_weight,
         coverage_vector=coverage_vector, fertility_vector=fertility_vector,
-        max_fertility=max_fertility, readout_weight=readout_weight, key_mask=key_mask,
+        max_fertility=max_fertility, window=window, position=position,
+        position_weight=position_weight, position_vector=position_vector,
+        renormalize=renormalize, readout_weight=readout_weight, key_mask=key_mask,
         key_lengths=key_lengths,
     ).output  # fmt: skip
 
@@ -181,6 +202,8 @@ NAMED = (
     "coverage_weight",
     "coverage_vector",
     "fertility_vector",
+    "position_weight",
+    "position_vector",
     "readout_weight",
 )
 OPTIONAL = (*NAMED, "state")
@@ -198,6 +221,28 @@ def check_fertility(where, max_fertility):
     return number(
         where, "max_fertility", max_fertility, "be finite and above 0", lambda x: 0 < x < np.inf
     )
+
+
+def check_local(where, window, position, renormalize, attention):
+    """The options of local attention by name; position is that of no window too."""
+    check_choice(where, "position", position, ("monotonic", "predictive"))
+    renormalize = flag(where, "renormalize", renormalize)
+    if window is None and (position != "monotonic" or renormalize):
+        name = "renormalize" if renormalize else f"position={position!r}"
+        raise ValueError(f"{where}: window must be given with {name}, got None")
+    if window is not None:
+        window = integer(where, "window", window, 1)
+        if attention == "none":
+            raise ValueError(
+                f"{where}: window must be None for attention='none', which has no weights, "
+                f"got {window}"
+            )
+    if renormalize and position == "monotonic":
+        raise ValueError(
+            f"{where}: renormalize must be False for position='monotonic', got True (only "
+            "'predictive' has a Gaussian)"
+        )
+    return {"window": window, "position": position, "renormalize": renormalize}
 
 
 def allowed_keys(where, B, Tk, key_mask, key_lengths):
@@ -228,6 +273,9 @@ class _Call:
         order="bahdanau",
         input_feeding=False,
         max_fertility=2.0,
+        window=None,
+        position="monotonic",
+        renormalize=False,
         key_mask=None,
         key_lengths=None,
         **named,
@@ -252,6 +300,7 @@ class _Call:
                 f"{where}: cells must be a sequence of arrays, got {type(cells).__name__}"
             ) from None
         max_fertility = check_fertility(where, max_fertility)
+        local = check_local(where, window, position, renormalize, attention)
         given = {"inputs": inputs, "memory": memory}
         given |= {f"cells[{k}]": array for k, array in enumerate(cells)}
         given |= {name: array for name, array in named.items() if array is not None}
@@ -259,7 +308,7 @@ class _Call:
         dtype = computing_dtype(arrays.values())
         arrays = {name: contiguous(array, dtype) for name, array in arrays.items()}
         decoder = _checked(
-            where, arrays, len(cells), cell, attention, order, input_feeding, max_fertility
+            where, arrays, len(cells), cell, attention, order, input_feeding, max_fertility, local
         )
 
         B, Tk = len(arrays["inputs"]), arrays["memory"].shape[1]
@@ -304,7 +353,7 @@ class _Call:
         )  # fmt: skip
 
 
-def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fertility):
+def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fertility, local):
     """The decoder of these arrays, if they fit each other."""
     inputs, memory = arrays["inputs"], arrays["memory"]
     for name, array, axes in (
@@ -352,11 +401,17 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fe
     if order == "luong":
         expected["readout_weight"] = None
         shapes["readout_weight"] = (context + H, H)
+    predicts = local["window"] is not None and local["position"] == "predictive"
+    if predicts:
+        vector = arrays.get("position_vector")
+        P = vector.shape[0] if vector is not None and vector.ndim == 1 else "P"
+        shapes |= {"position_weight": (H, P), "position_vector": (P,)}
+        expected |= dict.fromkeys(("position_weight", "position_vector"))
+    chosen = f"attention={attention!r} and order={order!r}"
+    chosen += " and position='predictive'" if predicts else ""
     for name in expected:
         if name not in arrays:
-            raise ValueError(
-                f"{where}: {name} must be given for attention={attention!r} and order={order!r}"
-            )
+            raise ValueError(f"{where}: {name} must be given for {chosen}")
     if "coverage_vector" in arrays and "coverage_weight" in arrays:
         raise ValueError(
             f"{where}: coverage_vector must not be given beside coverage_weight (the coverage is "
@@ -368,9 +423,7 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fe
     optional |= {"coverage_vector"} if attention == "additive" else set()
     for name in NAMED:
         if name in arrays and name not in expected and name not in optional:
-            raise ValueError(
-                f"{where}: {name} must not be given for attention={attention!r} and order={order!r}"
-            )
+            raise ValueError(f"{where}: {name} must not be given for {chosen}")
         if name in arrays:
             fitting(where, name, arrays[name], shapes[name])
     if attention in ("dot", "cosine") and H != M:
@@ -387,6 +440,7 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fe
         cells=[stack[k : k + len(PARAMETERS)] for k in range(0, count, len(PARAMETERS))],
         arrays={name: arrays[name] for name in NAMED if name in arrays},
         max_fertility=max_fertility,
+        **local,
     )
 
 

@@ -99,8 +99,9 @@ class Decoder:
     """The options and parameters of a decoder, and its weights as the loops read them."""
 
     def __init__(
-        self, where, *, cell, attention, order, input_feeding, cells, arrays, max_fertility=2.0
-    ):
+        self, where, *, cell, attention, order, input_feeding, cells, arrays, max_fertility=2.0,
+        window=None, position="monotonic", renormalize=False,
+    ):  # fmt: skip
         self.where = where
         self.cell = CELLS[cell]
         self.attention, self.order, self.input_feeding = attention, order, input_feeding
@@ -108,6 +109,8 @@ class Decoder:
         self.cells = cells  # one list of four arrays each layer
         self.arrays = arrays  # by name: of the score, the coverage and the readout
         self.max_fertility = max_fertility
+        self.window, self.renormalize = window, renormalize
+        self.predicts = window is not None and position == "predictive"
         self.H = cells[0][1].shape[0]
         self.dtype = cells[0][0].dtype
         self.bahdanau = order == "bahdanau"
@@ -137,6 +140,8 @@ class Decoder:
             shapes["feed"] = (B, self.H)
         if self.coverage:
             shapes["coverage"] = (B, Tk)
+        if self.window is not None and not self.predicts:
+            shapes["step"] = (B, 1)
         return shapes
 
     def state_parts(self, name, state):
@@ -229,6 +234,12 @@ class PreparedMemory:
         self.transforms = None
         if decoder.attention == "additive" and decoder.waits and not decoder.covered_inside:
             self.transforms = _core.transform_keys(self.key)
+        self.last = None
+        if decoder.predicts:  # the last valid step of each, where there is one
+            B, Tk, _ = value.shape
+            valid = np.ones((B, Tk), bool) if allowed is None else allowed
+            steps = valid * np.arange(Tk, dtype=float)
+            self.last = steps.max(axis=1, initial=0)
         # With a fertility a weight counts 1 / fertility for the coverage of its key.
         self.rate = None
         if "fertility_vector" in decoder.arrays:
@@ -248,6 +259,7 @@ class PreparedMemory:
         other.allowed = None if self.allowed is None else self.allowed[rows]
         other.transforms = self.transforms and tuple(x[rows] for x in self.transforms)
         other.rate = None if self.rate is None else self.rate[rows]
+        other.last = None if self.last is None else self.last[rows]
         return other
 
     @property
@@ -262,9 +274,8 @@ class PreparedMemory:
     def __deepcopy__(self, memo):
         owner = memo.get(id(self.owner), self.owner)
         other = copy.copy(self)
-        other.value, other.key, other.allowed, other.transforms, other.rate = copy.deepcopy(
-            (self.value, self.key, self.allowed, self.transforms, self.rate), memo
-        )
+        names = "value", "key", "allowed", "transforms", "rate", "last"
+        vars(other).update(copy.deepcopy({name: getattr(self, name) for name in names}, memo))
         if owner is not self.owner:
             other.decoder, other.owner = copy.deepcopy(self.decoder, memo), owner
         return other
@@ -311,7 +322,7 @@ class _Fixed:
 class _Attending:
     """Attention of the steps of one run to one memory. `source` (T, B, H): the states that ask."""
 
-    def __init__(self, decoder, memory, source, coverage):
+    def __init__(self, decoder, memory, source, coverage, step):
         self.decoder, self.memory, self.source = decoder, memory, source
         self.score, self.arrays = decoder.score, decoder.arrays
         T, B, H = source.shape
@@ -321,6 +332,14 @@ class _Attending:
         self.queries = _core.empty(like, (T, B, A)) if self.projected else source
         self.scale = self.arrays["scale"] if self.score.scale == "scale" else self.score.scale
         self.cosine = decoder.attention == "cosine"
+        self.center = self.positions = None  # of local attention
+        if decoder.window is not None:
+            self.center = np.zeros((B, T))
+            if decoder.predicts:
+                size = self.arrays["position_vector"].shape[0]
+                self.positions = _core.empty(like, (T, B, size))
+            else:
+                self.center += step + np.arange(T)
         if decoder.waits:
             self.contexts_b = _core.empty(like, (B, T, memory.value.shape[2]))
             self.weights = _core.empty(like, (B, T, Tk))
@@ -362,7 +381,19 @@ class _Attending:
             self.weights,
             float(factor),
             self.memory.rate,
+            self.decoder.window,
+            self._sigma,
+            self.decoder.renormalize,
+            self.center,
+            self.memory.last,
+            None if self.positions is None else self.positions.swapaxes(0, 1),
+            self.arrays.get("position_vector"),
         )
+
+    @property
+    def _sigma(self):
+        """Of the Gaussian around a center that is predicted: Luong's."""
+        return self.decoder.window / 2 if self.decoder.predicts else np.inf
 
     def operations(self):
         """Of a step: from its state to its context."""
@@ -371,6 +402,9 @@ class _Attending:
             yield Linear(self.queries, ((self.source, self.decoder.panels("query", weight)),))
         if self.cosine:
             yield Normalize(self.queries, self.unit, self.norm)
+        if self.positions is not None:
+            panels = self.decoder.panels("position", self.arrays["position_weight"])
+            yield Linear(self.positions, ((self.source, panels),), tanh=True)
         yield Attend(
             *self._scored(),
             coverage=self.coverage,
@@ -390,8 +424,16 @@ class _Attending:
         self.given_dweights = self.dweights = dweights
         self.dcoverage = dcoverage
         if self.coverage is not None:
-            # Those given, and what reaches them from later steps.
-            self.dweights = _core.empty(like, self.weights.shape)
+            # Those given, and what reaches them from later steps; with a window, within that.
+            self.dweights = (
+                np.zeros_like(self.weights)
+                if self.center is not None
+                else _core.empty(like, self.weights.shape)
+            )
+        self.dcenter = None if self.center is None else np.zeros_like(self.center)
+        self.dpositions = None
+        if self.positions is not None:
+            self.dpositions = _core.empty(like, self.positions.shape)
         self.drate = None if self.memory.rate is None else np.zeros_like(self.memory.rate)
         self.dkey = self.dvector = self.dinside = None
         if self.decoder.covered_inside:
@@ -412,6 +454,8 @@ class _Attending:
             dkey=self.dkey,
             dscore_vector=self.dvector,
             dcoverage_vector=self.dinside,
+            dcenter=self.dcenter,
+            dposition=self.dpositions,
         )
         if self.cosine:
             yield NormalizeBack(self.dunit, self.dqueries, self.unit, self.norm)
@@ -420,11 +464,14 @@ class _Attending:
 
     def _arguments(self):
         """Arrays and options of the attention function."""
+        options = {"key_mask": self.memory.allowed, "return_weights": True}
+        if self.center is not None:
+            width = self.decoder.window
+            options |= {"center": self.center, "window": (width, width), "sigma": self._sigma}
+            options["renormalize"] = self.decoder.renormalize
         if self.decoder.covered_inside:  # no function has such scores: they are given
-            options = {"key_mask": self.memory.allowed, "return_weights": True}
             return (self.scores, self.memory.value), options
         vector = () if self.score.vector is None else (self.arrays[self.score.vector],)
-        options = {"key_mask": self.memory.allowed, "return_weights": True}
         if self.scale is not None:
             options["scale"] = self.scale
         if self.decoder.waits and self.bias is not None:
@@ -436,6 +483,10 @@ class _Attending:
         """All queries, where no step waits for another."""
         if self.projected:
             self.queries = _product(self.source, self.arrays[self.score.query_weight])
+        if self.positions is not None:
+            product = _product(self.source, self.arrays["position_weight"])
+            np.tanh(product, out=self.positions)
+            self.center = np.ascontiguousarray((self.memory.last * self._places()).T)
         arrays, options = self._arguments()
         output, *self.kept = record_of(self.score.function).forward(*arrays, **options)
         self.contexts_b, self.weights = output
@@ -449,7 +500,10 @@ class _Attending:
         )
         if not self.decoder.waits:
             self.dqueries = np.ascontiguousarray(gradients["query"].swapaxes(0, 1))
+            self.dcenter = gradients.get("center")
         result = {"value": gradients["value"]}
+        if self.positions is not None:
+            result |= self._finish_positions()
         if self.decoder.covered_inside:
             result |= {"key": self.dkey, "coverage_vector": sum_rows(self.dinside)}
             result[self.score.vector] = sum_rows(self.dvector)
@@ -477,6 +531,24 @@ class _Attending:
                 _rows(self.source).T, _rows(self.dqueries)
             )
         return result
+
+    def _places(self):
+        """Where between the first and the last step of its memory each query looks: (T, B)."""
+        x = self.positions.astype(float) @ self.arrays["position_vector"].astype(float)
+        return 1 / (1 + np.exp(-x))
+
+    def _finish_positions(self):
+        """Gradients of the parameters of predicted centers; and of the tanh, if no step waited."""
+        place = self._places()
+        dx = (self.dcenter.T * self.memory.last * place * (1 - place)).astype(self.source.dtype)
+        vector, dx = self.arrays["position_vector"], dx[..., None]
+        if not self.decoder.waits:
+            self.dpositions = dx * vector * (1 - np.square(self.positions))
+        dvector = _core.product(_rows(self.positions).T, np.ascontiguousarray(dx).reshape(-1, 1))
+        return {
+            "position_vector": dvector[:, 0],
+            "position_weight": _core.product(_rows(self.source).T, _rows(self.dpositions)),
+        }
 
     def _backward_of_all(self, dcontexts, dweights):
         """Gradients of the attention of all queries, by name."""
@@ -619,7 +691,10 @@ class Run:
             if decoder.bahdanau and size:
                 gates += np.tile(_core.product(self.attend.summary, self.fed_weight), (T, 1))
         else:
-            self.attend = _Attending(decoder, memory, self.source, state.get("coverage"))
+            self.attend = _Attending(
+                decoder, memory, self.source, state.get("coverage"), state.get("step")
+            )
+            self.step = state.get("step")
         self._run(self._operations(), backward=False)
         if decoder.score is not None and not decoder.waits:
             self.attend.attend()
@@ -647,6 +722,8 @@ class Run:
             arrays.append(self.late[-1].copy())
         if self.decoder.coverage:
             arrays.append(self.attend.coverage.copy())
+        if self.decoder.window is not None and not self.decoder.predicts:
+            arrays.append(self.step + self.step.dtype.type(self.shape[1]))
         return joined(arrays)
 
     def _run(self, operations, backward):
@@ -741,10 +818,13 @@ class Run:
     def _dsource(self, t=slice(None)):
         """Gradient of the states that asked, from that of the queries."""
         d = self.attend.dqueries[t]
-        if not self.attend.projected:
-            return d
-        weight = self.decoder.arrays[self.decoder.score.query_weight]
-        return _product(d, weight.T)
+        if self.attend.projected:
+            weight = self.decoder.arrays[self.decoder.score.query_weight]
+            d = _product(d, weight.T)
+        if self.decoder.predicts:
+            weight = self.decoder.arrays["position_weight"]
+            d = d + _product(self.attend.dpositions[t], weight.T)
+        return d
 
     def _finish_cells(self):
         """Gradients of all cells' parameters."""
@@ -788,6 +868,10 @@ class Run:
                 reached = [*reached, (dqueries, decoder.panels("query back", weight.T))]
             else:
                 adds = [*adds, dqueries]
+            if decoder.predicts:
+                weight = decoder.arrays["position_weight"]
+                later = attend.dpositions[1:] if decoder.bahdanau else attend.dpositions
+                reached = [*reached, (later, decoder.panels("position back", weight.T))]
         for layer in reversed(range(len(cells))):
             yield cells[layer].operation_back(reached, adds)
             panels = None

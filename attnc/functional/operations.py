@@ -31,7 +31,7 @@ class Linear(NamedTuple):
     where that is given, which is the way back through ``tanh_of = tanh(...)``."""
 
     out: Array  # (T, B, N), written
-    terms: Terms  # up to three x (<= T, B, K), each with the panels of its W (K, N)
+    terms: Terms  # up to four x (<= T, B, K), each with the panels of its W (K, N)
     add: Array | None = None  # (<= T, B, N)
     tanh: bool = False
     tanh_of: Array | None = None  # (T, B, N)
@@ -48,7 +48,7 @@ class Cell(NamedTuple):
     panels: Array  # of U (H, G * H)
     input_bias: Array  # (G * H,)
     state_bias: Array  # (G * H,)
-    fed: Terms = ()  # up to two x (<= T, B, K), each with the panels of its W (K, G * H)
+    fed: Terms = ()  # up to three x (<= T, B, K), each with the panels of its W (K, G * H)
     gates_hold_input: bool = False  # gates holds a part of the sum of products before
     outputs: Array | None = None  # (n, H), rows of any stride, written: h once more
     places: Array | None = None  # (R,) intp: the row of outputs for each row
@@ -71,7 +71,7 @@ class CellBack(NamedTuple):
     dc: Array | None  # the same, of an LSTM
     dinput_bias: Array  # (ceil(B / BIAS_ROWS), G * H), zeros, added to: parts of the sum of dinput
     dstate_bias: Array | None  # the same of dproduct, of a GRU
-    reached: Terms = ()  # up to two gradients (<= T, B, K) with panels (K, H): they reach h_t by W
+    reached: Terms = ()  # up to three gradients (<= T, B, K), panels (K, H): they reach h_t by W
     adds: tuple[Array, ...] = ()  # up to two gradients of h_t, (<= T, B, H)
     doutputs: Array | None = None  # (n, H), rows of any stride: gradient of the outputs
     places: Array | None = None
@@ -97,6 +97,13 @@ class Attend(NamedTuple):
     weights: Array  # (B, T, Tk), written
     coverage_weight: float
     coverage_rate: Array | None  # (B, Tk)
+    width: int | None  # local attention: of the window around each center, on either side
+    sigma: float  # of the Gaussian around it; inf: none
+    renormalize: bool  # it is part of the softmax
+    center: Array | None  # (B, T) of float64, with a width; written where there is a position
+    last: Array | None  # (B,) of float64: center = last * sigmoid(position . position_vector)
+    position: Array | None  # (B, T, P), of any strides but for the last axis: a tanh
+    position_vector: Array | None  # (P,)
     coverage: Array | None  # (B, Tk), written
     coverage_bias: Array | None  # (B, T, Tk), written: coverage_weight * coverage before each step
     key_mask: Array | None  # (B, Tk) bool
@@ -121,6 +128,13 @@ class AttendBack(NamedTuple):
     weights: Array
     coverage_weight: float
     coverage_rate: Array | None
+    width: int | None
+    sigma: float
+    renormalize: bool
+    center: Array | None
+    last: Array | None
+    position: Array | None
+    position_vector: Array | None
     dcoverage: Array | None  # (B, Tk), written: of the last coverage; at the end of the initial one
     coverage_bias: Array | None  # (B, T, Tk), covered
     dcontext: Array  # (B, T, Dv), of any strides but for the last axis, as dweights
@@ -131,6 +145,8 @@ class AttendBack(NamedTuple):
     dkey: Array | None = None  # (B, Tk, D), covered, as all that follows
     dscore_vector: Array | None = None  # (B, D)
     dcoverage_vector: Array | None = None  # (B, D)
+    dcenter: Array | None = None  # (B, T) of float64, with a width, written
+    dposition: Array | None = None  # (T, B, P), with a position, written: of what the tanh is of
 
 
 class Normalize(NamedTuple):

@@ -20,6 +20,7 @@ from .hard import HardAttention
 from .hierarchical import HierarchicalAttention
 from .language_model import LanguageModel
 from .linear import Linear
+from .local import LocalAttention
 from .monotonic import ChunkwiseAttention, MonotonicAttention
 from .multihead import MultiHeadAttention
 from .norm import LayerNorm, RMSNorm
@@ -55,6 +56,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "LocalAttention",
     "MonotonicAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 
@@ -45,7 +45,8 @@ def for_function(layer, train, rng, options):
 
 def of_options(grads, given):
     """The gradients of options that were given as arrays, by name, in the dtypes of those."""
-    names = [name for name in ("bias", "slope", "sink", "center") if name in vars(grads)]
+    names = ("bias", "slope", "sink", "center")
+    names = [name for name in names if name in vars(grads) and name in given]
     return {name: like(grads[name], given[name]) for name in names}
 
 
@@ -56,9 +57,9 @@ class _Attention(Layer):
     follow the three arrays (`_positional`) and which go by keyword (`_keywords`).
     """
 
-    _function: ClassVar[Callable[..., Any]]
-    _positional: ClassVar[tuple[str, ...]] = ()
-    _keywords: ClassVar[tuple[str, ...]] = ()
+    _function: Callable[..., Any]
+    _positional: tuple[str, ...] = ()
+    _keywords: tuple[str, ...] = ()
     query_size: int | None = None  # None: the parameters fix no size
     key_size: int | None = None
 
@@ -131,7 +132,7 @@ class _Attention(Layer):
             As the function in `attnc.functional` does, naming the argument and the fix.
         """
         arrays, options = self._arguments(query, key, value, train, rng, options)
-        return type(self)._function(*arrays, **options)
+        return self._function(*arrays, **options)
 
     def _arguments(self, query, key, value, train, rng, options):
         query = self._real("query", query, ..., "Tq", self.query_size or "Dq")
@@ -146,7 +147,7 @@ class _Attention(Layer):
     def _vjp(self, query, key, value=None, *, train=False, rng=None, **options):
         given = options
         arrays, options = self._arguments(query, key, value, train, rng, options)
-        output, back = vjp(type(self)._function, *arrays, **options)
+        output, back = vjp(self._function, *arrays, **options)
 
         @quiet
         def pullback(dcontext=None, *, dweights=None, dlse=None):

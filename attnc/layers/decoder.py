@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from ..arrays import flag, generator, integer, integer_array, like, plain_array, quiet, sum_rows
-from ..functional.decoder import NAMED, allowed_keys, check_choice, check_fertility
+from ..functional.decoder import (
+    NAMED,
+    allowed_keys,
+    check_choice,
+    check_fertility,
+    check_local,
+)
 from ..functional.decoder_run import (
     SCORES,
     Decoder,
@@ -105,6 +111,18 @@ class AttentionDecoder(Layer):
         its maximum. `losses.coverage_loss` punishes attending twice.
     max_fertility : float, optional
         For the coverage 'fertility'; 2, as theirs, unless given.
+    window : int, optional
+        Local attention (Luong et al. 2015, section 3.2): a step attends to the keys
+        ``floor(p) - window <= j <= floor(p) + window`` alone, at a cost that depends on that. For
+        any attention but 'none'.
+    position : {'monotonic', 'predictive'}
+        Where the window is, p: at the number of the step, which the state counts; or where the
+        state s that asks predicts, ``(S - 1) sigmoid(position_vector . tanh(s position_weight))``,
+        with weights times ``exp(-(j - p)^2 / (2 sigma^2))``. See `LocalAttention`.
+    position_size : int, optional
+        Columns of position_weight; state_size unless given.
+    renormalize : bool
+        For 'predictive': the Gaussian is part of the softmax. Default False.
     summary : {'every_step', 'first_state'}
         For the attention 'none'. 'every_step': the summary takes the place of every context (Cho et
         al. 2014). 'first_state': there are no contexts, and where no state is given the first state
@@ -122,7 +140,8 @@ class AttentionDecoder(Layer):
         ``initial_c`` for the LSTM, (layers, state_size), the learned state where none is given;
         ``readout_weight (memory_size + state_size, state_size)``, Luong's W_c; ``summary_weight``;
         ``coverage_weight``, a number; ``coverage_vector (attention_size,)``; ``fertility_vector
-        (memory_size,)``.
+        (memory_size,)``; ``position_weight (state_size, position_size)`` and ``position_vector
+        (position_size,)``.
     output_size : int
         state_size.
 
@@ -159,6 +178,10 @@ class AttentionDecoder(Layer):
         input_feeding: bool = False,
         coverage: bool | str = False,
         max_fertility: float | None = None,
+        window: int | None = None,
+        position: str = "monotonic",
+        position_size: int | None = None,
+        renormalize: bool = False,
         summary: str = "every_step",
         rng: Seed = None,
         dtype: DType = "float32",
@@ -183,6 +206,14 @@ class AttentionDecoder(Layer):
                 raise self._error(
                     f"max_fertility must be None for coverage={coverage!r}, got {max_fertility} "
                     "(only 'fertility' has one)"
+                )
+        local = check_local(where, window, position, renormalize, attention)
+        if position_size is not None:
+            (position_size,) = positive(self, position_size=position_size)
+            if position != "predictive":
+                raise self._error(
+                    f"position_size must be None for position={position!r}, got {position_size} "
+                    "(only 'predictive' has one)"
                 )
         if attention in ("dot", "cosine") and state_size != memory_size:
             raise self._error(
@@ -216,6 +247,8 @@ class AttentionDecoder(Layer):
         self.input_feeding = input_feeding
         self.coverage = coverage
         self.max_fertility = max_fertility
+        self.window, self.position = local["window"], position
+        self.position_size, self.renormalize = position_size, local["renormalize"]
         self.summary = summary
 
         context_size = memory_size if summary == "every_step" else 0
@@ -245,6 +278,10 @@ class AttentionDecoder(Layer):
             self.add_parameter("coverage_weight", 0.0)
         if coverage == "fertility":
             self.add_parameter("fertility_vector", np.zeros(memory_size))
+        if position == "predictive":
+            columns = position_size or state_size
+            self.add_parameter("position_weight", glorot(rng, state_size, columns))
+            self.add_parameter("position_vector", glorot(rng, columns, 1)[:, 0])
         if order == "luong":
             self.add_parameter("readout_weight", glorot(rng, context_size + state_size, state_size))
         if summary == "first_state":
@@ -276,8 +313,9 @@ class AttentionDecoder(Layer):
         state : array_like, shape (layers, B, state_size), optional
             Initial state; for the LSTM a pair (h, c). What else a step needs of the one before may
             follow, as calls return it, and is zero otherwise: with input feeding the output fed
-            first, (B, state_size); with coverage the coverage so far, (B, Tk). Where no state is
-            given the learned one is used.
+            first, (B, state_size); with coverage the coverage so far, (B, Tk); with a monotonic
+            window how many steps there were, (B, 1). Where no state is given the learned one is
+            used.
         key_mask : array_like of bool, shape (B, Tk), optional
             True where the memory may be attended to.
         key_lengths : int or array_like of int, shape (B,), optional
@@ -446,6 +484,9 @@ class AttentionDecoder(Layer):
             cells=[[cell._parameters[name] for name in PARAMETERS] for cell in self.cells],
             arrays=self._named(),
             max_fertility=2.0 if self.max_fertility is None else self.max_fertility,
+            window=self.window,
+            position=self.position,
+            renormalize=self.renormalize,
         )
 
     @quiet

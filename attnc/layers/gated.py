@@ -135,7 +135,7 @@ class AttentionOnAttention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, softcap, slope, sink
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights, return_lse : bool
             Return a named tuple (context, weights, lse) of what was asked for, as the attention
@@ -289,7 +289,7 @@ class GatedAttention(Layer):
             As in `attnc.functional`; a mask is boolean and True where attending is allowed.
         query_offsets, key_offsets : array_like of int
             A packed batch, without padding.
-        bias, causal, causal_offset, window, softcap, slope, sink
+        bias, causal, causal_offset, window, center, sigma, renormalize, softcap, slope, sink
             As in `attnc.functional`.
         return_weights : bool
             Return a named tuple (context, weights, gate): the mixed weights, and g (..., Tq), of

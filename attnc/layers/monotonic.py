@@ -98,22 +98,22 @@ class _Score(Layer):
         scores, back = vjp(function, query, key, *parameters, key_mask=key_mask, **options)
         if self.is_energy:
             scores = scores + self._parameters["offset"]
-        unit = self._unit() if self.is_energy and self.score == "additive" else None
+        unit, norm = self._unit() if "gain" in self._parameters else (None, None)
 
         def pullback(dscores):
             """`dscores` is 0 at keys that are masked."""
             grads = back(dscores)
             for name in self._parameters:
                 if name == "offset":
-                    self.add_gradient(name, dscores.sum())
+                    d = dscores.sum()
                 elif name == "gain":
-                    self.add_gradient(name, (grads.score_vector * unit[0]).sum())
-                elif name == "score_vector" and unit:  # of g v / |v|: what is across v
-                    (v, norm), d = unit, grads.score_vector
-                    across = (d - v * (v * d).sum()) * (self._parameters["gain"] / (norm or 1))
-                    self.add_gradient(name, across if norm else np.zeros_like(across))
+                    d = (grads.score_vector * unit).sum()
+                elif name == "score_vector" and norm is not None:  # of g v / |v|: what is across v
+                    d = grads.score_vector - unit * (unit * grads.score_vector).sum()
+                    d = d * (self._parameters["gain"] / norm) if norm else np.zeros_like(d)
                 else:
-                    self.add_gradient(name, grads[name])
+                    d = grads[name]
+                self.add_gradient(name, d)
             return grads.query, grads.key
 
         return scores, pullback
@@ -182,7 +182,7 @@ class _Monotonic(Layer):
         hard, train = flag(where, "hard", hard), flag(where, "train", train)
         arrays = self._arguments(query, key, value, previous, key_mask, key_lengths)
         if not hard:
-            return self._expected(*arrays, train, rng)[0]
+            return self._expected(*arrays, train=train, rng=rng)[0]
         if train:
             raise self._error(
                 "hard must be False with train=True, got True: decisions have no gradient"
@@ -191,14 +191,14 @@ class _Monotonic(Layer):
 
     # ---- training: the expectation ----
 
-    def _expected(self, query, key, value, previous, allowed, train, rng):
+    def _expected(self, query, key, value, previous, allowed, *, train, rng):
         """The output, and the pullback to query, key, value and previous."""
         energy, energy_back = self.energy._vjp(query, key, allowed)
         if train and self.noise:
             drawn = generator(type(self).__name__, rng).standard_normal(energy.shape, self.dtype)
-            energy = energy + self.dtype.type(self.noise) * drawn
+            energy = energy + energy.dtype.type(self.noise) * drawn
         decay = np.exp(-np.abs(energy))  # never overflows, and is exact where p is 0 or 1 nearly
-        p = np.where(energy >= 0, self.dtype.type(1), decay) / (1 + decay)
+        p = np.where(energy >= 0, energy.dtype.type(1), decay) / (1 + decay)
         (alignment, missing), alignment_back = vjp(
             functional.monotonic_alignment, p, previous, key_mask=allowed
         )
@@ -228,7 +228,7 @@ class _Monotonic(Layer):
             # dp / denergy = p (1 - p), without the difference
             denergy = grads.probability * (decay / ((1 + decay) * (1 + decay)))
             if allowed is not None:
-                denergy = np.where(allowed[..., None, :], denergy, self.dtype.type(0))
+                denergy = np.where(allowed[..., None, :], denergy, p.dtype.type(0))
             of_query, of_key = energy_back(denergy)
             return dquery + of_query, dkey + of_key, dvalue, dprevious
 
@@ -253,7 +253,7 @@ class _Monotonic(Layer):
             )
         given = query, key, value, previous
         arrays = self._arguments(*given, key_mask, key_lengths)
-        output, back = self._expected(*arrays, flag(where, "train", train), rng)
+        output, back = self._expected(*arrays, train=flag(where, "train", train), rng=rng)
 
         @quiet
         def pullback(dcontext=None, dalignment=None, dmissing=None, dweights=None):

@@ -240,6 +240,7 @@ typedef struct {
     attnc_attend_step step;
     struct {
         ptrdiff_t batch, query, key, value, key_mask, coverage_bias, dcontext, dweights;
+        ptrdiff_t center, position;
     } lead; /* the only leading axis, and strides along it */
 } attend_args;
 
@@ -262,6 +263,13 @@ static void attend_args_of(const attnc_loop *l, const attnc_loop_attend *o, atte
     a->Dv = o->Dv;
     a->one_by_one = 1;
     a->left = a->right = -1;
+    if (o->center) {
+        args->lead.center = l->steps;
+        a->left = a->right = o->width;
+        a->sigma = o->sigma;
+        a->renormalize = o->renormalize;
+        a->center = (attnc_view){.data = o->center, .row = 1, .col = 1, .lead = &args->lead.center};
+    }
     a->query = view_of(&o->query, &args->lead.query);
     a->key = view_of(&o->key, &args->lead.key);
     a->value = view_of(&o->value, &args->lead.value);
@@ -296,7 +304,14 @@ static void attend_args_of(const attnc_loop *l, const attnc_loop_attend *o, atte
                                      .dcoverage_rate = o->dcoverage_rate,
                                      .dkey = o->dkey,
                                      .dscore_vector = o->dscore_vector,
-                                     .dcoverage_vector = o->dcoverage_vector};
+                                     .dcoverage_vector = o->dcoverage_vector,
+                                     .center = o->center,
+                                     .last = o->last,
+                                     .position = view_of(&o->position, &args->lead.position),
+                                     .position_vector = o->position_vector,
+                                     .P = o->P,
+                                     .dcenter = o->dcenter,
+                                     .dposition = o->dposition};
 }
 
 static int attend(progress *p, const attnc_loop_attend *o, attnc_kernel_fn kernel)
@@ -304,7 +319,8 @@ static int attend(progress *p, const attnc_loop_attend *o, attnc_kernel_fn kerne
     attend_args args;
     attend_args_of(p->l, o, &args);
     args.step.i = p->t;
-    const double pairs = (double)p->rows * (double)o->Tk;
+    const double window = 2 * (double)o->width + 1, all = (double)o->Tk;
+    const double pairs = (double)p->rows * (o->center && window < all ? window : all);
     return run_region(p, kernel, &args.step, p->rows,
                       attnc_pair_work(pairs, o->D, o->Dv, o->score == ATTNC_ADDITIVE, 1));
 }

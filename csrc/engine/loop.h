@@ -89,6 +89,16 @@ typedef struct {
     void *dcoverage_rate; /* (batch, Tk), where there is a rate; added to, like all that follows */
     void *dkey;           /* (batch, Tk, D), where there is a coverage_vector, like the next two */
     void *dscore_vector, *dcoverage_vector; /* (batch, D) */
+    /* Local, where there is a center (batch, T): see attnc_attend_step. */
+    ptrdiff_t width; /* the window: keys on either side */
+    double sigma;
+    int renormalize;
+    double *center, *last;
+    attnc_rows position; /* (batch, T, P), or not given */
+    const void *position_vector;
+    ptrdiff_t P;
+    double *dcenter;
+    void *dposition; /* (T, batch, P) */
 } attnc_loop_attend;
 
 /* unit_t = x_t / |x_t|, norm_t = |x_t|; backward: dx from dunit, unit and norm. */

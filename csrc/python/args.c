@@ -542,9 +542,11 @@ int attnc_read_call(attnc_call *c, const attnc_function *f, PyObject *const *arg
         if (f->own[k].read(c, argument, f->own[k].name, own[k]) < 0)
             return -1;
     }
-    if (attnc_read_options(c, options) < 0 || convert(c) < 0 || f->check(c) < 0)
+    /* Options go by name alone: without names there is none to look for. */
+    PyObject *const *given = names ? options : NULL;
+    if (attnc_read_options(c, given) < 0 || convert(c) < 0 || f->check(c) < 0)
         return -1;
-    return attnc_fit_options(c, options);
+    return attnc_fit_options(c, given);
 }
 
 /* ---- arrays for the engine ---- */

@@ -516,7 +516,8 @@ static void next_transforms(reader *r, const char *score, int wanted, ptrdiff_t 
 }
 
 /* score, query, key, value, score_vector, coverage_vector, key_transforms, scale, weights,
- * coverage_weight, coverage_rate */
+ * coverage_weight, coverage_rate, width, sigma, renormalize, center, last, position,
+ * position_vector */
 static void read_attention(reader *r, attnc_loop_attend *o, int how)
 {
     enum { DOT, ADDITIVE, COVERED };
@@ -543,6 +544,28 @@ static void read_attention(reader *r, attnc_loop_attend *o, int how)
     o->weights = next_array(r, r->B * r->T, o->Tk, how);
     o->coverage_weight = next_number(r);
     o->coverage_rate = next_array(r, r->B, o->Tk, OPTIONAL);
+    PyObject *item = next_field(r);
+    const int local = item != Py_None;
+    if (local && !attnc_is_integer(item))
+        refuse(r, item, PyExc_TypeError, "be an integer or None");
+    else if (local && !r->failed && attnc_read_index(item, &o->width) < 0)
+        r->failed = 1;
+    else if (local && o->width < 1)
+        refuse(r, item, PyExc_ValueError, "be at least 1");
+    o->sigma = next_number(r);
+    if (!r->failed && !(o->sigma > 0))
+        refuse(r, PyTuple_GetItem(r->operation, r->next - 1), PyExc_ValueError, "be above 0");
+    o->renormalize = next_flag(r);
+    o->center =
+        data_of(r, next_field(r), NPY_DOUBLE, r->B, r->T, WRITTEN | (local ? READ : OPTIONAL));
+    PyObject *last = next_field(r);
+    o->P = -1;
+    o->position = next_sequences(r, &T, &o->P, OPTIONAL);
+    const int predicted = o->position.data ? READ : OPTIONAL;
+    if (predicted == READ && !local)
+        refuse(r, last, PyExc_TypeError, "go with a width");
+    o->last = data_of(r, last, NPY_DOUBLE, r->B, 1, predicted);
+    o->position_vector = next_array(r, 1, o->P < 0 ? 0 : o->P, predicted);
 }
 
 static void read_attend(reader *r, attnc_operation *operation)
@@ -577,6 +600,10 @@ static void read_attend_back(reader *r, attnc_operation *operation)
     o->dkey = next_array(r, r->B, o->Tk * o->D, WRITTEN | inside);
     o->dscore_vector = next_array(r, r->B, o->D, WRITTEN | inside);
     o->dcoverage_vector = next_array(r, r->B, o->D, WRITTEN | inside);
+    o->dcenter =
+        data_of(r, next_field(r), NPY_DOUBLE, r->B, r->T, WRITTEN | (o->center ? READ : OPTIONAL));
+    o->dposition =
+        next_array(r, rows, o->P < 0 ? 0 : o->P, WRITTEN | (o->position.data ? READ : OPTIONAL));
 }
 
 static void read_normalize(reader *r, attnc_operation *operation)

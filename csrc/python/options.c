@@ -279,6 +279,8 @@ PyObject *attnc_option_given(PyObject *const *options, const char *name)
 int attnc_read_options(attnc_call *c, PyObject *const *options)
 {
     c->in.left = c->in.right = -1;
+    if (!options)
+        return 0;
     for (int k = 0; k < ATTNC_OPTIONS; k++)
         if (table[k].read && given(k, options[k]) && table[k].read(c, options[k]) < 0)
             return -1;
@@ -290,6 +292,8 @@ int attnc_fit_options(attnc_call *c, PyObject *const *options)
     c->in.length = c->in.Tk;
     c->in.query_length = c->in.Tq;
     c->in.causal_offset = c->in.Tk - c->in.Tq;
+    if (!options)
+        return 0;
     if (c->packed && attnc_check_packed(c, options) < 0)
         return -1;
     for (int k = 0; k < ATTNC_OPTIONS; k++)

@@ -25,8 +25,9 @@ int attnc_option_of_pairs(int k);
 /* The object of the option of that name, or NULL where it says no more than the default. */
 PyObject *attnc_option_given(PyObject *const *options, const char *name);
 
-/* Both take the objects by place, NULL: not given. The first reads what needs no shape, before the
- * arrays are converted; the second the rest, against the shapes of the arrays. */
+/* Both take the objects by place, NULL: not given; or NULL, where there are none. The first reads
+ * what needs no shape, before the arrays are converted; the second the rest, against the shapes of
+ * the arrays. */
 int attnc_read_options(attnc_call *c, PyObject *const *options);
 int attnc_fit_options(attnc_call *c, PyObject *const *options);
 

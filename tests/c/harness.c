@@ -85,6 +85,7 @@ typedef struct {
     int numbers; /* a slope for each head, and a sink for each element */
     int packed;  /* the rows are those of SEQUENCES of them; of the masks there is key_mask */
     int hard;    /* 1: keys are drawn; 2: the largest of each query */
+    int local;   /* windows of 21 keys around centers; 2: the Gaussian is part of the softmax */
     double softcap, dropout;
     attnc_stored stored; /* of query, key, value, scores, bias and their results, with float */
 } problem;
@@ -111,6 +112,38 @@ static const problem problems[] = {
      .Tq = 70,
      .Tk = 150,
      .numbers = 1},
+    {.name = "dot, local", .mechanism = &attnc_dot_product, .Tq = 130, .Tk = 1300, .local = 1},
+    {.name = "dot, local, everything",
+     .mechanism = &attnc_dot_product,
+     .Tq = 100,
+     .Tk = 300,
+     .one_key_head = 1,
+     .gaps = 1,
+     .masks = 1,
+     .bias = 2,
+     .causal = 1,
+     .numbers = 1,
+     .local = 2,
+     .softcap = 2,
+     .dropout = 0.3},
+    {.name = "dot, local, one query",
+     .mechanism = &attnc_dot_product,
+     .Tq = 1,
+     .Tk = 700,
+     .local = 1},
+    {.name = "dot, local, packed, float16",
+     .mechanism = &attnc_dot_product,
+     .Tq = 130,
+     .Tk = 800,
+     .packed = 1,
+     .local = 1,
+     .stored = ATTNC_FLOAT16},
+    {.name = "additive, local",
+     .mechanism = &attnc_additive,
+     .Tq = 60,
+     .Tk = 300,
+     .weights = 1,
+     .local = 1},
     {.name = "dot, few queries", .mechanism = &attnc_dot_product, .Tq = 2, .Tk = 700, .masks = 1},
     {.name = "dot, many segments", .mechanism = &attnc_dot_product, .Tq = 9, .Tk = 1100, .bias = 2},
     {.name = "multiplicative", .mechanism = &attnc_multiplicative, .Tq = 60, .Tk = 210, .gaps = 1},
@@ -260,6 +293,7 @@ enum {
     BIAS,
     SLOPE,
     SINK,
+    CENTER,
     D_CONTEXT,
     D_WEIGHTS,
     D_LSE,
@@ -286,8 +320,8 @@ static double uniform(void) /* -1 .. 1 */
     return (double)(random_state >> 11) / (double)(1ull << 52) - 1;
 }
 
-/* PARAMETER: never in halves. NUMBER: always double. */
-typedef enum { REAL, PARAMETER, BYTE, INTEGER, QUERY_COUNT, NUMBER } element_kind;
+/* PARAMETER: never in halves. NUMBER: always double. PLACE: the same, among the keys and near. */
+typedef enum { REAL, PARAMETER, BYTE, INTEGER, QUERY_COUNT, NUMBER, PLACE } element_kind;
 
 /* A number in halves, its low bits cut off, and back. */
 static uint16_t half_of(double x, attnc_stored stored)
@@ -322,6 +356,8 @@ static void put(const inputs *i, void *data, element_kind kind, attnc_stored sto
         ((int64_t *)data)[k] = (int64_t)fabs(x * (double)i->in.Tk);
     else if (kind == QUERY_COUNT)
         ((int64_t *)data)[k] = (int64_t)fabs(x * (double)(i->in.Tq + 1));
+    else if (kind == PLACE)
+        ((double *)data)[k] = (x + 1) / 2 * (double)(i->in.Tk + 6) - 3;
     else if (i->in.f32 && kind != NUMBER)
         ((float *)data)[k] = (float)x;
     else
@@ -405,6 +441,13 @@ static void add_masks(inputs *i, const problem *p)
     if (p->numbers) {
         in->slope = add_input(i, SLOPE, NUMBER, 2, (ptrdiff_t[]){1, HEADS}, 0);
         in->sink = add_input(i, SINK, NUMBER, 2, (ptrdiff_t[]){BATCH, HEADS}, 0);
+    }
+    if (p->local) {
+        in->center = add_input(i, CENTER, PLACE, 3, (ptrdiff_t[]){BATCH, 1, p->Tq}, 0);
+        in->window = 1;
+        in->left = in->right = 10;
+        in->sigma = 5;
+        in->renormalize = p->local == 2;
     }
     if (p->bias == 1)
         in->bias = add_input(i, BIAS, REAL, 4, (ptrdiff_t[]){BATCH, HEADS, p->Tq, p->Tk}, 0);
@@ -501,6 +544,7 @@ static const char *const result_names[RESULTS] = {
     [OUT_GRADIENTS + BIAS] = "dbias",
     [OUT_GRADIENTS + SLOPE] = "dslope",
     [OUT_GRADIENTS + SINK] = "dsink",
+    [OUT_GRADIENTS + CENTER] = "dcenter",
     [OUT_DSCALE] = "dscale",
 };
 
@@ -585,6 +629,7 @@ static results new_results(const inputs *i, int only)
         .score_bias = add_gradient(&r, i, only, SCORE_BIAS, 1).data,
         .slope = add_gradient(&r, i, only, SLOPE, 2).data,
         .sink = add_gradient(&r, i, only, SINK, 2).data,
+        .center = add_gradient(&r, i, only, CENTER, 3).data,
     };
     return r;
 }
