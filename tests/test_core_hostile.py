@@ -405,7 +405,7 @@ def test_every_field_of_an_operation_is_checked(calls):
     """And the error names the operation and the field."""
     for arguments, path, _, where in each_field(calls):
         item = at(arguments, path)
-        wrongs = [object(), b"", 3, [], np.zeros(3, complex)]
+        wrongs = [object(), b"", -3 if type(item) is int else 3, [], np.zeros(3, complex)]
         if isinstance(item, np.ndarray):
             dtypes = item.dtype.newbyteorder(), np.float16, np.float64, np.int32, complex, object
             wrongs += [np.zeros(item.shape, dtype) for dtype in dtypes]
