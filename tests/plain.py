@@ -224,7 +224,7 @@ def recurrent(kind, x, parameters, state, lengths=None, bidirectional=False):
 
 def decoder(
     inputs, memory, cells, state, named, *, cell, attention, order, input_feeding, allowed=None,
-    max_fertility=2.0,
+    max_fertility=2.0, alignment="soft", chunk_width=2, noise=None,
 ):  # fmt: skip
     """An attention decoder over whole sequences: outputs, weights, final state. `state` in full,
     `named`: the other parameters by name."""
@@ -232,13 +232,14 @@ def decoder(
     inside = "coverage_vector" in named
     coverage = inside or "coverage_weight" in named
     names = ["h", "c"] if cell == "lstm" else ["h"]
-    names += ["feed"] * input_feeding + ["coverage"] * coverage
+    aligned = alignment != "soft"
+    names += ["feed"] * input_feeding + ["coverage"] * coverage + ["alignment"] * aligned
     state = dict(zip(names, state if isinstance(state, tuple) else (state,), strict=True))
     B, T, _ = inputs.shape
     allowed = np.ones(memory.shape[:2], bool) if allowed is None else allowed
     memory = memory * allowed[..., None]
     states = [[state[n][k] for n in names if n in "hc"] for k in range(len(cells) // 4)]
-    feed, covered = state.get("feed"), state.get("coverage")
+    feed, covered, stopped = state.get("feed"), state.get("coverage"), state.get("alignment")
 
     fertility = None
     if "fertility_vector" in named:
@@ -257,8 +258,48 @@ def decoder(
             return p.scale * (unit(memory) @ unit(s).swap(1, 2))
         return memory @ s.swap(1, 2)
 
-    def attend(s):
+    def energy(s):
+        if attention == "additive":
+            hidden = s[:, None] @ p.query_weight + memory @ p.key_weight + p.score_bias
+            vector = p.energy_gain * unit(p.score_vector)
+            scores = (tanh(hidden) @ vector[:, None])[:, :, 0]
+        else:
+            scores = score(s)[:, :, 0]
+        return scores + p.energy_offset
+
+    def chunk_score(s):
+        s = s[:, None]
+        if attention == "additive":
+            hidden = tanh(s @ p.chunk_query_weight + memory @ p.chunk_key_weight)
+            return (hidden @ p.chunk_score_vector[:, None])[:, :, 0]
+        if attention == "multiplicative":
+            return (memory @ (s @ p.chunk_weight).swap(1, 2))[:, :, 0]
+        return score(s[:, 0])[:, :, 0]
+
+    def align(s, t):
+        nonlocal stopped
+        e = energy(s)
+        stop = sigmoid(e if noise is None else e + noise[:, t])
+        walk, stops = None, []
+        for j in range(memory.shape[1]):
+            here = stop[:, j : j + 1] * allowed[:, j : j + 1].astype(stop.value.dtype)
+            reach = stopped[:, j : j + 1] if walk is None else walk + stopped[:, j : j + 1]
+            stops.append(here * reach)
+            walk = (1 - here) * reach
+        w = stopped = joined(stops)
+        if alignment == "chunkwise":
+            u, w = chunk_score(s), None
+            for k in range(memory.shape[1]):
+                keys = np.arange(memory.shape[1])
+                chunk = softmax(u, allowed & (keys <= k) & (keys > k - chunk_width))
+                part = stopped[:, k : k + 1] * chunk
+                w = part if w is None else w + part
+        return w, (w[:, None] @ memory)[:, 0]
+
+    def attend(s, t):
         nonlocal covered
+        if aligned:
+            return align(s, t)
         scores = score(s)[:, :, 0]
         if coverage and not inside:
             scores = scores + p.coverage_weight * covered
@@ -271,7 +312,7 @@ def decoder(
     for t in range(T):
         x = inputs[:, t]
         if order == "bahdanau":
-            w, context = attend(states[-1][0])
+            w, context = attend(states[-1][0], t)
             x = joined([x, context])
         elif input_feeding:
             x = joined([x, feed])
@@ -279,12 +320,12 @@ def decoder(
             states[k] = step(cell, x, states[k], cells[4 * k : 4 * k + 4])
             x = states[k][0]
         if order == "luong":
-            w, context = attend(x)
+            w, context = attend(x, t)
             x = feed = anchored(tanh(joined([context, x]) @ p.readout_weight))
         outputs.append(x)
         weights.append(w)
     final = [stacked(arrays, 0) for arrays in zip(*states, strict=True)]
-    final += [feed] * input_feeding + [covered] * coverage
+    final += [feed] * input_feeding + [covered] * coverage + [stopped] * aligned
     final = tuple(final) if len(final) > 1 else final[0]
     return stacked(outputs, 1), stacked(weights, 1), final
 

@@ -72,6 +72,20 @@ def run_decoder(attention, order, rng, sizes=(3, 4, 6, 5, 7), coverage="linear")
     return tuple(output), vars(pullback(output.outputs, output.weights))
 
 
+def run_aligned(attention, alignment, rng, sizes=(3, 4, 6, 5, 7), hard=False):
+    """Monotonic or chunkwise attention, with noise; and choices."""
+    B, T, Tk, E, H = sizes
+    decoder = attnc.AttentionDecoder(
+        E, H, H, attention=attention, alignment=alignment, cell="lstm", order="luong", rng=rng
+    )
+    arrays = np.float32(rng.standard_normal((B, T, E))), rng.standard_normal((B, Tk, H))
+    options = {"key_mask": rng.random((B, Tk)) < 0.9}
+    if hard:
+        return tuple(decoder(*arrays, hard=True, **options))
+    output, pullback = attnc.vjp(decoder, *arrays, train=True, rng=rng, **options)
+    return tuple(output), vars(pullback(output.outputs, output.weights))
+
+
 def run_loss(rng, rows=20, classes=9):
     logits = rng.standard_normal((rows, classes)).astype(np.float32)
     targets = rng.integers(0, classes, rows)
@@ -112,6 +126,9 @@ CALLERS = {
     "cosine": lambda rng: run_decoder("cosine", "bahdanau", rng),
     "coverage in the tanh": lambda rng: run_decoder("additive", "luong", rng, coverage="tanh"),
     "fertility": lambda rng: run_decoder("additive", "bahdanau", rng, coverage="fertility"),
+    "monotonic": lambda rng: run_aligned("cosine", "monotonic", rng),
+    "chunkwise": lambda rng: run_aligned("additive", "chunkwise", rng),
+    "hard": lambda rng: run_aligned("additive", "chunkwise", rng, hard=True),
     "loss": run_loss,
     "output layer": run_output_layer,
     "rows": run_rows,
@@ -341,6 +358,15 @@ WRITTEN = {
         "dscore_vector",
         "dcoverage_vector",
     },
+    "Energies": {"scores", "probability"},
+    "EnergiesBack": {"dscores", "dquery"},
+    "Monotonic": {"alignment", "reach"},
+    "MonotonicBack": {"dprobability", "dprevious"},
+    "Chunkwise": {"weights"},
+    "ChunkwiseBack": {"dalignment", "dscores"},
+    "Read": {"context"},
+    "ReadBack": {"dtotal"},
+    "Hard": {"position", "weights"},
     "Normalize": {"unit", "norm"},
     "NormalizeBack": {"dx"},
 }
@@ -371,7 +397,7 @@ def frozen(x):
     return x
 
 
-loops = pytest.mark.parametrize("calls", list(CALLERS)[:8], indirect=True)
+loops = pytest.mark.parametrize("calls", list(CALLERS)[:11], indirect=True)
 
 
 @loops
@@ -379,7 +405,7 @@ def test_every_field_of_an_operation_is_checked(calls):
     """And the error names the operation and the field."""
     for arguments, path, _, where in each_field(calls):
         item = at(arguments, path)
-        wrongs = [object(), b"", 3, [], np.zeros(3, complex)]
+        wrongs = [object(), b"", -3 if type(item) is int else 3, [], np.zeros(3, complex)]
         if isinstance(item, np.ndarray):
             dtypes = item.dtype.newbyteorder(), np.float16, np.float64, np.int32, complex, object
             wrongs += [np.zeros(item.shape, dtype) for dtype in dtypes]

@@ -59,6 +59,17 @@ def attention_decoder(
     position_vector: Real | None = None,
     renormalize: bool = False,
     readout_weight: Real | None = None,
+    alignment: str = "soft",
+    chunk_width: int | None = None,
+    energy_gain: Real | None = None,
+    energy_offset: Real | None = None,
+    score_bias: Real | None = None,
+    chunk_query_weight: Real | None = None,
+    chunk_key_weight: Real | None = None,
+    chunk_score_vector: Real | None = None,
+    chunk_weight: Real | None = None,
+    noise: Real | None = None,
+    hard: bool = False,
     key_mask: Bools | None = None,
     key_lengths: Integers | None = None,
 ) -> DecoderOutput:
@@ -91,7 +102,8 @@ def attention_decoder(
         ``(layers, B, H)``: initial state, for the LSTM a pair (h, c); zeros unless given. What else
         a step needs of the one before may follow, as calls return it: with input feeding the output
         fed first, ``(B, H)``; with coverage the coverage so far, ``(B, Tk)``; with a monotonic
-        window how many steps there were, ``(B, 1)``.
+        window how many steps there were, ``(B, 1)``; of an alignment that is not soft where the
+        query before stopped, ``(B, Tk)``, else at the first key.
     cell : {'gru', 'lstm', 'rnn'}
     attention : {'additive', 'multiplicative', 'dot', 'cosine', 'none'}
         'none' is the baseline of a fixed vector: for a context every query gets the memory's last
@@ -137,6 +149,34 @@ def attention_decoder(
         For 'predictive': the Gaussian is part of the softmax, and weights sum to 1.
     readout_weight : array_like
         ``(M + H, H)``: Luong's W_c, for the order 'luong'.
+    alignment : {'soft', 'monotonic', 'chunkwise'}
+        'soft': a softmax over all keys. 'monotonic': a query begins at the key where the one before
+        it stopped, and stops at key j with the probability ``sigmoid(score_tj + energy_offset +
+        noise_tj)``; the weights are the probabilities to stop there, all ways summed up, as
+        `attnc.monotonic_alignment` has them (Raffel et al. 2017, "Online and linear-time attention
+        by enforcing monotonic alignments"). 'chunkwise': it attends by softmax to the chunk_width
+        keys that end there, see `attnc.chunkwise_attention` (Chiu and Raffel 2018, "Monotonic
+        chunkwise attention"). Weights may sum to less than 1: a query can pass all keys.
+    chunk_width : int, optional
+        For 'chunkwise': keys of a chunk, 2 unless given.
+    energy_gain : array_like, optional
+        A number g: in the energies of the attention 'additive' the score_vector v becomes
+        ``g v / |v|``.
+    energy_offset : array_like, optional
+        A number r, added to the scores that decide where to stop.
+    score_bias : array_like, optional
+        ``(A,)``, inside the tanh of the energies.
+    chunk_query_weight, chunk_key_weight, chunk_score_vector, chunk_weight : array_like
+        For 'chunkwise', shaped as those without "chunk": the scores inside a chunk. 'dot' and
+        'cosine' have none: there the softmax is over the scores of the energies.
+    noise : array_like, optional
+        ``(B, T, Tk)``, added to the energies in training, so that they learn to be sure: from the
+        standard normal distribution in the paper. A constant.
+    hard : bool, default False
+        To decode: stop at the first key, from the last one on, whose probability is 0.5 or more.
+        Its weight is 1, or its chunk's softmax; keys behind it are not looked at, so that the
+        energies of all steps take time linear in keys and steps. If there is none, weights and
+        context are 0, then and ever after, as in training. It has no gradient.
     key_mask : array_like of bool, optional
         ``(B, Tk)``, True where the memory may be attended to.
     key_lengths : int or array_like of int, optional
@@ -147,10 +187,11 @@ def attention_decoder(
     outputs : ndarray
         ``(B, T, H)``.
     weights : ndarray
-        ``(B, T, Tk)``: attention weights, the alignment. For 'none': 1 at the last valid step.
+        ``(B, T, Tk)``: attention weights, the alignment. For 'none': 1 at the last valid step. For
+        'chunkwise' those of the chunks.
     state : ndarray
-        ``(layers, B, H)`` after the last step; a tuple for the LSTM, with input feeding and with
-        coverage.
+        ``(layers, B, H)`` after the last step; a tuple for the LSTM, with input feeding, with
+        coverage and with an alignment that is not soft.
 
     Raises
     ------
@@ -186,7 +227,11 @@ def attention_decoder(
         coverage_vector=coverage_vector, fertility_vector=fertility_vector,
         max_fertility=max_fertility, window=window, position=position,
         position_weight=position_weight, position_vector=position_vector,
-        renormalize=renormalize, readout_weight=readout_weight, key_mask=key_mask,
+        renormalize=renormalize, readout_weight=readout_weight, alignment=alignment,
+        chunk_width=chunk_width, energy_gain=energy_gain, energy_offset=energy_offset,
+        score_bias=score_bias, chunk_query_weight=chunk_query_weight,
+        chunk_key_weight=chunk_key_weight, chunk_score_vector=chunk_score_vector,
+        chunk_weight=chunk_weight, noise=noise, hard=hard, key_mask=key_mask,
         key_lengths=key_lengths,
     ).output  # fmt: skip
 
@@ -205,6 +250,13 @@ NAMED = (
     "position_weight",
     "position_vector",
     "readout_weight",
+    "energy_gain",
+    "energy_offset",
+    "score_bias",
+    "chunk_query_weight",
+    "chunk_key_weight",
+    "chunk_score_vector",
+    "chunk_weight",
 )
 OPTIONAL = (*NAMED, "state")
 
@@ -215,6 +267,60 @@ def check_choice(where, name, value, choices):
         listed = ", ".join(map(repr, choices))
         error = ValueError if known else TypeError
         raise error(f"{where}: {name} must be one of {listed}, got {value!r}")
+
+
+ALIGNMENTS = "soft", "monotonic", "chunkwise"
+
+
+def check_alignment(where, alignment, chunk_width, attention, window):
+    """The width of chunks, 1 where there are none."""
+    check_choice(where, "alignment", alignment, ALIGNMENTS)
+    if alignment != "soft" and window is not None:
+        raise ValueError(
+            f"{where}: window must be None for alignment={alignment!r}, got {window} (its queries "
+            "begin where the last one stopped)"
+        )
+    if alignment != "soft" and attention == "none":
+        raise ValueError(
+            f"{where}: alignment must be 'soft' for attention='none', got {alignment!r}"
+        )
+    if alignment != "chunkwise":
+        if chunk_width is not None:
+            raise ValueError(
+                f"{where}: chunk_width must be None for alignment={alignment!r}, got "
+                f"{chunk_width} (only 'chunkwise' has one)"
+            )
+        return 1
+    most = np.iinfo(np.intp).max
+    return 2 if chunk_width is None else integer(where, "chunk_width", chunk_width, 1, most)
+
+
+def check_hard(where, hard, alignment):
+    hard = flag(where, "hard", hard)
+    if hard and alignment == "soft":
+        raise ValueError(
+            f"{where}: hard must be False for alignment='soft', got True (a softmax stops at no "
+            "key; alignment='monotonic' does)"
+        )
+    return hard
+
+
+def check_noise(where, noise, alignment, hard, shape, dtype):
+    if noise is None:
+        return None
+    if alignment == "soft" or hard:
+        which = "hard=True" if hard else "alignment='soft'"
+        raise ValueError(f"{where}: noise must be None for {which}")
+    noise = real_array(where, "noise", noise)
+    return contiguous(fitting(where, "noise", noise, shape), dtype)
+
+
+def refuse_hard(where, hard):
+    if hard:
+        raise ValueError(
+            f"{where}: hard must be False for a gradient, got True (a choice has none; in training "
+            "the alignment is the expectation over all choices)"
+        )
 
 
 def check_fertility(where, max_fertility):
@@ -276,6 +382,10 @@ class _Call:
         window=None,
         position="monotonic",
         renormalize=False,
+        alignment="soft",
+        chunk_width=None,
+        noise=None,
+        hard=False,
         key_mask=None,
         key_lengths=None,
         **named,
@@ -301,6 +411,8 @@ class _Call:
             ) from None
         max_fertility = check_fertility(where, max_fertility)
         local = check_local(where, window, position, renormalize, attention)
+        chunk_width = check_alignment(where, alignment, chunk_width, attention, window)
+        self.hard = check_hard(where, hard, alignment)
         given = {"inputs": inputs, "memory": memory}
         given |= {f"cells[{k}]": array for k, array in enumerate(cells)}
         given |= {name: array for name, array in named.items() if array is not None}
@@ -308,16 +420,19 @@ class _Call:
         dtype = computing_dtype(arrays.values())
         arrays = {name: contiguous(array, dtype) for name, array in arrays.items()}
         decoder = _checked(
-            where, arrays, len(cells), cell, attention, order, input_feeding, max_fertility, local
-        )
+            where, arrays, len(cells), cell, attention, order, input_feeding, max_fertility, local,
+            alignment, chunk_width,
+        )  # fmt: skip
 
         B, Tk = len(arrays["inputs"]), arrays["memory"].shape[1]
         allowed = allowed_keys(where, B, Tk, key_mask, key_lengths)
-        prepared = PreparedMemory(decoder, arrays["memory"], allowed)
+        prepared = PreparedMemory(decoder, arrays["memory"], allowed, hard=self.hard)
+        sizes = B, arrays["inputs"].shape[1], Tk
+        noise = check_noise(where, noise, alignment, self.hard, sizes, dtype)
         self.given = {"inputs": inputs, "memory": memory, "cells": cells, "state": state, **named}
         self.decoder, self.sizes = decoder, (B, Tk)
         self.run = Run(
-            decoder, prepared, arrays["inputs"], decoder.read_state("state", state, B, Tk)
+            decoder, prepared, arrays["inputs"], decoder.read_state("state", state, B, Tk), noise
         )
 
     @property
@@ -353,7 +468,10 @@ class _Call:
         )  # fmt: skip
 
 
-def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fertility, local):
+def _checked(
+    where, arrays, count, cell, attention, order, input_feeding, max_fertility, local, alignment,
+    chunk_width,
+):  # fmt: skip
     """The decoder of these arrays, if they fit each other."""
     inputs, memory = arrays["inputs"], arrays["memory"]
     for name, array, axes in (
@@ -392,12 +510,17 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fe
         fitting(where, f"cells[{k}], {PARAMETERS[k % 4]},", array, shapes[k % 4])
     score = SCORES.get(attention)
     expected = {} if score is None else dict.fromkeys(score.arrays)
+    if alignment == "chunkwise":
+        named = score.query_weight, score.key_weight, score.vector
+        expected |= {f"chunk_{name}": None for name in named if name is not None}
     shapes = {"weight": (H, M), "scale": (), "coverage_weight": (), "fertility_vector": (M,)}
     if "score_vector" in expected:
         vector = arrays.get("score_vector")
         A = vector.shape[0] if vector is not None and vector.ndim == 1 else "A"
         shapes |= {"query_weight": (H, A), "key_weight": (M, A), "score_vector": (A,)}
-        shapes["coverage_vector"] = (A,)
+        shapes |= {"coverage_vector": (A,), "score_bias": (A,)}
+    shapes |= {"energy_gain": (), "energy_offset": ()}
+    shapes |= {f"chunk_{name}": shape for name, shape in shapes.items()}
     if order == "luong":
         expected["readout_weight"] = None
         shapes["readout_weight"] = (context + H, H)
@@ -411,7 +534,10 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fe
     chosen += " and position='predictive'" if predicts else ""
     for name in expected:
         if name not in arrays:
-            raise ValueError(f"{where}: {name} must be given for {chosen}")
+            which = f"attention={attention!r} and alignment={alignment!r}"
+            raise ValueError(
+                f"{where}: {name} must be given for {which if 'chunk' in name else chosen}"
+            )
     if "coverage_vector" in arrays and "coverage_weight" in arrays:
         raise ValueError(
             f"{where}: coverage_vector must not be given beside coverage_weight (the coverage is "
@@ -419,11 +545,18 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fe
         )
     if "fertility_vector" in arrays and "coverage_weight" not in arrays:
         raise ValueError(f"{where}: coverage_weight must be given for a fertility_vector")
-    optional = {"coverage_weight", "fertility_vector"} if score else set()
-    optional |= {"coverage_vector"} if attention == "additive" else set()
+    soft, additive = alignment == "soft", attention == "additive"
+    optional: set[str] = set()
+    if score:
+        optional = {"coverage_weight", "fertility_vector"} if soft else {"energy_offset"}
+    if additive:
+        optional |= {"coverage_vector"} if soft else {"energy_gain", "score_bias"}
+    described = chosen
+    if not soft or any(name.startswith(("chunk_", "energy_", "score_bias")) for name in arrays):
+        described = f"attention={attention!r} and alignment={alignment!r}"
     for name in NAMED:
         if name in arrays and name not in expected and name not in optional:
-            raise ValueError(f"{where}: {name} must not be given for {chosen}")
+            raise ValueError(f"{where}: {name} must not be given for {described}")
         if name in arrays:
             fitting(where, name, arrays[name], shapes[name])
     if attention in ("dot", "cosine") and H != M:
@@ -441,6 +574,8 @@ def _checked(where, arrays, count, cell, attention, order, input_feeding, max_fe
         arrays={name: arrays[name] for name in NAMED if name in arrays},
         max_fertility=max_fertility,
         **local,
+        alignment=alignment,
+        chunk_width=chunk_width,
     )
 
 
@@ -450,6 +585,7 @@ _Call.__init__.__wrapped__.__qualname__ = WHERE  # type: ignore[attr-defined]
 
 def _forward(*arrays, **options):
     call = _Call(*arrays, **options)
+    refuse_hard(WHERE, call.hard)
     return call.output, *parted(call)
 
 

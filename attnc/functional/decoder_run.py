@@ -29,11 +29,21 @@ from attnc.functional.operations import (
     AttendBack,
     Cell,
     CellBack,
+    Chunkwise,
+    ChunkwiseBack,
+    Energies,
+    EnergiesBack,
+    Hard,
     Linear,
+    Monotonic,
+    MonotonicBack,
     Normalize,
     NormalizeBack,
+    Read,
+    ReadBack,
 )
 from attnc.functional.recurrent import BIAS_ROWS, CELLS, bias_gradient, described, joined
+from attnc.functional.scores import additive_scores, cosine_scores, dot_product_scores
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of
 from attnc.typing import Array
@@ -100,7 +110,7 @@ class Decoder:
 
     def __init__(
         self, where, *, cell, attention, order, input_feeding, cells, arrays, max_fertility=2.0,
-        window=None, position="monotonic", renormalize=False,
+        window=None, position="monotonic", renormalize=False, alignment="soft", chunk_width=1,
     ):  # fmt: skip
         self.where = where
         self.cell = CELLS[cell]
@@ -109,6 +119,7 @@ class Decoder:
         self.cells = cells  # one list of four arrays each layer
         self.arrays = arrays  # by name: of the score, the coverage and the readout
         self.max_fertility = max_fertility
+        self.alignment, self.chunk_width = alignment, chunk_width
         self.window, self.renormalize = window, renormalize
         self.predicts = window is not None and position == "predictive"
         self.H = cells[0][1].shape[0]
@@ -126,6 +137,29 @@ class Decoder:
         """Whether the coverage is felt inside the tanh of the score."""
         return "coverage_vector" in self.arrays
 
+    @property
+    def aligned(self):
+        """Whether queries stop at keys, from left to right."""
+        return self.alignment != "soft"
+
+    @property
+    def chunk_scored(self):
+        """Whether chunks have scores of their own: else those of the energies."""
+        return self.alignment == "chunkwise" and self.score.query_weight is not None
+
+    @property
+    def carried(self):
+        """What attention hands on from step to step, by its name in the state."""
+        return "alignment" if self.aligned else "coverage" if self.coverage else None
+
+    @property
+    def query_matrix(self):
+        """What projects the states that ask, or None: for all scores side by side."""
+        name = self.score.query_weight
+        if name is None or not self.chunk_scored:
+            return self.arrays.get(name)
+        return np.concatenate([self.arrays[name], self.arrays["chunk_" + name]], axis=1)
+
     def __getstate__(self):
         return vars(self) | {"_panels": {}}  # packed again where they are needed
 
@@ -138,8 +172,8 @@ class Decoder:
         shapes = dict.fromkeys(self.cell.state, (len(self.cells), B, self.H))
         if self.input_feeding:
             shapes["feed"] = (B, self.H)
-        if self.coverage:
-            shapes["coverage"] = (B, Tk)
+        if self.carried:
+            shapes[self.carried] = (B, Tk)
         if self.window is not None and not self.predicts:
             shapes["step"] = (B, 1)
         return shapes
@@ -168,12 +202,15 @@ class Decoder:
         return gradients[0] if alone else tuple(gradients)
 
     def read_state(self, name, state, B, Tk):
-        """All arrays of a state, checked and cast; zeros for what was not given."""
+        """All arrays of a state, checked and cast; zeros for what was not given, but an alignment
+        begins at the first key."""
         given = self.state_parts(name, state)
         arrays = {}
         for part, shape in self.state_shapes(B, Tk).items():
             if given.get(part) is None:
                 arrays[part] = np.zeros(shape, self.dtype)
+                if part == "alignment" and name == "state":
+                    arrays[part][:, :1] = 1
                 continue
             label = f"{name} ({part})" if len(given) > 1 else name
             array = real_array(self.where, label, given[part])
@@ -184,7 +221,7 @@ class Decoder:
     @property
     def waits(self):
         """Whether a step attends, or reads out, before the next one can begin."""
-        attends = self.score is not None and (self.bahdanau or self.coverage)
+        attends = self.score is not None and (self.bahdanau or self.carried is not None)
         return attends or self.input_feeding
 
     def split_input(self, E):
@@ -221,8 +258,12 @@ class PreparedMemory:
     unless that was copied with it, before it; a pickle takes the owner along.
     """
 
-    def __init__(self, decoder, value, allowed, owner=None):
-        self.decoder, self.owner = decoder, owner
+    ARRAYS = (
+        "value", "key", "allowed", "transforms", "rate", "last", "chunk_key", "chunk_transforms",
+    )  # fmt: skip
+
+    def __init__(self, decoder, value, allowed, owner=None, hard=False):
+        self.decoder, self.owner, self.hard = decoder, owner, hard
         self.sample = None if owner is None else decoder.sample()
         if allowed is not None:
             value = np.where(allowed[..., None], value, value.dtype.type(0))  # not read
@@ -231,9 +272,16 @@ class PreparedMemory:
         if decoder.score is not None and decoder.score.key_weight is not None:
             weight = decoder.arrays[decoder.score.key_weight]
             self.key = _product(value, weight)
-        self.transforms = None
+        if "score_bias" in decoder.arrays:
+            self.key = self.key + decoder.arrays["score_bias"]
+        self.chunk_key = self.key
+        if "chunk_key_weight" in decoder.arrays:
+            self.chunk_key = _product(value, decoder.arrays["chunk_key_weight"])
+        self.transforms = self.chunk_transforms = None
         if decoder.attention == "additive" and decoder.waits and not decoder.covered_inside:
-            self.transforms = _core.transform_keys(self.key)
+            self.transforms = self.chunk_transforms = _core.transform_keys(self.key)
+            if decoder.chunk_scored:
+                self.chunk_transforms = _core.transform_keys(self.chunk_key)
         self.last = None
         if decoder.predicts:  # the last valid step of each, where there is one
             B, Tk, _ = value.shape
@@ -253,13 +301,12 @@ class PreparedMemory:
 
     def take(self, rows):
         """The memories of some sequences of the batch, in this order."""
-        other = object.__new__(PreparedMemory)
-        other.decoder, other.owner, other.sample = self.decoder, self.owner, self.sample
-        other.value, other.key = self.value[rows], self.key[rows]
-        other.allowed = None if self.allowed is None else self.allowed[rows]
-        other.transforms = self.transforms and tuple(x[rows] for x in self.transforms)
-        other.rate = None if self.rate is None else self.rate[rows]
-        other.last = None if self.last is None else self.last[rows]
+        other = copy.copy(self)
+        for name in self.ARRAYS:
+            x = getattr(self, name)
+            if x is not None:
+                x = tuple(y[rows] for y in x) if isinstance(x, tuple) else x[rows]
+            setattr(other, name, x)
         return other
 
     @property
@@ -274,8 +321,8 @@ class PreparedMemory:
     def __deepcopy__(self, memo):
         owner = memo.get(id(self.owner), self.owner)
         other = copy.copy(self)
-        names = "value", "key", "allowed", "transforms", "rate", "last"
-        vars(other).update(copy.deepcopy({name: getattr(self, name) for name in names}, memo))
+        arrays = {name: getattr(self, name) for name in self.ARRAYS}
+        vars(other).update(copy.deepcopy(arrays, memo))
         if owner is not self.owner:
             other.decoder, other.owner = copy.deepcopy(self.decoder, memo), owner
         return other
@@ -414,6 +461,11 @@ class _Attending:
             stats=self.stats,
             scores=self.scores,
         )
+
+    @property
+    def carried(self):
+        """What the next step needs of the last."""
+        return self.coverage
 
     def start_back(self, dweights, dcoverage):
         T, B, A = self.queries.shape
@@ -572,6 +624,208 @@ def _unit(x):
     return np.divide(x, norm, out=np.zeros_like(x), where=norm != 0, casting="same_kind")
 
 
+# ---- monotonic attention inside the loop ---------------------------------------------------------
+
+
+class _Aligning:
+    """Monotonic attention of the steps of one run to one memory, as `_Attending` is used.
+
+    The queries of the energies and of chunks, where those have their own, stand side by side.
+    """
+
+    projected: bool
+
+    def __init__(self, decoder, memory, source, previous, noise):
+        self.decoder, self.memory, self.source = decoder, memory, source
+        self.score, self.arrays, self.noise = decoder.score, decoder.arrays, noise
+        self.previous, self.position = previous, previous.copy()
+        T, B, _ = source.shape
+        Tk, A = memory.key.shape[1:]
+        self.projected = self.score.query_weight is not None
+        self.cosine = decoder.attention == "cosine"
+        self.chunkwise = decoder.alignment == "chunkwise"
+
+        def pairs():
+            return _core.empty(source, (B, T, Tk))
+
+        width = A * (1 + decoder.chunk_scored)
+        self.queries = _core.empty(source, (T, B, width)) if self.projected else source
+        self.asked = self.queries
+        if self.cosine:
+            self.unit = self.asked = _core.empty(source, (T, B, A))
+            self.norm = _core.empty(source, (T, B))
+        self.own_key = _unit(memory.key) if self.cosine else memory.key
+        self.vector, self.unit_vector, self.length = self._energy_vector()
+        self.contexts_b = _core.empty(source, (B, T, memory.value.shape[2]))
+        self.weights = pairs()
+        if not memory.hard:
+            self.scores, self.probability, self.reach = pairs(), pairs(), pairs()
+            self.alignment = pairs() if self.chunkwise else self.weights
+            self.chunk_scores = pairs() if decoder.chunk_scored else self.scores
+
+    def _energy_vector(self):
+        """``g v / |v|``, ``v / |v|`` and ``|v|``: the vector of the energies; without a gain v."""
+        if self.score.vector is None:
+            return None, None, None
+        v = self.arrays[self.score.vector]
+        if "energy_gain" not in self.arrays:
+            return v, None, None
+        length = np.sqrt(np.square(v, dtype=float).sum())
+        unit = (v / length if length else np.zeros_like(v)).astype(v.dtype)
+        return self.arrays["energy_gain"] * unit, unit, length
+
+    @property
+    def contexts(self):
+        """(T, B, M), of any strides."""
+        return self.contexts_b.swapaxes(0, 1)
+
+    @property
+    def carried(self):
+        """Where the last query stopped (B, Tk)."""
+        if self.memory.hard:
+            return self.position
+        return self.alignment[:, -1] if self.alignment.shape[1] else self.previous
+
+    def _own(self, x):
+        """Of queries side by side, or their gradients, those of the energies."""
+        return x[..., : self.own_key.shape[2]] if self.decoder.chunk_scored else x
+
+    def _chunk(self, x):
+        return x[..., self.own_key.shape[2] :]
+
+    def _scored(self):
+        """The fields that operations on energies begin with."""
+        memory, scale = self.memory, self.arrays.get("scale", 1.0)
+        kind = "additive" if self.decoder.attention == "additive" else "dot"
+        query = self._own(self.asked).swapaxes(0, 1)
+        return kind, query, self.own_key, self.vector, memory.transforms, float(scale)
+
+    def _chunk_scored(self):
+        """The same of the scores of chunks."""
+        if not self.decoder.chunk_scored:
+            return self._scored()
+        memory, kind = self.memory, self._scored()[0]
+        query = self._chunk(self.asked).swapaxes(0, 1)
+        vector = self.arrays.get("chunk_score_vector")
+        return kind, query, memory.chunk_key, vector, memory.chunk_transforms, 1.0
+
+    def operations(self):
+        """Of a step: from its state to its context."""
+        decoder, memory = self.decoder, self.memory
+        mask, offset = memory.allowed, float(self.arrays.get("energy_offset", 0.0))
+        if self.projected and self.queries.shape[2]:
+            panels = decoder.panels("query", decoder.query_matrix)
+            yield Linear(self.queries, ((self.source, panels),))
+        if self.cosine:
+            yield Normalize(self.queries, self.unit, self.norm)
+        width = decoder.chunk_width if self.chunkwise else 1
+        if memory.hard:
+            ends = self._scored(), self._chunk_scored()
+            yield Hard(*ends[0], offset, width, *ends[1], mask, self.position, self.weights)
+        else:
+            yield Energies(*self._scored(), self.scores, self.probability, offset, self.noise)
+            if decoder.chunk_scored:
+                yield Energies(*self._chunk_scored(), self.chunk_scores, None)
+            yield Monotonic(self.probability, self.previous, mask, self.alignment, self.reach)
+            if self.chunkwise:
+                yield Chunkwise(self.alignment, self.chunk_scores, width, mask, self.weights)
+        yield Read(self.weights, memory.value, self.contexts_b)
+
+    def start_back(self, dweights, dalignment):
+        T, B, _ = self.queries.shape
+        like = self.source
+        self.dcontexts = _core.empty(like, (T, *self.memory.value.shape[::2]))
+        self.dqueries = _core.empty(like, self.queries.shape)
+        self.dasked = _core.empty(like, self.asked.shape) if self.cosine else self.dqueries
+        self.given_dweights, self.dprevious = dweights, dalignment
+        shape = self.weights.shape
+        self.dweights, self.dprobability = _core.empty(like, shape), _core.empty(like, shape)
+        self.dscores = _core.empty(like, shape)
+        self.dalignment, self.dchunk_scores = self.dweights, self.dscores
+        if self.chunkwise:
+            self.dalignment = _core.empty(like, shape)
+        if self.decoder.chunk_scored:
+            self.dchunk_scores = _core.empty(like, shape)
+
+    def operations_back(self):
+        """Of a step back: from the gradient of its context to that of its query."""
+        decoder, memory = self.decoder, self.memory
+        mask, chunked = memory.allowed, decoder.chunk_scored
+        dcontexts = self.dcontexts.swapaxes(0, 1)
+        yield ReadBack(memory.value, mask, dcontexts, self.given_dweights, self.dweights)
+        if self.chunkwise:
+            yield ChunkwiseBack(
+                self.alignment, self.chunk_scores, decoder.chunk_width, mask, self.dweights,
+                self.dalignment, self.dchunk_scores,
+            )  # fmt: skip
+        yield MonotonicBack(
+            self.probability, mask, self.reach, self.dalignment, self.dprobability, self.dprevious
+        )
+        yield EnergiesBack(
+            *self._scored(), self.dscores, self.probability, self.dprobability,
+            self.chunkwise and not chunked, self._own(self.dasked),
+        )  # fmt: skip
+        if chunked:
+            dquery = self._chunk(self.dasked)
+            yield EnergiesBack(*self._chunk_scored(), self.dchunk_scores, None, None, False, dquery)
+        if self.cosine:
+            yield NormalizeBack(self.dasked, self.dqueries, self.unit, self.norm)
+
+    def finish(self, dcontexts, dweights):
+        """Gradients from those of all contexts (T, B, M): of the key, the value, the parameters."""
+        memory, arrays = self.memory, self.arrays
+        dvalue = _core.products(self.weights.swapaxes(1, 2), dcontexts.swapaxes(0, 1))
+        own = self._back_of_all(self._own(self.queries), memory.key, self.vector, self.dscores)
+        result = {"key": own["key"]}
+        if "score_bias" in arrays:
+            result["score_bias"] = sum_rows(_rows(own["key"]))
+        if "energy_offset" in arrays:
+            p = self.probability.astype(float)
+            total = (self.dprobability * (p * (1 - p))).sum()
+            result["energy_offset"] = np.asarray(total, dvalue.dtype)
+        if self.score.scale == "scale":
+            result["scale"] = own["scale"]
+        if self.score.vector is not None:
+            dvector = own["score_vector"]
+            if self.unit_vector is not None:
+                along = np.vdot(dvector.astype(float), self.unit_vector)
+                result["energy_gain"] = np.asarray(along, dvalue.dtype)
+                across = dvector - self.unit_vector * along
+                factor = float(arrays["energy_gain"]) / self.length if self.length else 0.0
+                dvector = (across * factor).astype(dvalue.dtype)
+            result[self.score.vector] = dvector
+        if self.decoder.chunk_scored:
+            vector = arrays.get("chunk_score_vector")
+            query = self._chunk(self.queries)
+            found = self._back_of_all(query, memory.chunk_key, vector, self.dchunk_scores)
+            dkey = found["key"]
+            if vector is not None:
+                result["chunk_score_vector"] = found["score_vector"]
+                weight = arrays["chunk_key_weight"]
+                result["chunk_key_weight"] = _core.product(_rows(memory.value).T, _rows(dkey))
+                dkey = _product(dkey, weight.T)
+            dvalue = dvalue + dkey
+        if self.projected:
+            dweight = _core.product(_rows(self.source).T, _rows(self.dqueries))
+            name = self.score.query_weight
+            result[name] = np.ascontiguousarray(self._own(dweight))
+            if self.decoder.chunk_scored:
+                result["chunk_" + name] = np.ascontiguousarray(self._chunk(dweight))
+        return result | {"value": dvalue}
+
+    def _back_of_all(self, queries, key, vector, dscores):
+        """Gradients of the scores of all queries, by name."""
+        arrays, options = (queries.swapaxes(0, 1), key), {"key_mask": self.memory.allowed}
+        function, rest = dot_product_scores, {"scale": 1.0}
+        if vector is not None:
+            function, arrays, rest = additive_scores, (*arrays, vector), {}
+        elif self.cosine:
+            function, options["scale"], rest = cosine_scores, self.arrays["scale"], {}
+        record = record_of(function)
+        gradients = record.backward((*arrays, *options.values()), (list(options), rest), dscores)
+        return dict(zip((*record.required, *record.optional), gradients, strict=True))
+
+
 # ---- the cells -----------------------------------------------------------------------------------
 
 
@@ -662,9 +916,10 @@ class _Cells:
 
 
 class Run:
-    """One pass of a decoder over inputs (B, T, E), and the way back."""
+    """One pass of a decoder over inputs (B, T, E), and the way back. `noise` (B, T, Tk) or None: of
+    its energies."""
 
-    def __init__(self, decoder, memory, inputs, state):
+    def __init__(self, decoder, memory, inputs, state, noise=None):
         self.decoder, self.memory = decoder, memory
         initial = [state[name] for name in decoder.cell.state]
         B, T, E = inputs.shape
@@ -690,6 +945,8 @@ class Run:
             self.attend = _Fixed(decoder, memory, T, size)
             if decoder.bahdanau and size:
                 gates += np.tile(_core.product(self.attend.summary, self.fed_weight), (T, 1))
+        elif decoder.aligned:
+            self.attend = _Aligning(decoder, memory, self.source, state["alignment"], noise)
         else:
             self.attend = _Attending(
                 decoder, memory, self.source, state.get("coverage"), state.get("step")
@@ -720,8 +977,8 @@ class Run:
         ]
         if self.decoder.input_feeding:
             arrays.append(self.late[-1].copy())
-        if self.decoder.coverage:
-            arrays.append(self.attend.coverage.copy())
+        if self.decoder.carried:
+            arrays.append(self.attend.carried.copy())
         if self.decoder.window is not None and not self.decoder.predicts:
             arrays.append(self.step + self.step.dtype.type(self.shape[1]))
         return joined(arrays)
@@ -777,7 +1034,7 @@ class Run:
             cell.start_back([dstate[name][layer] for name in decoder.cell.state])
         attends = decoder.score is not None
         if attends and decoder.waits:
-            self.attend.start_back(dweights, dstate.get("coverage"))
+            self.attend.start_back(dweights, dstate.get(decoder.carried))
         result = {}
         if decoder.order == "luong" and not decoder.waits:
             self.dreadout = self.doutputs * (1 - np.square(self.late[1:]))
@@ -819,8 +1076,7 @@ class Run:
         """Gradient of the states that asked, from that of the queries."""
         d = self.attend.dqueries[t]
         if self.attend.projected:
-            weight = self.decoder.arrays[self.decoder.score.query_weight]
-            d = _product(d, weight.T)
+            d = _product(d, self.decoder.query_matrix.T)
         if self.decoder.predicts:
             weight = self.decoder.arrays["position_weight"]
             d = d + _product(self.attend.dpositions[t], weight.T)
@@ -864,8 +1120,8 @@ class Run:
             # Bahdanau's queries are the states before: those of the next step reach this one.
             dqueries = attend.dqueries[1:] if decoder.bahdanau else attend.dqueries
             if attend.projected:
-                weight = decoder.arrays[decoder.score.query_weight]
-                reached = [*reached, (dqueries, decoder.panels("query back", weight.T))]
+                panels = decoder.panels("query back", decoder.query_matrix.T)
+                reached = [*reached, (dqueries, panels)]
             else:
                 adds = [*adds, dqueries]
             if decoder.predicts:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from ..arrays import flag, generator, integer, integer_array, like, plain_array, quiet, sum_rows
+from ..arrays import (
+    flag,
+    generator,
+    integer,
+    integer_array,
+    like,
+    number,
+    plain_array,
+    quiet,
+    sum_rows,
+)
 from ..functional.decoder import (
     NAMED,
     allowed_keys,
+    check_alignment,
     check_choice,
     check_fertility,
+    check_hard,
     check_local,
+    refuse_hard,
 )
 from ..functional.decoder_run import (
     SCORES,
@@ -52,6 +66,20 @@ def check_coverage(where, coverage, attention):
             "has a tanh; coverage='linear' suits any score)"
         )
     return coverage
+
+
+def _energy_options(where, alignment, offset, noise):
+    """energy_offset and energy_noise, checked."""
+    for name, value in (("energy_offset", offset), ("energy_noise", noise)):
+        if value is not None and alignment == "soft":
+            raise ValueError(f"{where}: {name} must be None for alignment='soft', got {value!r}")
+    if offset is not None:
+        offset = number(where, "energy_offset", offset, "be finite", math.isfinite)
+    if noise is not None:
+        noise = number(
+            where, "energy_noise", noise, "be finite and 0 or more", lambda x: 0 <= x < math.inf
+        )
+    return offset, noise
 
 
 class AttentionDecoder(Layer):
@@ -123,6 +151,24 @@ class AttentionDecoder(Layer):
         Columns of position_weight; state_size unless given.
     renormalize : bool
         For 'predictive': the Gaussian is part of the softmax. Default False.
+    alignment : {'soft', 'monotonic', 'chunkwise'}
+        'soft': a softmax over all keys. 'monotonic': each query begins at the key where the one
+        before it stopped, goes from left to right and stops at key j with the probability
+        ``sigmoid(e_tj)``; weights are the probabilities to stop there, over all ways (Raffel et al.
+        2017, "Online and linear-time attention by enforcing monotonic alignments"). 'chunkwise': it
+        attends by softmax to the chunk_width keys that end there (Chiu and Raffel 2018, "Monotonic
+        chunkwise attention"). The energy is ``energy_gain v / |v| . tanh(s W_q + h_j W_k +
+        score_bias) + energy_offset`` for the attention 'additive', else ``score +
+        energy_offset``; inside a chunk scores have parameters of their own, but for 'dot' and
+        'cosine'. A call with ``train=True`` adds noise to the energies, so that they learn to be
+        sure, and decoding may choose: see `prepare`, ``hard=True``. There is no coverage then.
+    chunk_width : int, optional
+        For the alignment 'chunkwise': keys of a chunk, 2 unless given.
+    energy_offset : float, optional
+        Where the parameter of that name starts: the lower, the further does an untrained query
+        walk. -1 unless given; the paper suggests -4 for long memories.
+    energy_noise : float, optional
+        Standard deviation of the noise, 1 unless given.
     summary : {'every_step', 'first_state'}
         For the attention 'none'. 'every_step': the summary takes the place of every context (Cho et
         al. 2014). 'first_state': there are no contexts, and where no state is given the first state
@@ -141,7 +187,8 @@ class AttentionDecoder(Layer):
         ``readout_weight (memory_size + state_size, state_size)``, Luong's W_c; ``summary_weight``;
         ``coverage_weight``, a number; ``coverage_vector (attention_size,)``; ``fertility_vector
         (memory_size,)``; ``position_weight (state_size, position_size)`` and ``position_vector
-        (position_size,)``.
+        (position_size,)``; ``energy_offset`` and ``energy_gain``, numbers, the latter first 1 /
+        sqrt(attention_size); ``score_bias (attention_size,)``; ``chunk_score.<name>``.
     output_size : int
         state_size.
 
@@ -182,6 +229,10 @@ class AttentionDecoder(Layer):
         position: str = "monotonic",
         position_size: int | None = None,
         renormalize: bool = False,
+        alignment: str = "soft",
+        chunk_width: int | None = None,
+        energy_offset: float | None = None,
+        energy_noise: float | None = None,
         summary: str = "every_step",
         rng: Seed = None,
         dtype: DType = "float32",
@@ -200,6 +251,16 @@ class AttentionDecoder(Layer):
         check_choice(where, "cell", cell, CELLS)
         check_choice(where, "order", order, ("bahdanau", "luong"))
         check_choice(where, "summary", summary, ("every_step", "first_state"))
+        check_alignment(where, alignment, chunk_width, attention, window)
+        if coverage and alignment != "soft":
+            raise self._error(
+                f"coverage must be False for alignment={alignment!r}, got {coverage!r} (its "
+                "queries do not go back to keys that had attention)"
+            )
+        if energy_offset is not None or energy_noise is not None:
+            energy_offset, energy_noise = _energy_options(
+                where, alignment, energy_offset, energy_noise
+            )
         if max_fertility is not None:
             max_fertility = check_fertility(where, max_fertility)
             if coverage != "fertility":
@@ -249,6 +310,9 @@ class AttentionDecoder(Layer):
         self.max_fertility = max_fertility
         self.window, self.position = local["window"], position
         self.position_size, self.renormalize = position_size, local["renormalize"]
+        self.alignment = alignment
+        self.chunk_width = None if chunk_width is None else int(chunk_width)
+        self.energy_offset, self.energy_noise = energy_offset, energy_noise
         self.summary = summary
 
         context_size = memory_size if summary == "every_step" else 0
@@ -269,6 +333,14 @@ class AttentionDecoder(Layer):
             self.score = DotProductAttention(scale=1.0, dtype=dtype)
         elif attention == "cosine":
             self.score = CosineAttention(dtype=dtype)
+        if alignment == "chunkwise" and attention == "additive":
+            self.chunk_score: Layer = AdditiveAttention(
+                state_size, memory_size, attention_size or state_size, rng=rng, dtype=dtype
+            )
+        elif alignment == "chunkwise" and attention == "multiplicative":
+            self.chunk_score = MultiplicativeAttention(
+                state_size, memory_size, rng=rng, dtype=dtype
+            )
         self.state_names = SORTS[cell].state
         for name in self.state_names:
             self.add_parameter(f"initial_{name}", np.zeros((layers, state_size)))
@@ -282,6 +354,11 @@ class AttentionDecoder(Layer):
             columns = position_size or state_size
             self.add_parameter("position_weight", glorot(rng, state_size, columns))
             self.add_parameter("position_vector", glorot(rng, columns, 1)[:, 0])
+        if alignment != "soft":
+            self.add_parameter("energy_offset", -1.0 if energy_offset is None else energy_offset)
+        if alignment != "soft" and attention == "additive":
+            self.add_parameter("energy_gain", (attention_size or state_size) ** -0.5)
+            self.add_parameter("score_bias", np.zeros(attention_size or state_size))
         if order == "luong":
             self.add_parameter("readout_weight", glorot(rng, context_size + state_size, state_size))
         if summary == "first_state":
@@ -300,7 +377,9 @@ class AttentionDecoder(Layer):
         *,
         key_mask: Bools | None = None,
         key_lengths: Integers | None = None,
+        hard: bool = False,
         train: bool = False,
+        rng: Seed = None,
     ) -> DecoderOutput:
         """Run over whole sequences of inputs (teacher forcing): compute, and remember nothing.
 
@@ -314,14 +393,20 @@ class AttentionDecoder(Layer):
             Initial state; for the LSTM a pair (h, c). What else a step needs of the one before may
             follow, as calls return it, and is zero otherwise: with input feeding the output fed
             first, (B, state_size); with coverage the coverage so far, (B, Tk); with a monotonic
-            window how many steps there were, (B, 1). Where no state is given the learned one is
-            used.
+            window how many steps there were, (B, 1); of an alignment that is not soft where the
+            last query stopped, (B, Tk), else at the first key. Where no state is given the learned
+            one is used.
         key_mask : array_like of bool, shape (B, Tk), optional
             True where the memory may be attended to.
         key_lengths : int or array_like of int, shape (B,), optional
             Valid steps of each memory; both masks intersect. What is masked is not read.
+        hard : bool
+            As in `prepare`.
         train : bool
-            Taken by every layer; makes no difference here.
+            Whether to add noise to the energies of an alignment that is not soft; makes no
+            difference else.
+        rng : None, int or numpy.random.Generator
+            For the noise, which is drawn for all steps at once.
 
         Returns
         -------
@@ -329,14 +414,16 @@ class AttentionDecoder(Layer):
         weights : ndarray, shape (B, T, Tk)
             Attention weights, the alignment. For the attention 'none': 1 at the last valid step.
         state : ndarray, shape (layers, B, state_size)
-            State after the last step; a tuple for the LSTM, with input feeding and with coverage.
+            State after the last step; a tuple for the LSTM, with input feeding, with coverage and
+            with an alignment that is not soft.
 
         Raises
         ------
         TypeError, ValueError
             If an array has a wrong type or shape, naming it.
         """
-        return self._run("inputs", inputs, self.prepare(memory, key_mask, key_lengths), state)[0]
+        memory = self._prepared(memory, key_mask, key_lengths, hard)
+        return self._run("inputs", inputs, memory, state, train, rng)[0]
 
     def step(
         self,
@@ -346,14 +433,16 @@ class AttentionDecoder(Layer):
         *,
         key_mask: Bools | None = None,
         key_lengths: Integers | None = None,
+        hard: bool = False,
         train: bool = False,
+        rng: Seed = None,
     ) -> DecoderOutput:
         """One step, for decoding: ``output, weights, state = decoder.step(input, memory, state)``.
 
         Parameters
         ----------
         input : array_like, shape (B, input_size)
-        memory, state, key_mask, key_lengths, train
+        memory, state, key_mask, key_lengths, hard, train, rng
             As in a call. ``decoder.prepare(memory, ...)`` projects the memory once for all steps.
 
         Returns
@@ -367,8 +456,8 @@ class AttentionDecoder(Layer):
         TypeError, ValueError
             If an array has a wrong type or shape, naming it.
         """
-        memory = self.prepare(memory, key_mask, key_lengths)
-        outputs, weights, state = self._run("input", input, memory, state)[0]
+        memory = self._prepared(memory, key_mask, key_lengths, hard)
+        outputs, weights, state = self._run("input", input, memory, state, train, rng)[0]
         return DecoderOutput(outputs[:, 0], weights[:, 0], state)
 
     def reorder(self, state: State, indices: Integers) -> Any:
@@ -423,6 +512,8 @@ class AttentionDecoder(Layer):
         memory: Real | PreparedMemory,
         key_mask: Bools | None = None,
         key_lengths: Integers | None = None,
+        *,
+        hard: bool = False,
     ) -> PreparedMemory:
         """Check, mask and project a memory once, for many calls of `step`.
 
@@ -430,6 +521,12 @@ class AttentionDecoder(Layer):
         ----------
         memory, key_mask, key_lengths
             As in a call.
+        hard : bool
+            To decode, for an alignment that is not soft: whether a query stops at the first key,
+            from the last one on, whose probability is 0.5 or more, and looks at no key behind. So
+            the energies of all steps take time linear in keys and steps. If there is none, weights
+            and context are 0, then and ever after. `greedy_decode`, `beam_search` and
+            `sample_decode` take such a memory as any other. There is no gradient.
 
         Returns
         -------
@@ -446,7 +543,10 @@ class AttentionDecoder(Layer):
             If a shape does not fit, or the memory was prepared by another decoder or has gone
             stale.
         """
+        hard = check_hard(type(self).__name__, hard, self.alignment)
         if isinstance(memory, PreparedMemory):
+            if hard and not memory.hard:
+                raise self._error("hard must be given to prepare(), got it with a prepared memory")
             if key_mask is not None or key_lengths is not None:
                 raise self._error(
                     "key_mask and key_lengths must be given to prepare(), got them "
@@ -466,11 +566,17 @@ class AttentionDecoder(Layer):
         memory = self._real("memory", memory, "B", "Tk", self.memory_size)
         B, Tk, _ = memory.shape
         allowed = allowed_keys(type(self).__name__, B, Tk, key_mask, key_lengths)
-        return PreparedMemory(self._decoder(), memory, allowed, owner=self)
+        return PreparedMemory(self._decoder(), memory, allowed, owner=self, hard=hard)
+
+    def _prepared(self, memory, key_mask, key_lengths, hard):
+        return self.prepare(memory, key_mask, key_lengths, hard=hard)
 
     def _named(self):
         """Arrays of the score and the readout by the names of `attnc.functional`."""
         arrays = dict(self.score._parameters) if self.attention != "none" else {}
+        if hasattr(self, "chunk_score"):
+            chunk = self.chunk_score._parameters
+            arrays |= {f"chunk_{name}": array for name, array in chunk.items()}
         own = self._parameters
         return arrays | {name: own[name] for name in NAMED if name in own}
 
@@ -487,10 +593,16 @@ class AttentionDecoder(Layer):
             window=self.window,
             position=self.position,
             renormalize=self.renormalize,
+            alignment=self.alignment,
+            chunk_width=2 if self.chunk_width is None else self.chunk_width,
         )
 
     @quiet
-    def _vjp(self, inputs, memory, state=None, *, key_mask=None, key_lengths=None, train=False):
+    def _vjp(
+        self, inputs, memory, state=None, *, key_mask=None, key_lengths=None, hard=False,
+        train=False, rng=None,
+    ):  # fmt: skip
+        refuse_hard(type(self).__name__, flag(type(self).__name__, "hard", hard))
         if isinstance(memory, PreparedMemory):
             raise self._error(
                 "memory must be an array for a gradient, got a prepared memory", TypeError
@@ -498,7 +610,7 @@ class AttentionDecoder(Layer):
         if nothing(state):
             state = None
         prepared = self.prepare(memory, key_mask, key_lengths)
-        output, run, initial = self._run("inputs", inputs, prepared, state)
+        output, run, initial = self._run("inputs", inputs, prepared, state, train, rng)
         B, _, Tk = output.weights.shape
 
         @quiet
@@ -515,8 +627,10 @@ class AttentionDecoder(Layer):
                 for name, gradient in zip(PARAMETERS, down, strict=True):
                     cell.add_gradient(name, gradient)
             for name in self._named():
-                owner = self if name in self._parameters else self.score
-                owner.add_gradient(name, found[name])
+                owner, home = self if name in self._parameters else self.score, name
+                if name.startswith("chunk_"):
+                    owner, home = self.chunk_score, name.removeprefix("chunk_")
+                owner.add_gradient(home, found[name])
             dmemory, optional = found["memory"], {}
             if state is None:
                 self._learn_initial(initial, found["state"], run.memory, dmemory)
@@ -529,7 +643,7 @@ class AttentionDecoder(Layer):
         return output, pullback
 
     @quiet
-    def _run(self, name, inputs, memory, state):
+    def _run(self, name, inputs, memory, state, train, rng):
         """The output, the run and its initial state by name.
 
         `name` is "inputs", or "input" for those of one step (B, input_size).
@@ -543,8 +657,17 @@ class AttentionDecoder(Layer):
         initial = memory.decoder.read_state("state", state, B, memory.value.shape[1])
         if state is None:
             initial |= self._initial(memory, B)
-        run = Run(memory.decoder, memory, inputs, initial)
+        noise = self._noise((*inputs.shape[:2], memory.value.shape[1]), train, rng)
+        run = Run(memory.decoder, memory, inputs, initial, None if memory.hard else noise)
         return DecoderOutput(run.outputs, run.weights, run.final), run, initial
+
+    def _noise(self, shape, train, rng):
+        """What is added to all energies in training, or None."""
+        size = 1.0 if self.energy_noise is None else self.energy_noise
+        if not flag(type(self).__name__, "train", train) or self.alignment == "soft" or not size:
+            return None
+        rng = generator(type(self).__name__, rng)
+        return rng.standard_normal(shape, self.dtype) * self.dtype.type(size)
 
     def _initial(self, memory, B):
         """The learned state, where none is given."""

@@ -62,7 +62,8 @@ class Seq2Seq(TokenModel):
         together, a step of the memory, have state_size: an even number.
     bidirectional : bool
         Whether the encoder also reads backwards; if not, its one direction has state_size.
-    attention, attention_size, cell, layers, order, input_feeding, coverage, max_fertility
+    attention, attention_size, cell, layers, order, input_feeding, coverage, max_fertility, \
+    alignment, chunk_width, energy_offset, energy_noise
         As in `AttentionDecoder`; cell and layers are those of the encoder too. With the attention
         'none' the decoder gets the encoder's final state in place of every context: the baseline
         that attention is compared with.
@@ -123,6 +124,10 @@ class Seq2Seq(TokenModel):
         input_feeding: bool = False,
         coverage: bool | str = False,
         max_fertility: float | None = None,
+        alignment: str = "soft",
+        chunk_width: int | None = None,
+        energy_offset: float | None = None,
+        energy_noise: float | None = None,
         dropout: float = 0.0,
         tied: bool = False,
         padding_index: int | None = None,
@@ -171,6 +176,8 @@ class Seq2Seq(TokenModel):
         self.order, self.input_feeding = order, input_feeding
         self.coverage, self.max_fertility, self.dropout = coverage, max_fertility, dropout
         self.tied, self.padding_index = tied, padding_index
+        self.alignment, self.chunk_width = alignment, chunk_width
+        self.energy_offset, self.energy_noise = energy_offset, energy_noise
         shared: dict[str, Any] = {"rng": rng, "dtype": dtype}
         self.source_embedding = Embedding(
             source_vocabulary_size, embedding_size, padding_index=padding_index, **shared
@@ -190,6 +197,10 @@ class Seq2Seq(TokenModel):
             input_feeding=input_feeding,
             coverage=coverage,
             max_fertility=max_fertility,
+            alignment=alignment,
+            chunk_width=chunk_width,
+            energy_offset=energy_offset,
+            energy_noise=energy_noise,
             **shared,
         )
         self.encoder = ENCODERS[cell](
@@ -217,6 +228,7 @@ class Seq2Seq(TokenModel):
         source: Integers,
         source_lengths: Integers | None = None,
         *,
+        hard: bool = False,
         train: bool = False,
         rng: Seed = None,
     ) -> tuple[PreparedMemory, Any]:
@@ -230,6 +242,8 @@ class Seq2Seq(TokenModel):
             Where they are not given and there is a padding_index, a source ends after its last
             token that is not padding; padding inside it is not attended to, and is a step of zeros
             for the encoder. Lengths that are given count alone.
+        hard : bool
+            To decode, for an alignment that is not soft: see `AttentionDecoder.prepare`.
         train : bool
             Whether to apply dropout, to the vectors of tokens and to the memory.
         rng : None, int or numpy.random.Generator
@@ -253,7 +267,7 @@ class Seq2Seq(TokenModel):
         train = flag(where, "train", train)
         rng = generator(where, rng) if train else None
         (memory, state, masks), _ = self._encode(source, source_lengths, train, rng)
-        return self.decoder.prepare(memory, **masks), state
+        return self.decoder.prepare(memory, **masks, hard=hard), state
 
     def _encode(self, source, lengths, train, rng):
         source, lengths, mask = self._known_tokens(
@@ -375,9 +389,9 @@ class Seq2Seq(TokenModel):
             Probability of replacing a target token, but for the first, by the model's own choice:
             see `scheduled_inputs`.
         train : bool
-            Whether to apply dropout.
+            Whether to apply dropout, and noise to the energies of an alignment that is not soft.
         rng : None, int or numpy.random.Generator
-            For dropout and sampling.
+            For dropout, noise and sampling.
 
         Returns
         -------
@@ -444,7 +458,9 @@ class Seq2Seq(TokenModel):
             )
         words, back_to_target = vjp(self.target_embedding, target)
         words, back_to_words = self._drop(words, train, rng)
-        decoded, back_to_decoder = vjp(self.decoder, words, memory, state, **masks)
+        decoded, back_to_decoder = vjp(
+            self.decoder, words, memory, state, **masks, train=train, rng=rng
+        )
         read, back_to_decoded = self._drop(decoded.outputs, train, rng)
 
         def back_to_parameters(doutputs, dweights):
@@ -479,6 +495,7 @@ class Seq2Seq(TokenModel):
         n_best: None = ...,
         length_penalty: float = ...,
         logits_hook: Hook | None = ...,
+        hard: bool = ...,
     ) -> Decoded: ...
     @overload
     def translate(
@@ -494,6 +511,7 @@ class Seq2Seq(TokenModel):
         n_best: int,
         length_penalty: float = ...,
         logits_hook: Hook | None = ...,
+        hard: bool = ...,
     ) -> Beams: ...
     @quiet
     def translate(
@@ -509,6 +527,7 @@ class Seq2Seq(TokenModel):
         n_best: int | None = None,
         length_penalty: float = 0.6,
         logits_hook: Hook | None = None,
+        hard: bool = False,
     ) -> Decoded | Beams:
         """Target sequences for a batch of sources.
 
@@ -523,6 +542,8 @@ class Seq2Seq(TokenModel):
         n_best : int, optional
             Return the so many best hypotheses with their scores, as `beam_search` does; else the
             best one alone.
+        hard : bool
+            As in `encode`.
 
         Returns
         -------
@@ -536,7 +557,7 @@ class Seq2Seq(TokenModel):
         TypeError, ValueError
             If an array has a wrong type or shape, or a number is out of range.
         """
-        memory, state = self.encode(source, source_lengths)
+        memory, state = self.encode(source, source_lengths, hard=hard)
         return best_sequences(
             (self.decoder, self.target_embedding, self.output, memory, state),
             start=start,

@@ -708,9 +708,12 @@ static void read_monotonic_back(reader *r, attnc_operation *operation)
 static ptrdiff_t next_width(reader *r)
 {
     PyObject *field = next_field(r);
-    const ptrdiff_t width = PyLong_Check(field) ? PyLong_AsSsize_t(field) : 0;
-    if (PyErr_Occurred())
-        PyErr_Clear();
+    ptrdiff_t width = 0;
+    if (!r->failed && PyLong_Check(field)) {
+        width = PyLong_AsSsize_t(field);
+        if (width == -1)
+            PyErr_Clear(); /* of one beyond all sizes */
+    }
     if (width >= 1)
         return width;
     refuse(r, field, PyExc_ValueError, "be an int of 1 or more");
