@@ -66,10 +66,10 @@ class Claims(Model):
 
     def __init__(self, combined, rng, **made):
         super().__init__(8, rng, 2, **made)
-        self.attention = attnc.MultiplicativeAttention(SIZE, SIZE, **self.made)
+        plain = attnc.MultiplicativeAttention(SIZE, SIZE, **self.made)
         self.pair = None if combined else attnc.Linear(2 * SIZE, SIZE, **self.made)
-        if combined:
-            self.attention = attnc.AttentionOnAttention(self.attention, SIZE, rng=rng)
+        on = attnc.AttentionOnAttention(plain, SIZE, rng=rng) if combined else None
+        self.attention = on or plain
 
     def _vjp(self, name, claimed, names, answers):
         query, back_to_claim = self.memory(name, claimed)
@@ -82,11 +82,11 @@ class Claims(Model):
         logits, back_to_read = attnc.vjp(self.output, read)
 
         def pullback(dlogits):
-            (dcontext,), of_query = back_to_read(dlogits), 0
+            (dread,) = back_to_read(dlogits)
             if back_to_pair:
-                of_query, dcontext = np.split(back_to_pair(dcontext).x, 2, axis=-1)
-            dquery, dmemory = back_to_query(dcontext)
-            back_to_claim(dquery + of_query)
+                of_query, dread = np.split(back_to_pair(dread).x, 2, axis=-1)
+            dquery, dmemory = back_to_query(dread)
+            back_to_claim(dquery + of_query if back_to_pair else dquery)
             back_to_memory(dmemory)
             return Gradients({})
 
@@ -212,9 +212,8 @@ class NearAndFar(Model):
                 SIZE, SIZE, score="multiplicative", position="monotonic", width=1, **self.made
             ),
         }
-        self.attention = both[alone]
-        if combined:
-            self.attention = attnc.GatedAttention(both["local"], both["global"], SIZE, rng=rng)
+        gated = attnc.GatedAttention(both["local"], both["global"], SIZE, rng=rng)
+        self.attention = gated if combined else both[alone]
 
     def _vjp(self, asked, names, answers):
         query, back_to_asked = attnc.vjp(self.words, asked)
