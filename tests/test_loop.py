@@ -78,10 +78,8 @@ def test_attention(score, dtype, isa, rng):
     value, vector = normal(rng, dtype, B, TK, N), normal(rng, dtype, D)
     dcontext = normal(rng, dtype, B, T, N)
     additive = score == "additive"
-    everywhere = dict(
-        width=None, sigma=np.inf, renormalize=False, center=None, last=None, position=None,
-        position_vector=None,
-    )  # fmt: skip
+    names = "width", "center", "last", "position", "position_vector"
+    everywhere = dict.fromkeys(names) | {"sigma": np.inf, "renormalize": False}
     made = []
     for steps in (COUNTS, T):
         context, weights, dquery = full(key, B, T, N), full(key, B, T, TK), full(key, T, B, D)
