@@ -245,6 +245,7 @@ def test_wrong_layers(make, kind, message):
     [
         ({"window": (1, 1)}, TypeError, "there is no argument 'window': the layer has its own"),
         ({"center": 1.0}, TypeError, "there is no argument 'center'"),
+        ({"normalizer": "sparsemax"}, TypeError, "normalizer': windows around a place belong to"),
         ({"key_lengths": [99, 1]}, ValueError, "key_lengths must lie in 0..11"),
         ({"key_lengths": [1, 2, 3]}, ValueError, "key_lengths must have 1 axes"),
         ({"key_mask": np.ones((B, 3), bool)}, ValueError, "key_mask must have 2 axes"),

@@ -34,8 +34,11 @@ _SCORES = {
     "dot": _Score(functional.dot_product_attention),
     "cosine": _Score(functional.cosine_attention, (), ("scale",)),
 }
-# The options that the layer gives itself.
-_OWN = ("window", "center", "sigma", "renormalize")
+# The options that the layer does not take, and why.
+_WITHOUT = {
+    **dict.fromkeys(("window", "center", "sigma", "renormalize"), "the layer has its own"),
+    "normalizer": "windows around a place belong to the softmax",
+}
 
 
 class LocalAttention(_Attention):
@@ -194,7 +197,7 @@ class LocalAttention(_Attention):
         rng: Seed = ...,
         **options: Unpack[LayerOptions],
     ) -> Any: ...
-    @partial(takes_options, without=("dropout", *_OWN))
+    @partial(takes_options, without=("dropout", *_WITHOUT))
     def __call__(
         self,
         query: Real,
@@ -301,12 +304,9 @@ class LocalAttention(_Attention):
         return options["center"], back
 
     def _arguments(self, query, key, value, train, rng, options):
-        for name in _OWN:
-            if options.get(name) not in (None, False):
-                raise self._error(
-                    f"there is no argument {name!r}: the layer has its own", TypeError
-                )
-        options = {name: x for name, x in options.items() if name not in _OWN}
+        for name, why in _WITHOUT.items():
+            if name in options:
+                raise self._error(f"there is no argument {name!r}: {why}", TypeError)
         arrays, options = super()._arguments(query, key, value, train, rng, options)
         if self.score == "dot":
             options["scale"] = 1.0
