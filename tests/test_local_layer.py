@@ -91,6 +91,11 @@ def test_a_key_that_is_masked_in_between_counts(rng):
         layer.centers(query, key, key_mask=mask),
         layer.centers(query, key, key_lengths=[TK - 2, TK]),
     )
+    mask[:, 3:6] = False  # both masks count: none allows a key behind
+    assert_agree(
+        layer.centers(query, key, key_mask=mask, key_lengths=5),
+        layer.centers(query, key, key_lengths=3),
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,8 @@ class LocalAttention(_Attention):
       The paper has S for S - 1; the authors' code has this, which ends at the last key.
     - ``position="monotonic"``, their local-m: ``c_i = i``, and the softmax alone.
 
-    S is the real length of each sequence: its `key_lengths`, or up to the last key that its
-    `key_mask` allows, whichever is less; in a packed batch that of each sequence. `mask` and `bias`
-    do not change it.
+    S is the real length of each sequence: up to the last key that its `key_lengths` and `key_mask`
+    both allow; in a packed batch that of each sequence. `mask` and `bias` do not change it.
 
     Parameters
     ----------
@@ -381,12 +380,13 @@ def _real_lengths(query, Tk, options):
         each_row = np.stack(np.broadcast_arrays(*each), axis=-1)
         each_row = each_row.reshape((1,) * (lead + 1 - each_row.ndim) + each_row.shape)
         return np.repeat(each_row, np.diff(queries), axis=-1)
-    lengths = _last(mask, 0, Tk)
-    if key_lengths is not None:
-        key_lengths = np.asarray(key_lengths)
-        if key_lengths.ndim in (0, lead) and key_lengths.dtype.kind in "iu":
-            lengths = np.minimum(lengths, key_lengths)
     try:
+        if key_lengths is not None:
+            key_lengths = np.asarray(key_lengths)
+            if key_lengths.ndim in (0, lead) and key_lengths.dtype.kind in "iu":
+                within = np.arange(Tk) < key_lengths[..., None]
+                mask = within if mask is None else mask & within
+        lengths = _last(mask, 0, Tk)
         np.broadcast_shapes(np.shape(lengths), query.shape[:-2])
     except ValueError:
         return np.array(float(Tk))
