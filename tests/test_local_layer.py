@@ -204,6 +204,24 @@ def test_masked_memory_is_not_read(rng):
     assert_same(tuple(pullback(expected)), tuple(gradients))
 
 
+@positions
+def test_queries_that_are_masked_are_not_read(position, rng):
+    layer = make("multiplicative", position, rng)
+    query, key, value = arrays(layer, rng)
+    options = {"query_lengths": [2, TQ], "key_lengths": [TK, 0]}
+    expected, pullback = attnc.vjp(layer, query, key, value, **options)
+    layer.zero_grad()
+    gradients = tuple(pullback(expected))
+    of_parameters = {name: x.copy() for name, x in layer.gradients.items()}
+    query[0, 2:] = query[1] = np.nan  # padding, and what may attend to nothing
+    got, pullback = attnc.vjp(layer, query, key, value, **options)
+    layer.zero_grad()
+    assert_same(got, expected)
+    assert_same(tuple(pullback(expected)), gradients)
+    for name, x in layer.gradients.items():
+        assert_same(x, of_parameters[name])
+
+
 def test_centers(rng):
     layer = make("dot", {}, rng)
     query, key, _ = arrays(layer, rng)

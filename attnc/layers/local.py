@@ -291,13 +291,15 @@ class LocalAttention(_Attention):
 
         def back(dcenter):
             """c = last sigmoid(x), x = v_p . tanh(q W_p)."""
-            dx = _sum_to(dcenter * last, share.shape) * share * (1 - share)
-            dx = dx.astype(self.dtype)[..., None]
-            dsum = dx * vector * (1 - hidden**2)
+            dshare = _sum_to(dcenter * last, share.shape)
+            used = dshare != 0  # 0 times what is behind a mask would be NaN, where that is
+            dx = np.where(used, dshare * share * (1 - share), 0).astype(self.dtype)[..., None]
+            read, felt = (np.where(used[..., None], x, self.dtype.type(0)) for x in (query, hidden))
+            dsum = dx * vector * (1 - felt**2)
             rows = dsum.reshape(-1, dsum.shape[-1])
             return dsum @ weight.T, {
-                "position_weight": query.reshape(-1, query.shape[-1]).T @ rows,
-                "position_vector": (dx * hidden).reshape(rows.shape).sum(axis=0),
+                "position_weight": read.reshape(-1, read.shape[-1]).T @ rows,
+                "position_vector": (dx * felt).reshape(rows.shape).sum(axis=0),
             }
 
         return options["center"], back
