@@ -380,7 +380,11 @@ def leave_one_out(rewards: Real, axis: int = 0) -> Array:
     """
     where = "leave_one_out"
     rewards = real_array(where, "rewards", rewards)
-    if not isinstance(axis, (int, np.integer)) or not -rewards.ndim <= axis < rewards.ndim:
+    if (
+        not isinstance(axis, (int, np.integer))
+        or isinstance(axis, bool)
+        or not -rewards.ndim <= axis < rewards.ndim
+    ):
         raise ValueError(
             f"{where}: axis must be one of the {rewards.ndim} axes of rewards, got {axis!r}"
         )

@@ -83,7 +83,13 @@ def test_leave_one_out(rng):
         np.testing.assert_allclose(got[:, m], np.delete(rewards, m, axis=1).mean(1), rtol=1e-12)
     assert estimators.leave_one_out(rewards.astype(np.float16)).dtype == np.float32
     assert_same(estimators.leave_one_out([1, 2]), np.array([2.0, 1.0]))
-    for wrong, axis in ((rewards[:1], 0), (rewards, 3), (rewards, 0.5), (np.float64(1), 0)):
+    for wrong, axis in (
+        (rewards[:1], 0),
+        (rewards, 3),
+        (rewards, 0.5),
+        (rewards, False),
+        (np.float64(1), 0),
+    ):
         with pytest.raises(ValueError, match="leave_one_out: "):
             estimators.leave_one_out(wrong, axis)
 

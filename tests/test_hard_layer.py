@@ -224,7 +224,7 @@ def test_reinforce_trains_it(rng):
 
 WRONG = {
     "score": ({"score": "general"}, ValueError, "score must be one of 'additive', 'multipl"),
-    "score of None": ({"score": None}, ValueError, "score must be one of"),
+    "score of None": ({"score": None}, TypeError, "score must be one of"),
     "evaluation": ({"evaluation": "mean"}, ValueError, "evaluation must be one of 'largest', 's"),
     "coin": ({"soft_probability": 1.5}, ValueError, "soft_probability must lie in 0 <= soft"),
     "coin of a str": ({"soft_probability": "0"}, TypeError, "soft_probability must lie"),
@@ -245,6 +245,8 @@ WRONG_CALLS = {
     "sink": ({"sink": 1.0}, TypeError, "HardAttention: there is no argument 'sink'"),
     "weights": ({"return_weights": True}, TypeError, "HardAttention: there is no argument"),
     "unknown": ({"lengths": 3}, TypeError, "HardAttention: there is no argument 'lengths'"),
+    "center": ({"center": np.ones((3, 2)), "window": (1, 1)}, ValueError, "center must have"),
+    "causal": ({"causal": np.zeros((2, 0))}, TypeError, "causal must be True or False"),
     "train": ({"train": 1}, TypeError, "HardAttention: train must be True or False"),
     "rng": ({"train": True, "rng": "x"}, TypeError, "HardAttention: rng must"),
     "offsets": ({"query_offsets": [0, 3]}, ValueError, "query_offsets must be None"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import functional
 from ..arrays import flag, generator, like, number, quiet
+from ..functional.decoder import check_choice
 from ..functional.hard import HardResult
 from ..functional.monotonic import sum_to
 from ..functional.options import Pairs, ScoreOptions, takes_options
@@ -118,8 +119,10 @@ class HardAttention(Layer):
         super().__init__(dtype)
         where = type(self).__name__
         self.query_size, self.key_size = positive(self, query_size=query_size, key_size=key_size)
-        self.score = self._choice("score", score, tuple(self._scores))
-        self.evaluation = self._choice("evaluation", evaluation, ("largest", "soft"))
+        check_choice(where, "score", score, tuple(self._scores))
+        check_choice(where, "evaluation", evaluation, ("largest", "soft"))
+        self.score = score
+        self.evaluation = evaluation
         rule = "lie in 0 <= soft_probability <= 1"
         self.soft_probability = number(
             where, "soft_probability", soft_probability, rule, lambda p: 0 <= p <= 1
@@ -144,12 +147,6 @@ class HardAttention(Layer):
             self.attention = DotProductAttention(1.0, dtype=dtype)
         else:
             self.attention = CosineAttention(dtype=dtype)
-
-    def _choice(self, name, value, choices):
-        if value not in choices:
-            known = ", ".join(map(repr, choices))
-            raise self._error(f"{name} must be one of {known}, got {value!r}")
-        return value
 
     @partial(takes_options, without=WITHOUT)
     def __call__(
@@ -212,7 +209,13 @@ class HardAttention(Layer):
         options = for_function(self, False, None, given)
         own = query.shape  # masks are of the axes of all three
         if query.ndim == value.ndim:
-            lead = np.broadcast_shapes(query.shape[:-2], value.shape[:-2])
+            try:
+                lead = np.broadcast_shapes(query.shape[:-2], value.shape[:-2])
+            except ValueError:
+                raise self._error(
+                    "value must have the leading axes of query or axes of 1, got query "
+                    f"{query.shape} and value {value.shape}"
+                ) from None
             query = np.broadcast_to(query, (*lead, *own[-2:]))
         scores, scores_back = self._scores_of(query, key, options)
         soft, how = self._mode(train, rng, index)
@@ -300,7 +303,8 @@ def pairs_of(options: dict[str, Any], query: Array, Tk: int) -> dict[str, Any]:
     if len(masks) > 1 or (masks and pairs.get("mask") is None):
         if all(mask.dtype == bool and mask.ndim == query.ndim for mask in masks):
             pairs["mask"] = functools.reduce(np.logical_and, masks)
-    if not pairs.get("causal") and pairs.get("window") is None:
+    causal = pairs.get("causal", False)
+    if isinstance(causal, (bool, np.bool_)) and not causal and pairs.get("window") is None:
         pairs.pop("causal_offset", None)
     return pairs
 
@@ -309,7 +313,10 @@ def _window_mask(center, window, query, Tk):
     """Which keys the window around each center holds; all where the center is NaN."""
     center = np.asarray(center)
     fits = isinstance(window, (tuple, list)) and len(window) == 2
-    if not fits or center.dtype.kind not in "fiu" or center.ndim not in (0, query.ndim - 1):
+    fits &= center.dtype.kind in "fiu" and center.ndim in (0, query.ndim - 1)
+    if not fits or any(
+        size not in (1, own) for size, own in zip(center.shape, query.shape[:-1], strict=False)
+    ):
         return np.ones((1,) * query.ndim, bool)
     center = center.astype(np.float64)
     ahead = np.arange(Tk) - np.floor(center)[..., None]

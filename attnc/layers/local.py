@@ -368,7 +368,10 @@ def _real_lengths(query, Tk, options):
     """(..., Tq) or with axes of 1: the keys of the sequence of each query, up to the last valid."""
     lead, Tq = query.ndim - 2, query.shape[-2]
     mask, key_lengths = options.get("key_mask"), options.get("key_lengths")
-    mask = None if mask is None else np.asarray(mask) != 0
+    try:
+        mask = None if mask is None else np.asarray(mask) != 0
+    except ValueError:  # what does not fit is refused by the function, which names it
+        mask = None
     if mask is not None and (mask.ndim != lead + 1 or mask.shape[-1] not in (1, Tk)):
         mask = None
     queries, keys = _offsets("query_offsets", options), _offsets("key_offsets", options)
