@@ -128,7 +128,7 @@ def test_width_one_is_the_alignment(isa, dtype, rng):
 def test_a_width_beyond_the_first_key(isa, dtype, rng):
     """Every chunk then begins at the first key, however wide it is."""
     arrays = arguments(rng, (2,), 5, 9, 3, dtype)
-    for width in (10, 2**40, 2**62):
+    for width in (10, 2**40, 2**62, 2**80):
         assert_same(
             attnc.chunkwise_attention(*arrays, width), attnc.chunkwise_attention(*arrays, 9)
         )

@@ -156,6 +156,7 @@ def _forward(
     width = integer(WHERE, "width", width, 1)
     return_weights = flag(WHERE, "return_weights", return_weights)
     pairs, rows = _shapes(*given)
+    width = min(width, max(pairs[-1], 1))  # a wider chunk has no more keys
     allowed = allowed_keys(WHERE, rows[:-1], key_mask, key_lengths)
     dtype = computing_dtype(given)
     a, u, v = (

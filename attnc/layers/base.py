@@ -497,8 +497,9 @@ class Layer:
         return contiguous(array, self.dtype)
 
     def _check_shape(self, name: str, got: Shape, shape: tuple[Any, ...]) -> None:
-        tail = shape[1:] if shape[0] is Ellipsis else shape
-        fits = len(got) >= len(tail) if shape[0] is Ellipsis else len(got) == len(tail)
+        is_open = shape[:1] == (Ellipsis,)
+        tail = shape[1:] if is_open else shape
+        fits = len(got) >= len(tail) if is_open else len(got) == len(tail)
         if fits and all(
             isinstance(want, str) or want == size
             for want, size in zip(tail, got[len(got) - len(tail) :], strict=True)

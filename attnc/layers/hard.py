@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import functional
 from ..arrays import flag, generator, like, number, quiet
+from ..functional.decoder import check_choice
 from ..functional.hard import HardResult
 from ..functional.monotonic import sum_to
 from ..functional.options import Pairs, ScoreOptions, takes_options
@@ -146,9 +147,7 @@ class HardAttention(Layer):
             self.attention = CosineAttention(dtype=dtype)
 
     def _choice(self, name, value, choices):
-        if value not in choices:
-            known = ", ".join(map(repr, choices))
-            raise self._error(f"{name} must be one of {known}, got {value!r}")
+        check_choice(type(self).__name__, name, value, choices)
         return value
 
     @partial(takes_options, without=WITHOUT)
