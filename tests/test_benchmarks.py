@@ -394,7 +394,7 @@ def test_which_goals():
     with_goals = {n for n, kind in KINDS.items() if any(goals_of(n, case) for case in kind.cases)}
     assert with_goals == {
         "forward", "backward", "padding", "packed", "decode", "additive", "growth", "recurrent",
-        "multihead", "layer", "transformer", "generation", "monotonic",
+        "multihead", "layer", "transformer", "generation", "monotonic", "local",
     }  # fmt: skip
     step = replace(recurrent("training", 64, 30, 30, 256, 512), backward=True)
     assert texts("recurrent", step) == ["1.5 × the best of PyTorch, JAX"]

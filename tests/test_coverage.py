@@ -2,6 +2,8 @@
 attending twice. What every option does to values, gradients, threads, layouts and steps, the tests
 of `attention_decoder` say: `test_decoder_functions.py` goes through all kinds of coverage."""
 
+import json
+
 import numpy as np
 import pytest
 from checks import assert_agree, assert_close_like_naive, assert_same
@@ -9,6 +11,7 @@ from layer_checks import check_layer, randomize
 
 import attnc
 from attnc import reference
+from attnc.files import MODEL
 from attnc.functional import attention_decoder
 from attnc.losses import coverage_loss
 
@@ -122,6 +125,42 @@ def test_saving(coverage, rng, tmp_path):
     assert_same(
         tuple(again.translate(source, **options)), tuple(model.translate(source, **options))
     )
+
+
+# The constructor arguments of files from when coverage was on or off, and attention soft.
+FORMER = {
+    "AttentionDecoder": (
+        "input_size", "state_size", "memory_size", "attention", "attention_size", "cell", "layers",
+        "order", "input_feeding", "coverage", "summary", "dtype",
+    ),
+    "Seq2Seq": (
+        "source_vocabulary_size", "target_vocabulary_size", "embedding_size", "state_size",
+        "bidirectional", "attention", "attention_size", "cell", "layers", "order", "input_feeding",
+        "coverage", "dropout", "tied", "padding_index", "dtype",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("coverage", [False, True])
+@pytest.mark.parametrize("kind", FORMER)
+def test_a_file_without_the_newer_arguments(kind, coverage, rng, tmp_path):
+    sizes = (9, 8, 4, 6) if kind == "Seq2Seq" else (E, H, M)
+    model = randomize(getattr(attnc, kind)(*sizes, coverage=coverage, rng=0), rng)
+    attnc.save(tmp_path / "new.npz", model)
+    with np.load(tmp_path / "new.npz") as file:
+        arrays = dict(file)
+    text = json.loads(bytes(arrays[MODEL]))
+    written = text["layer"]["arguments"]
+    newer = set(written) - set(FORMER[kind])
+    assert {"max_fertility", "window", "alignment", "energy_noise"} <= newer
+    text["layer"]["arguments"] = {name: written[name] for name in FORMER[kind]}
+    arrays[MODEL] = np.frombuffer(json.dumps(text).encode(), np.uint8)
+    np.savez(tmp_path / "former.npz", **arrays)
+
+    again = attnc.load(tmp_path / "former.npz").layer
+    assert repr(again) == repr(model) and again.coverage is coverage
+    call = rng.integers(0, 8, (2, 3, 5)) if kind == "Seq2Seq" else inputs_of(rng)
+    assert_same(tuple(again(*call)), tuple(model(*call)))
 
 
 @pytest.mark.parametrize("coverage", KINDS)

@@ -91,6 +91,11 @@ def test_a_key_that_is_masked_in_between_counts(rng):
         layer.centers(query, key, key_mask=mask),
         layer.centers(query, key, key_lengths=[TK - 2, TK]),
     )
+    mask[:, 3:6] = False  # both masks count: none allows a key behind
+    assert_agree(
+        layer.centers(query, key, key_mask=mask, key_lengths=5),
+        layer.centers(query, key, key_lengths=3),
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,6 +268,7 @@ def test_wrong_layers(make, kind, message):
     [
         ({"window": (1, 1)}, TypeError, "there is no argument 'window': the layer has its own"),
         ({"center": 1.0}, TypeError, "there is no argument 'center'"),
+        ({"normalizer": "sparsemax"}, TypeError, "normalizer': windows around a place belong to"),
         ({"key_lengths": [99, 1]}, ValueError, "key_lengths must lie in 0..11"),
         ({"key_lengths": [1, 2, 3]}, ValueError, "key_lengths must have 1 axes"),
         ({"key_mask": np.ones((B, 3), bool)}, ValueError, "key_mask must have 2 axes"),

@@ -78,20 +78,22 @@ def test_attention(score, dtype, isa, rng):
     value, vector = normal(rng, dtype, B, TK, N), normal(rng, dtype, D)
     dcontext = normal(rng, dtype, B, T, N)
     additive = score == "additive"
+    names = "width", "center", "last", "position", "position_vector"
+    everywhere = dict.fromkeys(names) | {"sigma": np.inf, "renormalize": False}
     made = []
     for steps in (COUNTS, T):
         context, weights, dquery = full(key, B, T, N), full(key, B, T, TK), full(key, T, B, D)
         transforms = _core.transform_keys(key) if additive else None
         scored = score, query, key, value, vector, None, transforms, 0.5
         forward = operations.Attend(
-            *scored, weights=weights, coverage_weight=0.0, coverage_rate=None, coverage=None,
-            coverage_bias=None, key_mask=None, context=context, stats=full(key, B, T, 2),
-            scores=None,
+            *scored, weights=weights, coverage_weight=0.0, coverage_rate=None, **everywhere,
+            coverage=None, coverage_bias=None, key_mask=None, context=context,
+            stats=full(key, B, T, 2), scores=None,
         )  # fmt: skip
         loop([forward], key, steps)
         back = operations.AttendBack(
-            *scored, weights=weights, coverage_weight=0.0, coverage_rate=None, dcoverage=None,
-            coverage_bias=None, dcontext=dcontext, dweights=None, dquery=dquery,
+            *scored, weights=weights, coverage_weight=0.0, coverage_rate=None, **everywhere,
+            dcoverage=None, coverage_bias=None, dcontext=dcontext, dweights=None, dquery=dquery,
             dweights_total=None,
         )  # fmt: skip
         loop([back], key, steps, backward=True)

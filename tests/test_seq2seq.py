@@ -20,6 +20,9 @@ OPTIONS = [
     {"attention": "cosine", "cell": "lstm", "coverage": True},
     {"attention": "none", "cell": "lstm"},
     {"attention": "none", "order": "luong", "input_feeding": True},
+    {"window": 1},
+    {"window": 2, "position": "predictive", "position_size": 3, "coverage": "tanh"},
+    {"window": 1, "position": "predictive", "renormalize": True, "order": "luong"},
     {"tied": True, "layers": 2},
     {"tied": True, "attention": "none"},
 ]
@@ -144,6 +147,30 @@ def test_house(rng, tmp_path):
         model([3, 4, 5, 6], [[1]])
 
 
+def test_a_window(rng, tmp_path):
+    """It reaches the decoder, is in the repr and in the file, and translations keep to it: the
+    windows of 'monotonic' go with the steps."""
+    options = {"window": 1, "position": "predictive", "position_size": 4, "renormalize": True}
+    model = make(rng, **options)
+    assert {name: getattr(model.decoder, name) for name in options} == options
+    assert model.decoder.parameters["position_weight"].shape == (6, 4)
+    assert "window=1, position='predictive', position_size=4, renormalize=True" in repr(model)
+    source, target = tokens_of(rng)
+    attnc.save(tmp_path / "model.npz", model)
+    again = attnc.load(tmp_path / "model.npz").layer
+    assert repr(again) == repr(model)
+    assert_same(tuple(again(source, target)), tuple(model(source, target)))
+
+    model = make(rng, window=1)
+    for beam_width in (1, 3):
+        weights = model.translate(
+            source, start=START, end=[], max_length=T, beam_width=beam_width
+        ).weights
+        t, j = np.arange(T)[:, None], np.arange(TS)
+        assert weights.shape == (B, T, TS)
+        assert ((weights > 0) == (abs(t - j) <= 1)).all()
+
+
 def test_dropout_is_for_training_alone(rng):
     model = make(rng, layers=2, dropout=0.5)
     without = attnc.Seq2Seq(9, 7, 3, 6, layers=2, padding_index=PADDING, dtype="float64")
@@ -235,7 +262,11 @@ def test_beams_have_the_scores_of_teacher_forcing(options, rng):
         total, length = log_probability(model, source, LENGTHS, b, beams.tokens[b, n])
         assert_agree(beams.scores[b, n], total / ((5 + length) / 6) ** 0.6)
         assert (beams.tokens[b, n, length:] == END).all()
-        assert_agree(beams.weights[b, n, :length].sum(-1), np.ones(length))
+        target = [[START, *beams.tokens[b, n, : length - 1]]]
+        forced = model(source[b : b + 1], target, LENGTHS[b : b + 1]).weights[0]
+        assert_agree(beams.weights[b, n, :length], forced)
+        if "window" not in options:
+            assert_agree(forced.sum(-1), np.ones(length))
         assert not beams.weights[b, n, length:].any()
 
 
@@ -536,11 +567,31 @@ def test_errors_say_what_the_user_wrote(changes, error, message, rng):
         ({"padding_index": False}, TypeError),
         ({"layers": 0}, ValueError),
         ({"attention_size": 0}, (TypeError, ValueError)),
+        ({"window": 1.0}, TypeError),
+        ({"window": 0}, ValueError),
+        ({"position": "last"}, ValueError),
+        ({"renormalize": 1}, TypeError),
+        ({"chunk_width": 3}, ValueError),
     ],
 )
 def test_options_of_the_wrong_kind(options, error):
     (name,) = options
     with pytest.raises(error, match=f"Seq2Seq: {name} must"):
+        attnc.Seq2Seq(9, 7, 3, 6, **options)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"window": 2, "alignment": "monotonic"}, "window must be None for alignment='monotonic'"),
+        ({"window": 2, "alignment": "chunkwise"}, "window must be None for alignment='chunkwise'"),
+        ({"window": 2, "attention": "none"}, "window must be None for attention='none'"),
+        ({"position": "predictive"}, "window must be given with position='predictive'"),
+        ({"window": 2, "renormalize": True}, "renormalize must be False for position='monotonic'"),
+    ],
+)
+def test_options_that_contradict_the_window(options, message):
+    with pytest.raises(ValueError, match=f"^Seq2Seq: {message}"):
         attnc.Seq2Seq(9, 7, 3, 6, **options)
 
 

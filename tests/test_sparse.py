@@ -174,6 +174,9 @@ TIES = {
     "one": lambda n: np.eye(n)[0] * 50,
     "halves": lambda n: np.repeat([0.25, 0.0], [n // 2, n - n // 2]),
     "steps": lambda n: -np.arange(n) / n,
+    "one above a tie": lambda n: np.eye(n)[0],
+    "of any size": lambda n: np.sin(np.arange(n)) * 10.0 ** -(np.arange(n) % 30),
+    "subnormal": lambda n: np.sin(np.arange(n)) * 1e-40,
     "fine steps": lambda n: -np.arange(n) * 1e-7,
     "steep": lambda n: -(2.0 ** (np.arange(n) % 99)),
     "far below 0": lambda n: -1e30 + 0 * np.arange(n),
@@ -186,13 +189,13 @@ TIES = {
 @pytest.mark.parametrize("how", TIES)
 def test_rows(how, normalizer, dtype, isa):
     """They sum to 1, are largest where scores are, and are those of sorting."""
-    for n in (1, 2, 3, 16, 33, 400, 5000):
+    for n in (1, 2, 33, 100, 5000):
         scores = TIES[how](n).astype(dtype)[None]
         if how == "the largest of all" and dtype == np.float64:
             scores = scores * 1e269
         weights = weights_of(scores, normalizer)
         eps = np.finfo(dtype).eps
-        assert (weights >= 0).all() and abs(weights.sum() - 1) <= (4 + 2 * np.sqrt(n)) * eps
+        assert (weights >= 0).all() and abs(weights.sum(dtype=wider(dtype)) - 1) <= 4 * eps
         with np.errstate(over="ignore", invalid="ignore"):
             wide = scores.astype(wider(dtype))
             exact = reference.attention._sparse(normalizer, wide - wide.max())

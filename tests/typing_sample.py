@@ -118,6 +118,10 @@ outputs, (h, c) = attnc.LSTM(8, 4)(x, (np.zeros((1, 2, 4)), np.zeros((1, 2, 4)))
 decoder = attnc.AttentionDecoder(8, 4, 8, attention="dot", dtype=np.float64)
 result = decoder(x, decoder.prepare(memory, key_lengths=[5, 3]), state)
 assert_type(result.weights, Array)
+choosing = attnc.AttentionDecoder(8, 4, 8, alignment="chunkwise", chunk_width=3, energy_noise=0.5)
+assert_type(choosing.step(x[:, 0], choosing.prepare(memory, hard=True)).weights, Array)
+attnc.AttentionDecoder(8, 4, 8, coverage="fertility", max_fertility=3.0, window=2)
+attnc.AttentionDecoder(8, 4, 8, window="2")  # type: ignore[arg-type]
 embedding, readout = attnc.Embedding(9, 8), attnc.Linear(4, 9)
 tokens, weights = attnc.greedy_decode(
     decoder, embedding, readout, memory, start=1, end=2, max_length=7
@@ -134,6 +138,7 @@ assert_type(attnc.LearnedPositions(99, 8)(x, offset=[3, 4]), Array)
 attnc.FeedForward(8, 16, activation="swish")  # type: ignore[arg-type]
 assert_type(attnc.functional.rms_norm(x, epsilon=1e-5), Array)
 
+attnc.Seq2Seq(9, 9, 8, 4, window=2, position="predictive", position_size=3, coverage="tanh")
 translator = attnc.Seq2Seq(9, 9, 8, 4)
 assert_type(translator(tokens, tokens).logits, Array)
 (loss, weights), pullback = attnc.vjp(translator, tokens, tokens, labels=tokens, train=True)

@@ -190,8 +190,8 @@ def gumbel_softmax(
     value : array_like
         ``(..., Tk, Dv)``.
     temperature : float, default 1
-        In 1e-6..1e6. Towards 0 the weights become those of one key, drawn by ``softmax(scores)``, and
-        the variance of the gradient grows.
+        In 1e-6..1e6. Towards 0 the weights become those of one key, drawn by ``softmax(scores)``,
+        and the variance of the gradient grows.
     hard : bool, default False
         Look at the key of the largest weight alone; the gradient is that of the soft weights
         (straight-through), but for that of the values.

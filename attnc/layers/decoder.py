@@ -667,7 +667,7 @@ class AttentionDecoder(Layer):
         if not flag(type(self).__name__, "train", train) or self.alignment == "soft" or not size:
             return None
         rng = generator(type(self).__name__, rng)
-        return rng.standard_normal(shape, self.dtype) * self.dtype.type(size)
+        return rng.standard_normal(shape, self.dtype) * np.dtype(self.dtype).type(size)
 
     def _initial(self, memory, B):
         """The learned state, where none is given."""

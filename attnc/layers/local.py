@@ -34,8 +34,11 @@ _SCORES = {
     "dot": _Score(functional.dot_product_attention),
     "cosine": _Score(functional.cosine_attention, (), ("scale",)),
 }
-# The options that the layer gives itself.
-_OWN = ("window", "center", "sigma", "renormalize")
+# The options that the layer does not take, and why.
+_WITHOUT = {
+    **dict.fromkeys(("window", "center", "sigma", "renormalize"), "the layer has its own"),
+    "normalizer": "windows around a place belong to the softmax",
+}
 
 
 class LocalAttention(_Attention):
@@ -54,9 +57,8 @@ class LocalAttention(_Attention):
       The paper has S for S - 1; the authors' code has this, which ends at the last key.
     - ``position="monotonic"``, their local-m: ``c_i = i``, and the softmax alone.
 
-    S is the real length of each sequence: its `key_lengths`, or up to the last key that its
-    `key_mask` allows, whichever is less; in a packed batch that of each sequence. `mask` and `bias`
-    do not change it.
+    S is the real length of each sequence: up to the last key that its `key_lengths` and `key_mask`
+    both allow; in a packed batch that of each sequence. `mask` and `bias` do not change it.
 
     Parameters
     ----------
@@ -194,7 +196,7 @@ class LocalAttention(_Attention):
         rng: Seed = ...,
         **options: Unpack[LayerOptions],
     ) -> Any: ...
-    @partial(takes_options, without=("dropout", *_OWN))
+    @partial(takes_options, without=("dropout", *_WITHOUT))
     def __call__(
         self,
         query: Real,
@@ -304,12 +306,9 @@ class LocalAttention(_Attention):
         return options["center"], back
 
     def _arguments(self, query, key, value, train, rng, options):
-        for name in _OWN:
-            if options.get(name) not in (None, False):
-                raise self._error(
-                    f"there is no argument {name!r}: the layer has its own", TypeError
-                )
-        options = {name: x for name, x in options.items() if name not in _OWN}
+        for name, why in _WITHOUT.items():
+            if name in options:
+                raise self._error(f"there is no argument {name!r}: {why}", TypeError)
         arrays, options = super()._arguments(query, key, value, train, rng, options)
         if self.score == "dot":
             options["scale"] = 1.0
@@ -384,12 +383,13 @@ def _real_lengths(query, Tk, options):
         each_row = np.stack(np.broadcast_arrays(*each), axis=-1)
         each_row = each_row.reshape((1,) * (lead + 1 - each_row.ndim) + each_row.shape)
         return np.repeat(each_row, np.diff(queries), axis=-1)
-    lengths = _last(mask, 0, Tk)
-    if key_lengths is not None:
-        key_lengths = np.asarray(key_lengths)
-        if key_lengths.ndim in (0, lead) and key_lengths.dtype.kind in "iu":
-            lengths = np.minimum(lengths, key_lengths)
     try:
+        if key_lengths is not None:
+            key_lengths = np.asarray(key_lengths)
+            if key_lengths.ndim in (0, lead) and key_lengths.dtype.kind in "iu":
+                within = np.arange(Tk) < key_lengths[..., None]
+                mask = within if mask is None else mask & within
+        lengths = _last(mask, 0, Tk)
         np.broadcast_shapes(np.shape(lengths), query.shape[:-2])
     except ValueError:
         return np.array(float(Tk))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from ..arrays import flag, generator, number, probability, quiet
+from ..functional.decoder import check_alignment, check_local
 from ..functional.decoder_run import PreparedMemory
 from ..gradients import shows_shapes, vjp
 from ..typing import Array, DType, Integers, Seed
@@ -63,7 +64,8 @@ class Seq2Seq(TokenModel):
     bidirectional : bool
         Whether the encoder also reads backwards; if not, its one direction has state_size.
     attention, attention_size, cell, layers, order, input_feeding, coverage, max_fertility, \
-    alignment, chunk_width, energy_offset, energy_noise
+    window, position, position_size, renormalize, alignment, chunk_width, energy_offset, \
+    energy_noise
         As in `AttentionDecoder`; cell and layers are those of the encoder too. With the attention
         'none' the decoder gets the encoder's final state in place of every context: the baseline
         that attention is compared with.
@@ -124,6 +126,10 @@ class Seq2Seq(TokenModel):
         input_feeding: bool = False,
         coverage: bool | str = False,
         max_fertility: float | None = None,
+        window: int | None = None,
+        position: str = "monotonic",
+        position_size: int | None = None,
+        renormalize: bool = False,
         alignment: str = "soft",
         chunk_width: int | None = None,
         energy_offset: float | None = None,
@@ -147,6 +153,8 @@ class Seq2Seq(TokenModel):
         bidirectional = flag(where, "bidirectional", bidirectional)
         input_feeding = flag(where, "input_feeding", input_feeding)
         coverage = check_coverage(where, coverage, attention)
+        check_alignment(where, alignment, chunk_width, attention, window)
+        local = check_local(where, window, position, renormalize, attention)
         tied = flag(where, "tied", tied)
         dropout = probability(where, "dropout", dropout)
         padding_index = token_index(
@@ -155,6 +163,8 @@ class Seq2Seq(TokenModel):
         )  # fmt: skip
         if attention_size is not None:
             (attention_size,) = positive(self, attention_size=attention_size)
+        if position_size is not None:
+            (position_size,) = positive(self, position_size=position_size)
         if bidirectional and state_size % 2:
             raise self._error(f"state_size must be even for both directions, got {state_size}")
         if tied and source_vocabulary_size != target_vocabulary_size:
@@ -176,6 +186,8 @@ class Seq2Seq(TokenModel):
         self.order, self.input_feeding = order, input_feeding
         self.coverage, self.max_fertility, self.dropout = coverage, max_fertility, dropout
         self.tied, self.padding_index = tied, padding_index
+        self.window, self.position = local["window"], position
+        self.position_size, self.renormalize = position_size, local["renormalize"]
         self.alignment, self.chunk_width = alignment, chunk_width
         self.energy_offset, self.energy_noise = energy_offset, energy_noise
         shared: dict[str, Any] = {"rng": rng, "dtype": dtype}
@@ -197,6 +209,10 @@ class Seq2Seq(TokenModel):
             input_feeding=input_feeding,
             coverage=coverage,
             max_fertility=max_fertility,
+            window=window,
+            position=position,
+            position_size=position_size,
+            renormalize=renormalize,
             alignment=alignment,
             chunk_width=chunk_width,
             energy_offset=energy_offset,

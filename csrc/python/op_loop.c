@@ -559,12 +559,15 @@ static void read_attention(reader *r, attnc_loop_attend *o, int how)
     o->center =
         data_of(r, next_field(r), NPY_DOUBLE, r->B, r->T, WRITTEN | (local ? READ : OPTIONAL));
     PyObject *last = next_field(r);
+    o->last = data_of(r, last, NPY_DOUBLE, r->B, 1, OPTIONAL);
+    if (o->last && !local)
+        refuse(r, last, PyExc_TypeError, "be None without a width");
+    const int predicted = o->last ? READ : OPTIONAL;
     o->P = -1;
-    o->position = next_sequences(r, &T, &o->P, OPTIONAL);
-    const int predicted = o->position.data ? READ : OPTIONAL;
-    if (predicted == READ && !local)
-        refuse(r, last, PyExc_TypeError, "go with a width");
-    o->last = data_of(r, last, NPY_DOUBLE, r->B, 1, predicted);
+    o->position = next_sequences(r, &T, &o->P, predicted);
+    if (o->position.data && !o->last)
+        refuse(r, PyTuple_GetItem(r->operation, r->next - 1), PyExc_TypeError,
+               "be None without last");
     o->position_vector = next_array(r, 1, o->P < 0 ? 0 : o->P, predicted);
 }
 

@@ -1057,7 +1057,7 @@ typedef struct step_problem {
     void (*run)(const struct step_problem *p, arrays *all);
     attnc_cell cell;
     ptrdiff_t a, b, c; /* layer, decoder: batch, steps, H; loss: rows, classes; product: M, K, N */
-    int additive;      /* the decoder's scores */
+    int additive;      /* the decoder's scores; 2: coverage in the tanh, and windows */
 } step_problem;
 
 /* x (K, gates * N) with its strides, in panels. */
@@ -1158,7 +1158,8 @@ static attnc_rows rows_of(void *data, ptrdiff_t size, ptrdiff_t rows, ptrdiff_t 
 }
 
 /* A decoder that attends to a memory before each step of its cell, by unit queries, and back: as
- * attnc/functional/decoder_run.py does for additive scores with coverage, and for the cosine. */
+ * attnc/functional/decoder_run.py does for additive scores with coverage, and for the cosine; with
+ * coverage in the tanh in windows around places that it is given. */
 static void run_decoder(const step_problem *p, arrays *all)
 {
     const attnc_kernels *k = attnc_kernels_for(all->f32);
@@ -1199,8 +1200,12 @@ static void run_decoder(const step_problem *p, arrays *all)
                              .weights = add_result(all, B * T * Tk, "weights"),
                              .stats = add_result(all, B * T * 2, "stats")};
     if (additive) {
-        const ptrdiff_t padded = attnc_divide_up(H, k->lanes) * k->lanes;
         a->score_vector = add_numbers(all, H, 1, NULL);
+        a->coverage = add_numbers(all, B * Tk, 1, "coverage");
+        a->coverage_bias = add_result(all, B * T * Tk, "coverage_bias");
+    }
+    if (additive == 1) {
+        const ptrdiff_t padded = attnc_divide_up(H, k->lanes) * k->lanes;
         a->transforms = (attnc_key_transforms){.key = key,
                                                .small = add_result(all, B * Tk * padded, NULL),
                                                .large = add_result(all, B * Tk * padded, NULL),
@@ -1210,9 +1215,22 @@ static void run_decoder(const step_problem *p, arrays *all)
                                                .D = H};
         attnc_parallel_for(k->transform_keys, &a->transforms, B, attnc_get_num_threads(), NULL, 0);
         a->coverage_weight = -0.5;
-        a->coverage = add_numbers(all, B * Tk, 1, "coverage");
-        a->coverage_bias = add_result(all, B * T * Tk, "coverage_bias");
         a->scores = add_result(all, B * T * Tk, "scores");
+    }
+    else if (additive) {
+        a->coverage_weight = 1;
+        a->coverage_vector = add_numbers(all, H, 1, NULL);
+        a->coverage_rate = add_numbers(all, B * Tk, 1, NULL);
+        a->width = 2;
+        a->sigma = 1;
+        a->renormalize = T % 2;
+        a->center = add_array(all, B * T, 0, "center");
+        a->last = add_array(all, B, 0, NULL);
+        for (ptrdiff_t n = 0; n < B; n++)
+            a->last[n] = (double)(Tk - 1);
+        a->P = H;
+        a->position = rows_of(add_numbers(all, rows * H, 1, NULL), B, T, H);
+        a->position_vector = add_numbers(all, H, 1, NULL);
     }
     attnc_loop_cell *cell = &forward[3].cell;
     attnc_recurrence *r = &cell->recurrence;
@@ -1264,6 +1282,14 @@ static void run_decoder(const step_problem *p, arrays *all)
         a->coverage = add_numbers(all, B * Tk, 1, "dcoverage");
         a->dweights = rows_of(add_numbers(all, B * T * Tk, 1, NULL), B, T, Tk);
         a->dweights_total = add_result(all, B * T * Tk, "dweights_total");
+    }
+    if (additive == 2) {
+        a->dcoverage_rate = add_numbers(all, B * Tk, 1, "dcoverage_rate");
+        a->dkey = add_numbers(all, B * Tk * H, 1, "dkey");
+        a->dscore_vector = add_numbers(all, B * H, 1, "dscore_vector");
+        a->dcoverage_vector = add_numbers(all, B * H, 1, "dcoverage_vector");
+        a->dcenter = add_array(all, B * T, 0, "dcenter");
+        a->dposition = add_result(all, rows * H, "dposition");
     }
     backward[3].normalize = (attnc_loop_normalize){
         .D = H, .unit = unit, .norm = forward[1].normalize.norm, .dunit = dunit, .dx = dquery};
@@ -1477,6 +1503,112 @@ static void run_monotonic(const step_problem *p, arrays *all)
         exit(2);
 }
 
+/* The same inside a loop, of a sequences, b steps, size c: energies, where queries stop, chunks and
+ * what they read, forward and back; and hard choices. */
+static void run_stops(const step_problem *p, arrays *all)
+{
+    const attnc_kernels *k = attnc_kernels_for(all->f32);
+    const ptrdiff_t B = p->a, T = p->b, D = p->c, Tk = 2 * T + 1, size = B * T * Tk;
+    unsigned char *mask = add_array(all, attnc_divide_up(B * Tk, 8), 0, NULL); /* bytes */
+    for (ptrdiff_t j = 0; j < B * Tk; j++)
+        mask[j] = j % 5 != 2;
+    void *key = add_numbers(all, B * Tk * D, 1, NULL);
+    attnc_operation forward[4] = {{.type = &attnc_operation_energies},
+                                  {.type = &attnc_operation_monotonic},
+                                  {.type = &attnc_operation_chunkwise},
+                                  {.type = &attnc_operation_read}};
+    attnc_loop_energies *e = &forward[0].energies;
+    *e = (attnc_loop_energies){.score = p->additive ? ATTNC_ADDITIVE : ATTNC_DOT,
+                               .Tk = Tk,
+                               .D = D,
+                               .query = rows_of(add_numbers(all, B * T * D, 1, NULL), B, T, D),
+                               .key = rows_of(key, B, Tk, D),
+                               .scale = 0.5,
+                               .scores = add_result(all, size, "scores"),
+                               .probability = add_result(all, size, "probability"),
+                               .offset = -0.25,
+                               .noise = add_numbers(all, size, 1, NULL)};
+    if (p->additive) {
+        const ptrdiff_t padded = attnc_divide_up(D, k->lanes) * k->lanes;
+        e->score_vector = add_numbers(all, D, 1, NULL);
+        e->transforms = (attnc_key_transforms){.key = key,
+                                               .small = add_result(all, B * Tk * padded, NULL),
+                                               .large = add_result(all, B * Tk * padded, NULL),
+                                               .top = add_result(all, B, NULL),
+                                               .count = B,
+                                               .Tk = Tk,
+                                               .D = D};
+        attnc_parallel_for(k->transform_keys, &e->transforms, B, attnc_get_num_threads(), NULL, 0);
+    }
+    attnc_loop_monotonic *m = &forward[1].monotonic;
+    *m = (attnc_loop_monotonic){.Tk = Tk,
+                                .probability = e->probability,
+                                .alignment = add_result(all, size, "alignment"),
+                                .reach = add_result(all, size, "reach"),
+                                .previous = add_numbers(all, B * Tk, 0.5, NULL),
+                                .key_mask = mask};
+    attnc_loop_chunkwise *c = &forward[2].chunkwise;
+    *c = (attnc_loop_chunkwise){.Tk = Tk,
+                                .width = 3,
+                                .alignment = m->alignment,
+                                .scores = e->scores,
+                                .weights = add_result(all, size, "weights"),
+                                .key_mask = mask};
+    attnc_loop_read *r = &forward[3].read;
+    *r = (attnc_loop_read){.Tk = Tk,
+                           .Dv = D,
+                           .weights = c->weights,
+                           .value = rows_of(key, B, Tk, D),
+                           .context = add_result(all, B * T * D, "context"),
+                           .key_mask = mask};
+    attnc_loop loop = {
+        .f32 = all->f32, .steps = T, .batch = B, .operations = 4, .operation = forward};
+    run_loop(&loop);
+
+    attnc_operation backward[4] = {forward[3], forward[2], forward[1], forward[0]};
+    r = &backward[0].read;
+    backward[0].type = &attnc_operation_read_back;
+    r->dcontext = rows_of(add_numbers(all, B * T * D, 1, NULL), B, T, D);
+    r->dweights = rows_of(add_numbers(all, size, 1, NULL), B, T, Tk);
+    r->dtotal = add_result(all, size, "dtotal");
+    c = &backward[1].chunkwise;
+    backward[1].type = &attnc_operation_chunkwise_back;
+    c->dweights = r->dtotal;
+    c->dalignment = add_result(all, size, "dalignment");
+    c->dscores = add_result(all, size, "dscores");
+    m = &backward[2].monotonic;
+    backward[2].type = &attnc_operation_monotonic_back;
+    m->dalignment = c->dalignment;
+    m->dprobability = add_result(all, size, "dprobability");
+    m->dprevious = add_numbers(all, B * Tk, 1, "dprevious");
+    e = &backward[3].energies;
+    backward[3].type = &attnc_operation_energies_back;
+    e->scores = c->dscores;
+    e->dprobability = m->dprobability;
+    e->adds = 1;
+    e->dquery = rows_of(add_result(all, B * T * D, "dquery"), T, B, D);
+    loop.operation = backward;
+    loop.backward = 1;
+    run_loop(&loop);
+
+    attnc_operation hard = {.type = &attnc_operation_hard};
+    hard.hard = (attnc_loop_hard){.energies = forward[0].energies,
+                                  .chunk = forward[0].energies,
+                                  .width = 3,
+                                  .key_mask = mask,
+                                  .position = add_numbers(all, B * Tk, 0, "position"),
+                                  .weights = add_result(all, size, "hard weights")};
+    for (ptrdiff_t n = 0; n < B; n++) /* at the first key */
+        if (all->f32)
+            ((float *)hard.hard.position)[n * Tk] = 1;
+        else
+            ((double *)hard.hard.position)[n * Tk] = 1;
+    loop.operation = &hard;
+    loop.operations = 1;
+    loop.backward = 0;
+    run_loop(&loop);
+}
+
 static const step_problem step_problems[] = {
     {"RNN", run_layer, ATTNC_RNN, 37, 5, 45, 0},
     {"GRU", run_layer, ATTNC_GRU, 37, 5, 45, 0},
@@ -1488,6 +1620,11 @@ static const step_problem step_problems[] = {
     {"decoder, cosine", run_decoder, ATTNC_GRU, 19, 4, 37, 0},
     {"decoder, additive", run_decoder, ATTNC_GRU, 20, 3, 24, 1},
     {"decoder, one sequence", run_decoder, ATTNC_GRU, 1, 5, 70, 1},
+    {"decoder, coverage inside", run_decoder, ATTNC_GRU, 20, 3, 24, 2},
+    {"decoder, coverage inside, one sequence", run_decoder, ATTNC_GRU, 1, 6, 35, 2},
+    {"stops, dot", run_stops, 0, 19, 6, 37, 0},
+    {"stops, additive", run_stops, 0, 20, 5, 24, 1},
+    {"stops, one sequence", run_stops, 0, 1, 7, 70, 1},
     {"cross-entropy", run_loss, 0, 100, 301, 0, 0},
     {"cross-entropy, one class", run_loss, 0, 40, 1, 0, 0},
     {"product", run_product, 0, 67, 300, 131, 0},
