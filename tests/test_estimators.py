@@ -113,6 +113,9 @@ def test_learned_baseline(dtype, rng):
     for call in (lambda: baseline(features[..., :2]), lambda: baseline.fit(features, rewards[0])):
         with pytest.raises(ValueError, match="^LearnedBaseline: "):
             call()
+    assert baseline.fit(features[0, 0], rewards[0, 0]) < 1e-3
+    with pytest.raises(ValueError, match="^LearnedBaseline: rewards must have shape"):
+        baseline.fit(features[0, 0], rewards[0])
     with pytest.raises(ValueError, match="size must be"):
         estimators.LearnedBaseline(0)
 

@@ -225,6 +225,7 @@ def test_reinforce_trains_it(rng):
 WRONG = {
     "score": ({"score": "general"}, ValueError, "score must be one of 'additive', 'multipl"),
     "score of None": ({"score": None}, TypeError, "score must be one of"),
+    "score of numbers": ({"score": np.zeros(2)}, TypeError, "score must be one of"),
     "evaluation": ({"evaluation": "mean"}, ValueError, "evaluation must be one of 'largest', 's"),
     "coin": ({"soft_probability": 1.5}, ValueError, "soft_probability must lie in 0 <= soft"),
     "coin of a str": ({"soft_probability": "0"}, TypeError, "soft_probability must lie"),

@@ -294,7 +294,8 @@ class LocalAttention(_Attention):
             dshare = _sum_to(dcenter * last, share.shape)
             used = dshare != 0  # 0 times what is behind a mask would be NaN, where that is
             dx = np.where(used, dshare * share * (1 - share), 0).astype(self.dtype)[..., None]
-            read, felt = (np.where(used[..., None], x, self.dtype.type(0)) for x in (query, hidden))
+            read = np.where(used[..., None], query, np.zeros_like(query))
+            felt = np.where(used[..., None], hidden, np.zeros_like(hidden))
             dsum = dx * vector * (1 - felt**2)
             rows = dsum.reshape(-1, dsum.shape[-1])
             return dsum @ weight.T, {
