@@ -141,7 +141,8 @@ typedef struct {
     attnc_result context; /* (lead, Tq, Dv) */
     void *lse;            /* (lead, Tq) or NULL */
     void *weights;        /* (lead, Tq, Tk) or NULL: they hold scores before */
-    /* The weights once more, where they are wanted in halves, or the first are kept for backward. */
+    /* The weights once more, where they are wanted in halves, or the first are kept for
+       backward. */
     attnc_result narrow_weights;
     /* for backward, or NULL */
     void *context_copy; /* (lead, Tq, Dv), unless rows fit a tile */

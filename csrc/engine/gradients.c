@@ -406,7 +406,8 @@ static int plan_center(attnc_pass *p, const attnc_gradients *to)
     return p->bwd.dcenter_parts ? 0 : -1;
 }
 
-/* dcenter (own lead, own Tq) from what attention_gather left, over all that an element stands for. */
+/* dcenter (own lead, own Tq) from what attention_gather left, over all that an element stands
+ * for. */
 static int sum_center(attnc_pass *p, const attnc_gradients *to)
 {
     const attnc_operand *x = &p->in->center;

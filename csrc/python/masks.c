@@ -1,6 +1,6 @@
 /* masks: the options that are arrays over the axes of a call: mask, key_mask, key_lengths,
- * query_lengths, causal_offset, bias, slope, sink and center. They have every axis that the call has; axes
- * of size 1 broadcast. */
+ * query_lengths, causal_offset, bias, slope, sink and center. They have every axis that the call
+ * has; axes of size 1 broadcast. */
 #include "options.h"
 
 #include <string.h>
