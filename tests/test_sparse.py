@@ -253,7 +253,7 @@ def test_several_tiles(name, sizes, normalizer, isa, rng):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_options(name, normalizer, dtype, rng):
     for option in KNOWN:
-        sizes = {"Tq": 5, "Tk": 7} if dtype == np.float64 else {"Tq": 20, "Tk": 210, "D": 9}
+        sizes = {"Tq": 5, "Tk": 7} if dtype == np.float64 else {"Tq": 9, "Tk": 140, "D": 5}
         arrays, own = arguments(name, rng, dtype, **sizes)
         check(name, arrays, own | options(option, rng, dtype, **sizes), normalizer, rng)
 
@@ -415,7 +415,7 @@ def test_same_bits_for_any_number_of_threads(name, sizes, normalizer, threads, r
 
 @pytest.mark.parametrize("name", ["additive_attention", "attend"])
 def test_memory_runs_out_anywhere(name, normalizer, rng):
-    sizes = {"Tq": 300, "Tk": 260, "D": 40, "Dv": 120, "leads": ((1,), (2,), (2,))}
+    sizes = {"Tq": 100, "Tk": 260, "D": 20, "Dv": 60, "leads": ((1,), (2,), (2,))}
     arrays, own = arguments(name, rng, np.float32, **sizes)
     own |= {"bias": rng.standard_normal((1, 1, 260)).astype("f4"), "softcap": 5.0}
     expected = both(name, arrays, own, normalizer)
