@@ -546,7 +546,7 @@ def _checked(
     if "fertility_vector" in arrays and "coverage_weight" not in arrays:
         raise ValueError(f"{where}: coverage_weight must be given for a fertility_vector")
     soft, additive = alignment == "soft", attention == "additive"
-    optional: set[str] = set()
+    optional = set()
     if score:
         optional = {"coverage_weight", "fertility_vector"} if soft else {"energy_offset"}
     if additive:
