@@ -35,7 +35,8 @@ def test_split_and_merge(lead, heads, rng):
 
 
 def test_every_option_that_goes_by_query_or_key_is_known():
-    others = "causal window softcap dropout rng return_weights return_lse".split()
+    others = "causal window sigma renormalize normalizer softcap dropout rng".split()
+    others += ["return_weights", "return_lse"]
     others += ["query_offsets", "key_offsets"]  # for all sequences and heads at once
     assert set(AXES) == set(DEFAULTS) - set(others)
 
