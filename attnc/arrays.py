@@ -36,6 +36,7 @@ __all__ = [
     "real_array",
     "result_dtype",
     "sum_rows",
+    "sum_to",
 ]
 
 # ---- arrays --------------------------------------------------------------------------------------
@@ -152,6 +153,26 @@ def broadcasts(shape: Shape, whole: Shape) -> bool:
     return len(shape) == len(whole) and all(
         n in (1, size) for n, size in zip(shape, whole, strict=True)
     )
+
+
+def sum_to(gradient: Array, shape: Shape) -> Array:
+    """The gradient of an array of this shape, from that of all that it was broadcast to.
+
+    Parameters
+    ----------
+    gradient : ndarray
+    shape : tuple of int
+        Of as many axes, each of the gradient's size or 1.
+
+    Returns
+    -------
+    ndarray
+        Of that shape; the gradient itself where it has it.
+    """
+    if gradient.shape == shape:
+        return gradient
+    axes = tuple(d for d, n in enumerate(shape) if n == 1 and gradient.shape[d] != 1)
+    return gradient.sum(axis=axes, keepdims=True)
 
 
 def computing_dtype(arrays: Iterable[Array]) -> np.dtype[Any]:

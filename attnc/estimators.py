@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attnc.arrays import generator, like, number, quiet, real_array
+from attnc.arrays import broadcasts, generator, like, number, quiet, real_array
 from attnc.functional.hard import HardResult
 from attnc.functional.relaxed import gumbel_softmax, straight_through
 from attnc.gradients import Gradients, require_incoming, shows_shapes
@@ -144,8 +144,7 @@ def reinforce(
 def _of_choices(where, name, value, shape):
     """A real array with the axes of the choices, each of that size or 1."""
     array = real_array(where, name, value)
-    fits = array.ndim == len(shape)
-    if fits and all(n in (1, m) for n, m in zip(array.shape, shape, strict=True)):
+    if broadcasts(array.shape, shape):
         return array
     fix = ""
     if array.shape == shape[: array.ndim] and array.ndim < len(shape):

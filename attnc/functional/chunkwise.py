@@ -20,9 +20,10 @@ from attnc.arrays import (
     quiet,
     real_array,
     result_dtype,
+    sum_to,
 )
 from attnc.functional.attention import WeightsResult
-from attnc.functional.monotonic import allowed_keys, incoming, sum_to
+from attnc.functional.monotonic import allowed_keys, incoming
 from attnc.registry import register
 from attnc.typing import Array, Bools, Integers, Real
 

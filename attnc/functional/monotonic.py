@@ -22,6 +22,7 @@ from attnc.arrays import (
     quiet,
     real_array,
     result_dtype,
+    sum_to,
 )
 from attnc.gradients import shows_shapes
 from attnc.registry import register
@@ -236,11 +237,3 @@ def incoming(
             f"{where}: {name} must have the shape of its output, {shape}, got {array.shape}"
         )
     return contiguous(array, dtype)
-
-
-def sum_to(gradient: Array, shape: tuple[int, ...]) -> Array:
-    """The gradient of an array of that shape that was broadcast."""
-    if gradient.shape == shape:
-        return gradient
-    axes = tuple(d for d, n in enumerate(shape) if n == 1 and gradient.shape[d] != 1)
-    return gradient.sum(axis=axes, keepdims=True)

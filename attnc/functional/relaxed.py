@@ -13,10 +13,9 @@ from typing import NamedTuple, Unpack
 
 import numpy as np
 
-from attnc.arrays import computing_dtype, flag, like, number, quiet, real_array
+from attnc.arrays import computing_dtype, flag, like, number, quiet, real_array, sum_to
 from attnc.functional.attention import _dropout_key, attend
 from attnc.functional.hard import RECORD, hard_attention
-from attnc.functional.monotonic import sum_to
 from attnc.functional.options import ScoreOptions, takes_options
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of, register

@@ -9,10 +9,9 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 
 from .. import functional
-from ..arrays import flag, generator, like, number, quiet
+from ..arrays import broadcasts, flag, generator, like, number, quiet, sum_to
 from ..functional.decoder import check_choice
 from ..functional.hard import HardResult
-from ..functional.monotonic import sum_to
 from ..functional.options import Pairs, ScoreOptions, takes_options
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Integers, Real, Seed
@@ -313,10 +312,8 @@ def _window_mask(center, window, query, Tk):
     """Which keys the window around each center holds; all where the center is NaN."""
     center = np.asarray(center)
     fits = isinstance(window, (tuple, list)) and len(window) == 2
-    fits &= center.dtype.kind in "fiu" and center.ndim in (0, query.ndim - 1)
-    if not fits or any(
-        size not in (1, own) for size, own in zip(center.shape, query.shape[:-1], strict=False)
-    ):
+    fits &= center.dtype.kind in "fiu"
+    if not fits or (center.ndim and not broadcasts(center.shape, query.shape[:-1])):
         return np.ones((1,) * query.ndim, bool)
     center = center.astype(np.float64)
     ahead = np.arange(Tk) - np.floor(center)[..., None]

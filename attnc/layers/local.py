@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Unpack, overload
 import numpy as np
 
 from .. import functional
-from ..arrays import flag, generator, integer, integer_array, like, quiet
+from ..arrays import flag, generator, integer, integer_array, like, quiet, sum_to
 from ..functional.decoder import check_choice
 from ..functional.options import LayerOptions, Masks, takes_options
 from ..gradients import Gradients, require_incoming, vjp
@@ -291,7 +291,7 @@ class LocalAttention(_Attention):
 
         def back(dcenter):
             """c = last sigmoid(x), x = v_p . tanh(q W_p)."""
-            dshare = _sum_to(dcenter * last, share.shape)
+            dshare = sum_to(dcenter * last, share.shape)
             used = dshare != 0  # 0 times what is behind a mask would be NaN, where that is
             dx = np.where(used, dshare * share * (1 - share), 0).astype(self.dtype)[..., None]
             read = np.where(used[..., None], query, np.zeros_like(query))
@@ -409,9 +409,3 @@ def _last(mask, first, end):
     if mask.shape[-1] == 1:
         return np.where(mask[..., 0], end - first, 0)
     return np.where(mask.any(axis=-1), end - first - mask[..., ::-1].argmax(axis=-1), 0)
-
-
-def _sum_to(x, shape):
-    """Sum over the axes along which an array of this shape was broadcast."""
-    axes = tuple(axis for axis, size in enumerate(shape) if size == 1 and x.shape[axis] != 1)
-    return x.sum(axis=axes, keepdims=True)
