@@ -13,7 +13,7 @@ import numpy as np
 
 from attnc import _core
 from attnc.functional.attention import MECHANISMS, _dropout_key, attend
-from attnc.functional.options import ScoreOptions, takes_options
+from attnc.functional.options import ScoreOptions, outside, takes_options
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of, register
 from attnc.typing import Array, Integers, Real, Seed
@@ -132,9 +132,7 @@ def hard_attention(
     return HardResult(*_core.hard_attention(scores, value, *_how(sample, index, rng), **options))
 
 
-takes_options(
-    hard_attention, without=("sink", "normalizer", "dropout", "return_weights", "return_lse")
-)
+takes_options(hard_attention, without=outside(ScoreOptions))
 
 
 def _how(sample, index, rng):

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict
 from attnc import _core
 from attnc.typing import Bools, Function, Integers, Real, Seed
 
-__all__ = ["nearest", "takes_options", "with_common"]
+__all__ = ["nearest", "outside", "takes_options", "with_common"]
 
 
 class Pairs(TypedDict, total=False):
@@ -103,6 +103,20 @@ def nearest_argument(name: str, own: list[str]) -> str:
     str
     """
     return nearest(name, [*own, *DEFAULTS])
+
+
+def outside(options: type) -> tuple[str, ...]:
+    """The options of all functions that one of the dicts above does not have.
+
+    Parameters
+    ----------
+    options : TypedDict
+
+    Returns
+    -------
+    tuple of str
+    """
+    return tuple(name for name in DEFAULTS if name not in options.__annotations__)
 
 
 def takes_options(function: Function, *, without: tuple[str, ...] = ()) -> Function:

@@ -16,14 +16,13 @@ import numpy as np
 from attnc.arrays import computing_dtype, flag, like, number, quiet, real_array, sum_to
 from attnc.functional.attention import _dropout_key, attend
 from attnc.functional.hard import RECORD, hard_attention
-from attnc.functional.options import ScoreOptions, takes_options
+from attnc.functional.options import ScoreOptions, outside, takes_options
 from attnc.gradients import shows_shapes
 from attnc.registry import record_of, register
 from attnc.typing import Array, Integers, Real, Seed
 
 __all__ = ["gumbel_softmax", "straight_through"]
 
-_WITHOUT = ("sink", "normalizer", "dropout", "return_weights", "return_lse")
 _OPTIONAL = RECORD.optional
 
 
@@ -347,7 +346,7 @@ for _function, _forward, _backward, _incoming in (
     (straight_through, _straight_forward, _straight_backward, ("dcontext",)),
     (gumbel_softmax, _gumbel_forward, _gumbel_backward, ("dcontext", "dweights")),
 ):
-    takes_options(_function, without=_WITHOUT)
+    takes_options(_function, without=outside(ScoreOptions))
     register(
         _function,
         required=("scores", "value"),

@@ -17,7 +17,7 @@ from typing import Unpack
 
 from attnc import _core
 from attnc.functional.attention import Mechanism
-from attnc.functional.options import DEFAULTS, Pairs, takes_options, with_common
+from attnc.functional.options import Pairs, outside, takes_options, with_common
 from attnc.typing import Array, Function, Real
 
 __all__ = ["additive_scores", "cosine_scores", "dot_product_scores", "multiplicative_scores"]
@@ -61,7 +61,7 @@ float16 and bfloat16 are computed in float32. The same bits for any number of th
 
 def _documented(function: Function) -> Function:
     """The function with the masks in its signature, and what is common in its docstring."""
-    takes_options(function, without=tuple(n for n in DEFAULTS if n not in Pairs.__annotations__))
+    takes_options(function, without=outside(Pairs))
     return with_common(function, _COMMON)
 
 

@@ -12,7 +12,7 @@ from .. import functional
 from ..arrays import broadcasts, flag, generator, like, number, quiet, sum_to
 from ..functional.decoder import check_choice
 from ..functional.hard import HardResult
-from ..functional.options import Pairs, ScoreOptions, takes_options
+from ..functional.options import Pairs, ScoreOptions, outside, takes_options
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Integers, Real, Seed
 from .attention import (
@@ -25,7 +25,7 @@ from .attention import (
 )
 from .base import Layer, positive
 
-WITHOUT = ("sink", "normalizer", "dropout", "return_weights", "return_lse")
+WITHOUT = outside(ScoreOptions)
 
 
 class HardAttention(Layer):
