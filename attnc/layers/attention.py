@@ -50,6 +50,25 @@ def of_options(grads, given):
     return {name: like(grads[name], given[name]) for name in got}
 
 
+def hidden_size_of(layer: Any, hidden_size: Any) -> int | None:
+    """The hidden_size of a layer that has `score`, `query_size` and `key_size`, if the four fit."""
+    score, query_size, key_size = layer.score, layer.query_size, layer.key_size
+    if score in ("dot", "cosine") and query_size != key_size:
+        raise layer._error(
+            f"key_size must equal query_size for score={score!r}, got {key_size} and "
+            f"{query_size} (score='multiplicative' takes any sizes)"
+        )
+    if hidden_size is None:
+        return None
+    (hidden_size,) = positive(layer, hidden_size=hidden_size)
+    if score != "additive":
+        raise layer._error(
+            f"hidden_size must be None for score={score!r}, got {hidden_size} (only 'additive' "
+            "has one)"
+        )
+    return hidden_size
+
+
 class _Attention(Layer):
     """What the layers below share: casting, options, `value=None`, gradients of the parameters.
 

@@ -14,7 +14,7 @@ from ..functional.decoder import check_choice
 from ..functional.options import LayerOptions, Masks, takes_options
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, DType, Real, Seed
-from .attention import _Attention, of_options
+from .attention import _Attention, hidden_size_of, of_options
 from .base import glorot, positive
 
 
@@ -136,19 +136,8 @@ class LocalAttention(_Attention):
         self.renormalize = flag(where, "renormalize", renormalize)
         if position_size is not None:
             (position_size,) = positive(self, position_size=position_size)
-        if hidden_size is not None:
-            (hidden_size,) = positive(self, hidden_size=hidden_size)
-        self.position_size, self.hidden_size = position_size, hidden_size
-        if score in ("dot", "cosine") and query_size != key_size:
-            raise self._error(
-                f"key_size must equal query_size for score={score!r}, got {key_size} and "
-                f"{query_size} (score='multiplicative' takes any sizes)"
-            )
-        if hidden_size is not None and score != "additive":
-            raise self._error(
-                f"hidden_size must be None for score={score!r}, got {hidden_size} (only 'additive' "
-                "has one)"
-            )
+        self.position_size = position_size
+        self.hidden_size = hidden_size_of(self, hidden_size)
         if position == "monotonic" and (position_size is not None or self.renormalize):
             name, value = ("position_size", position_size)
             if position_size is None:
@@ -162,7 +151,7 @@ class LocalAttention(_Attention):
         if score == "multiplicative":
             self.add_parameter("weight", glorot(rng, query_size, key_size))
         elif score == "additive":
-            hidden = hidden_size or query_size
+            hidden = self.hidden_size or query_size
             self.add_parameter("query_weight", glorot(rng, query_size, hidden))
             self.add_parameter("key_weight", glorot(rng, key_size, hidden))
             self.add_parameter("score_vector", glorot(rng, hidden, 1)[:, 0])

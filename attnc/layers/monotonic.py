@@ -18,6 +18,7 @@ from ..functional.decoder import check_choice
 from ..functional.monotonic import allowed_keys
 from ..gradients import Gradients, require_incoming, shows_shapes, vjp
 from ..typing import Array, Bools, DType, Integers, Real, Seed
+from .attention import hidden_size_of
 from .base import Layer, glorot, positive
 
 SCORES = "additive", "multiplicative", "dot", "cosine"
@@ -129,20 +130,8 @@ class _Monotonic(Layer):
         where = type(self).__name__
         query_size, key_size = positive(self, query_size=query_size, key_size=key_size)
         check_choice(where, "score", score, SCORES)
-        if score in ("dot", "cosine") and query_size != key_size:
-            raise self._error(
-                f"key_size must equal query_size for score={score!r}, got {key_size} and "
-                f"{query_size} (score='multiplicative' takes any sizes)"
-            )
-        if hidden_size is not None:
-            (hidden_size,) = positive(self, hidden_size=hidden_size)
-            if score != "additive":
-                raise self._error(
-                    f"hidden_size must be None for score={score!r}, got {hidden_size} (only "
-                    "'additive' has one)"
-                )
         self.query_size, self.key_size, self.score = query_size, key_size, score
-        self.hidden_size = hidden_size
+        self.hidden_size = hidden_size_of(self, hidden_size)
         self.offset = number(where, "offset", offset, "be a finite number", math.isfinite)
         self.noise = number(
             where, "noise", noise, "be a finite number, 0 or more", lambda x: 0 <= x < math.inf
