@@ -9,12 +9,29 @@ its own way. A function of one's own takes part after `register`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-__all__ = ["Record", "parted", "record_of", "records", "register", "together"]
+__all__ = ["Output", "Record", "parted", "record_of", "records", "register", "together"]
+
+
+class Output(NamedTuple):
+    """What an output of a function will be.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Or of symbols, where the shapes of the arrays hold some.
+    kind : {'real', 'computed', 'integer'}
+        Its dtype: that of the real arrays together, the one that these are computed in (float32 for
+        halves), or int64.
+    """
+
+    shape: tuple[Any, ...]
+    kind: Literal["real", "computed", "integer"] = "real"
 
 
 class Record(NamedTuple):
@@ -28,6 +45,8 @@ class Record(NamedTuple):
         The required arrays and then the optional ones.
     others : tuple of None
         What stands for all incoming gradients but the first where they are not given.
+    jvp, backward_jvp, outputs, fixed, leading, batch_axes
+        As in `register`.
     """
 
     function: Callable[..., Any]
@@ -39,6 +58,12 @@ class Record(NamedTuple):
     backward: Callable[..., tuple[Any, ...]]
     arrays: tuple[str, ...]
     others: tuple[None, ...]
+    jvp: Callable[..., tuple[Any, Any]] | None = None
+    backward_jvp: Callable[..., tuple[Any, ...]] | None = None
+    outputs: Callable[..., Any] | None = None
+    fixed: tuple[str, ...] = ()
+    leading: tuple[str, ...] = ()
+    batch_axes: Mapping[str, int] = MappingProxyType({})
 
     @property
     def name(self) -> str:
@@ -58,6 +83,12 @@ def register(
     forward: Callable[..., tuple[Any, tuple[Any, ...], Any]],
     backward: Callable[..., tuple[Any, ...]],
     positional: int | None = None,
+    jvp: Callable[..., tuple[Any, Any]] | None = None,
+    backward_jvp: Callable[..., tuple[Any, ...]] | None = None,
+    outputs: Callable[..., Any] | None = None,
+    fixed: Iterable[str] = (),
+    leading: Iterable[str] = (),
+    batch_axes: Mapping[str, int] | None = None,
 ) -> Record:
     """Make a function known to `attnc.vjp`, and to all that stands on records.
 
@@ -83,6 +114,26 @@ def register(
         gradient that was not given is None, but never all of them.
     positional : int, optional
         How many of the incoming gradients a pullback takes by position; all unless given.
+    jvp : callable, optional
+        Forward mode: ``jvp(tangents, *arrays, **options) -> (output, tangent)`` with the arguments
+        of `function` and a dict of tangents by the name of their array; one that is not there is 0.
+        The tangent is built like the output, with None for what is not real.
+    backward_jvp : callable, optional
+        Second order: ``backward_jvp(tangents, incoming, dincoming, *arrays, **options)`` returns
+        the tangents of what `backward` returns, from those of the arrays and of the incoming
+        gradients; `incoming` and `dincoming` are in the order of the names above, None for 0. As
+        second derivatives are symmetric, this and `jvp` are the gradients of `backward` too.
+    outputs : callable, optional
+        ``outputs(*arrays, **options)`` returns an `Output` for each output, built like the output
+        of `function`, from arrays of which only ``shape`` is known; sizes may be symbols, with
+        which it does arithmetic alone.
+    fixed : iterable of str, optional
+        The options that may be arrays, but have no gradient: masks, lengths.
+    leading : iterable of str, optional
+        The arrays, real and fixed, that take any number of leading axes, over which they broadcast.
+    batch_axes : mapping of str to int, optional
+        Where there is one batch axis instead: its place in the arrays, real and fixed, and in the
+        outputs, by name.
 
     Returns
     -------
@@ -124,6 +175,12 @@ def register(
         backward,
         (*required, *optional),
         (None,) * (len(incoming) - 1),
+        jvp,
+        backward_jvp,
+        outputs,
+        tuple(fixed),
+        tuple(leading),
+        MappingProxyType(dict(batch_axes or {})),
     )
     _records[function] = record
     return record
