@@ -8,7 +8,8 @@
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
  * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
- *          attnc_key_transforms, attnc_normalizer, attnc_problem, attnc_attention_fwd,
+ *          attnc_key_transforms, attnc_normalizer, attnc_tangent_views, attnc_problem,
+ *          attnc_attention_fwd,
  *          attnc_choice, attnc_hard_fwd, attnc_attention_bwd,
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
  *          attnc_cross_entropy, attnc_rotary, attnc_norm, attnc_activation_kind,
@@ -86,6 +87,16 @@ typedef enum {
     ATTNC_ENTMAX15
 } attnc_normalizer;
 
+/* Forward mode: the tangents of what attention is computed from, of the sizes of those members of
+ * attnc_problem that have the same names; data NULL, or 0: there is none. */
+typedef struct {
+    attnc_view query, key, value, scores;
+    double scale;
+    const void *score_vector, *score_bias;
+    attnc_view bias;
+    attnc_view slope, sink, center;
+} attnc_tangent_views;
+
 /* What attention is computed from, read by forward and backward: the mechanisms differ in `score`
  * alone. Sizes: query (lead, Tq, D), key (lead, Tk, D), value (lead, Tk, Dv), scores
  * (lead, Tq, Tk). */
@@ -125,7 +136,8 @@ typedef struct {
     attnc_normalizer normalizer; /* a sparse one goes without sink, center, lse and key_splits */
     double dropout;              /* 0: none */
     uint64_t dropout_key;
-    ptrdiff_t dropout_first; /* what element 0 of lead counts as */
+    ptrdiff_t dropout_first;             /* what element 0 of lead counts as */
+    const attnc_tangent_views *tangents; /* NULL: no tangents are wanted */
 } attnc_problem;
 
 /* The forward pass: how it is cut into tasks, and where its outputs go. */
@@ -134,8 +146,8 @@ typedef struct {
     ptrdiff_t query_chunk; /* queries of one task; no bit depends on it */
     /* With few queries the keys are cut into this many runs, each its own task; 1: not cut. */
     ptrdiff_t key_splits;
-    void *parts; /* where key_splits > 1: what attention_merge puts together,
-                    (lead, key_splits, Tq, padded Dv + 2 lanes) */
+    void *parts; /* where key_splits > 1: what attention_merge puts together, (lead, key_splits, Tq,
+                    padded Dv + 2 lanes), with tangents twice as many columns */
 
     /* outputs, contiguous over (lead, query_rows, ...) */
     attnc_result context; /* (lead, Tq, Dv) */
@@ -153,6 +165,11 @@ typedef struct {
     /* (lead, Tq, Tk) or none: the scores alone are wanted, 0 where not allowed. Then there is no
      * value and no other output. */
     attnc_result scores;
+
+    /* Forward mode, with problem->tangents: the tangents of the outputs above, of the same sizes.
+     * Those of the weights need the weights. */
+    attnc_result context_tangent, narrow_weights_tangent, scores_tangent;
+    void *lse_tangent, *weights_tangent;
 } attnc_attention_fwd;
 
 /* How hard attention comes to the one key of a query (hard.inc). */
@@ -239,6 +256,7 @@ typedef struct {
     ptrdiff_t out_row, a_row, a_col, b_row, b_col;
     attnc_stored a_stored; /* in halves: a_row or a_col is 1 */
     int skip_zero_rows;
+    int accumulate; /* out += that; not with skip_zero_rows */
 } attnc_product;
 
 /* Products of one shape: the n-th is `each` with its arrays n steps, in elements, further on. */
@@ -280,6 +298,7 @@ typedef struct {
     attnc_lead lead;  /* of x itself */
     ptrdiff_t T, D;
     const void *dout; /* backward: (rows, D), may be `out` where that is as computed */
+    attnc_stored dout_stored;
     const void *unit; /* backward: the forward's out */
 } attnc_normalize;
 
@@ -588,7 +607,7 @@ typedef struct {
     attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
     attnc_kernel_fn attention_gather, hard_fwd;
     attnc_kernel_fn product, products, sum, narrow;
-    attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: padded D reals, where x or out is in
+    attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: 2 padded D reals, where one is in
                                                      halves */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     attnc_kernel_fn rotary;

@@ -236,9 +236,14 @@ static int plan_forward(attnc_pass *p, attnc_attention_fwd *f)
         share /= 2;
     f->query_chunk = share * k->query_block;
     f->key_splits = attnc_key_splits(p, &p->whole);
+    const int sparse = a->normalizer != ATTNC_SOFTMAX;
+    const int weights_move = f->weights_tangent || f->narrow_weights_tangent.data;
     /* Scores are no halves, and the weights are made where they stood. */
-    if (!f->weights && (f->narrow_weights.data || a->normalizer != ATTNC_SOFTMAX) &&
+    if (!f->weights && (f->narrow_weights.data || sparse || weights_move) &&
         !(f->weights = attnc_team_block(&p->team, a->lead.count, a->Tq, a->Tk)))
+        return -1;
+    if (!f->weights_tangent && (weights_move || (sparse && a->tangents)) &&
+        !(f->weights_tangent = attnc_team_block(&p->team, a->lead.count, a->Tq, a->Tk)))
         return -1;
     ptrdiff_t parts = 0;
     for (ptrdiff_t b = 0; b < p->sequence_count; b++) {
@@ -304,14 +309,32 @@ static int run_hard(attnc_pass *p, const attnc_outputs *out)
                           attnc_pass_work(p), p->team.k->hard_scratch(&p->a));
 }
 
-int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
-                            const attnc_executor *executor)
+/* Forward mode: the views of all tangents. */
+static int begin_tangents(attnc_pass *p, const attnc_tangents *t)
+{
+    p->tangents = (attnc_tangent_views){0};
+    p->a.tangents = &p->tangents;
+    return p->in->mechanism->prepare_tangents(p, t) < 0 ||
+                   (t->value.data && attnc_pass_view(p, &t->value, &p->tangents.value) < 0) ||
+                   view_of_mask(p, &t->bias, 1, 1, &p->tangents.bias) < 0 ||
+                   view_of_mask(p, &t->slope, 0, 0, &p->tangents.slope) < 0 ||
+                   view_of_mask(p, &t->sink, 0, 0, &p->tangents.sink) < 0 ||
+                   view_of_mask(p, &t->center, 1, 0, &p->tangents.center) < 0
+               ? -1
+               : 0;
+}
+
+/* tangents and moved may be NULL: the outputs alone. */
+static int run(const attnc_inputs *in, const attnc_tangents *tangents, const attnc_outputs *out,
+               const attnc_output_tangents *moved, const attnc_executor *executor)
 {
     _Alignas(64) char first[FIRST_BYTES];
     attnc_pass p;
     if (is_nothing_to_write(in, out))
         return 0; /* even if there are 2^40 elements of it */
     int status = begin(&p, in, executor, first);
+    if (status == 0 && tangents)
+        status = begin_tangents(&p, tangents);
     /* context_copy is a copy because the caller may write to the context it gets. */
     attnc_attention_fwd f = {.problem = &p.a,
                              .context = out->context,
@@ -328,12 +351,34 @@ int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
         f.weights = out->weights.data;
     else
         f.narrow_weights = out->weights;
+    if (moved) {
+        f.context_tangent = moved->context;
+        f.lse_tangent = moved->lse;
+        f.scores_tangent = moved->scores;
+        if (moved->weights.stored == ATTNC_AS_COMPUTED)
+            f.weights_tangent = moved->weights.data;
+        else
+            f.narrow_weights_tangent = moved->weights;
+    }
     if (status == 0 && in->choice)
         status = run_hard(&p, out);
     else if (status == 0)
         status = plan_forward(&p, &f) < 0 ? -1 : run_forward(&p, &f);
     attnc_team_end(&p.team);
     return status;
+}
+
+int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
+                            const attnc_executor *executor)
+{
+    return run(in, NULL, out, NULL, executor);
+}
+
+int attnc_attention_jvp(const attnc_inputs *in, const attnc_tangents *tangents,
+                        const attnc_outputs *out, const attnc_output_tangents *moved,
+                        const attnc_executor *executor)
+{
+    return run(in, tangents, out, moved, executor);
 }
 
 /* ---- backward ---- */

@@ -20,8 +20,9 @@
  *
  * defines: attnc_operand, attnc_mechanism, attnc_dot_product, attnc_multiplicative, attnc_additive,
  *          attnc_cosine, attnc_given_scores, attnc_inputs, attnc_saves, attnc_outputs,
- *          attnc_incoming, attnc_gradients, attnc_what_is_saved, attnc_attention_work,
- *          attnc_attention_forward, attnc_attention_backward
+ *          attnc_tangents, attnc_output_tangents, attnc_incoming, attnc_gradients,
+ *          attnc_what_is_saved, attnc_attention_work, attnc_attention_forward,
+ *          attnc_attention_jvp, attnc_attention_backward
  */
 #ifndef ATTNC_ATTENTION_H
 #define ATTNC_ATTENTION_H
@@ -125,6 +126,24 @@ typedef struct {
                             nothing else, and a batch that is not packed */
 } attnc_outputs;
 
+/* Forward mode: the tangents of the arrays of attnc_inputs, each of its argument's whole shape and
+ * stored as that may be; data NULL, or 0: it does not move. Those of slope, sink and center are
+ * double. */
+typedef struct {
+    attnc_operand query, key, value, scores, bias;
+    attnc_operand weight, score_vector, query_weight, key_weight, score_bias;
+    attnc_operand slope, sink, center;
+    double scale;
+} attnc_tangents;
+
+/* Where the tangents of the outputs go: as the outputs of the same names. */
+typedef struct {
+    attnc_result context, weights;
+    void *lse;
+    void *log_probability, *entropy; /* hard attention */
+    attnc_result scores;
+} attnc_output_tangents;
+
 /* What backward starts from: gradients of the outputs, where there are any, and what was saved. */
 typedef struct {
     attnc_operand context, weights, lse; /* of their output's whole shape; the last axis of the
@@ -152,6 +171,10 @@ double attnc_attention_work(const attnc_inputs *in, int backward);
 /* executor may be NULL. 0, or -1 for want of memory. */
 int attnc_attention_forward(const attnc_inputs *in, const attnc_outputs *out,
                             const attnc_executor *executor);
+/* The outputs and their tangents, in one pass. */
+int attnc_attention_jvp(const attnc_inputs *in, const attnc_tangents *tangents,
+                        const attnc_outputs *out, const attnc_output_tangents *moved,
+                        const attnc_executor *executor);
 int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incoming,
                              const attnc_gradients *gradients, const attnc_executor *executor);
 

@@ -20,7 +20,22 @@ static int dot_product_prepare(attnc_pass *p)
                : attnc_pass_view(p, &p->in->key, &p->a.key);
 }
 
-const attnc_mechanism attnc_dot_product = {ATTNC_DOT, dot_product_prepare, attnc_pass_backward};
+/* The view of a tangent; empty where there is none. */
+static int tangent_view(attnc_pass *p, const attnc_operand *x, attnc_view *view)
+{
+    return x->data ? attnc_pass_view(p, x, view) : 0;
+}
+
+static int dot_product_tangents(attnc_pass *p, const attnc_tangents *t)
+{
+    p->tangents.scale = t->scale;
+    return tangent_view(p, &t->query, &p->tangents.query) < 0
+               ? -1
+               : tangent_view(p, &t->key, &p->tangents.key);
+}
+
+const attnc_mechanism attnc_dot_product = {ATTNC_DOT, dot_product_prepare, dot_product_tangents,
+                                           attnc_pass_backward};
 
 /* ---- multiplicative: s = q W k = (q W) . k ---- */
 
@@ -30,6 +45,14 @@ static int multiplicative_prepare(attnc_pass *p)
                       &p->query_projection) < 0)
         return -1;
     return attnc_pass_view(p, &p->in->key, &p->a.key);
+}
+
+static int multiplicative_tangents(attnc_pass *p, const attnc_tangents *t)
+{
+    return attnc_project_tangent(p, &p->query_projection, &p->in->query, &t->query, &t->weight,
+                                 p->in->Tq, &p->tangents.query) < 0
+               ? -1
+               : tangent_view(p, &t->key, &p->tangents.key);
 }
 
 static int multiplicative_backward(attnc_pass *p, const attnc_gradients *g)
@@ -42,7 +65,7 @@ static int multiplicative_backward(attnc_pass *p, const attnc_gradients *g)
 }
 
 const attnc_mechanism attnc_multiplicative = {ATTNC_DOT, multiplicative_prepare,
-                                              multiplicative_backward};
+                                              multiplicative_tangents, multiplicative_backward};
 
 /* ---- additive: s = v . tanh(q Wq + k Wk + b); without a weight it is projected already ---- */
 
@@ -63,6 +86,21 @@ static int additive_prepare(attnc_pass *p)
                ? -1
                : projected_view(p, &in->key, &in->key_weight, in->Tk, &p->a.key,
                                 &p->key_projection);
+}
+
+static int additive_tangents(attnc_pass *p, const attnc_tangents *t)
+{
+    const attnc_inputs *in = p->in;
+    p->tangents.score_vector = t->score_vector.data;
+    p->tangents.score_bias = t->score_bias.data;
+    if ((in->query_weight.data
+             ? attnc_project_tangent(p, &p->query_projection, &in->query, &t->query,
+                                     &t->query_weight, in->Tq, &p->tangents.query)
+             : tangent_view(p, &t->query, &p->tangents.query)) < 0)
+        return -1;
+    return in->key_weight.data ? attnc_project_tangent(p, &p->key_projection, &in->key, &t->key,
+                                                       &t->key_weight, in->Tk, &p->tangents.key)
+                               : tangent_view(p, &t->key, &p->tangents.key);
 }
 
 static int additive_backward(attnc_pass *p, const attnc_gradients *g)
@@ -93,16 +131,17 @@ static int additive_backward(attnc_pass *p, const attnc_gradients *g)
                : 0;
 }
 
-const attnc_mechanism attnc_additive = {ATTNC_ADDITIVE, additive_prepare, additive_backward};
+const attnc_mechanism attnc_additive = {ATTNC_ADDITIVE, additive_prepare, additive_tangents,
+                                        additive_backward};
 
 /* ---- cosine: s = scale * q . k / (|q| |k|), the dot product of unit rows ---- */
 
-/* Bytes of a row, which kernels need where it is in halves. */
+/* Bytes of two rows, which kernels need where one is in halves. */
 static size_t row_scratch(const attnc_pass *p, const attnc_normalize *n)
 {
-    const ptrdiff_t lanes = p->team.k->lanes;
-    const int halves = n->x.stored != ATTNC_AS_COMPUTED || n->out.stored != ATTNC_AS_COMPUTED;
-    return halves ? (size_t)(attnc_divide_up(n->D, lanes) * lanes) * p->team.item : 0;
+    const int halves = n->x.stored != ATTNC_AS_COMPUTED || n->out.stored != ATTNC_AS_COMPUTED ||
+                       n->dout_stored != ATTNC_AS_COMPUTED;
+    return halves ? 2 * (size_t)attnc_padded(p, n->D) * p->team.item : 0;
 }
 
 /* The unit rows of an operand, and in *n what the way back needs. */
@@ -139,6 +178,30 @@ static int cosine_prepare(attnc_pass *p)
                : normalize(p, &in->key, in->Tk, &p->a.key, &p->unit_key);
 }
 
+/* The tangent of unit rows: that map is its own transpose, so the kernel of the way back makes
+ * it. */
+static int normalize_tangent(attnc_pass *p, attnc_normalize n, const attnc_operand *x,
+                             const attnc_operand *tangent, attnc_view *view)
+{
+    if (!tangent->data)
+        return 0;
+    void *out = attnc_team_block(&p->team, n.lead.count, n.T, n.D);
+    const void *rows = attnc_rows_without_gaps(p, tangent);
+    n.dout_stored = tangent->stored;
+    if (!out || !rows || normalize_backward(p, n, rows, (attnc_result){.data = out}) < 0)
+        return -1;
+    return attnc_pass_view_of_block(p, x, out, n.T, n.D, view);
+}
+
+static int cosine_tangents(attnc_pass *p, const attnc_tangents *t)
+{
+    const attnc_inputs *in = p->in;
+    p->tangents.scale = t->scale;
+    return normalize_tangent(p, p->unit_query, &in->query, &t->query, &p->tangents.query) < 0
+               ? -1
+               : normalize_tangent(p, p->unit_key, &in->key, &t->key, &p->tangents.key);
+}
+
 /* The gradients, unless they are in halves, hold those of the unit rows first, then those of the
  * rows. */
 static int cosine_backward(attnc_pass *p, const attnc_gradients *g)
@@ -153,7 +216,7 @@ static int cosine_backward(attnc_pass *p, const attnc_gradients *g)
     return normalize_backward(p, p->unit_key, to.key.data, g->key);
 }
 
-const attnc_mechanism attnc_cosine = {ATTNC_DOT, cosine_prepare, cosine_backward};
+const attnc_mechanism attnc_cosine = {ATTNC_DOT, cosine_prepare, cosine_tangents, cosine_backward};
 
 /* ---- given scores ---- */
 
@@ -162,4 +225,10 @@ static int given_scores_prepare(attnc_pass *p)
     return attnc_pass_view(p, &p->in->scores, &p->a.scores);
 }
 
-const attnc_mechanism attnc_given_scores = {ATTNC_GIVEN, given_scores_prepare, attnc_pass_backward};
+static int given_scores_tangents(attnc_pass *p, const attnc_tangents *t)
+{
+    return tangent_view(p, &t->scores, &p->tangents.scores);
+}
+
+const attnc_mechanism attnc_given_scores = {ATTNC_GIVEN, given_scores_prepare,
+                                            given_scores_tangents, attnc_pass_backward};

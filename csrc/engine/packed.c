@@ -103,7 +103,7 @@ ptrdiff_t attnc_padded(const attnc_pass *p, ptrdiff_t N)
 
 ptrdiff_t attnc_part_size(const attnc_pass *p)
 {
-    return attnc_padded(p, p->a.Dv) + 2 * p->team.k->lanes;
+    return (attnc_padded(p, p->a.Dv) + 2 * p->team.k->lanes) * (p->a.tangents ? 2 : 1);
 }
 
 /* ---- the arguments of a sequence ---- */
@@ -148,11 +148,27 @@ static attnc_problem problem_of(const attnc_pass *p, const attnc_sequence *s)
     return a;
 }
 
+/* a, one sequence's, gets the tangents that belong to it. */
+static void tangents_of(const attnc_pass *p, const attnc_sequence *s, attnc_sequence_args *to)
+{
+    attnc_tangent_views *t = &to->tangents;
+    if (!p->a.tangents)
+        return;
+    *t = p->tangents;
+    to->problem.tangents = t;
+    t->query = rows_from(p, t->query, s->query, s->Tq);
+    t->key = rows_from(p, t->key, s->key, s->Tk);
+    t->value = rows_from(p, t->value, s->key, s->Tk);
+    if (t->center.data)
+        t->center.data = (double *)t->center.data + s->query * t->center.row;
+}
+
 const void *attnc_forward_of_sequence(const attnc_pass *p, const void *args,
                                       const attnc_sequence *s, attnc_sequence_args *to)
 {
     attnc_attention_fwd *f = &to->fwd;
     to->problem = problem_of(p, s);
+    tangents_of(p, s, to);
     *f = *(const attnc_attention_fwd *)args;
     f->problem = &to->problem;
     f->key_splits = attnc_key_splits(p, s);
@@ -160,6 +176,8 @@ const void *attnc_forward_of_sequence(const attnc_pass *p, const void *args,
     f->context = result_at(p, f->context, s->query * p->a.Dv);
     f->lse = at(p, f->lse, s->query);
     f->context_copy = at(p, f->context_copy, s->query * p->a.Dv);
+    f->context_tangent = result_at(p, f->context_tangent, s->query * p->a.Dv);
+    f->lse_tangent = at(p, f->lse_tangent, s->query);
     f->stats = at(p, f->stats, 2 * s->query);
     f->scores_copy =
         attnc_saves_scores(p->in, s) ? at(p, f->scores_copy, block_at(p, s->scores, 1)) : NULL;
@@ -171,6 +189,7 @@ const void *attnc_backward_of_sequence(const attnc_pass *p, const void *args,
 {
     attnc_attention_bwd *b = &to->bwd;
     to->problem = problem_of(p, s);
+    tangents_of(p, s, to);
     *b = *(const attnc_attention_bwd *)args;
     b->problem = &to->problem;
     b->dcontext = rows_from(p, b->dcontext, s->query, s->Tq);

@@ -31,7 +31,8 @@ typedef struct {
 typedef struct {
     const attnc_inputs *in;
     attnc_team team;
-    attnc_problem a; /* what the kernels of both directions read */
+    attnc_problem a;              /* what the kernels of both directions read */
+    attnc_tangent_views tangents; /* forward mode: a.tangents */
     /* made by prepare, read by backward */
     attnc_projection query_projection, key_projection;
     attnc_normalize unit_query, unit_key;
@@ -51,6 +52,8 @@ struct attnc_mechanism {
     /* The views of all that scores are made of, and a.scale, where they have one; products and unit
      * rows are made here, once. */
     int (*prepare)(attnc_pass *p);
+    /* Forward mode, after prepare: the same of their tangents, p->tangents. */
+    int (*prepare_tangents)(attnc_pass *p, const attnc_tangents *t);
     /* The gradients, by attnc_pass_backward and the way back through prepare. */
     int (*backward)(attnc_pass *p, const attnc_gradients *g);
 };
@@ -93,6 +96,7 @@ ptrdiff_t attnc_saved_scores(const attnc_inputs *in, const attnc_sequence *s);
 /* The arguments of a kernel for one sequence of a packed batch. */
 typedef struct {
     attnc_problem problem;
+    attnc_tangent_views tangents;
     attnc_view with;
     union {
         attnc_attention_fwd fwd;
@@ -144,9 +148,17 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to);
 
 /* ---- projection.c ---- */
 
+/* The operand's rows without gaps: where they are, or a copy. NULL for want of memory. */
+const void *attnc_rows_without_gaps(attnc_pass *p, const attnc_operand *x);
+
 /* x W for all rows of an operand: its view, and in *projection what the way back needs. */
 int attnc_project(attnc_pass *p, const attnc_operand *x, const attnc_operand *weight, ptrdiff_t T,
                   attnc_view *view, attnc_projection *projection);
+
+/* Its tangent, xdot W + x Wdot: a view without data where neither moves. */
+int attnc_project_tangent(attnc_pass *p, const attnc_projection *projection, const attnc_operand *x,
+                          const attnc_operand *x_tangent, const attnc_operand *weight_tangent,
+                          ptrdiff_t T, attnc_view *view);
 
 /* From the gradient of x W: dx = dprojected W^T, dweight = x^T dprojected; NULL: not wanted. A row
  * that no gradient reaches is not read. */

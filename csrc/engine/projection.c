@@ -15,8 +15,7 @@ static int is_contiguous(const ptrdiff_t *shape, const ptrdiff_t *stride, int nd
     return 1;
 }
 
-/* The operand's rows without gaps: where they are, or a copy. NULL for want of memory. */
-static const void *rows_without_gaps(attnc_pass *p, const attnc_operand *x)
+const void *attnc_rows_without_gaps(attnc_pass *p, const attnc_operand *x)
 {
     const attnc_lead own = attnc_pass_own_lead(p, x);
     if (is_contiguous(x->shape, x->stride, own.ndim + 2))
@@ -38,28 +37,61 @@ static ptrdiff_t row_stride(const attnc_operand *weight)
     return weight->stride ? weight->stride[0] : weight->shape[1];
 }
 
+static attnc_product product_of(const attnc_projection *projection, void *out)
+{
+    return (attnc_product){.out = out,
+                           .a = projection->x,
+                           .b = projection->weight->data,
+                           .M = projection->rows,
+                           .N = projection->N,
+                           .K = projection->K,
+                           .out_row = projection->N,
+                           .a_row = projection->K,
+                           .a_col = 1,
+                           .a_stored = projection->stored,
+                           .b_row = row_stride(projection->weight),
+                           .b_col = 1};
+}
+
 int attnc_project(attnc_pass *p, const attnc_operand *x, const attnc_operand *weight, ptrdiff_t T,
                   attnc_view *view, attnc_projection *projection)
 {
     const ptrdiff_t rows = attnc_pass_rows(p, x), K = attnc_pass_features(p, x);
     const ptrdiff_t N = weight->shape[1];
-    *projection = (attnc_projection){rows_without_gaps(p, x), x->stored, weight, rows, K, N};
+    *projection = (attnc_projection){attnc_rows_without_gaps(p, x), x->stored, weight, rows, K, N};
     void *out = projection->x ? attnc_team_block(&p->team, rows, N, 1) : NULL;
-    const attnc_product product = {.out = out,
-                                   .a = projection->x,
-                                   .b = weight->data,
-                                   .M = rows,
-                                   .N = N,
-                                   .K = K,
-                                   .out_row = N,
-                                   .a_row = K,
-                                   .a_col = 1,
-                                   .a_stored = x->stored,
-                                   .b_row = row_stride(weight),
-                                   .b_col = 1};
+    const attnc_product product = product_of(projection, out);
     if (!out || attnc_team_product(&p->team, &product) < 0)
         return -1;
     return attnc_pass_view_of_block(p, x, out, T, N, view);
+}
+
+int attnc_project_tangent(attnc_pass *p, const attnc_projection *projection, const attnc_operand *x,
+                          const attnc_operand *x_tangent, const attnc_operand *weight_tangent,
+                          ptrdiff_t T, attnc_view *view)
+{
+    attnc_projection moved = *projection;
+    if (!x_tangent->data && !weight_tangent->data)
+        return 0;
+    void *out = attnc_team_block(&p->team, projection->rows, projection->N, 1);
+    if (!out)
+        return -1;
+    if (x_tangent->data) {
+        moved.x = attnc_rows_without_gaps(p, x_tangent);
+        moved.stored = x_tangent->stored;
+        const attnc_product product = product_of(&moved, out);
+        if (!moved.x || attnc_team_product(&p->team, &product) < 0)
+            return -1;
+    }
+    if (weight_tangent->data) {
+        moved = *projection;
+        moved.weight = weight_tangent;
+        attnc_product product = product_of(&moved, out);
+        product.accumulate = x_tangent->data != NULL;
+        if (attnc_team_product(&p->team, &product) < 0)
+            return -1;
+    }
+    return attnc_pass_view_of_block(p, x, out, T, projection->N, view);
 }
 
 int attnc_project_backward(attnc_pass *p, const attnc_projection *projection,
