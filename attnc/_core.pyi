@@ -8,6 +8,8 @@ that `numpy.asarray` takes. ``<function>`` returns the context, or a tuple of wh
 ``<function>_backward`` takes the gradients of the outputs (None: zero), the arrays of `saved`, and
 the arguments of the forward call. It returns the gradients of the function's own arguments in their
 order and those of `bias`, `slope` and `sink`, None for those not given as arrays.
+``<function>_jvp`` takes a dict of tangents by the name of their array, and the arguments of the
+forward call, and returns the pair (output, tangent), each as ``<function>`` returns the output.
 
 Hard attention returns (context, index, log_probability, entropy), and with them what is saved; its
 own arguments are scores, value, sample, index and the key of the draws.
@@ -29,6 +31,7 @@ _Saved: TypeAlias = tuple[_Array | None, _Array, _Array | None]
 _Outputs: TypeAlias = _Array | tuple[_Array, ...]
 _OutputsAndSaved: TypeAlias = tuple[_Array, _Array | None, _Array | None, _Saved]
 _Gradients: TypeAlias = tuple[_Array | None, ...]
+_Tangents: TypeAlias = dict[str, _Array | None]
 
 class _Forward(Protocol):
     def __call__(self, *arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
@@ -47,6 +50,11 @@ class _Backward(Protocol):
         **options: Unpack[AttentionOptions],
     ) -> _Gradients: ...
 
+class _JVP(Protocol):
+    def __call__(
+        self, tangents: _Tangents, /, *arrays: _Real, **options: Unpack[AttentionOptions]
+    ) -> tuple[_Outputs, _Outputs]: ...
+
 class _Hard(Protocol):
     def __call__(
         self, *arguments: Any, **options: Unpack[AttentionOptions]
@@ -60,6 +68,16 @@ class _HardSaving(Protocol):
 class _ScoresBackward(Protocol):
     def __call__(self, dscores: _Real, /, *arrays: _Real, **masks: Unpack[Pairs]) -> _Gradients: ...
 
+class _ScoresJVP(Protocol):
+    def __call__(
+        self, tangents: _Tangents, /, *arrays: _Real, **masks: Unpack[Pairs]
+    ) -> tuple[_Array, _Array]: ...
+
+class _HardJVP(Protocol):
+    def __call__(
+        self, tangents: _Tangents, /, *arguments: Any, **options: Unpack[AttentionOptions]
+    ) -> tuple[tuple[_Array, _Array, _Array, _Array], tuple[_Array, None, _Array, _Array]]: ...
+
 class _Scores(Protocol):
     def __call__(self, *arrays: _Real, **masks: Unpack[Pairs]) -> _Array: ...
 
@@ -71,32 +89,42 @@ BIAS_ROWS: Final[int]
 dot_product_attention: _Forward
 dot_product_attention_saving: _Saving
 dot_product_attention_backward: _Backward
+dot_product_attention_jvp: _JVP
 multiplicative_attention: _Forward
 multiplicative_attention_saving: _Saving
 multiplicative_attention_backward: _Backward
+multiplicative_attention_jvp: _JVP
 additive_attention: _Forward
 additive_attention_saving: _Saving
 additive_attention_backward: _Backward
+additive_attention_jvp: _JVP
 cosine_attention: _Forward
 cosine_attention_saving: _Saving
 cosine_attention_backward: _Backward
+cosine_attention_jvp: _JVP
 attend: _Forward
 attend_saving: _Saving
 attend_backward: _Backward
+attend_jvp: _JVP
 hard_attention: _Hard
 hard_attention_saving: _HardSaving
 hard_attention_backward: _Backward
+hard_attention_jvp: _HardJVP
 
 # ---- scores alone: their functions take masks, and backward the gradient of the scores first ----
 
 dot_product_scores: _Scores
 dot_product_scores_backward: _ScoresBackward
+dot_product_scores_jvp: _ScoresJVP
 multiplicative_scores: _Scores
 multiplicative_scores_backward: _ScoresBackward
+multiplicative_scores_jvp: _ScoresJVP
 additive_scores: _Scores
 additive_scores_backward: _ScoresBackward
+additive_scores_jvp: _ScoresJVP
 cosine_scores: _Scores
 cosine_scores_backward: _ScoresBackward
+cosine_scores_jvp: _ScoresJVP
 
 def option_defaults() -> dict[str, Any]:
     """Names and defaults of the options, in the order of their documentation."""

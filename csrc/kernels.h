@@ -192,6 +192,9 @@ typedef struct {
                                         that is what was to be chosen */
     void *log_probability, *entropy; /* (lead, Tq) */
     void *stats;                     /* (lead, Tq, 2), as of attnc_attention_fwd; or NULL */
+    /* forward mode, with problem->tangents: of the outputs above */
+    attnc_result context_tangent;
+    void *log_probability_tangent, *entropy_tangent;
 } attnc_hard_fwd;
 
 /* The backward pass: what comes in, what the forward pass saved, and where gradients go. */

@@ -565,6 +565,7 @@ class Mechanism:
         self.score = score
         self.saving_in_c = getattr(_core, self.name + "_saving", None)
         self.backward_in_c = getattr(_core, self.name + "_backward")
+        self.jvp_in_c = getattr(_core, self.name + "_jvp")
         optional = (*optional, *self.options_with_gradients)
         self.arrays = {*optional, *_ARRAYS}
         register(
@@ -575,6 +576,7 @@ class Mechanism:
             positional=1,
             forward=self.forward,
             backward=self.backward,
+            jvp=self.jvp,
         )
 
     def _bound(self, arrays, options):
@@ -603,6 +605,14 @@ class Mechanism:
             return context, saved, static
         outputs = [output for output in (context, weights, lse) if output is not None]
         return _named(outputs, weights is not None), saved, static
+
+    def jvp(self, tangents, *arrays, **options):
+        if "dropout" in options:
+            options = _with_key(options)
+        output, tangent = self.jvp_in_c(tangents, *arrays, **options)
+        if type(output) is not tuple:
+            return output, tangent
+        return tuple(_named(x, options.get("return_weights")) for x in (output, tangent))
 
     def saved(self, arrays, options, kept):
         """What backward takes: arrays, and the rest: the names of some of them, other options."""
@@ -716,21 +726,81 @@ def merge_attention(
     return _merge(contexts, lses, return_lse=return_lse)[0]
 
 
-def _merge(contexts, lses, *, return_lse=False):
-    """The output, and what backward needs."""
-    given_contexts, given_lses = contexts, lses
+def _as_attend(contexts, lses, return_lse):
+    """Attention by which they merge: its scores and values, its options, and how it is stored."""
     contexts, lses = _parts("contexts", contexts), _parts("lses", lses)
     _check_parts(contexts, lses)
     scores, values = np.stack(lses, axis=-1)[..., None, :], np.stack(contexts, axis=-2)
     # A set without keys is not read; and a mask, not its lse, says so: NaN there has no effect.
     options = {"mask": scores != -np.inf, "return_lse": return_lse}
-    output, saved, rest = record_of(attend).forward(scores, values, **options)
-    context = (output.context if return_lse else output)[..., 0, :]
     # The lses, which may be wider, count for what it is computed in, not for what it is stored in.
-    context = like(context, np.empty(0, np.result_type(*contexts)))
-    lse = output.lse[..., 0] if return_lse else None
-    static = rest, (*given_contexts, *given_lses), context.shape
-    return (LseResult(context, lse) if return_lse else context), saved, static
+    return (scores, values), options, np.empty(0, np.result_type(*contexts))
+
+
+def _merged(output, stored):
+    """What `attend` gave, or the tangent of it, as one set."""
+    if not isinstance(output, LseResult):
+        return like(output[..., 0, :], stored)
+    return LseResult(like(output.context[..., 0, :], stored), output.lse[..., 0])
+
+
+def _merge(contexts, lses, *, return_lse=False):
+    """The output, and what backward needs."""
+    arrays, options, stored = _as_attend(contexts, lses, return_lse)
+    output, saved, rest = record_of(attend).forward(*arrays, **options)
+    output = _merged(output, stored)
+    shape = (output.context if return_lse else output).shape
+    return output, saved, (rest, (*contexts, *lses), shape)
+
+
+def _merge_jvp(tangents, contexts, lses, *, return_lse=False):
+    arrays, options, stored = _as_attend(contexts, lses, return_lse)
+    moved = {}
+    for name, of_attend, parts, axis in (
+        ("contexts", "value", contexts, -2),
+        ("lses", "scores", lses, -1),
+    ):
+        given = _part_tangents(name, parts, tangents.get(name))
+        if given is not None:
+            moved[of_attend] = np.stack(given, axis=axis)
+    if "scores" in moved:
+        moved["scores"] = moved["scores"][..., None, :]
+    output, tangent = record_of(attend).jvp(moved, *arrays, **options)
+    return _merged(output, stored), _merged(tangent, stored)
+
+
+def _part_tangents(name, parts, tangents):
+    """The tangents of contexts or lses, one a part, 0 for None; or None where there are none."""
+    if tangents is None or (isinstance(tangents, (list, tuple)) and _all_none(tangents)):
+        return None
+    if not isinstance(tangents, (list, tuple, np.ndarray)) or len(tangents) != len(parts):
+        raise ValueError(
+            f"merge_attention: tangent of {name} must be a sequence of {len(parts)} arrays, as "
+            f"{name} is, got {_kind(tangents)}"
+        )
+    found = []
+    for k, (tangent, part) in enumerate(zip(tangents, parts, strict=True)):
+        shape = np.shape(part)
+        if tangent is None:
+            found.append(np.zeros(shape, np.result_type(part)))
+            continue
+        tangent = real_array("merge_attention", f"tangent of {name}[{k}]", tangent)
+        if tangent.shape != shape:
+            raise ValueError(
+                f"merge_attention: tangent of {name}[{k}] must have the shape of {name}[{k}], "
+                f"{shape}, got {tangent.shape}"
+            )
+        found.append(tangent)
+    return found
+
+
+def _all_none(sequence):
+    return all(item is None for item in sequence)
+
+
+def _kind(x):
+    kind = type(x).__name__
+    return f"{kind} of {len(x)}" if isinstance(x, (list, tuple, np.ndarray)) else kind
 
 
 def _merge_backward(saved, static, dcontext, dlse):
@@ -792,4 +862,5 @@ register(
     positional=1,
     forward=_merge,
     backward=_merge_backward,
+    jvp=_merge_jvp,
 )

@@ -147,6 +147,12 @@ def _forward(scores, value, *, rng=None, sample=True, index=None, **options):
     return HardResult(*outputs), *MECHANISMS[attend].saved((scores, value), options, kept)
 
 
+def _jvp(tangents, scores, value, *, rng=None, sample=True, index=None, **options):
+    how = _how(sample, index, rng)
+    output, tangent = _core.hard_attention_jvp(tangents, scores, value, *how, **options)
+    return HardResult(*output), HardResult(*tangent)
+
+
 def _backward(saved, static, dcontext, dlog_probability, dentropy):
     names, rest = static
     options = dict(zip(names, saved[5:], strict=True)) | rest
@@ -166,4 +172,5 @@ RECORD = register(
     incoming=("dcontext", "dlog_probability", "dentropy"),
     forward=_forward,
     backward=_backward,
+    jvp=_jvp,
 )

@@ -275,6 +275,11 @@ static ptrdiff_t merge_tasks(const attnc_pass *p, const void *args)
     return f->key_splits > 1 ? p->a.lead.count : 0;
 }
 
+static double forward_work(const attnc_pass *p)
+{
+    return attnc_pass_work(p) * (p->a.tangents ? ATTNC_TANGENT_PASSES : 1);
+}
+
 static int run_forward(attnc_pass *p, const attnc_attention_fwd *f)
 {
     const attnc_kernels *k = p->team.k;
@@ -283,7 +288,7 @@ static int run_forward(attnc_pass *p, const attnc_attention_fwd *f)
     const attnc_step merge = {k->attention_merge, f, merge_tasks, forward_scratch,
                               attnc_forward_of_sequence};
     double to_merge = 0;
-    if (attnc_pass_run(p, &forward, attnc_pass_work(p)) < 0)
+    if (attnc_pass_run(p, &forward, forward_work(p)) < 0)
         return -1;
     if (!f->parts)
         return 0;
@@ -295,18 +300,23 @@ static int run_forward(attnc_pass *p, const attnc_attention_fwd *f)
 
 /* ---- hard attention ---- */
 
-static int run_hard(attnc_pass *p, const attnc_outputs *out)
+static int run_hard(attnc_pass *p, const attnc_outputs *out, const attnc_output_tangents *moved)
 {
-    const attnc_hard_fwd f = {.problem = &p->a,
-                              .choice = *p->in->choice,
-                              .context = out->context,
-                              .index = out->index,
-                              .log_probability = out->log_probability,
-                              .entropy = out->entropy,
-                              .stats = out->saved_stats};
+    attnc_hard_fwd f = {.problem = &p->a,
+                        .choice = *p->in->choice,
+                        .context = out->context,
+                        .index = out->index,
+                        .log_probability = out->log_probability,
+                        .entropy = out->entropy,
+                        .stats = out->saved_stats};
+    if (moved) {
+        f.context_tangent = moved->context;
+        f.log_probability_tangent = moved->log_probability;
+        f.entropy_tangent = moved->entropy;
+    }
     return attnc_team_run(&p->team, p->team.k->hard_fwd, &f,
                           p->a.lead.count * attnc_divide_up(p->a.Tq, ATTNC_HARD_QUERIES),
-                          attnc_pass_work(p), p->team.k->hard_scratch(&p->a));
+                          forward_work(p), p->team.k->hard_scratch(&p->a));
 }
 
 /* Forward mode: the views of all tangents. */
@@ -361,7 +371,7 @@ static int run(const attnc_inputs *in, const attnc_tangents *tangents, const att
             f.narrow_weights_tangent = moved->weights;
     }
     if (status == 0 && in->choice)
-        status = run_hard(&p, out);
+        status = run_hard(&p, out, moved);
     else if (status == 0)
         status = plan_forward(&p, &f) < 0 ? -1 : run_forward(&p, &f);
     attnc_team_end(&p.team);

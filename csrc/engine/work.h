@@ -8,7 +8,7 @@
  *          attnc_cross_entropy_work, attnc_rotary_work, attnc_norm_work, attnc_activation_work,
  *          attnc_products_work, attnc_monotonic_work, attnc_chunkwise_work,
  *          attnc_add_dropout_work, ATTNC_ADAM_ELEMENT, ATTNC_SQUARE_ELEMENT, attnc_sum_work,
- *          attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_DBIAS_PASSES, ATTNC_LOOP_FACTOR,
+ *          attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_TANGENT_PASSES, ATTNC_DBIAS_PASSES, ATTNC_LOOP_FACTOR,
  *          ATTNC_SHARED_WEIGHTS, attnc_panels_work, attnc_key_transforms_work
  */
 #ifndef ATTNC_WORK_H
@@ -60,6 +60,9 @@ static const double ATTNC_PAIR_TANH = 10, ATTNC_PAIR_TANH_FEW = 40;
 /* Backward, next to the forward pass over all pairs: five products where that has two. The gradient
  * of a bias that broadcasts: its tiles are computed once more and added up in double. */
 static const double ATTNC_BACKWARD_PASSES = 2.5, ATTNC_DBIAS_PASSES = 2;
+
+/* Forward mode, where all moves: six products. */
+static const double ATTNC_TANGENT_PASSES = 3;
 
 /* A number of the right operand of a product, which is read once: as long as so many rows take. */
 static const double ATTNC_PRODUCT_READ = 10;

@@ -51,6 +51,11 @@ void attnc_call_clear(attnc_call *c)
     Py_CLEAR(c->chosen);
     Py_CLEAR(c->log_probability);
     Py_CLEAR(c->entropy);
+    Py_CLEAR(c->context_tangent);
+    Py_CLEAR(c->weights_tangent);
+    Py_CLEAR(c->lse_tangent);
+    Py_CLEAR(c->log_probability_tangent);
+    Py_CLEAR(c->entropy_tangent);
     attnc_give_back(&c->arena);
 }
 

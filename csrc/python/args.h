@@ -49,6 +49,9 @@ typedef struct {
     /* made by run.c and op_hard.c, or the incoming gradients */
     PyArrayObject *context, *weights, *lse, *saved_context, *stats, *saved_scores;
     PyArrayObject *chosen, *log_probability, *entropy;
+    /* made by jvp.c and op_hard.c: the tangents of the same outputs */
+    PyArrayObject *context_tangent, *weights_tangent, *lse_tangent;
+    PyArrayObject *log_probability_tangent, *entropy_tangent;
 } attnc_call;
 _Static_assert(offsetof(attnc_call, score_bias) ==
                    offsetof(attnc_call, arguments[ATTNC_ARGUMENTS - 1]),
@@ -63,19 +66,29 @@ void attnc_call_clear(attnc_call *c);
 /* An argument that is a function's own: how it is read, and where its array goes. */
 typedef struct {
     const char *name;
-    size_t argument, operand, gradient; /* places in attnc_call, attnc_inputs, attnc_gradients */
+    /* places in attnc_call, attnc_inputs, attnc_gradients, attnc_tangents */
+    size_t argument, operand, gradient, tangent;
     /* Reads the object, NULL where none was given. */
     int (*read)(attnc_call *c, attnc_argument *argument, const char *name, PyObject *object);
 } attnc_own;
 #define ATTNC_OWN(NAME, READ)                                                                      \
-    {#NAME, offsetof(attnc_call, NAME), offsetof(attnc_inputs, NAME),                              \
-     offsetof(attnc_gradients, NAME), READ}
+    {#NAME,                                                                                        \
+     offsetof(attnc_call, NAME),                                                                   \
+     offsetof(attnc_inputs, NAME),                                                                 \
+     offsetof(attnc_gradients, NAME),                                                              \
+     offsetof(attnc_tangents, NAME),                                                               \
+     READ}
 /* scale is an array, or a number in attnc_inputs, but no operand. */
 #define ATTNC_OWN_SCALE(READ)                                                                      \
-    {"scale", offsetof(attnc_call, scale), ATTNC_NO_OPERAND, offsetof(attnc_gradients, scale), READ}
+    {"scale",                                                                                      \
+     offsetof(attnc_call, scale),                                                                  \
+     ATTNC_NO_OPERAND,                                                                             \
+     offsetof(attnc_gradients, scale),                                                             \
+     offsetof(attnc_tangents, scale),                                                              \
+     READ}
 #define ATTNC_NO_OPERAND ((size_t)-1)
 /* An argument that says how, and is no array that has a gradient. */
-#define ATTNC_OWN_FLAG(NAME, READ) {NAME, offsetof(attnc_call, none), ATTNC_NO_OPERAND, 0, READ}
+#define ATTNC_OWN_FLAG(NAME, READ) {NAME, offsetof(attnc_call, none), ATTNC_NO_OPERAND, 0, 0, READ}
 enum { ATTNC_OWN_MOST = 7 };
 
 /* Reads a real array: kind and dtype are checked, nothing is converted yet. -1 on error. */
@@ -95,6 +108,9 @@ typedef struct {
     PyObject *(*result)(attnc_call *c); /* NULL with an error */
     /* from the arguments of backward, in the order of run.h */
     int (*read_backward)(attnc_call *c, PyObject *const *args, attnc_incoming *incoming);
+    /* forward mode: the arrays of the tangents, and the result of them */
+    int (*make_tangents)(attnc_call *c, attnc_output_tangents *moved);
+    PyObject *(*tangent_result)(attnc_call *c);
 } attnc_own_results;
 
 /* An attention function as Python calls it. */

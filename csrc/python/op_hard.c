@@ -142,7 +142,33 @@ static int read_backward(attnc_call *c, PyObject *const *args, attnc_incoming *i
     return attnc_fail(c, PyExc_ValueError, "saved must be what the forward call saved");
 }
 
-static const attnc_own_results results = {make, result, read_backward};
+/* ---- forward mode ---- */
+
+static int make_tangents(attnc_call *c, attnc_output_tangents *moved)
+{
+    const int type = c->in.f32 ? NPY_FLOAT : NPY_DOUBLE, narrow = attnc_output_type(c);
+    moved->context.stored = attnc_stored_as(narrow);
+    return !(c->context_tangent = attnc_new_rows(c, c->in.Dv, narrow, &moved->context.data)) ||
+                   !(c->log_probability_tangent =
+                         attnc_new_rows(c, -1, type, &moved->log_probability)) ||
+                   !(c->entropy_tangent = attnc_new_rows(c, -1, type, &moved->entropy))
+               ? -1
+               : 0;
+}
+
+/* As the result; the index does not move. */
+static PyObject *tangent_result(attnc_call *c)
+{
+    PyObject *context = attnc_in_output_dtype(c, c->context_tangent);
+    PyObject *tangents =
+        context ? PyTuple_Pack(4, context, Py_None, c->log_probability_tangent, c->entropy_tangent)
+                : NULL;
+    Py_XDECREF(context);
+    return tangents;
+}
+
+static const attnc_own_results results = {make, result, read_backward, make_tangents,
+                                          tangent_result};
 
 const attnc_function attnc_hard_function = {
     "hard_attention",

@@ -6,17 +6,14 @@
 
 static int real_type(const attnc_call *c) { return c->in.f32 ? NPY_FLOAT : NPY_DOUBLE; }
 
-/* What a small call needs for shapes and strides: a cache line for each of 16 arrays. */
-enum { FIRST_BYTES = 16 * 64 };
-
-static void call_begin(attnc_call *c, const attnc_function *f, void *first)
+void attnc_call_begin(attnc_call *c, const attnc_function *f, void *first)
 {
     *c = (attnc_call){.function = f->name,
                       .in = {.mechanism = f->mechanism},
-                      .arena = attnc_arena_in(first, FIRST_BYTES)};
+                      .arena = attnc_arena_in(first, ATTNC_CALL_BYTES)};
 }
 
-static attnc_argument *argument_at(attnc_call *c, size_t place)
+attnc_argument *attnc_argument_at(attnc_call *c, size_t place)
 {
     return (void *)((char *)c + place);
 }
@@ -25,7 +22,7 @@ static attnc_argument *argument_at(attnc_call *c, size_t place)
 static int fill_operands(attnc_call *c, const attnc_function *f)
 {
     for (int k = 0; k < f->own_count; k++) {
-        const attnc_argument *argument = argument_at(c, f->own[k].argument);
+        const attnc_argument *argument = attnc_argument_at(c, f->own[k].argument);
         const size_t place = f->own[k].operand;
         if (argument->array && place != ATTNC_NO_OPERAND &&
             attnc_operand_of(c, argument->array, (void *)((char *)&c->in + place)) < 0)
@@ -34,14 +31,18 @@ static int fill_operands(attnc_call *c, const attnc_function *f)
     return c->bias.array ? attnc_operand_of(c, c->bias.array, &c->in.bias) : 0;
 }
 
-/* Whatever stands before a run: the checked call, as the engine reads it. */
-static int read_call(attnc_call *c, const attnc_function *f, PyObject *const *args,
-                     Py_ssize_t count, PyObject *names)
+int attnc_read_whole_call(attnc_call *c, const attnc_function *f, PyObject *const *args,
+                          Py_ssize_t count, PyObject *names)
 {
     return attnc_read_call(c, f, args, count, names) < 0 ? -1 : fill_operands(c, f);
 }
 
 static const attnc_own_results usual;
+
+const attnc_own_results *attnc_results_of(const attnc_function *f)
+{
+    return f->results ? f->results : &usual;
+}
 
 /* ---- forward ---- */
 
@@ -114,14 +115,16 @@ PyObject *attnc_in_output_dtype(const attnc_call *c, PyArrayObject *array)
     return attnc_narrowed(array, c->output);
 }
 
-static PyObject *forward_result(attnc_call *c)
+/* The context, or a tuple of those that are there; and of what is saved. */
+static PyObject *result_of(attnc_call *c, PyArrayObject *context_made, PyArrayObject *weights_made,
+                           PyArrayObject *lse_made)
 {
     PyObject *context = NULL, *weights = NULL, *lse = NULL, *result = NULL;
-    if (!(context = attnc_in_output_dtype(c, c->context)) ||
-        (c->weights && !(weights = attnc_in_output_dtype(c, c->weights))))
+    if (!(context = attnc_in_output_dtype(c, context_made)) ||
+        (weights_made && !(weights = attnc_in_output_dtype(c, weights_made))))
         goto done;
     /* The lse stays in the computing dtype: rounded to a half it could not be merged. */
-    lse = c->lse ? Py_NewRef((PyObject *)c->lse) : NULL;
+    lse = lse_made ? Py_NewRef((PyObject *)lse_made) : NULL;
     if (c->stats || c->saved_scores) {
         PyObject *saved = PyTuple_Pack(3, c->saved_context ? (PyObject *)c->saved_context : Py_None,
                                        c->stats ? (PyObject *)c->stats : Py_None,
@@ -144,20 +147,44 @@ done:
     return result;
 }
 
+static PyObject *forward_result(attnc_call *c)
+{
+    return result_of(c, c->context, c->weights, c->lse);
+}
+
 PyObject *attnc_forward(const attnc_function *f, int save, PyObject *const *args, Py_ssize_t count,
                         PyObject *names)
 {
-    _Alignas(64) char first[FIRST_BYTES];
+    _Alignas(64) char first[ATTNC_CALL_BYTES];
     attnc_call c;
     attnc_outputs out = {0};
     PyObject *result = NULL;
-    call_begin(&c, f, first);
-    const attnc_own_results *own = f->results ? f->results : &usual;
-    if (read_call(&c, f, args, count, names) == 0 && own->make(&c, save, &out) == 0 &&
+    attnc_call_begin(&c, f, first);
+    const attnc_own_results *own = attnc_results_of(f);
+    if (attnc_read_whole_call(&c, f, args, count, names) == 0 && own->make(&c, save, &out) == 0 &&
         run_forward(&c, &out) == 0)
         result = own->result(&c);
     attnc_call_clear(&c);
     return result;
+}
+
+/* ---- forward mode ---- */
+
+static int make_tangents(attnc_call *c, attnc_output_tangents *moved)
+{
+    const int type = real_type(c), narrow = attnc_output_type(c);
+    moved->context.stored = moved->weights.stored = attnc_stored_as(narrow);
+    return !(c->context_tangent = attnc_new_rows(c, c->in.Dv, narrow, &moved->context.data)) ||
+                   (c->lse && !(c->lse_tangent = attnc_new_rows(c, -1, type, &moved->lse))) ||
+                   (c->weights && !(c->weights_tangent =
+                                        attnc_new_rows(c, c->in.Tk, narrow, &moved->weights.data)))
+               ? -1
+               : 0;
+}
+
+static PyObject *tangent_result(attnc_call *c)
+{
+    return result_of(c, c->context_tangent, c->weights_tangent, c->lse_tangent);
 }
 
 /* ---- backward ---- */
@@ -243,7 +270,8 @@ static int read_backward(attnc_call *c, PyObject *const *args, attnc_incoming *i
                                &c->context, &incoming->context);
 }
 
-static const attnc_own_results usual = {make_outputs, forward_result, read_backward};
+static const attnc_own_results usual = {make_outputs, forward_result, read_backward, make_tangents,
+                                        tangent_result};
 
 /* A gradient of the result: of which argument, and where the engine finds its memory. */
 typedef struct {
@@ -271,7 +299,7 @@ static wanted wanted_at(attnc_call *c, const attnc_function *f, int k, attnc_gra
         return (wanted){&c->sink, (void *)&gradients->sink};
     if (k == f->own_count + 3)
         return (wanted){&c->center, (void *)&gradients->center};
-    return (wanted){argument_at(c, f->own[k].argument),
+    return (wanted){attnc_argument_at(c, f->own[k].argument),
                     (void *)((char *)gradients + f->own[k].gradient)};
 }
 
@@ -351,18 +379,19 @@ static PyObject *filled_gradients(attnc_call *c, const attnc_function *f,
 PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                          PyObject *names)
 {
-    _Alignas(64) char first[FIRST_BYTES];
+    _Alignas(64) char first[ATTNC_CALL_BYTES];
     attnc_call c;
     attnc_incoming incoming = {0};
     attnc_gradients gradients = {0};
-    const attnc_own_results *own = f->results ? f->results : &usual;
+    const attnc_own_results *own = attnc_results_of(f);
     PyObject *result = NULL;
-    call_begin(&c, f, first);
+    attnc_call_begin(&c, f, first);
     if (count < BACKWARD_FIRST)
         attnc_fail(&c, PyExc_TypeError,
                    "backward takes three gradients and three saved arrays first, got %zd arguments",
                    count);
-    else if (read_call(&c, f, args + BACKWARD_FIRST, count - BACKWARD_FIRST, names) == 0 &&
+    else if (attnc_read_whole_call(&c, f, args + BACKWARD_FIRST, count - BACKWARD_FIRST, names) ==
+                 0 &&
              own->read_backward(&c, args, &incoming) == 0 &&
              (result = make_gradients(&c, f, &gradients)) != NULL)
         result = filled_gradients(&c, f, &incoming, &gradients, result);
@@ -386,12 +415,12 @@ static int scores_shape(const attnc_call *c, npy_intp *shape)
 PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                                PyObject *names)
 {
-    _Alignas(64) char first[FIRST_BYTES];
+    _Alignas(64) char first[ATTNC_CALL_BYTES];
     attnc_call c;
     attnc_outputs out = {0};
     PyObject *result = NULL;
-    call_begin(&c, f, first);
-    if (read_call(&c, f, args, count, names) == 0) {
+    attnc_call_begin(&c, f, first);
+    if (attnc_read_whole_call(&c, f, args, count, names) == 0) {
         const int type = attnc_output_type(&c);
         out.scores.stored = attnc_stored_as(type);
         PyArrayObject *scores = attnc_new_rows(&c, c.in.Tk, type, &out.scores.data);
@@ -406,16 +435,16 @@ PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, P
 PyObject *attnc_scores_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                                 PyObject *names)
 {
-    _Alignas(64) char first[FIRST_BYTES];
+    _Alignas(64) char first[ATTNC_CALL_BYTES];
     attnc_call c;
     attnc_incoming incoming = {0};
     attnc_gradients gradients = {0};
     npy_intp shape[NPY_MAXDIMS];
     PyObject *result = NULL;
-    call_begin(&c, f, first);
+    attnc_call_begin(&c, f, first);
     if (count < 1 || args[0] == Py_None)
         attnc_fail(&c, PyExc_TypeError, "backward takes the gradient of the scores first");
-    else if (read_call(&c, f, args + 1, count - 1, names) == 0 &&
+    else if (attnc_read_whole_call(&c, f, args + 1, count - 1, names) == 0 &&
              attnc_read_incoming(&c, args[0], "dscores", "scores", scores_shape(&c, shape), shape,
                                  &c.weights, &incoming.scores) == 0 &&
              (result = make_gradients(&c, f, &gradients)) != NULL)

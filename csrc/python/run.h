@@ -2,9 +2,11 @@
  * where that pays, and returns them. The same for every attention function; what differs is its
  * row, attnc_function, in op_NAME.c.
  *
- * defines: attnc_forward, attnc_backward, attnc_scores_forward, attnc_scores_backward; for results
- *          that are a function's own attnc_output_type, attnc_new_rows, attnc_in_output_dtype,
- *          attnc_read_incoming, attnc_saved_array
+ * defines: attnc_forward, attnc_backward, attnc_scores_forward, attnc_scores_backward, attnc_jvp,
+ *          attnc_scores_jvp; for results that are a function's own attnc_output_type,
+ *          attnc_new_rows, attnc_in_output_dtype, attnc_read_incoming, attnc_saved_array; for jvp.c
+ *          ATTNC_CALL_BYTES, attnc_call_begin, attnc_argument_at, attnc_read_whole_call,
+ *          attnc_results_of
  */
 #ifndef ATTNC_RUN_H
 #define ATTNC_RUN_H
@@ -30,6 +32,26 @@ PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, P
                                PyObject *names);
 PyObject *attnc_scores_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                                 PyObject *names);
+
+/* Forward mode (jvp.c): a dict of tangents by the name of their argument, None or not there: 0;
+ * then the arguments of the forward call. Returns (output, tangent), each as the forward call gives
+ * the output. */
+PyObject *attnc_jvp(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                    PyObject *names);
+PyObject *attnc_scores_jvp(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                           PyObject *names);
+
+/* ---- for jvp.c ---- */
+
+/* What a small call needs for shapes and strides: a cache line for each of 16 arrays. */
+enum { ATTNC_CALL_BYTES = 16 * 64 };
+/* first: so many bytes, where shapes and strides go. */
+void attnc_call_begin(attnc_call *c, const attnc_function *f, void *first);
+attnc_argument *attnc_argument_at(attnc_call *c, size_t place);
+/* Whatever stands before a run: the checked call, as the engine reads it. */
+int attnc_read_whole_call(attnc_call *c, const attnc_function *f, PyObject *const *args,
+                          Py_ssize_t count, PyObject *names);
+const attnc_own_results *attnc_results_of(const attnc_function *f);
 
 /* ---- for attnc_own_results (op_hard.c) ---- */
 
