@@ -1,6 +1,6 @@
 """Forward mode of attention in plain NumPy, in any dtype: the formulas and their derivatives.
 
-defines: plain_jvp, plain_scores_jvp, random_tangents
+defines: arguments, random_tangents, access, scores_and_tangents, plain_jvp, plain_scores_jvp
 """
 
 import inspect
@@ -42,7 +42,7 @@ def _T(x):
     return np.swapaxes(x, -1, -2)
 
 
-def _scores(mechanism, x, t):
+def scores_and_tangents(mechanism, x, t):
     """Scores and their tangents; x(name) and t(name) are an array and its tangent."""
     if mechanism == "attend":
         return x("scores"), t("scores")
@@ -71,8 +71,8 @@ def _scores(mechanism, x, t):
     return scale * dots, moved if t("scale") is None else moved + t("scale") * dots
 
 
-def _access(given, tangents, dtype):
-    """x and t of `_scores`; a tangent that is not there is 0."""
+def access(given, tangents, dtype):
+    """x and t of `scores_and_tangents`; a tangent that is not there is 0."""
 
     def x(name):
         return None if given.get(name) is None else np.asarray(given[name], dtype)
@@ -92,13 +92,10 @@ MASKS = (*MASKS, "window", "center")
 
 @np.errstate(all="ignore")
 def plain_jvp(name, tangents, arrays, options, dtype=np.float64):
-    """(outputs, tangents) of the attention function of this name: context, weights and lse each.
-
-    With attributes that measure how well the tangents can be known: see `tests/test_jvp.py`.
-    """
+    """(outputs, tangents) of the attention function of this name: context, weights and lse each."""
     given = {k: v for k, v in arguments(name, arrays, options).items() if k not in EVERYTHING}
-    x, t = _access(given, tangents, dtype)
-    scores, moved = _scores(name.removesuffix(SUFFIX), x, t)
+    x, t = access(given, tangents, dtype)
+    scores, moved = scores_and_tangents(name.removesuffix(SUFFIX), x, t)
     lead = np.broadcast_shapes(scores.shape[:-2], x("value").shape[:-2])
     shape = (*lead, *scores.shape[-2:])
     scores, moved = np.broadcast_to(scores, shape), np.broadcast_to(moved, shape)
@@ -166,7 +163,7 @@ def plain_jvp(name, tangents, arrays, options, dtype=np.float64):
 def plain_scores_jvp(name, tangents, arrays, options, dtype=np.float64):
     """(scores, tangent) of the scores function of this name, 0 where a pair is not allowed."""
     given = arguments(name, arrays, options)
-    x, t = _access(given, tangents, dtype)
-    scores, moved = _scores(name.removesuffix("_scores"), x, t)
+    x, t = access(given, tangents, dtype)
+    scores, moved = scores_and_tangents(name.removesuffix("_scores"), x, t)
     allowed = plain._allowed(scores.shape, **{mask: given.get(mask) for mask in MASKS})
     return np.where(allowed, scores, 0), np.where(allowed, moved, 0)

@@ -19,7 +19,14 @@ from checks import (
     assert_unchanged,
     wider,
 )
-from tangents import arguments, plain_jvp, plain_scores_jvp, random_tangents
+from tangents import (
+    access,
+    arguments,
+    plain_jvp,
+    plain_scores_jvp,
+    random_tangents,
+    scores_and_tangents,
+)
 
 import attnc
 from attnc import _core
@@ -73,9 +80,7 @@ def _size(x):
 
 def plain_score_terms(name, size, given):
     """max_ij of the sums of absolute terms in T_ij."""
-    from tangents import _access, _scores
-
-    x, t = _access(given, size, np.longdouble)
+    x, t = access(given, size, np.longdouble)
     mechanism = name.removesuffix("_attention")
     if mechanism == "cosine":  # the length of a row divides; it may be short
         lengths = {k: np.sqrt((x(k) ** 2).sum(-1, keepdims=True)) for k in ("query", "key")}
@@ -87,7 +92,7 @@ def plain_score_terms(name, size, given):
         both = scale * (both + unit["query"] @ moved["key"].swapaxes(-1, -2))
         scores = both if t("scale") is None else both + t("scale") * dots
     else:
-        _, scores = _scores(mechanism, x, t)
+        _, scores = scores_and_tangents(mechanism, x, t)
     total = largest(scores)
     for option in ("slope", "bias", "sink", "center"):
         if option in size:
@@ -218,7 +223,9 @@ def test_transpose_of_the_gradients(name, option, isa, rng):
     assert abs(sum(by_tangents) - sum(by_gradients)) < 1e-10 * scale
 
 
-@pytest.mark.parametrize("option", ["none", "everything", "center and others", "center in the softmax"])
+@pytest.mark.parametrize(
+    "option", ["none", "everything", "center and others", "center in the softmax"]
+)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_tangent_alone_adds_up(name, option, isa, rng):
     """A tangent that is None or not there is 0, and forward mode is linear."""
@@ -468,7 +475,9 @@ def score_problem(name, rng, dtype=np.float64, **sizes):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{}, {"Tq": 1, "Tk": 600}, {"Tq": 70, "Tk": 300}, {"Tk": 0}, {"Tq": 0}, {"D": 0}], ids=str
+    "sizes",
+    [{}, {"Tq": 1, "Tk": 600}, {"Tq": 70, "Tk": 300}, {"Tk": 0}, {"Tq": 0}, {"D": 0}],
+    ids=str,
 )
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", SCORES)
@@ -518,7 +527,9 @@ def test_hard_attention(option, sample, isa, rng):
     chosen = {**own, "index": output.index}
 
     def at(step):
-        x, value = (a + step * tangents[k] for a, k in zip(arrays, ("scores", "value"), strict=True))
+        x, value = (
+            a + step * tangents[k] for a, k in zip(arrays, ("scores", "value"), strict=True)
+        )
         options = {k: v + step * tangents[k] if k in tangents else v for k, v in chosen.items()}
         return attnc.hard_attention(x, value, **options)
 
@@ -635,9 +646,12 @@ def test_refused_elsewhere(rng):
     with pytest.raises(TypeError, match="^dot_product_scores: tangents must be named .* 'bias'"):
         jvp("dot_product_scores", {"bias": x}, (x, x), {})
     lses = [np.zeros((2, 5))]
-    for bad in (x, [x, x], [], 3.0, "ab"):
-        with pytest.raises(ValueError, match="^merge_attention: tangent of contexts must be a seq"):
+    for bad in (x, [x, x], [], [None, None], 3.0, "ab"):
+        error = TypeError if isinstance(bad, (float, str)) else ValueError
+        with pytest.raises(error, match="^merge_attention: tangent of contexts must be a sequence"):
             jvp("merge_attention", {"contexts": bad}, ([x], lses), {})
+    with pytest.raises(TypeError, match=r"^merge_attention: tangent of contexts\[0\] must"):
+        jvp("merge_attention", {"contexts": [x.astype(complex)]}, ([x], lses), {})
     with pytest.raises(ValueError, match=r"^merge_attention: tangent of lses\[0\] must have the"):
         jvp("merge_attention", {"lses": [np.zeros((2, 4))]}, ([x], lses), {})
     with pytest.raises(TypeError, match="^dot_product_attention: jvp takes a dict"):

@@ -771,13 +771,17 @@ def _merge_jvp(tangents, contexts, lses, *, return_lse=False):
 
 def _part_tangents(name, parts, tangents):
     """The tangents of contexts or lses, one a part, 0 for None; or None where there are none."""
-    if tangents is None or (isinstance(tangents, (list, tuple)) and _all_none(tangents)):
+    if tangents is None:
         return None
-    if not isinstance(tangents, (list, tuple, np.ndarray)) or len(tangents) != len(parts):
-        raise ValueError(
-            f"merge_attention: tangent of {name} must be a sequence of {len(parts)} arrays, as "
-            f"{name} is, got {_kind(tangents)}"
-        )
+    rule = (
+        f"merge_attention: tangent of {name} must be a sequence of {len(parts)} arrays, as {name}"
+    )
+    if not isinstance(tangents, (list, tuple, np.ndarray)):
+        raise TypeError(f"{rule} is, got {type(tangents).__name__}")
+    if len(tangents) != len(parts):
+        raise ValueError(f"{rule} is, got {len(tangents)}")
+    if all(tangent is None for tangent in tangents):
+        return None
     found = []
     for k, (tangent, part) in enumerate(zip(tangents, parts, strict=True)):
         shape = np.shape(part)
@@ -792,15 +796,6 @@ def _part_tangents(name, parts, tangents):
             )
         found.append(tangent)
     return found
-
-
-def _all_none(sequence):
-    return all(item is None for item in sequence)
-
-
-def _kind(x):
-    kind = type(x).__name__
-    return f"{kind} of {len(x)}" if isinstance(x, (list, tuple, np.ndarray)) else kind
 
 
 def _merge_backward(saved, static, dcontext, dlse):
