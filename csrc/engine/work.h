@@ -8,8 +8,8 @@
  *          attnc_cross_entropy_work, attnc_rotary_work, attnc_norm_work, attnc_activation_work,
  *          attnc_products_work, attnc_monotonic_work, attnc_chunkwise_work,
  *          attnc_add_dropout_work, ATTNC_ADAM_ELEMENT, ATTNC_SQUARE_ELEMENT, attnc_sum_work,
- *          attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_TANGENT_PASSES, ATTNC_DBIAS_PASSES, ATTNC_LOOP_FACTOR,
- *          ATTNC_SHARED_WEIGHTS, attnc_panels_work, attnc_key_transforms_work
+ *          attnc_pair_work, ATTNC_BACKWARD_PASSES, ATTNC_TANGENT_PASSES, ATTNC_DBIAS_PASSES,
+ *          ATTNC_LOOP_FACTOR, ATTNC_SHARED_WEIGHTS, attnc_panels_work, attnc_key_transforms_work
  */
 #ifndef ATTNC_WORK_H
 #define ATTNC_WORK_H

@@ -1,7 +1,7 @@
 /* harness: the engine and its kernels without Python.
  *
- * Every mechanism runs forward and backward with each instruction set, alone and by several threads
- * at once, on the pool and on threads of the caller's own; so do recurrent layers, decoders, the
+ * Every mechanism runs forward, in forward mode and backward with each instruction set, alone and by
+ * several threads at once, on the pool and on threads of the caller's own; so do recurrent layers, decoders, the
  * softmax cross-entropy and the matrix product. Threads must change no bit; the instruction sets
  * must agree with the scalar one; halves must give the bits of the same numbers in float, rounded.
  * For ThreadSanitizer (`make tsan`), and for machines that are emulated (`make emulate`).
@@ -370,8 +370,8 @@ typedef struct {
     attnc_inputs in;
     attnc_incoming incoming;
     attnc_stored halves;
-    void *data[INPUTS];
-    ptrdiff_t size[INPUTS]; /* in elements */
+    void *data[INPUTS], *moved[INPUTS]; /* moved: of real ones, the tangent */
+    ptrdiff_t size[INPUTS];             /* in elements */
     attnc_stored stored[INPUTS];
     ptrdiff_t lead[2], shape[INPUTS][MOST_AXES], stride[INPUTS][MOST_AXES];
     int64_t query_offsets[SEQUENCES + 1], key_offsets[SEQUENCES + 1];
@@ -428,6 +428,15 @@ static void put(const inputs *i, void *data, element_kind kind, attnc_stored sto
         ((double *)data)[k] = x;
 }
 
+/* The numbers of an input in the reverse order. */
+static void *reversed(const void *data, ptrdiff_t count, size_t size)
+{
+    char *block = new_block((size_t)count * size);
+    for (ptrdiff_t k = 0; k < count; k++)
+        memcpy(block + (size_t)k * size, (const char *)data + (size_t)(count - 1 - k) * size, size);
+    return block;
+}
+
 /* Random numbers of that shape, `gap` more of them behind every row; the last axis is a row. */
 static attnc_operand add_input(inputs *i, int index, element_kind kind, int ndim,
                                const ptrdiff_t *shape, ptrdiff_t gap)
@@ -446,6 +455,8 @@ static attnc_operand add_input(inputs *i, int index, element_kind kind, int ndim
     i->stored[index] = stored;
     for (ptrdiff_t k = 0; k < count; k++)
         put(i, i->data[index], kind, stored, k, uniform());
+    if (kind == REAL || kind == PARAMETER || kind >= NUMBER)
+        i->moved[index] = reversed(i->data[index], count, size);
     return (attnc_operand){i->data[index], i->shape[index], gap ? i->stride[index] : NULL, stored};
 }
 
@@ -572,9 +583,40 @@ static inputs *new_inputs(const problem *p, int f32)
 
 static void free_inputs(inputs *i)
 {
-    for (int k = 0; k < INPUTS; k++)
+    for (int k = 0; k < INPUTS; k++) {
         attnc_release(i->data[k]);
+        attnc_release(i->moved[k]);
+    }
     attnc_release(i);
+}
+
+/* The tangent of an input, which lies as it does. */
+static attnc_operand moved(const inputs *i, int index, attnc_operand x)
+{
+    if (x.data)
+        x.data = i->moved[index];
+    return x;
+}
+
+static attnc_tangents tangents_of(const inputs *i)
+{
+    const attnc_inputs *in = &i->in;
+    return (attnc_tangents){
+        .query = moved(i, QUERY, in->query),
+        .key = moved(i, KEY, in->key),
+        .value = moved(i, VALUE, in->value),
+        .scores = moved(i, SCORES, in->scores),
+        .bias = moved(i, BIAS, in->bias),
+        .weight = moved(i, WEIGHT, in->weight),
+        .score_vector = moved(i, SCORE_VECTOR, in->score_vector),
+        .query_weight = moved(i, QUERY_WEIGHT, in->query_weight),
+        .key_weight = moved(i, KEY_WEIGHT, in->key_weight),
+        .score_bias = moved(i, SCORE_BIAS, in->score_bias),
+        .slope = moved(i, SLOPE, in->slope),
+        .sink = moved(i, SINK, in->sink),
+        .center = moved(i, CENTER, in->center),
+        .scale = 0.5,
+    };
 }
 
 /* ---- attention: what comes out ---- */
@@ -589,6 +631,9 @@ enum {
     OUT_INDEX, /* of hard attention, int64, and what it gives besides */
     OUT_LOG_PROBABILITY,
     OUT_ENTROPY,
+    OUT_TANGENTS, /* from here on: of the context, of weights or scores alone, of the lse */
+    OUT_TANGENT_OF_LOG_PROBABILITY = OUT_TANGENTS + 3,
+    OUT_TANGENT_OF_ENTROPY,
     OUT_GRADIENTS, /* from here on: the gradient of input k, then of the scale */
     OUT_DSCALE = OUT_GRADIENTS + INPUTS,
     RESULTS
@@ -603,6 +648,11 @@ static const char *const result_names[RESULTS] = {
     [OUT_INDEX] = "index",
     [OUT_LOG_PROBABILITY] = "log_probability",
     [OUT_ENTROPY] = "entropy",
+    [OUT_TANGENTS + OUT_CONTEXT] = "tangent of the context",
+    [OUT_TANGENTS + OUT_WEIGHTS] = "tangent of the weights",
+    [OUT_TANGENTS + OUT_LSE] = "tangent of the lse",
+    [OUT_TANGENT_OF_LOG_PROBABILITY] = "tangent of log_probability",
+    [OUT_TANGENT_OF_ENTROPY] = "tangent of the entropy",
     [OUT_GRADIENTS + QUERY] = "dquery",
     [OUT_GRADIENTS + KEY] = "dkey",
     [OUT_GRADIENTS + VALUE] = "dvalue",
@@ -625,6 +675,7 @@ typedef struct {
     ptrdiff_t size[RESULTS];
     attnc_stored stored[RESULTS];
     attnc_outputs out;
+    attnc_output_tangents tangents;
     attnc_gradients gradients;
 } results;
 
@@ -689,6 +740,20 @@ static results new_results(const inputs *i, int only)
     else if (i->in.sequences > 0 && saves.packed_scores > 0)
         r.out.saved_scores =
             add_to_results(&r, i, OUT_SAVED_SCORES, i->in.lead.count * saves.packed_scores);
+    if (alone)
+        r.tangents.scores =
+            add_stored(&r, i, OUT_TANGENTS + OUT_WEIGHTS, rows * i->in.Tk, i->halves);
+    else
+        r.tangents.context = add_stored(&r, i, OUT_TANGENTS + OUT_CONTEXT, rows * DV, i->halves);
+    if (r.out.weights.data)
+        r.tangents.weights =
+            add_stored(&r, i, OUT_TANGENTS + OUT_WEIGHTS, rows * i->in.Tk, i->halves);
+    if (r.out.lse)
+        r.tangents.lse = add_to_results(&r, i, OUT_TANGENTS + OUT_LSE, rows);
+    if (i->in.choice) {
+        r.tangents.log_probability = add_to_results(&r, i, OUT_TANGENT_OF_LOG_PROBABILITY, rows);
+        r.tangents.entropy = add_to_results(&r, i, OUT_TANGENT_OF_ENTROPY, rows);
+    }
     const int dscale = i->in.mechanism == &attnc_cosine && (only < 0 || only == OUT_DSCALE);
     r.gradients = (attnc_gradients){
         .query = add_gradient(&r, i, only, QUERY, 4),
@@ -709,7 +774,7 @@ static results new_results(const inputs *i, int only)
     return r;
 }
 
-/* Forward and backward; -1 for want of memory. */
+/* Forward, forward mode, which writes the outputs once more, and backward; -1 for want of memory. */
 static int run_passes(const inputs *i, const attnc_executor *executor, const results *r)
 {
     attnc_incoming incoming = i->incoming;
@@ -718,7 +783,9 @@ static int run_passes(const inputs *i, const attnc_executor *executor, const res
     incoming.saved_scores = r->out.saved_scores;
     incoming.saved_index = r->out.index;
     incoming.saved_entropy = r->out.entropy;
-    return attnc_attention_forward(&i->in, &r->out, executor) < 0
+    const attnc_tangents tangents = tangents_of(i);
+    return attnc_attention_forward(&i->in, &r->out, executor) < 0 ||
+                   attnc_attention_jvp(&i->in, &tangents, &r->out, &r->tangents, executor) < 0
                ? -1
                : attnc_attention_backward(&i->in, &incoming, &r->gradients, executor);
 }
@@ -834,6 +901,7 @@ static void expect_rounded(const char *isa, const problem *p, const inputs *i, c
         float *floats = wide.data[k] = new_block((size_t)i->size[k] * sizeof *floats);
         for (ptrdiff_t x = 0; x < i->size[k]; x++)
             floats[x] = (float)of_half(((const uint16_t *)i->data[k])[x], i->stored[k]);
+        wide.moved[k] = reversed(floats, i->size[k], sizeof *floats);
         operands[k]->data = floats;
         operands[k]->stored = ATTNC_AS_COMPUTED;
     }
@@ -852,8 +920,10 @@ static void expect_rounded(const char *isa, const problem *p, const inputs *i, c
         if (rounded.data[k] != floats.data[k])
             attnc_release(rounded.data[k]);
     for (int k = 0; k < INPUTS; k++)
-        if (wide.data[k] != i->data[k])
+        if (wide.data[k] != i->data[k]) {
             attnc_release(wide.data[k]);
+            attnc_release(wide.moved[k]);
+        }
     free_results(&floats);
 }
 
