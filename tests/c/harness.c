@@ -1,8 +1,8 @@
 /* harness: the engine and its kernels without Python.
  *
- * Every mechanism runs forward, in forward mode and backward with each instruction set, alone and by
- * several threads at once, on the pool and on threads of the caller's own; so do recurrent layers, decoders, the
- * softmax cross-entropy and the matrix product. Threads must change no bit; the instruction sets
+ * Every mechanism runs forward, in forward mode and backward with each instruction set, alone and
+ * by several threads at once, on the pool and on threads of the caller's own; so do recurrent layers,
+ * decoders, the softmax cross-entropy and the matrix product. Threads must change no bit; the instruction sets
  * must agree with the scalar one; halves must give the bits of the same numbers in float, rounded.
  * For ThreadSanitizer (`make tsan`), and for machines that are emulated (`make emulate`).
  */
@@ -774,7 +774,8 @@ static results new_results(const inputs *i, int only)
     return r;
 }
 
-/* Forward, forward mode, which writes the outputs once more, and backward; -1 for want of memory. */
+/* Forward, forward mode, which writes the same outputs again, and backward; -1 for want of
+ * memory. */
 static int run_passes(const inputs *i, const attnc_executor *executor, const results *r)
 {
     attnc_incoming incoming = i->incoming;
