@@ -1,10 +1,11 @@
 /* harness: the engine and its kernels without Python.
  *
  * Every mechanism runs forward, in forward mode and backward with each instruction set, alone and
- * by several threads at once, on the pool and on threads of the caller's own; so do recurrent layers,
- * decoders, the softmax cross-entropy and the matrix product. Threads must change no bit; the instruction sets
- * must agree with the scalar one; halves must give the bits of the same numbers in float, rounded.
- * For ThreadSanitizer (`make tsan`), and for machines that are emulated (`make emulate`).
+ * by several threads at once, on the pool and on threads of the caller's own; so do recurrent
+ * layers, decoders, the softmax cross-entropy and the matrix product. Threads must change no bit;
+ * the instruction sets must agree with the scalar one; halves must give the bits of the same
+ * numbers in float, rounded. For ThreadSanitizer (`make tsan`), and for machines that are emulated
+ * (`make emulate`).
  */
 #define _POSIX_C_SOURCE 200809L
 #include "../../csrc/engine/attention.h"
