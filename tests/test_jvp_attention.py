@@ -636,6 +636,23 @@ def test_refused(tangents, error, message, rng):
         jvp("dot_product_attention", tangents, arrays, own)
 
 
+def test_a_dict_that_changes_while_it_is_read(rng):
+    arrays, _, tangents = problem("dot_product_attention", "none", rng)
+
+    class Array:
+        def __array__(self, dtype=None, copy=None):
+            changing.clear()
+            return tangents["query"].copy()
+
+    changing = {"query": Array(), "key": tangents["key"].copy()}
+    expected = {name: tangents[name] for name in changing}
+    assert_same(
+        jvp("dot_product_attention", changing, arrays, {}),
+        jvp("dot_product_attention", expected, arrays, {}),
+    )
+    assert not changing
+
+
 def test_refused_elsewhere(rng):
     arrays, own = inputs("attend", rng)
     with pytest.raises(ValueError, match="^hard_attention: tangent of value must have the shape"):

@@ -786,7 +786,7 @@ def _part_tangents(name, parts, tangents):
     for k, (tangent, part) in enumerate(zip(tangents, parts, strict=True)):
         shape = np.shape(part)
         if tangent is None:
-            found.append(np.zeros(shape, np.result_type(part)))
+            found.append(np.zeros(shape, np.float32))  # the narrowest that goes with halves
             continue
         tangent = real_array("merge_attention", f"tangent of {name}[{k}]", tangent)
         if tangent.shape != shape:

@@ -101,19 +101,22 @@ static int read_tangents(attnc_call *c, const attnc_function *f, PyObject *tange
 {
     PyObject *name, *object;
     Py_ssize_t place = 0;
+    int status = 0;
     if (!PyDict_Check(tangents))
         return attnc_complain_got(c->function, PyExc_TypeError,
                                   "tangents must be a dict of arrays by the name of their argument",
                                   tangents);
-    while (PyDict_Next(tangents, &place, &name, &object)) {
+    /* A copy: to make an array of an object may run Python, which may change the dict. */
+    PyObject *own = PyDict_Copy(tangents);
+    if (!own)
+        return -1;
+    while (status == 0 && PyDict_Next(own, &place, &name, &object)) {
         const int k = find_moving(c, f, name);
-        if (k < 0)
-            return -1;
-        const moving m = moving_at(c, f, k, t);
-        if (read_tangent(c, &m, object, t, &held[k]) < 0)
-            return -1;
+        const moving m = moving_at(c, f, k < 0 ? 0 : k, t);
+        status = k < 0 ? -1 : read_tangent(c, &m, object, t, &held[k]);
     }
-    return 0;
+    Py_DECREF(own);
+    return status;
 }
 
 /* ---- running ---- */
