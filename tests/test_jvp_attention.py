@@ -678,30 +678,39 @@ def test_refused_elsewhere(rng):
 LARGE = {"Tq": 600, "Tk": 260, "D": 40, "Dv": 120, "leads": ((1,), (2,), (2,))}
 
 
-@pytest.mark.parametrize("option", ["none", "bias by key", "everything", "packed", "sparse"])
-@pytest.mark.parametrize("name", [*FUNCTIONS, *SCORES, "hard_attention"])
-def test_memory_runs_out_anywhere(name, option, rng):
-    if name in SCORES:
-        arrays, own, tangents = score_problem(name, rng, np.float32, **LARGE)
-        if option != "none":
-            return
-    elif name == "hard_attention":
-        if option not in ("none", "bias by key"):
-            return
+MEMORY = [(name, o) for name in FUNCTIONS for o in ("none", "everything", "packed", "sparse")]
+MEMORY = [case for case in MEMORY if case != ("attend", "packed")]
+MEMORY += [("hard_attention", "bias by key"), *((name, "alone") for name in SCORES)]
+
+
+def large_problem(name, option, rng):
+    if option == "alone":
+        return score_problem(name, rng, np.float32, **LARGE)
+    if name == "hard_attention":
         arrays, own, tangents = problem("attend", option, rng, np.float32, **LARGE)
-        own["rng"] = 3
-    elif option == "packed":
-        if name == "attend":
-            return
-        arrays, own, tangents = problem(name, "none", rng, np.float32, **LARGE)
-        own |= {"query_offsets": np.array([0, 2, 300, 600])}
-        own |= {"key_offsets": np.array([0, 9, 30, 260]), "return_lse": True}
-    elif option == "sparse":
-        arrays, own, tangents = problem(name, "none", rng, np.float32, **LARGE)
-        own |= {"normalizer": "entmax15"}
-    else:
-        arrays, own, tangents = problem(name, option, rng, np.float32, **LARGE)
-        own |= EVERYTHING
+        return arrays, own | {"rng": 3}, tangents
+    drawn = "everything" if option == "everything" else "none"
+    arrays, own, tangents = problem(name, drawn, rng, np.float32, **LARGE)
+    return (
+        arrays,
+        own
+        | {
+            "none": EVERYTHING,
+            "everything": EVERYTHING,
+            "packed": {
+                "query_offsets": np.array([0, 2, 300, 600]),
+                "key_offsets": np.array([0, 9, 30, 260]),
+                "return_lse": True,
+            },
+            "sparse": {"normalizer": "entmax15"},
+        }[option],
+        tangents,
+    )
+
+
+@pytest.mark.parametrize(("name", "option"), MEMORY)
+def test_memory_runs_out_anywhere(name, option, rng):
+    arrays, own, tangents = large_problem(name, option, rng)
     expected = jvp(name, tangents, arrays, own)
     kept = [*arrays, *tangents.values()]
     gc.collect()
