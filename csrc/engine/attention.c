@@ -322,16 +322,19 @@ static int run_hard(attnc_pass *p, const attnc_outputs *out, const attnc_output_
 /* Forward mode: the views of all tangents. */
 static int begin_tangents(attnc_pass *p, const attnc_tangents *t)
 {
-    p->tangents = (attnc_tangent_views){0};
-    p->a.tangents = &p->tangents;
-    return p->in->mechanism->prepare_tangents(p, t) < 0 ||
-                   (t->value.data && attnc_pass_view(p, &t->value, &p->tangents.value) < 0) ||
-                   view_of_mask(p, &t->bias, 1, 1, &p->tangents.bias) < 0 ||
-                   view_of_mask(p, &t->slope, 0, 0, &p->tangents.slope) < 0 ||
-                   view_of_mask(p, &t->sink, 0, 0, &p->tangents.sink) < 0 ||
-                   view_of_mask(p, &t->center, 1, 0, &p->tangents.center) < 0
-               ? -1
-               : 0;
+    attnc_tangent_views *views = &p->tangents;
+    *views = (attnc_tangent_views){0};
+    p->a.tangents = views;
+    if (p->in->mechanism->prepare_tangents(p, t) < 0 ||
+        (t->value.data && attnc_pass_view(p, &t->value, &views->value) < 0) ||
+        view_of_mask(p, &t->bias, 1, 1, &views->bias) < 0 ||
+        view_of_mask(p, &t->slope, 0, 0, &views->slope) < 0 ||
+        view_of_mask(p, &t->sink, 0, 0, &views->sink) < 0 ||
+        view_of_mask(p, &t->center, 1, 0, &views->center) < 0)
+        return -1;
+    if (views->bias.col) /* as in begin */
+        views->bias.col = 1;
+    return 0;
 }
 
 /* tangents and moved may be NULL: the outputs alone. */
