@@ -175,7 +175,7 @@ def _decoder(case, rng, dtype):
             for name, shape in more.items():
                 problem.named[name] = rng.standard_normal(shape).astype(dtype)
         elif isinstance(problem.arrays[3], tuple):
-            count = np.full((3, 1), 1, dtype)
+            count = np.full((3, 1), 1.5, dtype)  # no integer: there windows leap
             problem.arrays = (*problem.arrays[:3], (*problem.arrays[3], count))
     elif len(rest) == 4:
         cell, layers, coverage = rest[1], int(rest[2]), rest[3]
