@@ -23,8 +23,9 @@ from .arrays import (
     real_array,
     sum_rows,
 )
+from .functional.plain import by_formula
 from .functional.shapes import number_alone
-from .registry import register
+from .registry import record_of, register
 from .typing import Bools, Integers, Real
 
 __all__ = [
@@ -705,6 +706,27 @@ def _coverage_backward(saved, steps, dloss):
     return (like(_narrowed(d, computing_dtype([np.asarray(weights)])), weights),)
 
 
+# ---- forward mode and second order ---------------------------------------------------------------
+
+
+def _derivatives(function: Any) -> dict[str, Any]:
+    """A loss is one number: its tangent is the product of its gradients with the tangents."""
+
+    @quiet
+    def jvp(tangents, *arrays, **options):
+        record: Any = record_of(function)
+        loss, *kept = record.forward(*arrays, **options)
+        gradients = dict(zip(record.arrays, record.backward(*kept, None), strict=True))
+        total = 0.0
+        for name, tangent in tangents.items():
+            if tangent is not None:  # what is not read has gradient 0, and 0 times NaN is NaN
+                d = gradients[name].astype(np.float64)
+                total += np.where(d == 0, 0, d * np.asarray(tangent, np.float64)).sum()
+        return loss, loss.dtype.type(total)
+
+    return by_formula(function) | {"jvp": jvp}
+
+
 register(
     softmax_cross_entropy,
     required=("logits",),
@@ -713,6 +735,7 @@ register(
     backward=_softmax_backward,
     outputs=number_alone,
     fixed=("targets",),
+    **_derivatives(softmax_cross_entropy),
 )
 register(
     linear_cross_entropy,
@@ -723,6 +746,7 @@ register(
     backward=_linear_backward,
     outputs=number_alone,
     fixed=("targets",),
+    **_derivatives(linear_cross_entropy),
 )
 register(
     mean_squared_error,
@@ -733,6 +757,7 @@ register(
     backward=_mean_backward,
     outputs=number_alone,
     fixed=("mask",),
+    **_derivatives(mean_squared_error),
 )
 register(
     binary_cross_entropy,
@@ -743,6 +768,7 @@ register(
     backward=_mean_backward,
     outputs=number_alone,
     fixed=("mask",),
+    **_derivatives(binary_cross_entropy),
 )
 register(
     coverage_loss,
@@ -752,4 +778,5 @@ register(
     backward=_coverage_backward,
     outputs=number_alone,
     fixed=("mask",),
+    **_derivatives(coverage_loss),
 )

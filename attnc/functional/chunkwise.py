@@ -24,6 +24,7 @@ from attnc.arrays import (
 )
 from attnc.functional.attention import WeightsResult
 from attnc.functional.monotonic import allowed_keys, incoming
+from attnc.functional.plain import by_formula
 from attnc.functional.shapes import broadcast, shape_of
 from attnc.registry import Output, register
 from attnc.typing import Array, Bools, Integers, Real
@@ -263,4 +264,5 @@ register(
     outputs=_outputs,
     fixed=("key_mask", "key_lengths"),
     leading=("alignment", "scores", "value", "key_mask", "key_lengths"),
+    **by_formula(chunkwise_attention),
 )

@@ -27,6 +27,7 @@ from attnc.functional.decoder_run import (
     fitting,
     state_shapes,
 )
+from attnc.functional.plain import by_formula
 from attnc.functional.recurrent import CELLS, PARAMETERS, joined, nothing
 from attnc.functional.shapes import shape_of
 from attnc.gradients import require_incoming
@@ -628,4 +629,5 @@ register(
         **dict.fromkeys(("outputs", "weights"), 0),
         "state": -2,
     },
+    **by_formula(attention_decoder),
 )

@@ -24,6 +24,7 @@ from attnc.arrays import (
     result_dtype,
     sum_to,
 )
+from attnc.functional.plain import by_formula
 from attnc.functional.shapes import shape_of
 from attnc.gradients import shows_shapes
 from attnc.registry import Output, register
@@ -205,6 +206,7 @@ register(
     outputs=_outputs,
     fixed=("key_mask", "key_lengths"),
     leading=("probability", "previous", "key_mask", "key_lengths"),
+    **by_formula(monotonic_alignment),
 )
 
 # ---- what chunkwise attention shares -------------------------------------------------------------

@@ -25,6 +25,7 @@ from attnc.arrays import (
     result_dtype,
     sum_rows,
 )
+from attnc.functional.plain import by_formula
 from attnc.functional.shapes import same_shape
 from attnc.registry import register
 from attnc.typing import Array, Real
@@ -185,6 +186,7 @@ register(
     backward=_backward,
     outputs=same_shape,
     leading=["x"],
+    **by_formula(layer_norm),
 )
 register(
     rms_norm,
@@ -197,4 +199,5 @@ register(
     backward=lambda saved, static, dy: _backward(saved, static, dy)[:2],
     outputs=same_shape,
     leading=["x"],
+    **by_formula(rms_norm),
 )

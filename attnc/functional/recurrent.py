@@ -37,6 +37,7 @@ from attnc.arrays import (
     sum_rows,
 )
 from attnc.functional.operations import Cell, CellBack
+from attnc.functional.plain import by_formula
 from attnc.functional.shapes import shape_of
 from attnc.gradients import require_incoming, shows_shapes
 from attnc.registry import Output, parted, register, together
@@ -697,4 +698,5 @@ for _function in (rnn, gru, lstm):
         outputs=_outputs(_function.__name__),
         fixed=("lengths",),
         batch_axes={"x": 0, "state": 1, "lengths": 0, "outputs": 0},
+        **by_formula(_function),
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from attnc.registry import Output
 
-__all__ = ["broadcast", "number_alone", "same_shape", "shape_of"]
+__all__ = ["broadcast", "holds_arrays", "number_alone", "same_shape", "shape_of"]
 
 
 def shape_of(array: Any) -> tuple[Any, ...]:
@@ -76,3 +76,19 @@ def number_alone(*arrays: Any, **options: Any) -> Output:
     Output
     """
     return Output((), "computed")
+
+
+def holds_arrays(value: Any) -> bool:
+    """Whether it is a list or tuple of arrays, None among them, and not of the numbers of one.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    bool
+    """
+    return isinstance(value, tuple | list) and any(
+        item is None or getattr(item, "shape", ()) != () or holds_arrays(item) for item in value
+    )
