@@ -197,7 +197,7 @@ class Decoder:
             return {}
         cell = self.cell.state
         names = list(self.state_shapes(0, 0))
-        if len(names) == 1 or len(cell) == 1 and _is_one_array(state):
+        if len(names) == 1 or len(cell) == 1 and is_one_array(state):
             return {cell[0]: state}
         if not (isinstance(state, (tuple, list)) and len(cell) <= len(state) <= len(names)):
             wanted = ", ".join(cell) + "".join(f"[, {more}]" for more in names[len(cell) :])
@@ -253,7 +253,7 @@ class Decoder:
         return self._panels[name]
 
 
-def _is_one_array(state):
+def is_one_array(state):
     """Whether a state is one array (layers, B, H), maybe in nested lists, and not several."""
     if not isinstance(state, (tuple, list)):
         return True

@@ -19,7 +19,6 @@ import inspect
 import numpy as np
 
 from attnc.arrays import computing_dtype, generator, like, quiet, real_array
-from attnc.functional.shapes import holds_arrays
 from attnc.registry import record_of
 
 __all__ = ["by_formula"]
@@ -73,7 +72,7 @@ class _Call:
         named = inspect.signature(function).bind(*arrays, **options).arguments
         named = {name: value for name, value in named.items() if value is not None}
         self.real = {
-            name: _each(value, lambda x: real_array(record.name, "array", x))
+            name: self.arrays(name, value)
             for name, value in named.items()
             if name in record.arrays and getattr(getattr(value, "dtype", None), "kind", "f") != "b"
         }
@@ -81,6 +80,15 @@ class _Call:
         self.named = named | {
             name: self.dual(value, tangents.get(name)) for name, value in self.real.items()
         }
+
+    def arrays(self, name, value):
+        """An argument as an array, or as a tuple of them, None among them."""
+        from attnc.functional.decoder_run import is_one_array  # which imports this
+
+        several = name in ("parameters", "cells") or name == "state" and not is_one_array(value)
+        if not several:
+            return real_array(self.record.name, name, value)
+        return tuple(None if x is None else real_array(self.record.name, name, x) for x in value)
 
     def run(self):
         """The output of the plain formula, and its pullback."""
@@ -139,13 +147,6 @@ def _built_like(given, found):
     tangent = np.broadcast_to(tangent_of(found), np.shape(found))
     tangent = like(np.array(tangent, order="C"), given)
     return tangent[()] if isinstance(given, np.generic) else tangent  # a loss is a number
-
-
-def _each(value, f):
-    """f of all arrays in nested sequences of them."""
-    if value is None:
-        return None
-    return tuple(_each(x, f) for x in value) if holds_arrays(value) else f(value)
 
 
 def _leaves(value):

@@ -160,7 +160,8 @@ def over_time(steps, like):
 
 def _parts(state, shapes, dtype):
     """The arrays of a state; zeros for what is not given."""
-    given = () if state is None else state if isinstance(state, (tuple, list)) else (state,)
+    one = len(shapes) == 1 or not isinstance(state, (tuple, list))
+    given = () if state is None else (state,) if one else state
     given = [*given, *[None] * (len(shapes) - len(given))]
     return [
         np.zeros(shape, dtype) if array is None else asarray(array, dtype)
