@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from attnc.registry import record_of
 __all__ = ["by_formula"]
 
 
-def by_formula(function):
+def by_formula(function: Callable[..., Any]) -> dict[str, Any]:
     """What `register` takes for a function that `attnc.reference` has: jvp and backward_jvp.
 
     Parameters
