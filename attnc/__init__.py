@@ -3,7 +3,8 @@
 Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attention`,
 `cosine_attention`, `attend`, `hard_attention`, `merge_attention`, `monotonic_alignment`,
 `chunkwise_attention`, `rotary`; the scores alone: `dot_product_scores`, `multiplicative_scores`,
-`additive_scores`, `cosine_scores`; their gradients: `vjp`. Layers: `attnc.layers`. Training:
+`additive_scores`, `cosine_scores`; their gradients: `vjp`; derivatives in one direction, first and
+second: `jvp`, `hvp`. Layers: `attnc.layers`. Training:
 `attnc.losses`, `attnc.estimators`, `attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and
 `load` keep a model, `summary` lists its parameters. For teaching: `stages`, pictures in
 `attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from attnc import data, estimators, optim, plot, reference, schedules
     from attnc.checking import check_gradients
     from attnc.counting import summary
+    from attnc.directions import hvp, jvp
     from attnc.saving import load, save
     from attnc.teaching import stages
 
@@ -50,6 +52,8 @@ _LATER = {
     "check_gradients": "attnc.checking",
     "data": "attnc",
     "estimators": "attnc",
+    "hvp": "attnc.directions",
+    "jvp": "attnc.directions",
     "load": "attnc.saving",
     "optim": "attnc",
     "plot": "attnc",
@@ -75,6 +79,8 @@ __all__ = [
     "functional",
     "get_num_threads",
     "gradients",
+    "hvp",
+    "jvp",
     "layers",
     "load",
     "losses",

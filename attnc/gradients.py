@@ -15,7 +15,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
-from attnc.registry import Record, record_of, records
+from attnc.registry import Output, Record, record_of, records
 
 __all__ = [
     "Gradients",
@@ -25,6 +25,7 @@ __all__ = [
     "require_incoming",
     "result_type",
     "shows_shapes",
+    "unknown",
     "vjp",
 ]
 
@@ -83,6 +84,8 @@ def _unpickled(required: Iterable[Any], by_name: dict[str, Any]) -> Gradients:
 def _describe(value: Any) -> str:
     if value is None:
         return "None"
+    if isinstance(value, Output):
+        return repr(value)
     if isinstance(value, tuple):
         return "(" + ", ".join(_describe(v) for v in value) + ")"
     return f"{value.dtype} {value.shape}"
@@ -337,19 +340,33 @@ def vjp(
     except (KeyError, TypeError):  # TypeError: not hashable
         rule = getattr(f, "_vjp", None)
         if rule is None or isinstance(f, type):
-            raise TypeError(_unknown(f)) from None
+            raise TypeError(unknown("vjp", f, "a function of attnc or a layer")) from None
     return rule(*arrays, **options)
 
 
-def _unknown(f: Any) -> str:
+def unknown(where: str, f: Any, kinds: str) -> str:
+    """The error text for what is no function of these kinds.
+
+    Parameters
+    ----------
+    where : str
+        What was called with it.
+    f : object
+    kinds : str
+        What it must be.
+
+    Returns
+    -------
+    str
+    """
     name = getattr(f, "__name__", None) or type(f).__name__
     if isinstance(f, type) and hasattr(f, "_vjp"):
-        return f"vjp: f must be a layer, got the class {name}; make one first: {name}(...)"
+        return f"{where}: f must be {kinds}, got the class {name}; make one first: {name}(...)"
     known = {record.name: record.function for record in records()}
     known |= {function.__name__: function for function in _rules}
     if name in known and f is not known[name]:
         name = f"{name} of {getattr(f, '__module__', None)}; attnc has its own of that name"
     return (
-        f"vjp: f must be a function of attnc or a layer, got {name}; the functions are "
+        f"{where}: f must be {kinds}, got {name}; the functions are "
         f"{', '.join(sorted(known))}; for a function of your own: attnc.registry.register"
     )

@@ -23,7 +23,9 @@ from .arrays import (
     real_array,
     sum_rows,
 )
-from .registry import register
+from .functional.plain import by_formula
+from .functional.shapes import number_alone
+from .registry import record_of, register
 from .typing import Bools, Integers, Real
 
 __all__ = [
@@ -704,12 +706,36 @@ def _coverage_backward(saved, steps, dloss):
     return (like(_narrowed(d, computing_dtype([np.asarray(weights)])), weights),)
 
 
+# ---- forward mode and second order ---------------------------------------------------------------
+
+
+def _derivatives(function: Any) -> dict[str, Any]:
+    """A loss is one number: its tangent is the product of its gradients with the tangents."""
+
+    @quiet
+    def jvp(tangents, *arrays, **options):
+        record: Any = record_of(function)
+        loss, *kept = record.forward(*arrays, **options)
+        gradients = dict(zip(record.arrays, record.backward(*kept, None), strict=True))
+        total = 0.0
+        for name, tangent in tangents.items():
+            if tangent is not None:  # what is not read has gradient 0, and 0 times NaN is NaN
+                d = gradients[name].astype(np.float64)
+                total += np.where(d == 0, 0, d * np.asarray(tangent, np.float64)).sum()
+        return loss, loss.dtype.type(total)
+
+    return by_formula(function) | {"jvp": jvp}
+
+
 register(
     softmax_cross_entropy,
     required=("logits",),
     incoming=("dloss",),
     forward=_softmax_forward,
     backward=_softmax_backward,
+    outputs=number_alone,
+    fixed=("targets",),
+    **_derivatives(softmax_cross_entropy),
 )
 register(
     linear_cross_entropy,
@@ -718,6 +744,9 @@ register(
     incoming=("dloss",),
     forward=_linear_forward,
     backward=_linear_backward,
+    outputs=number_alone,
+    fixed=("targets",),
+    **_derivatives(linear_cross_entropy),
 )
 register(
     mean_squared_error,
@@ -726,6 +755,9 @@ register(
     incoming=("dloss",),
     forward=_squares_forward,
     backward=_mean_backward,
+    outputs=number_alone,
+    fixed=("mask",),
+    **_derivatives(mean_squared_error),
 )
 register(
     binary_cross_entropy,
@@ -734,6 +766,9 @@ register(
     incoming=("dloss",),
     forward=_binary_forward,
     backward=_mean_backward,
+    outputs=number_alone,
+    fixed=("mask",),
+    **_derivatives(binary_cross_entropy),
 )
 register(
     coverage_loss,
@@ -741,4 +776,7 @@ register(
     incoming=("dloss",),
     forward=_coverage_forward,
     backward=_coverage_backward,
+    outputs=number_alone,
+    fixed=("mask",),
+    **_derivatives(coverage_loss),
 )

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from calls import CALLS, call
 from checks import assert_agree
 from layer_checks import arrays_of, like_random
 
@@ -102,3 +103,10 @@ def test_a_gru_step_by_hand():
     # n = tanh(b_n + r * (h + c_n)) = tanh(arctanh(0.5) - 3 + 0.75 * (2 + 2)) = 0.5
     outputs, _ = reference.gru([[[7.0]]], [W, U, b, c], [[[2.0]]])
     np.testing.assert_allclose(outputs, [[[0.75 * 0.5 + 0.25 * 2]]], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "name, case", [(n, c) for n, c in CALLS if n in (*GATES, "attention_decoder")]
+)
+def test_every_option(name, case, rng):
+    check(name, *call(name, case, rng), rng)

@@ -74,6 +74,9 @@ assert_type(loss, float)
 (dlogits,) = pullback()
 
 attnc.vjp(attnc.functional.gru, x, [x, x, x, x], length=[5, 3])  # type: ignore[call-arg]
+out, tangent = attnc.jvp(attnc.functional.gru, [x, [x, x, x, x]], {"x": x}, lengths=[5, 3])
+assert_type(attnc.hvp(attnc.functional.relu, [x], [x], x), attnc.gradients.Gradients)
+attnc.jvp(attnc.functional.relu, [x])  # type: ignore[call-arg]
 
 # ---- layers --------------------------------------------------------------------------------------
 

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
 import numpy as np
 
 from attnc import _core
@@ -13,10 +16,12 @@ from attnc.arrays import (
     contiguous,
     flag,
     like,
+    quiet,
     real_array,
     result_dtype,
     sum_rows,
 )
+from attnc.functional.shapes import same_shape
 from attnc.registry import register
 from attnc.typing import Array, Real
 
@@ -208,6 +213,62 @@ def activate_backward(
     return dx, dup, *(None if part is None else sum_rows(part) for part in parts)
 
 
+# ---- forward mode and second order ---------------------------------------------------------------
+#
+# The derivative of one number by one is the same in both directions: with f'(x) of the backward
+# pass, the tangent of f(x) is that of x times it, and that of its gradient dy f'(x) takes f''(x).
+
+
+def _second_slope(kind, x):
+    """f''(x), which is 0 of relu."""
+    if kind == "relu":
+        return np.zeros_like(x)
+    if kind == "silu":  # f' = s + x s (1 - s) with s = sigmoid(x)
+        s = (1 + np.tanh(x / 2)) / 2
+        return s * (1 - s) * (2 + x * (1 - 2 * s))
+    if kind == "gelu":  # f' = P(x) + x p(x), and p' = -x p
+        return np.exp(-x * x / 2) / x.dtype.type(math.sqrt(2 * math.pi)) * (2 - x * x)
+    # f = x (1 + t) / 2 with t = tanh(u): f'' = (1 - t^2) (u' + x (u'' / 2 - t u'^2))
+    root, cubic = x.dtype.type(math.sqrt(2 / math.pi)), x.dtype.type(0.044715)
+    t = np.tanh(root * (x + cubic * x * x * x))
+    du, ddu = root * (1 + 3 * cubic * x * x), 6 * root * cubic * x
+    return np.where(t * t == 1, 0, (1 - t * t) * (du + x * (ddu / 2 - t * du * du)))
+
+
+@quiet
+def _jvp(forward, tangents, *arrays, **options):
+    y, ready, (_, kind, given) = forward(*arrays, **options)
+    slopes = activate_backward(kind, np.ones_like(ready[0]), *ready)
+    changes = [d * s for d, s in zip(_tangents(tangents, ready), slopes, strict=False)]
+    return y, like(sum(changes[1:], start=changes[0]), y)
+
+
+@quiet
+def _backward_jvp(forward, tangents, incoming, dincoming, *arrays, **options):
+    _, ready, (_, kind, given) = forward(*arrays, **options)
+    x, *up = ready
+    dy, ddy = (
+        np.zeros_like(x) if d[0] is None else contiguous(d[0], x.dtype)
+        for d in (incoming, dincoming)
+    )
+    dx, *dup = _tangents(tangents, ready)
+    changes = [dy * _second_slope(kind, x) * dx]
+    if up:  # of dy f'(x) up and dy f(x)
+        slope = activate_backward(kind, np.ones_like(x), x, np.ones_like(x))[0]
+        changes = [changes[0] * up[0] + dy * slope * dup[0], dy * slope * dx]
+    found = zip(activate_backward(kind, ddy, *ready), changes, given, strict=False)
+    return tuple(like(d + change, argument) for d, change, argument in found)
+
+
+def _tangents(tangents, ready):
+    """In the order of the arrays, in their dtype; 0 for one that is not there."""
+    names = ("gate", "up") if len(ready) == 2 else ("x",)
+    return [
+        np.zeros_like(x) if tangents.get(name) is None else contiguous(tangents[name], x.dtype)
+        for name, x in zip(names, ready, strict=True)
+    ]
+
+
 for function, forward in (
     (relu, lambda x: _forward("relu", "relu", x=x)),
     (gelu, _gelu_forward),
@@ -218,12 +279,26 @@ for function, forward in (
         required=["x"],
         incoming=["dy"],
         forward=forward,
+        jvp=functools.partial(_jvp, forward),
+        backward_jvp=functools.partial(_backward_jvp, forward),
         backward=lambda saved, static, dy: _backward(saved, static, dy)[:1],
+        outputs=same_shape,
+        leading=["x"],
     )
+
+
+def _swiglu_forward(gate, up):
+    return _forward("swiglu", "silu", gate=gate, up=up)
+
+
 register(
     swiglu,
     required=["gate", "up"],
     incoming=["dy"],
-    forward=lambda gate, up: _forward("swiglu", "silu", gate=gate, up=up),
+    forward=_swiglu_forward,
+    jvp=functools.partial(_jvp, _swiglu_forward),
+    backward_jvp=functools.partial(_backward_jvp, _swiglu_forward),
     backward=_backward,
+    outputs=same_shape,
+    leading=["gate", "up"],
 )

@@ -25,6 +25,8 @@ from attnc.arrays import (
     result_dtype,
     sum_rows,
 )
+from attnc.functional.plain import by_formula
+from attnc.functional.shapes import same_shape
 from attnc.registry import register
 from attnc.typing import Array, Real
 
@@ -182,6 +184,9 @@ register(
         "layer_norm", x, weight, bias, epsilon, center=True
     ),
     backward=_backward,
+    outputs=same_shape,
+    leading=["x"],
+    **by_formula(layer_norm),
 )
 register(
     rms_norm,
@@ -192,4 +197,7 @@ register(
         "rms_norm", x, weight, None, epsilon, center=False
     ),
     backward=lambda saved, static, dy: _backward(saved, static, dy)[:2],
+    outputs=same_shape,
+    leading=["x"],
+    **by_formula(rms_norm),
 )

@@ -21,6 +21,7 @@ from attnc.arrays import (
     quiet,
     real_array,
 )
+from attnc.functional.shapes import same_shape
 from attnc.registry import register
 from attnc.typing import Array, Integers, Real
 
@@ -129,7 +130,34 @@ def _is_base(base):
     return 0 < base < math.inf
 
 
-register(rotary, required=("x",), incoming=("dy",), forward=_forward, backward=_backward)
+def _jvp(tangents, x, *arrays, **options):
+    """It is linear in x."""
+    y, *_ = _forward(x, *arrays, **options)
+    if tangents.get("x") is None:
+        return y, np.zeros_like(y)
+    return y, like(_forward(tangents["x"], *arrays, **options)[0], y)
+
+
+def _backward_jvp(tangents, incoming, dincoming, *arrays, **options):
+    """Gradients do not depend on x: their change is that of the incoming gradient, turned back."""
+    y, *kept = _forward(*arrays, **options)
+    if dincoming[0] is None:
+        return (np.zeros_like(y),)
+    return _backward(*kept, dincoming[0])
+
+
+register(
+    rotary,
+    required=("x",),
+    incoming=("dy",),
+    forward=_forward,
+    backward=_backward,
+    outputs=same_shape,
+    fixed=("position", "offset"),
+    leading=("x", "position", "offset"),
+    jvp=_jvp,
+    backward_jvp=_backward_jvp,
+)
 
 # ---- positions and their angles ------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ from typing import Any
 
 import numpy as np
 
+from attnc.dual import Dual, asarray, value_of
 from attnc.typing import Array, Function, Real
 
 __all__ = [
@@ -90,13 +91,13 @@ def _attention(
     scores always need and the others.
     """
     dtype = scores.dtype
-    value = np.asarray(value, dtype)
+    value = asarray(value, dtype)
     rows = {name: compared[name] for name in ("scores", "query", "key") if name in compared}
     required = {**rows, "value": value, **compared}  # in the order of the signature
     lead = np.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
     scores = np.broadcast_to(scores, lead + scores.shape[-2:])
     if bias is not None:
-        bias = optional["bias"] = np.asarray(bias, dtype)
+        bias = optional["bias"] = asarray(bias, dtype)
     slope, sink = (_number("slope", slope, dtype, optional), _number("sink", sink, dtype, optional))
     gaussian = None  # its factors of the weights
     if center is not None:
@@ -134,12 +135,12 @@ def _attention(
     )
 
     masked = np.where(allowed, logits, -np.inf)
-    top = masked.max(axis=-1, keepdims=True, initial=-np.inf)
+    top = value_of(masked).max(axis=-1, keepdims=True, initial=-np.inf)
     allowed &= top != -np.inf  # a row of nothing but -inf has no weight to give to any key
     sinks = np.zeros((), dtype)  # exp(sink - top), of every query that is no padding
     if sink is not None:
         logit = np.where(_is_query(scores.shape, query_lengths), sink[..., None, None], -np.inf)
-        top = np.maximum(top, logit)
+        top = np.maximum(top, value_of(logit))
         sinks = np.where(logit == -np.inf, 0, np.exp(logit - top))
     powers = np.where(allowed, np.exp(masked - top), 0)  # of numbers <= 0: cannot overflow
     total = powers.sum(axis=-1, keepdims=True) + sinks
@@ -167,9 +168,9 @@ def _attention(
     @np.errstate(all="ignore")
     def stage_gradients(dcontext=None, dweights=None, dlse=None):
         """The gradient at every stage, of what `pullback` says."""
-        dcontext = np.zeros_like(context) if dcontext is None else np.asarray(dcontext, dtype)
-        dweights = np.zeros_like(weights) if dweights is None else np.asarray(dweights, dtype)
-        dlse = np.zeros_like(lse) if dlse is None else np.asarray(dlse, dtype)
+        dcontext = np.zeros_like(context) if dcontext is None else asarray(dcontext, dtype)
+        dweights = np.zeros_like(weights) if dweights is None else asarray(dweights, dtype)
+        dlse = np.zeros_like(lse) if dlse is None else asarray(dlse, dtype)
 
         dweights = np.where(allowed, (dcontext @ _T(value)) * kept + dweights, 0)
         mean = (weights * dweights).sum(axis=-1, keepdims=True)
@@ -307,8 +308,8 @@ def _number(name, given, dtype, optional):
     """A slope, sink or center as an array; one that is given as an array gets a gradient."""
     if given is None:
         return None
-    number = np.asarray(given, dtype)
-    if isinstance(given, (np.ndarray, list, tuple)):
+    number = asarray(given, dtype)
+    if isinstance(given, (np.ndarray, Dual, list, tuple)):
         optional[name] = number
     return number
 
@@ -420,7 +421,7 @@ def _packed(
     with_pullback, arrays, slices, *, key_mask=None, center=None, dropout=0.0, rng=None, **options
 ):
     """A call for each sequence, by its slices of the queries and of the keys."""
-    query, key, value, *parameters = map(np.asarray, arrays)
+    query, key, value, *parameters = map(asarray, arrays)
     of_each = np.ndim(center) > 0 and np.shape(center)[-1] > 1  # a center of each query
     lead = np.broadcast_shapes(*(x.shape[:-2] for x in (query, key, value)))
     if dropout:
@@ -429,7 +430,7 @@ def _packed(
     for b, (i, j) in enumerate(slices, start=-1):
         own = {} if key_mask is None else {"key_mask": np.asarray(key_mask)[..., j]}
         if center is not None:
-            own["center"] = np.asarray(center)[..., i] if of_each else center
+            own["center"] = asarray(center)[..., i] if of_each else center
         if dropout:  # as if the sequences were padded, to a batch (B, *lead)
             own |= {"dropout": dropout, "rng": (rng, max(b, 0) * math.prod(lead))}
         rows = query[..., i, :], key[..., j, :], value[..., j, :]
@@ -444,8 +445,8 @@ def _packed(
     def pullback(dcontext=None, *, dlse=None):
         found = collections.defaultdict(list)
         for (i, _), (_, pull) in zip(slices, calls, strict=True):
-            d = None if dcontext is None else np.asarray(dcontext)[..., i, :]
-            of_lse = None if dlse is None else np.asarray(dlse)[..., i]
+            d = None if dcontext is None else asarray(dcontext)[..., i, :]
+            of_lse = None if dlse is None else asarray(dlse)[..., i]
             for name, gradient in vars(pull(d, dlse=of_lse)).items():
                 found[name].append(gradient)
         gradients = {
@@ -550,7 +551,7 @@ def dot_product_attention(
 def _dot_products(dtype, query, key, scale):
     query, key = _arrays(dtype, query, key)
     D = query.shape[-1] or 1  # without features every score is 0, not 0 / 0
-    factor = 1 / np.sqrt(dtype(D)) if scale is None else np.asarray(scale, dtype)
+    factor = 1 / np.sqrt(dtype(D)) if scale is None else asarray(scale, dtype)
     dots = query @ _T(key)
 
     def score_gradients(dscores, allowed):
@@ -560,7 +561,7 @@ def _dot_products(dtype, query, key, scale):
             "scale": np.where(allowed, dscores * dots, 0),
         }
 
-    optional = {"scale": factor} if isinstance(scale, np.ndarray) else {}
+    optional = {"scale": factor} if isinstance(scale, (np.ndarray, Dual)) else {}
     return factor * dots, score_gradients, {"query": query, "key": key}, optional
 
 
@@ -650,7 +651,7 @@ def additive_attention(
 def _small_network(dtype, query, key, score_vector, query_weight, key_weight, score_bias):
     query, key, score_vector = _arrays(dtype, query, key, score_vector)
     optional = {"query_weight": query_weight, "key_weight": key_weight, "score_bias": score_bias}
-    optional = {name: np.asarray(x, dtype) for name, x in optional.items() if x is not None}
+    optional = {name: asarray(x, dtype) for name, x in optional.items() if x is not None}
     q = query @ optional["query_weight"] if "query_weight" in optional else query
     k = key @ optional["key_weight"] if "key_weight" in optional else key
     b = optional.get("score_bias", dtype(0))
@@ -709,7 +710,7 @@ def cosine_attention(
 
 def _cosines(dtype, query, key, scale):
     query, key = _arrays(dtype, query, key)
-    factor = np.asarray(scale, dtype)
+    factor = asarray(scale, dtype)
     cosines = _unit(query)[0] @ _T(_unit(key)[0])
 
     def score_gradients(dscores, allowed):
@@ -726,7 +727,7 @@ def _cosines(dtype, query, key, scale):
             "scale": np.where(allowed, dscores * cosines, 0),
         }
 
-    optional = {"scale": factor} if isinstance(scale, np.ndarray) else {}
+    optional = {"scale": factor} if isinstance(scale, (np.ndarray, Dual)) else {}
     return factor * cosines, score_gradients, {"query": query, "key": key}, optional
 
 
@@ -882,7 +883,7 @@ def _scores(
 
     @np.errstate(all="ignore")
     def pullback(dscores):
-        dscores = np.where(allowed, np.asarray(dscores, scores.dtype), 0)
+        dscores = np.where(allowed, asarray(dscores, scores.dtype), 0)
         gradients = score_gradients(dscores, allowed)
         arguments = {**required, **optional}
         return Gradients(
@@ -894,7 +895,7 @@ def _scores(
 
 
 def _arrays(dtype: Any, *arrays: Real) -> list[Array]:
-    return [np.asarray(array, dtype) for array in arrays]
+    return [asarray(array, dtype) for array in arrays]
 
 
 def _unit(x):

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from attnc.dual import asarray, value_of
 from attnc.reference.attention import Gradients, differentiable
 from attnc.typing import Bools, Integers, Real
 
@@ -42,7 +43,7 @@ def cross_entropy(x, targets, label_smoothing):
     q = np.full(x.shape, e / V)
     q[np.arange(len(x)), targets] += 1 - e
 
-    top = x.max(axis=1, keepdims=True, initial=-np.inf)
+    top = value_of(x).max(axis=1, keepdims=True, initial=-np.inf)
     powers = np.exp(x - top)  # of numbers <= 0: cannot overflow
     total = powers.sum(axis=1, keepdims=True)
     minus_log_p = top - x + np.log(total)
@@ -50,7 +51,7 @@ def cross_entropy(x, targets, label_smoothing):
     loss = np.where(q == 0, 0, q * minus_log_p).sum() / n
 
     def pullback(dloss):
-        return (powers / total - q) * (x.dtype.type(dloss) / n)
+        return (powers / total - q) * (asarray(dloss, x.dtype) / n)
 
     return loss, pullback
 
@@ -82,7 +83,7 @@ def softmax_cross_entropy(
     -------
     loss, a number
     """
-    logits, targets = np.asarray(logits, dtype), np.asarray(targets)
+    logits, targets = asarray(logits, dtype), np.asarray(targets)
     counted = _counted(targets, ignore_index)
     loss, back = cross_entropy(logits[counted], targets[counted], label_smoothing)
 
@@ -121,12 +122,12 @@ def linear_cross_entropy(
     -------
     loss, a number
     """
-    x, weight, targets = np.asarray(x, dtype), np.asarray(weight, dtype), np.asarray(targets)
+    x, weight, targets = asarray(x, dtype), asarray(weight, dtype), np.asarray(targets)
     counted = _counted(targets, ignore_index)
     rows = x[counted]
     logits = rows @ weight
     if bias is not None:
-        logits = logits + np.asarray(bias, dtype)
+        logits = logits + asarray(bias, dtype)
     loss, back = cross_entropy(logits, targets[counted], label_smoothing)
 
     @np.errstate(all="ignore")
@@ -151,23 +152,23 @@ def mean(names, x, t, weights, mask, dtype, loss):
 
     `loss` takes x and t, and returns the losses and their gradients with respect to x and t.
     """
-    x, t = np.asarray(x, dtype), np.asarray(t, dtype)
-    w = np.broadcast_to(np.asarray(1 if weights is None else weights, dtype), x.shape)
+    x, t = asarray(x, dtype), asarray(t, dtype)
+    w = np.broadcast_to(asarray(1 if weights is None else weights, dtype), x.shape)
     counted = np.broadcast_to(True if mask is None else mask, x.shape)
     losses, dx, dt = loss(x[counted], t[counted])
-    total = w[counted].sum() or dtype(1)
-    L = (w[counted] * losses).sum() / total
+    total = w[counted].sum()
+    L = (w[counted] * losses).sum() / (total or dtype(1))
 
     @np.errstate(all="ignore")
     def pullback(dloss=1.0):
         gradients = {}
-        dw = np.zeros_like(losses) if not w[counted].any() else (losses - L) / total
+        dw = np.zeros_like(losses) if not total else (losses - L) / total
         for name, d in zip(names, (dx, dt), strict=True):
             gradients[name] = np.zeros_like(x)
-            gradients[name][counted] = dtype(dloss) * w[counted] * d / total
+            gradients[name][counted] = asarray(dloss, dtype) * w[counted] * d / (total or dtype(1))
         if weights is not None:
             gradients["weights"] = np.zeros_like(x)
-            gradients["weights"][counted] = dtype(dloss) * dw
+            gradients["weights"][counted] = asarray(dloss, dtype) * dw
             axes = tuple(k for k, size in enumerate(np.shape(weights)) if size == 1)
             if np.shape(weights) != x.shape:
                 gradients["weights"] = gradients["weights"].sum(axis=axes, keepdims=True)
@@ -233,7 +234,7 @@ def binary_cross_entropy(
     @np.errstate(over="ignore")
     def binary(x, t):
         minus_log_p, minus_log_rest = np.logaddexp(0, -x), np.logaddexp(0, x)
-        p = 1 / (1 + np.exp(-x))
+        p = np.exp(-minus_log_p)
         return t * minus_log_p + (1 - t) * minus_log_rest, p - t, -x
 
     return mean(("logits", "targets"), logits, targets, weights, mask, dtype, binary)
@@ -255,7 +256,7 @@ def coverage_loss(weights: Real, *, mask: Bools | None = None, dtype: Any = np.f
     -------
     loss, a number
     """
-    a = np.asarray(weights, dtype)
+    a = asarray(weights, dtype)
     counted = np.broadcast_to(True if mask is None else mask, a.shape[:-1])[..., None]
     n = dtype(max(counted.sum(), 1))
     covered, loss, steps = np.zeros_like(a[..., 0, :]), dtype(0), range(a.shape[-2])
@@ -263,7 +264,7 @@ def coverage_loss(weights: Real, *, mask: Bools | None = None, dtype: Any = np.f
     for t in steps:
         a_t = np.where(counted[..., t, :], a[..., t, :], 0)
         again[..., t, :] = a_t >= covered
-        loss = loss + np.minimum(a_t, covered).sum()
+        loss = loss + np.minimum(covered, a_t).sum()
         covered = covered + a_t
 
     def pullback(dloss=1.0):
@@ -271,6 +272,8 @@ def coverage_loss(weights: Real, *, mask: Bools | None = None, dtype: Any = np.f
         for t in steps:
             d[..., t, :] += ~again[..., t, :]
             d[..., :t, :] += again[..., t, :][..., None, :]
-        return Gradients({"weights": np.where(counted, d * (dtype(dloss) / n), 0)}, ["weights"])
+        return Gradients(
+            {"weights": np.where(counted, d * (asarray(dloss, dtype) / n), 0)}, ["weights"]
+        )
 
     return loss / n, pullback

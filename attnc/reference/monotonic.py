@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from attnc.dual import asarray, value_of
 from attnc.reference.attention import Gradients, differentiable
 from attnc.typing import Bools, Integers, Real
 
@@ -63,16 +64,16 @@ def monotonic_alignment(
     -------
     (alignment, missing) : arrays (..., Tq, Tk) and (..., Tq)
     """
-    probability = np.asarray(probability, dtype)
+    probability = asarray(probability, dtype)
     *lead, Tq, Tk = probability.shape
     allowed = _allowed((*lead, Tk), key_mask, key_lengths)
     p = np.where(allowed[..., None, :], probability, dtype(0))
     a, q = np.zeros_like(p), np.zeros_like(p)
-    missing = np.zeros((*lead, Tq), dtype)
+    missing = np.zeros_like(p.sum(axis=-1))
     walk, lost = np.ones(lead, dtype), np.zeros(lead, dtype)
     before = np.zeros((*lead, Tk), dtype)
     if previous is not None:
-        before = np.broadcast_to(np.asarray(previous, dtype), before.shape)
+        before = np.broadcast_to(asarray(previous, dtype), before.shape)
         walk, lost = np.zeros(lead, dtype), 1 - before.sum(-1)
     for i in range(Tq):
         for j in range(Tk):
@@ -84,11 +85,10 @@ def monotonic_alignment(
         before, walk = a[..., i, :], np.zeros(lead, dtype)
 
     def pullback(dalignment=None, dmissing=None):
-        da = np.zeros_like(p) if dalignment is None else np.array(dalignment, dtype)
-        da[np.broadcast_to(~allowed[..., None, :], da.shape)] = 0
-        dm = np.zeros_like(missing) if dmissing is None else np.asarray(dmissing, dtype)
+        da = np.zeros_like(p) if dalignment is None else asarray(dalignment, dtype)
+        dm = np.zeros_like(missing) if dmissing is None else asarray(dmissing, dtype)
         dp, dlost = np.zeros_like(p), np.zeros(lead, dtype)
-        dbefore = np.zeros((*lead, Tk), dtype)
+        dbefore = np.zeros_like(p.sum(axis=-2))
         for i in reversed(range(Tq)):
             dlost = dlost + dm[..., i]
             dwalk = dlost
@@ -139,7 +139,7 @@ def chunkwise_attention(
     context, or (context, weights) : arrays (..., Tq, Dv) and (..., Tq, Tk)
     """
     given = alignment, scores, value
-    a, u, v = (np.asarray(x, dtype) for x in given)
+    a, u, v = (asarray(x, dtype) for x in given)
     lead = np.broadcast_shapes(*(x.shape[:-2] for x in (a, u, v)))
     a, u, v = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (a, u, v))
     Tk = a.shape[-1]
@@ -152,12 +152,12 @@ def chunkwise_attention(
     def chunk(k):
         """The keys of the chunk that ends at key k, and their softmax."""
         keys = slice(max(0, k - width + 1), k + 1)
-        top = u[..., keys].max(-1, keepdims=True, initial=-np.inf)
+        top = value_of(u[..., keys]).max(-1, keepdims=True, initial=-np.inf)
         e = np.exp(u[..., keys] - np.where(top == -np.inf, dtype(0), top))
         total = e.sum(-1, keepdims=True)
         return keys, e / np.where(total == 0, dtype(1), total)  # no key: all 0
 
-    b = np.zeros(a.shape, dtype)
+    b = np.zeros_like(a)
     for k in range(Tk):
         keys, p = chunk(k)
         b[..., keys] += a[..., k, None] * p
@@ -167,12 +167,12 @@ def chunkwise_attention(
         db = np.zeros(a.shape, dtype)
         dv = np.zeros(v.shape, dtype)
         if dcontext is not None:
-            db = db + np.asarray(dcontext, dtype) @ v.swapaxes(-1, -2)
-            dv = np.where(allowed[..., None], b.swapaxes(-1, -2) @ np.asarray(dcontext, dtype), 0)
+            db = db + asarray(dcontext, dtype) @ v.swapaxes(-1, -2)
+            dv = np.where(allowed[..., None], b.swapaxes(-1, -2) @ asarray(dcontext, dtype), 0)
         if dweights is not None:
-            db = db + np.asarray(dweights, dtype)
+            db = db + asarray(dweights, dtype)
         db = np.where(pair & (u != -np.inf), db, dtype(0))
-        da, du = np.zeros(a.shape, dtype), np.zeros(a.shape, dtype)
+        da, du = np.zeros_like(a), np.zeros_like(a)
         for k in range(Tk):
             keys, p = chunk(k)
             mean = (p * db[..., keys]).sum(-1, keepdims=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from attnc.dual import asarray
 from attnc.reference.attention import Gradients, differentiable
 from attnc.typing import Real
 
@@ -52,14 +53,14 @@ def layer_norm(
     -------
     y (..., n)
     """
-    x = np.asarray(x, dtype)
+    x = asarray(x, dtype)
     y, back = scaled(x - x.mean(axis=-1, keepdims=True), weight, epsilon, dtype)
     if bias is not None:
-        y = y + np.asarray(bias, dtype)
+        y = y + asarray(bias, dtype)
 
     @np.errstate(all="ignore")
     def pullback(dy):
-        dy = np.asarray(dy, dtype)
+        dy = asarray(dy, dtype)
         gradients = back(dy)
         gradients["x"] = gradients["x"] - gradients["x"].mean(axis=-1, keepdims=True)
         if bias is not None:
@@ -91,11 +92,11 @@ def rms_norm(
     -------
     y (..., n)
     """
-    y, back = scaled(np.asarray(x, dtype), weight, epsilon, dtype)
+    y, back = scaled(asarray(x, dtype), weight, epsilon, dtype)
 
     @np.errstate(all="ignore")
     def pullback(dy):
-        return Gradients(back(np.asarray(dy, dtype)), ["x"])
+        return Gradients(back(asarray(dy, dtype)), ["x"])
 
     return y, pullback
 
@@ -104,7 +105,7 @@ def scaled(c, weight, epsilon, dtype):
     """u * weight of the module's formulas, and the way back to the gradients of c and weight."""
     r = np.sqrt((c * c).mean(axis=-1, keepdims=True) + dtype(epsilon))
     u = c / r
-    factor = dtype(1) if weight is None else np.asarray(weight, dtype)
+    factor = dtype(1) if weight is None else asarray(weight, dtype)
 
     def back(dy):
         du = dy * factor

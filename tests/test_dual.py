@@ -1,0 +1,195 @@
+"""Dual numbers: every operation they know against differences, and that others raise."""
+
+import numpy as np
+import pytest
+
+from attnc import dual
+from attnc.dual import Dual, asarray, tangent_of, value_of
+
+STEP = 1e-4
+LEFT, RIGHT = (2, 3), (1, 3)  # broadcast
+
+UFUNCS = {
+    "add": lambda x, y: x + y,
+    "add a constant": lambda x, y: x + 2.0,
+    "subtract": lambda x, y: x - y,
+    "subtract from a constant": lambda x, y: 1 - x,
+    "multiply": lambda x, y: x * y,
+    "multiply by a constant": lambda x, y: np.float64(3) * x,
+    "multiply constants of more axes": lambda x, y: np.ones((4, 1, 1)) * x[0] + y,
+    "matmul": lambda x, y: x @ np.swapaxes(y, -1, -2),
+    "matmul of a constant": lambda x, y: np.ones((4, 2)) @ x,
+    "divide": lambda x, y: x / y,
+    "divide a constant": lambda x, y: 2 / x,
+    "divide by a constant": lambda x, y: x / np.array([1.0, 2.0, 4.0]),
+    "power": lambda x, y: x**3,
+    "minimum": lambda x, y: np.minimum(x, y),
+    "maximum": lambda x, y: np.maximum(x, 1.2),
+    "logaddexp": lambda x, y: np.logaddexp(x, y),
+    "logaddexp of a constant": lambda x, y: np.logaddexp(0, -x),
+    "negative": lambda x, y: -x,
+    "absolute": lambda x, y: abs(x - 1.3),
+    "square": lambda x, y: np.square(x),
+    "sqrt": lambda x, y: np.sqrt(x),
+    "exp": lambda x, y: np.exp(x),
+    "log": lambda x, y: np.log(x),
+    "tanh": lambda x, y: np.tanh(x),
+}
+FUNCTIONS = {
+    "where": lambda x, y: np.where(x > y, x, 0),
+    "where of two": lambda x, y: np.where(y < 1.3, x * x, y),
+    "where of a constant condition": lambda x, y: np.where([True, False, True], x, y),
+    "einsum": lambda x, y: np.einsum("ij,kj->ik", x, y),
+    "einsum of a constant": lambda x, y: np.einsum("ij,kj->k", np.ones((2, 3)), y),
+    "sum": lambda x, y: np.sum(x, axis=0),
+    "sum of all": lambda x, y: x.sum(),
+    "mean": lambda x, y: x.mean(axis=-1, keepdims=True),
+    "cumsum": lambda x, y: np.cumsum(x, axis=1),
+    "concatenate": lambda x, y: np.concatenate([x, y, np.ones((1, 3))]),
+    "stack": lambda x, y: np.stack([x[0], y[0]], axis=1),
+    "split": lambda x, y: np.split(x, 3, axis=-1)[1],
+    "reshape": lambda x, y: np.reshape(x, (3, 2)),
+    "swapaxes": lambda x, y: np.swapaxes(x, 0, 1),
+    "transpose": lambda x, y: np.transpose(x),
+    "broadcast_to": lambda x, y: np.broadcast_to(y, (4, 3)) * 1.0,
+    "take_along_axis": lambda x, y: np.take_along_axis(x, np.array([[0], [2]]), axis=1),
+    "zeros_like": lambda x, y: np.zeros_like(x) + y,
+}
+METHODS = {
+    "an item": lambda x, y: x[1, 2],
+    "rows by a mask": lambda x, y: x[np.array([False, True])],
+    "a new axis": lambda x, y: x[:, None],
+    "T": lambda x, y: x.T @ x,
+    "reshape": lambda x, y: x.reshape(3, 2),
+    "reshape to a tuple": lambda x, y: x.reshape((6,)),
+    "swapaxes": lambda x, y: x.swapaxes(0, 1),
+    "iteration": lambda x, y: sum(row * row for row in x),
+    "in place": lambda x, y: _changed(x, y),
+    "a constant put in": lambda x, y: _put(x),
+}
+
+
+def _changed(x, y):
+    z = x * 1.0
+    z += y
+    z[0] = y[0] * 2
+    z[..., 1] -= x[..., 0]
+    return z
+
+
+def _put(x):
+    z = x * 1.0
+    z[:, 1] = 5.0
+    return z
+
+
+def draws(rng):
+    return [(rng.uniform(0.5, 2, s), rng.standard_normal(s)) for s in (LEFT, RIGHT)]
+
+
+@pytest.mark.parametrize("name", [*UFUNCS, *FUNCTIONS, *(f"method {n}" for n in METHODS)])
+def test_derivatives_are_differences(name, rng):
+    known = UFUNCS | FUNCTIONS | {f"method {n}": f for n, f in METHODS.items()}
+    f, arrays = known[name], draws(rng)
+    result = f(*(Dual(*pair) for pair in arrays))
+    assert isinstance(result, Dual) and result.tangent.shape == result.value.shape
+    near = [f(*(x + k * STEP * u for x, u in arrays)) for k in (-2, -1, 1, 2)]
+    a, b, c, d = near
+    np.testing.assert_array_equal(result.value, f(*(x for x, _ in arrays)))
+    np.testing.assert_allclose(result.tangent, (a - 8 * b + 8 * c - d) / (12 * STEP), atol=1e-9)
+
+
+def test_every_rule_is_tested():
+    ufuncs = {name.split()[0] for name in UFUNCS}
+    assert {u.__name__ for u, rule in dual._UFUNCS.items() if rule not in VALUES} == ufuncs
+    functions = {name.split()[0] for name in FUNCTIONS}
+    assert {f.__name__ for f in dual._FUNCTIONS} - functions == {"shape", "ndim"}
+
+
+VALUES = dual._of_values, dual._finite
+
+
+@pytest.mark.parametrize("ufunc", [u for u, rule in dual._UFUNCS.items() if rule in VALUES])
+def test_what_has_no_tangent_is_an_array(ufunc, rng):
+    (x, u), (y, v) = draws(rng)
+    arrays = (x, y)[: ufunc.nin]
+    duals = (Dual(x, u), Dual(y, v))[: ufunc.nin]
+    found = ufunc(*duals)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, ufunc(*arrays))
+
+
+def test_finite_are_those_whose_tangent_is_too():
+    x = Dual(np.array([1.0, np.inf, 1.0]), np.array([1.0, 1.0, np.nan]))
+    assert np.isfinite(x).tolist() == [True, False, False]
+
+
+def test_equal_ones_have_the_tangent_of_the_first():
+    x, y = Dual(np.ones(2), np.array([1.0, 2.0])), Dual(np.ones(2), np.array([3.0, 4.0]))
+    assert np.minimum(x, y).tangent.tolist() == [1, 2]
+    assert np.maximum(y, x).tangent.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", [*UFUNCS, *FUNCTIONS])
+def test_dtypes_stay(name, dtype, rng):
+    f = (UFUNCS | FUNCTIONS)[name]
+    if dtype == np.float32 and name in ("multiply by a constant", "matmul of a constant"):
+        return  # of float64 constants
+    result = f(*(Dual(x.astype(dtype), u.astype(dtype)) for x, u in draws(rng)))
+    assert result.tangent.dtype == result.value.dtype
+    constants = "constant" in name or name == "concatenate"
+    assert constants or result.value.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "call, named",
+    [
+        (lambda x: np.sin(x), "numpy.sin"),
+        (lambda x: x // 2, "numpy.floor_divide"),
+        (lambda x: 2**x, "numpy.power"),
+        (lambda x: x**x, "numpy.power"),
+        (lambda x: x ** np.ones(3), "numpy.power"),
+        (lambda x: np.add.reduce(x), "numpy.add.reduce"),
+        (lambda x: np.add(x, 1, where=np.ones(3, bool)), "numpy.add, where="),
+        (lambda x: np.add(np.ones(3), x, out=np.ones(3)), "into an array would lose"),
+        (lambda x: np.sort(x), "numpy.sort"),
+        (lambda x: np.linalg.norm(x), "numpy.norm"),
+        (lambda x: np.asarray(x), "would lose the tangent"),
+        (lambda x: np.array([x]), "would lose the tangent"),
+    ],
+)
+def test_what_it_does_not_know_raises(call, named):
+    with pytest.raises(TypeError, match="Dual: ") as error:
+        call(Dual(np.ones(3), np.ones(3)))
+    assert named in str(error.value)
+
+
+def test_an_array_takes_no_dual():
+    x = np.ones(3)
+    with pytest.raises(TypeError, match="would lose the tangent"):
+        x[0:2] = Dual(np.ones(2), np.ones(2))
+
+
+def test_shapes_have_to_agree():
+    with pytest.raises(ValueError, match=r"tangent must have the shape of value, \(3,\), got \(2"):
+        Dual(np.ones(3), np.ones(2))
+
+
+def test_as_an_array():
+    x = Dual(np.ones((2, 3)), np.full((2, 3), 2.0))
+    assert (x.shape, x.ndim, x.size, len(x), np.shape(x), np.ndim(x)) == (
+        (2, 3),
+        2,
+        6,
+        2,
+        (2, 3),
+        2,
+    )
+    assert bool(x[0, 0]) and not bool(Dual(np.zeros(()), np.ones(())))
+    assert repr(x[0, 0]) == "Dual(1.0, tangent=2.0)"
+    assert asarray(x) is x and asarray(x, np.float64) is x
+    assert asarray(x, np.float32).tangent.dtype == np.float32
+    assert asarray([1, 2], float).dtype == np.float64
+    assert value_of(x) is x.value and tangent_of(x) is x.tangent
+    assert value_of(3) == 3 and tangent_of(3) == 0
