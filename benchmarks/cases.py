@@ -42,6 +42,7 @@ class Case:
     dropout: float = 0.0
     width: int = 0  # local: keys of the window on either side of its center
     centers: str = ""  # local: "monotonic" or "random"
+    tangents: str = ""  # forward mode: "all", of query, key and value; or "query"
 
     @property
     def recurrent(self):
@@ -83,6 +84,7 @@ class Case:
             text += f" packed, {sum(self.lengths)} rows"
         elif self.lengths:
             text += " lengths " + ", ".join(map(str, self.lengths))
+        text += f" {self.tangents} tangent{'s' * (self.tangents == 'all')}" if self.tangents else ""
         return text + (" causal" if self.causal else "")
 
     @property
@@ -111,8 +113,10 @@ class Case:
 
         Additive: terms, that is, values of tanh. Others: floating-point operations. Forward these
         are two products (scores, context), 4 D a pair. Backward recomputes the scores and needs
-        four more products: 2.5 times as much. A multiplicative weight adds the product with it, and
-        backward two of that size.
+        four more products: 2.5 times as much. Forward mode has two more for the tangents of the
+        scores, one of them for the query's alone, and two for that of the context, one of them
+        with the tangents of values. A multiplicative weight adds the product with it, and backward
+        two of that size.
         """
         if self.mechanism == "additive":
             return self.pairs * self.D
@@ -120,7 +124,8 @@ class Case:
             return self.recurrent_work * (3 if self.backward else 1)
         if self.transformer:
             return self.transformer_work
-        flop = 4 * self.pairs * self.D * (3.5 if self.backward else 1)
+        forward = {"": 1, "query": 2, "all": 3}[self.tangents]
+        flop = 4 * self.pairs * self.D * (3.5 if self.backward else forward)
         if self.mechanism == "multiplicative":
             flop += 2 * self.B * self.H * self.Tq * self.D**2 * (3 if self.backward else 1)
         return flop
@@ -435,6 +440,45 @@ KINDS = {
             note="Dot-product scores in windows around centers that are the numbers of the queries "
             "or uniform over the keys, times a Gaussian. Beside it attnc's attention to all keys, "
             "which computes something else; PyTorch has a mask and a factor of (Tq, Tk).",
+        ),
+        Kind(
+            "jvp",
+            "Forward mode",
+            tuple(replace(dot(1, 8, 1024, 64), tangents=which) for which in ("all", "query")),
+            peers=("attnc forward", "PyTorch"),
+            note="The context and its tangent, with the tangents of query, key and value or of the "
+            "query alone. Beside it attnc's forward pass, without; PyTorch has `torch.func.jvp` of "
+            "the plain formula, since its fused attention has no forward mode.",
+        ),
+        Kind(
+            "overhead",
+            "A small call through the bridges",
+            both(dot(1, 1, 8, 16)),
+            rate=None,
+            limit=None,
+            peers=("attnc in PyTorch", "attnc in JAX", "attnc in autograd"),
+            note="Where there is hardly anything to compute, what a bridge takes shows: in PyTorch "
+            "eager, in JAX a compiled function, in autograd a call on boxes.",
+        ),
+        Kind(
+            "bridges",
+            "Large shapes through PyTorch",
+            (
+                dot(1, 8, 2048, 64, backward=True),
+                replace(recurrent("encoder", 64, 50, 50, 256, 512), backward=True),
+                replace(recurrent("decoder", 64, 50, 50, 256, 512), backward=True),
+                transformer("multihead", 4, 512, 512, 8),
+                replace(recurrent("training", 64, 30, 30, 256, 512), backward=True),
+            ),
+            axes="sizes",
+            rate=None,
+            limit=None,
+            peers=("attnc in PyTorch", "PyTorch"),
+            note="What the cases above time, by attnc on arrays, by `attnc.torch` on tensors with "
+            "PyTorch's own backward pass, and by PyTorch alone. The process of `attnc.torch` has "
+            "computed each case with PyTorch's own functions before, so that the threads of both "
+            "are there. The step of training has PyTorch's embeddings, clipping and Adam around "
+            "attnc's encoder, decoder and loss.",
         ),
         Kind(
             "small",

@@ -20,6 +20,9 @@ class Goal:
     peers: tuple[str, ...] = ("PyTorch",)
     percent: float | None = None  # of the machine's limit
     megabytes: float | None = None  # of extra memory, at most
+    most: float | None = None  # times the time of `of` that `peers`, attnc by other ways, take
+    microseconds: float | None = None  # more than `of` that `peers` take, at most
+    of: str = "attnc"
 
     def __str__(self):
         peers = self.peers[0] if len(self.peers) == 1 else "the best of " + ", ".join(self.peers)
@@ -30,6 +33,10 @@ class Goal:
             parts.append(f"{self.percent:g} % of the limit")
         if self.megabytes:
             parts.append(f"{self.megabytes:g} MB")
+        if self.most:
+            parts.append(f"{peers} in {self.most:g} × the time of {self.of}")
+        if self.microseconds:
+            parts.append(f"{peers} in {self.microseconds:g} µs more than {self.of}")
         return " or ".join(parts)
 
     def judge(self, figures):
@@ -50,6 +57,8 @@ class Goal:
             if used is None:
                 return "not measured"
             return "yes" if used <= self.megabytes else f"no ({digits(used)} MB)"
+        if self.most or self.microseconds:
+            return self._judge_way(figures)
         if self.percent and (percent := figures.percent()):
             if percent >= self.percent:
                 return "yes"
@@ -66,6 +75,17 @@ class Goal:
         short = [] if ratio is None else [f"{ratio:.2f} ×"]
         short += [] if percent is None else [f"{percent:.1f} %"]
         return f"no ({', '.join(short)})" + without
+
+    def _judge_way(self, figures):
+        """Whether another way to call attnc takes no longer than it may."""
+        (name,) = self.peers
+        seconds, plain = figures.seconds(name), figures.seconds(self.of)
+        if seconds is None or plain is None:
+            return "not measured"
+        if self.most:
+            return "yes" if seconds <= self.most * plain else f"no ({seconds / plain:.2f} ×)"
+        more = 1e6 * (seconds - plain)
+        return "yes" if more <= self.microseconds else f"no ({digits(more)} µs)"
 
 
 def goals_of(kind, case):
@@ -99,6 +119,18 @@ def goals_of(kind, case):
         return [Goal(1.3, ("PyTorch", "JAX"), percent=75)]
     if kind == "generation":
         return [Goal(1.5, percent=80)]
+    if kind == "jvp":  # six products, or four, beside two
+        most = {"all": 3.4, "query": 2.3}[case.tangents]
+        return [Goal(round(1 / most, 3), ("attnc forward",)), Goal(2)]
+    if kind == "overhead":
+        more = {"attnc in PyTorch": 12 if backward else 4}
+        more |= {} if backward else {"attnc in JAX": 10, "attnc in autograd": 5}
+        return [Goal(microseconds=most, peers=(name,)) for name, most in more.items()]
+    if kind == "bridges":
+        through = ("attnc in PyTorch",)
+        if case.mechanism == "training":
+            return [Goal(most=round(1 / 1.4, 3), peers=through, of="PyTorch")]
+        return [Goal(most=1.05, peers=through)]
     if kind == "growth" and case.Tk == 32768:
         return [Goal(megabytes=150)]
     return []

@@ -39,6 +39,14 @@ def inputs(case):
     return Inputs(arguments, dcontext)
 
 
+def tangents(case):
+    """Of query, key and value, None for those that have none."""
+    rng = np.random.default_rng(2)
+    shapes = [(case.B, case.H, rows, case.D) for rows in (case.Tq, case.Tk, case.Tk)]
+    every = [rng.standard_normal(shape, dtype=case.dtype) for shape in shapes]
+    return every if case.tangents == "all" else [every[0], None, None]
+
+
 def local_centers(case):
     """Where the queries of local attention look, (1, 1, Tq)."""
     if case.centers == "monotonic":

@@ -5,7 +5,7 @@ import numpy as np
 import attnc
 from attnc import _core
 from benchmarks import monotonic_attnc, recurrent_attnc, transformer_attnc
-from benchmarks.inputs import COSINE_SCALE, local_centers, offsets
+from benchmarks.inputs import COSINE_SCALE, local_centers, offsets, tangents
 
 
 def version():
@@ -35,6 +35,10 @@ def prepare(case, inputs):
     if case.mechanism == "cosine":
         options["scale"] = COSINE_SCALE
 
+    if case.tangents:
+        directions = tangents(case)
+        return {"": lambda: attnc.jvp(function, arguments, directions, **options)}
+
     def forward():
         return (function(*arguments, **options),)
 
@@ -46,5 +50,5 @@ def prepare(case, inputs):
 
 
 def results(case, output):
-    """What a call returned, as arrays: the context, then the gradients of the arguments."""
+    """What a call returned, as arrays: the context, then the gradients, or its tangent."""
     return output if case.compared else []

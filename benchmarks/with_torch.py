@@ -5,7 +5,14 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from benchmarks import monotonic_torch, recurrent_torch, transformer_torch
 from benchmarks.contenders import LeftOut
-from benchmarks.inputs import COSINE_SCALE, local_centers, padded, trimmed, valid_keys
+from benchmarks.inputs import (
+    COSINE_SCALE,
+    local_centers,
+    padded,
+    tangents,
+    trimmed,
+    valid_keys,
+)
 
 # The most pairs of local attention: every array of them that a larger case needs takes over 256 MB.
 MOST_PAIRS = 2**26
@@ -68,6 +75,8 @@ def prepare(case, inputs, formulas=formulas):
     if case.mechanism == "local" and case.Tq * case.Tk > MOST_PAIRS:
         raise LeftOut(f"needs arrays of more than {MOST_PAIRS // 10**6} million numbers")
     torch.set_grad_enabled(case.backward)
+    if case.tangents:
+        return {"": forward_mode(case, inputs)}
     *arguments, dcontext = *inputs.arguments, inputs.dcontext
     if case.packed:
         *arguments, dcontext = (padded(case, x) for x in (*arguments, dcontext))
@@ -85,6 +94,22 @@ def prepare(case, inputs, formulas=formulas):
         return forward_and_backward if case.backward else forward
 
     return {form: call(formula) for form, formula in formulas(case).items()}
+
+
+def forward_mode(case, inputs):
+    """torch.func.jvp of the formula: the fused attention has none."""
+
+    def formula(query, key, value):
+        return torch.softmax(query @ key.mT * case.D**-0.5, -1) @ value
+
+    tensors = [torch.from_numpy(x) for x in inputs.arguments]
+    directions = [torch.from_numpy(x) for x in tangents(case) if x is not None]
+    moving, constant = tensors[: len(directions)], tensors[len(directions) :]
+
+    def of_moving(*moving):
+        return formula(*moving, *constant)
+
+    return lambda: torch.func.jvp(of_moving, tuple(moving), tuple(directions))
 
 
 def results(case, output):

@@ -8,6 +8,7 @@ more than they must.
 import contextlib
 import copy
 import inspect
+import itertools
 import os
 import pathlib
 import subprocess
@@ -107,6 +108,14 @@ def assert_same(got, expected, what="result"):
         np.testing.assert_array_equal(
             got, expected, strict=isinstance(expected, np.ndarray), err_msg=what
         )
+
+
+def meetings(first, second, third):
+    """Parameters of three kinds, the third the shortest, such that any two of them meet once."""
+    return [
+        (x, y, third[(i + j) % len(third)])
+        for (i, x), (j, y) in itertools.product(enumerate(first), enumerate(second))
+    ]
 
 
 def python(code, **environment):

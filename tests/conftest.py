@@ -1,6 +1,8 @@
 """Fixtures that most tests share: instruction set, dtype, number of threads, random numbers."""
 
+import gc
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -14,6 +16,12 @@ def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=0, help="seed of the rng fixture (default: 0)")
     parser.addoption(
         "--cases", type=int, help="random cases of each property (default: 400, always the same)"
+    )
+    parser.addoption(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="of the cases of each test one in N, at least one; which ones, --seed says",
     )
 
 
@@ -33,6 +41,28 @@ def pytest_configure(config):
 def pytest_report_header(config):
     names = ", ".join(_core.isa_names())
     return f"attnc: instruction sets {names}; --seed {config.getoption('seed')}"
+
+
+def pytest_collection_modifyitems(config, items):
+    n = config.getoption("sample")
+    if n is None:
+        return
+    seed, tests = config.getoption("seed"), {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = set()
+    for cases in tests.values():
+        # By a hash of the name: the same in every process, whatever else is collected.
+        cases.sort(key=lambda item: zlib.crc32(f"{seed} {item.nodeid}".encode()))
+        kept.update(cases[: -(-len(cases) // n)])
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def pytest_collection_finish(session):
+    # Tests that look for leaks collect garbage again and again: without a walk through all tests.
+    gc.collect()
+    gc.freeze()
 
 
 # With ATTNC_ISA set, the whole suite runs on that one.

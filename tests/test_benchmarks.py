@@ -66,7 +66,26 @@ MODELS = {
     ),
     "transformer": (transformer("transformer", 2, 9, 8, 2, layers=1, dropout=0.1),),
     "generation": (transformer("generation", 1, 9, 8, 2, layers=1),),
+    "jvp": tuple(replace(dot(1, 2, 9, 4), tangents=which) for which in ("all", "query")),
 }
+
+# attnc by other ways, which have to give the same.
+WAYS = {
+    "jvp": (MODELS["jvp"], ["attnc forward"]),
+    "overhead": (both(dot(1, 1, 8, 16)), KINDS["overhead"].peers),
+    "bridges": (
+        (
+            dot(1, 2, 9, 4, backward=True),
+            *(
+                replace(recurrent(mechanism, 2, 4, 3, 5, 6), backward=True)
+                for mechanism in ("encoder", "decoder", "training")
+            ),
+            transformer("multihead", 2, 9, 8, 2),
+        ),
+        ["attnc in PyTorch"],
+    ),
+}
+LIBRARY = {"attnc in PyTorch": "torch", "attnc in JAX": "jax", "attnc in autograd": "autograd"}
 
 
 def run(names, peers, **options):
@@ -143,6 +162,18 @@ def test_peer(name, library, without_memory):
     ]
     report = driver.run(kinds, SETTINGS, 1, [name])
     assert all(tuple(record["contenders"]) == ("attnc", name) for record in report["results"])
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_other_ways(kind, without_memory):
+    """What is installed of them."""
+    cases, names = WAYS[kind]
+    names = [n for n in names if n not in LIBRARY or importlib.util.find_spec(LIBRARY[n])]
+    if not names:
+        pytest.skip("none of the libraries is installed")
+    report = driver.run([replace(KINDS[kind], cases=cases, limit=None)], SETTINGS, 1, names)
+    assert all(tuple(record["contenders"]) == ("attnc", *names) for record in report["results"])
+    assert "None" not in table.results_page(report)
 
 
 # ---- the command ----
@@ -360,6 +391,12 @@ def test_figures():
         (Goal(3, LIBRARIES), {"PyTorch": 9, "torch.compile": 4, "JAX": 3}, None, "yes"),
         (Goal(3, LIBRARIES), {"PyTorch": 9, "torch.compile": 4, "JAX": 2}, None, "no (2.00 ×)"),
         (Goal(3, LIBRARIES), {"PyTorch": 9, "JAX": 3}, None, "yes, without torch.compile"),
+        (Goal(most=1.1, peers=("PyTorch",)), {"PyTorch": 1.1}, None, "yes"),
+        (Goal(most=1.1, peers=("PyTorch",)), {"PyTorch": 1.2}, None, "no (1.20 ×)"),
+        (Goal(most=0.7, peers=("JAX",), of="PyTorch"), {"PyTorch": 2, "JAX": 1}, None, "yes"),
+        (Goal(most=0.7, peers=("JAX",), of="PyTorch"), {"JAX": 1}, None, "not measured"),
+        (Goal(microseconds=2e6, peers=("JAX",)), {"JAX": 3}, None, "yes"),
+        (Goal(microseconds=2, peers=("JAX",)), {"JAX": 1.000003}, None, "no (3.00 µs)"),
     ],
 )
 def test_goals(goal, seconds, limit, verdict):
@@ -394,7 +431,8 @@ def test_which_goals():
     with_goals = {n for n, kind in KINDS.items() if any(goals_of(n, case) for case in kind.cases)}
     assert with_goals == {
         "forward", "backward", "padding", "packed", "decode", "additive", "growth", "recurrent",
-        "multihead", "layer", "transformer", "generation", "monotonic", "local",
+        "multihead", "layer", "transformer", "generation", "monotonic", "local", "jvp",
+        "overhead", "bridges",
     }  # fmt: skip
     step = replace(recurrent("training", 64, 30, 30, 256, 512), backward=True)
     assert texts("recurrent", step) == ["1.5 × the best of PyTorch, JAX"]

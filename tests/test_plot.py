@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from checks import meetings
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -312,9 +313,10 @@ def check_size(shape, length):
         assert min(ax.get_yticklabels()[0].get_fontsize(), 11) >= 4
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (30, 20)])
-@pytest.mark.parametrize("length", [0, 1, 15])
-@pytest.mark.parametrize("colorbar", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "length", "colorbar"),
+    meetings([(1, 1), (1, 9), (9, 1), (30, 20)], [0, 1, 15], [False, True]),
+)
 def test_texts_around_the_map_are_readable(shape, length, colorbar):
     labels = [words(count, length) if length else None for count in shape]
     ax = heat_map(
@@ -606,9 +608,9 @@ def test_heat_maps():
     assert_readable(*axes)
 
 
-@pytest.mark.parametrize("count", [1, 3, 7])
-@pytest.mark.parametrize("columns", [None, 1, 2, 50])
-@pytest.mark.parametrize("length", [0, 1, 20])
+@pytest.mark.parametrize(
+    ("columns", "length", "count"), meetings([None, 1, 2, 50], [0, 1, 20], [1, 3, 7])
+)
 def test_maps_of_many_sizes_do_not_touch(count, columns, length):
     shapes = [(1, 1), (2, 30), (7, 3), (1, 6), (12, 12), (30, 2), (4, 5)][:count]
     lists = [
@@ -880,9 +882,9 @@ def test_words_are_numbers_unless_given():
     assert [text.get_text() for text in other.texts] == ["0", "0"]
 
 
-@pytest.mark.parametrize("count", [1, 3, 7])
-@pytest.mark.parametrize("columns", [None, 1, 2])
-@pytest.mark.parametrize("length", [1, 8, 34])
+@pytest.mark.parametrize(
+    ("columns", "length", "count"), meetings([None, 1, 2], [1, 8, 34], [1, 3, 7])
+)
 def test_links_of_many_sizes_do_not_touch(count, columns, length):
     shapes = [(1, 1), (2, 30), (7, 3), (12, 12), (1, 6), (30, 2), (90, 4)][:count]
     sides = [[words(shape[axis], length) for shape in shapes] for axis in (0, 1)]

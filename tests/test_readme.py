@@ -23,6 +23,8 @@ EXAMPLES = [
     "code, shown", [each[1:] for each in EXAMPLES], ids=[each[0] for each in EXAMPLES]
 )
 def test_example(code, shown):
+    for library in re.findall(r"^import (torch|jax|autograd)$", code, re.M):
+        pytest.importorskip(library)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})

@@ -79,8 +79,10 @@ static int refuse_foreign(const char *where, const char *name, PyObject *object,
                                     name, known[k].what, name, known[k].bridge);
         else
             result = attnc_complain(where, PyExc_TypeError,
-                                    "%s must be a NumPy array, got %s; pass %s%s%s", name,
-                                    known[k].what, known[k].before, name, known[k].after);
+                                    "%s must be a NumPy array, got %s; pass %s%s%s, or call the "
+                                    "functions in %s",
+                                    name, known[k].what, known[k].before, name, known[k].after,
+                                    known[k].bridge);
     }
     Py_XDECREF(package);
     return result;
