@@ -6,7 +6,6 @@ a `Call`, which holds everything else and knows of each tensor which argument it
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from attnc import _core
 from attnc.registry import Record
 from attnc.torch.arrays import array_of
 
-__all__ = ["Call", "Slot", "filled", "flat", "limited", "nested", "split"]
+__all__ = ["Call", "Slot", "filled", "flat", "limited", "names_of", "nested", "numbered", "split"]
 
 
 class Slot(int):
@@ -49,6 +48,7 @@ class Call:
         "names",
         "options",
         "paths",
+        "plain",
         "record",
         "skeleton",
     )
@@ -66,6 +66,7 @@ class Call:
         self.skeleton: Any = None  # how the outputs are nested, once they are known
         self.keeps = False  # whether the forward pass shall leave what backward needs
         self.kept: Any = None  # that
+        self.plain = True  # whether no tensor is of a class that has operators of its own
         self.key = "none"  # of the random numbers: "none", "given" or "drawn"
 
     def arrays_of(self, tensors: Sequence[torch.Tensor | None]) -> list[Any]:
@@ -92,11 +93,8 @@ class Call:
 
     def tangents(self, arrays: list[Any]) -> dict[str, Any]:
         """The tangents by argument, nested like it, from those of the tensors in a row."""
-        arguments = {**dict(zip(names_of(self.record.function), self.arguments)), **self.options}  # noqa: B905
-        real = set(self.record.arrays)
-        return {
-            name: _only(x, arrays) for name, x in arguments.items() if name in real and any_slot(x)
-        }
+        named = [*zip(names_of(self.record), self.arguments), *self.options.items()]  # noqa: B905
+        return {name: _only(x, arrays) for name, x in named if name in self.record.arrays}
 
     def gradients(self, found: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
         """Those gradients of what a record's backward returned that are needed, in a row."""
@@ -167,15 +165,24 @@ def _number(array: Any) -> Any:
     return array
 
 
-@functools.cache
-def names_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of the arguments of a function in their order."""
-    return tuple(inspect.signature(function).parameters)
+_names: dict[Callable[..., Any], tuple[str, ...]] = {}
 
 
-@functools.cache
-def default_of(function: Callable[..., Any], name: str) -> Any:
-    return inspect.signature(function).parameters[name].default
+def names_of(record: Record) -> tuple[str, ...]:
+    """The names of the arguments of a function in their order.
+
+    Parameters
+    ----------
+    record : registry.Record
+
+    Returns
+    -------
+    tuple of str
+    """
+    names = _names.get(record.function)
+    if names is None:
+        names = _names[record.function] = tuple(inspect.signature(record.function).parameters)
+    return names
 
 
 # ---- taking a call apart -------------------------------------------------------------------------
@@ -204,69 +211,84 @@ def split(
         where there is none.
     """
     tensors: list[torch.Tensor] = []
-    names: list[str] = []
-    paths: list[tuple[int, ...]] = []
-    arguments = []
-    for name, x in zip(names_of(record.function), args):  # noqa: B905
-        if isinstance(x, torch.Tensor):
+    call = Call(record, [], {}, [], [])
+    arguments, names, paths = call.arguments, call.names, call.paths
+    for name, x in zip(names_of(record), args):  # noqa: B905
+        if type(x) is torch.Tensor:  # the same as below, in less time
             arguments.append(Slot(len(tensors)))
             tensors.append(x)
             names.append(name)
             paths.append(())
         else:
-            arguments.append(_taken(record, name, x, (), tensors, names, paths))
+            arguments.append(_taken(call, name, x, (), tensors))
     arguments.extend(args[len(arguments) :])  # too many: the function says so
     if options:
-        options = {
-            name: _taken(record, name, x, (), tensors, names, paths) for name, x in options.items()
-        }
-    return Call(record, arguments, options, names, paths), tensors
+        call.options = {name: _taken(call, name, x, (), tensors) for name, x in options.items()}
+    return call, tensors
 
 
 def _taken(
-    record: Record,
-    name: str,
-    x: Any,
-    path: tuple[int, ...],
-    tensors: list[torch.Tensor],
-    names: list[str],
-    paths: list[tuple[int, ...]],
+    call: Call, name: str, x: Any, path: tuple[int, ...], tensors: list[torch.Tensor]
 ) -> Any:
     """An argument, or a part of one, with its tensors taken out."""
     if isinstance(x, torch.Tensor):
-        tensors.append(x)
-        names.append(name)
-        paths.append(path)
-        if x.requires_grad and name not in record.arrays:
+        if x.requires_grad and name not in call.record.arrays:
             raise TypeError(
-                f"{record.name}: {name} must not require a gradient, for it has none; pass "
+                f"{call.record.name}: {name} must not require a gradient, for it has none; pass "
                 f"{name}.detach()"
             )
+        if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            call.plain = False
+        tensors.append(x)
+        call.names.append(name)
+        call.paths.append(path)
         return Slot(len(tensors) - 1)
     if x is None or isinstance(x, (bool, int, float, str)):
         return x
-    if isinstance(x, (list, tuple)):
-        if name in record.arrays:
-            return [
-                _taken(record, name, item, (*path, k), tensors, names, paths)
-                for k, item in enumerate(x)
-            ]
+    if name not in call.record.arrays:
         return x
-    if name in record.arrays and isinstance(x, np.ndarray):
+    if isinstance(x, (list, tuple)):
+        return [_taken(call, name, item, (*path, k), tensors) for k, item in enumerate(x)]
+    if isinstance(x, np.ndarray):
         shown = name + "".join(f"[{k}]" for k in path)
         raise TypeError(
-            f"{record.name}: {shown} must be a tensor, got a NumPy array; torch.from_numpy makes "
-            "one in its memory"
+            f"{call.record.name}: {shown} must be a tensor, got a NumPy array; torch.from_numpy "
+            "makes one in its memory"
         )
     return x
 
 
+def numbered(call: Call) -> Call:
+    """Fill in what is known of each tensor of a call, from its arguments.
+
+    Parameters
+    ----------
+    call : Call
+        Changed in place.
+
+    Returns
+    -------
+    Call
+    """
+    found: dict[int, tuple[str, tuple[int, ...]]] = {}
+
+    def walk(name: str, x: Any, path: tuple[int, ...]) -> None:
+        if type(x) is Slot:
+            found[x] = name, path
+        elif type(x) is list:
+            for k, item in enumerate(x):
+                walk(name, item, (*path, k))
+
+    for name, x in zip(names_of(call.record), call.arguments):  # noqa: B905
+        walk(name, x, ())
+    for name, x in call.options.items():
+        walk(name, x, ())
+    call.names[:] = [found[k][0] for k in range(len(found))]
+    call.paths[:] = [found[k][1] for k in range(len(found))]
+    return call
+
+
 # ---- nests of lists and tuples -------------------------------------------------------------------
-
-
-def any_slot(x: Any) -> bool:
-    """Whether there is a tensor in an argument."""
-    return type(x) is Slot or isinstance(x, list) and any(map(any_slot, x))
 
 
 def filled(x: Any, values: list[Any]) -> Any:
