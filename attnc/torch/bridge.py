@@ -14,7 +14,7 @@ from attnc.registry import Record, record_of
 from attnc.torch.arrays import tensor_of
 from attnc.torch.calls import Call, flat, limited, names_of, nested, split
 from attnc.torch.functions import Value
-from attnc.torch.operators import Operators, skeleton_of, text_of
+from attnc.torch.operators import Operators, run
 
 __all__ = ["wrap"]
 
@@ -103,10 +103,7 @@ def _traced(
             options = {**options, "rng": int(rng.integers(_KEYS))}
     options = {name: _constant(x) for name, x in options.items()}
     call, tensors = split(operators.record, args, options)
-    text = text_of(call.arguments, call.options)
-    outputs = operators.value(tensors, text)
-    skeleton = skeleton_of(operators.name, text, tuple([x.ndim for x in tensors]))
-    return nested(skeleton, iter(outputs))
+    return run(operators, call.arguments, call.options, tensors)
 
 
 def _constant(x: Any) -> Any:

@@ -17,7 +17,7 @@ from attnc import _core
 from attnc.registry import Record
 from attnc.torch.arrays import array_of
 
-__all__ = ["Call", "Slot", "filled", "flat", "limited", "names_of", "nested", "numbered", "split"]
+__all__ = ["Call", "Slot", "filled", "flat", "kind_of", "limited", "names_of", "nested", "numbered", "split"]
 
 
 class Slot(int):
@@ -160,7 +160,7 @@ class Call:
 
 def _number(array: Any) -> Any:
     """An integer of an array without axes; all else as it is."""
-    if getattr(array, "ndim", 1) == 0 and array.dtype.kind in "iu":
+    if type(array) is np.ndarray and array.ndim == 0 and array.dtype.kind in "iu":
         return int(array)
     return array
 
@@ -320,7 +320,12 @@ def flat(output: Any) -> tuple[list[Any], Any]:
         items, part = flat(item)
         row += items
         parts.append(part)
-    return row, (type(output), tuple(parts))
+    return row, (kind_of(output), tuple(parts))
+
+
+def kind_of(output: Any) -> Any:
+    """The class of a named tuple, or None of any other."""
+    return type(output) if hasattr(output, "_fields") else None
 
 
 def leaves(skeleton: Any) -> int:
@@ -334,7 +339,7 @@ def nested(skeleton: Any, row: Iterator[Any]) -> Any:
         return next(row)
     kind, parts = skeleton
     items = [nested(part, row) for part in parts]
-    return kind._make(items) if hasattr(kind, "_make") else kind(items)
+    return tuple(items) if kind is None else kind(*items)
 
 
 # ---- running it ----------------------------------------------------------------------------------
