@@ -11,12 +11,16 @@ import torch
 from torch.autograd import forward_ad
 
 from attnc.registry import Record, record_of
-from attnc.torch.arrays import tensor_of
+from attnc.torch.arrays import array_of, tensor_of
 from attnc.torch.calls import Call, flat, limited, names_of, nested, split
-from attnc.torch.functions import Value
+from attnc.torch.functions import Value, eager
 from attnc.torch.operators import Operators, run
 
 __all__ = ["wrap"]
+
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_transforms_active = torch._C._are_functorch_transforms_active
+
 
 def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of tensors that belongs to a function of arrays.
@@ -44,22 +48,33 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
             f"attnc.registry.register, got {name}"
         )
     operators = Operators(record)
-    draws = "rng" in names_of(record)
+    name, names = record.name, names_of(record)
+    draws, count = "rng" in names, len(names)
 
     def on_tensors(*args: Any, **options: Any) -> Any:
-        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        if torch.compiler.is_compiling() or _dispatch_modes():
             return _traced(operators, draws, args, options)
+        if not options and len(args) <= count and not _transforms_active():  # the same as below, in less time
+            for x in args:
+                if type(x) is not torch.Tensor or x.requires_grad:
+                    break
+            else:
+                if forward_ad._current_level < 0:
+                    arrays = [array_of(name, *pair) for pair in zip(names, args)]  # noqa: B905
+                    return _on_arrays(record, arrays, options)
         call, tensors = split(record, args, options)
         if not call.plain:
             return _traced(operators, draws, args, options)
         if draws and options:
             _draw(call)
-        transformed = torch._C._are_functorch_transforms_active()
-        if not transformed and not _differentiates(tensors):
-            return _undifferentiated(call, tensors)
-        call.keeps = not transformed
-        outputs = Value.run(call, None, *tensors)
-        return outputs[0] if call.skeleton is None else nested(call.skeleton, iter(outputs))
+        if _transforms_active():
+            outputs = Value.run(call, None, *tensors)
+            return nested(call.skeleton, iter(outputs))
+        if not _differentiates(tensors):
+            arguments, options = call.bound(call.arrays_of(tensors))
+            return _on_arrays(record, arguments, options)
+        outputs = eager(call, *tensors)
+        return outputs if call.skeleton is None else nested(call.skeleton, iter(outputs))
 
     functools.update_wrapper(on_tensors, function)
     on_tensors.__module__ = "attnc.torch"
@@ -68,19 +83,16 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _differentiates(tensors: list[torch.Tensor]) -> bool:
     """Whether PyTorch may ask for a derivative."""
-    if forward_ad._current_level >= 0:
-        return True
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor.requires_grad:
                 return True
-    return False
+    return forward_ad._current_level >= 0
 
 
-def _undifferentiated(call: Call, tensors: list[torch.Tensor]) -> Any:
+def _on_arrays(record: Record, arguments: list[Any], options: dict[str, Any]) -> Any:
     """The call for its own sake."""
-    arguments, options = call.bound(call.arrays_of(tensors))
-    output = limited(call.record.function, *arguments, **options)
+    output = limited(record.function, arguments, options)
     if type(output) is np.ndarray:
         return tensor_of(output)
     outputs, skeleton = flat(output)
@@ -145,7 +157,7 @@ def _draw(call: Call) -> None:
 
 
 def _key(generator: torch.Generator | None) -> int:
-    if torch._C._are_functorch_transforms_active():
+    if _transforms_active():
         with torch._C._DisableFuncTorch():  # one key; `batching` makes of it what vmap was told
             return int(torch.randint(_KEYS, (), generator=generator))
     return int(torch.randint(_KEYS, (), generator=generator))

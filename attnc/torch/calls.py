@@ -7,6 +7,7 @@ a `Call`, which holds everything else and knows of each tensor which argument it
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,11 +18,14 @@ from attnc import _core
 from attnc.registry import Record
 from attnc.torch.arrays import array_of
 
-__all__ = ["Call", "Slot", "filled", "flat", "kind_of", "limited", "names_of", "nested", "numbered", "split"]
+__all__ = ["Call", "Slot", "filled", "flat", "kind_of", "limited", "names_of", "nested", "split"]
 
 
 class Slot(int):
     """The place of the tensor of this number."""
+
+
+_slots = [Slot(k) for k in range(32)]  # of tensors by position, to have them at hand
 
 
 class Call:
@@ -31,59 +35,55 @@ class Call:
     ----------
     record : registry.Record
     arguments : list
-        What was passed by position, a `Slot` for every tensor.
+        What was passed by position, a `Slot` for every tensor; a tensor may be in nested lists.
     options : dict
         What was passed by name, likewise.
-    names : list of str
-        The argument that each tensor is, or is in.
-    paths : list of tuple of int
-        Where in this argument it is.
     """
 
-    __slots__ = (
-        "arguments",
-        "keeps",
-        "kept",
-        "key",
-        "names",
-        "options",
-        "paths",
-        "plain",
-        "record",
-        "skeleton",
-    )
+    __slots__ = ("arguments", "key", "options", "places", "plain", "record", "simple", "skeleton")
 
-    def __init__(
-        self,
-        record: Record,
-        arguments: list[Any],
-        options: dict[str, Any],
-        names: list[str],
-        paths: list[tuple[int, ...]],
-    ) -> None:
+    def __init__(self, record: Record, arguments: list[Any], options: dict[str, Any]) -> None:
         self.record, self.arguments, self.options = record, arguments, options
-        self.names, self.paths = names, paths
-        self.skeleton: Any = None  # how the outputs are nested, once they are known
-        self.keeps = False  # whether the forward pass shall leave what backward needs
-        self.kept: Any = None  # that
+        self.places: list[tuple[str, tuple[int, ...]]] | None = None
+        self.simple = False  # whether it is known to have tensors alone, beside its options
         self.plain = True  # whether no tensor is of a class that has operators of its own
         self.key = "none"  # of the random numbers: "none", "given" or "drawn"
+        self.skeleton: Any = None  # how the outputs are nested, once they are known
+
+    # ---- arguments ----
+
+    def slots(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Of each tensor the argument that it is, or is in, and where in this it is."""
+        if self.places is None:
+            self.places = []
+            named = [*zip(names_of(self.record), self.arguments), *self.options.items()]  # noqa: B905
+            for name, x in named:
+                self.places += [(name, path) for path in _paths(x, ())]
+        return self.places
+
+    @property
+    def names(self) -> list[str]:
+        """list of str: of each tensor the argument that it is, or is in."""
+        return [name for name, _ in self.slots()]
 
     def arrays_of(self, tensors: Sequence[torch.Tensor | None]) -> list[Any]:
         """The arrays of the tensors, or of as many others that belong to them, None for None."""
-        where = self.record.name
-        return [
-            None if tensor is None else array_of(where, name, tensor)
-            for name, tensor in zip(self.names, tensors, strict=True)
-        ]
+        try:
+            return [tensor.numpy() for tensor in tensors]  # type: ignore[union-attr]
+        except (AttributeError, TypeError, RuntimeError):  # some are not as simple
+            where, names = self.record.name, itertools.chain(self.names, itertools.repeat("saved"))
+            return [
+                None if tensor is None else array_of(where, name, tensor)
+                for name, tensor in zip(names, tensors)  # noqa: B905
+            ]
 
     def bound(self, arrays: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of the function, by position and by name."""
-        arguments = [
-            arrays[x] if type(x) is Slot else filled(x, arrays) for x in self.arguments
-        ]
         if not self.options:
-            return arguments, {}
+            if self.simple:
+                return arrays, {}
+            return [filled(x, arrays) for x in self.arguments], {}
+        arguments = [filled(x, arrays) for x in self.arguments]
         # A number in a tensor is a number: a length that is the size of another tensor.
         options = {
             name: _number(arrays[x]) if type(x) is Slot else filled(x, arrays)
@@ -100,7 +100,7 @@ class Call:
         """Those gradients of what a record's backward returned that are needed, in a row."""
         by_name = dict(zip(self.record.arrays, found))  # noqa: B905
         result = []
-        for name, path, needed in zip(self.names, self.paths, needs, strict=True):
+        for (name, path), needed in zip(self.slots(), needs, strict=True):
             if needed:
                 gradient = by_name.get(name)
                 for index in path:
@@ -113,7 +113,7 @@ class Call:
         if not more:
             return self
         options = {**self.options, "rng": (self.options["rng"] + more) % 2**63}
-        other = Call(self.record, self.arguments, options, self.names, self.paths)
+        other = Call(self.record, self.arguments, options)
         other.key, other.skeleton = self.key, self.skeleton
         return other
 
@@ -211,15 +211,15 @@ def split(
         where there is none.
     """
     tensors: list[torch.Tensor] = []
-    call = Call(record, [], {}, [], [])
-    arguments, names, paths = call.arguments, call.names, call.paths
+    arguments: list[Any] = []
+    call = Call(record, arguments, options)
+    call.simple = True
     for name, x in zip(names_of(record), args):  # noqa: B905
         if type(x) is torch.Tensor:  # the same as below, in less time
-            arguments.append(Slot(len(tensors)))
+            arguments.append(_slots[len(tensors)])
             tensors.append(x)
-            names.append(name)
-            paths.append(())
         else:
+            call.simple = False
             arguments.append(_taken(call, name, x, (), tensors))
     arguments.extend(args[len(arguments) :])  # too many: the function says so
     if options:
@@ -240,8 +240,6 @@ def _taken(
         if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
             call.plain = False
         tensors.append(x)
-        call.names.append(name)
-        call.paths.append(path)
         return Slot(len(tensors) - 1)
     if x is None or isinstance(x, (bool, int, float, str)):
         return x
@@ -258,37 +256,16 @@ def _taken(
     return x
 
 
-def numbered(call: Call) -> Call:
-    """Fill in what is known of each tensor of a call, from its arguments.
-
-    Parameters
-    ----------
-    call : Call
-        Changed in place.
-
-    Returns
-    -------
-    Call
-    """
-    found: dict[int, tuple[str, tuple[int, ...]]] = {}
-
-    def walk(name: str, x: Any, path: tuple[int, ...]) -> None:
-        if type(x) is Slot:
-            found[x] = name, path
-        elif type(x) is list:
-            for k, item in enumerate(x):
-                walk(name, item, (*path, k))
-
-    for name, x in zip(names_of(call.record), call.arguments):  # noqa: B905
-        walk(name, x, ())
-    for name, x in call.options.items():
-        walk(name, x, ())
-    call.names[:] = [found[k][0] for k in range(len(found))]
-    call.paths[:] = [found[k][1] for k in range(len(found))]
-    return call
-
-
 # ---- nests of lists and tuples -------------------------------------------------------------------
+
+
+def _paths(x: Any, path: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Where the tensors in an argument are."""
+    if type(x) is Slot:
+        yield path
+    elif type(x) is list:
+        for k, item in enumerate(x):
+            yield from _paths(item, (*path, k))
 
 
 def filled(x: Any, values: list[Any]) -> Any:
@@ -345,13 +322,30 @@ def nested(skeleton: Any, row: Iterator[Any]) -> Any:
 # ---- running it ----------------------------------------------------------------------------------
 
 
-def limited(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call a function on no more threads than PyTorch is allowed."""
-    threads = torch.get_num_threads()
-    if threads >= _core.get_num_threads():
-        return function(*args, **options)
+_threads, _own_threads = torch.get_num_threads, _core.get_num_threads
+
+
+def limited(
+    function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]
+) -> Any:
+    """Call a function on no more threads than PyTorch is allowed.
+
+    Parameters
+    ----------
+    function : callable
+    arguments : sequence
+    options : dict
+
+    Returns
+    -------
+    object
+        What the function returns.
+    """
+    threads = _threads()
+    if threads >= _own_threads():
+        return function(*arguments, **options)
     before = _core.set_thread_limit(threads)
     try:
-        return function(*args, **options)
+        return function(*arguments, **options)
     finally:
         _core.set_thread_limit(before)

@@ -16,7 +16,7 @@ import torch
 
 from attnc.registry import Output, Record
 from attnc.torch.batching import batched
-from attnc.torch.calls import Call, Slot, kind_of, numbered
+from attnc.torch.calls import Call, Slot, kind_of
 from attnc.torch.functions import Gradients, Value
 
 __all__ = ["Operators", "run"]
@@ -61,8 +61,7 @@ class Operators:
         arguments, options = json.loads(text)
         arguments = _decoded(arguments, integers, floats)
         options = {name: _decoded(x, integers, floats) for name, x in options.items()}
-        call = Call(self.record, arguments, options, [], [])
-        return numbered(call)
+        return Call(self.record, arguments, options)
 
     def outputs(self, tensors: Sequence[torch.Tensor], call: Call) -> tuple[list[Any], Any]:
         """Empty tensors like the outputs in a row, and how they are nested."""
