@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,10 @@ from attnc.torch.functions import Value, eager
 from attnc.torch.operators import Operators, run
 
 __all__ = ["wrap"]
+
+_DOC = """`attnc.{name}` on PyTorch tensors: where that says array, it is a tensor here.
+
+{doc}"""
 
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms_active = torch._C._are_functorch_transforms_active
@@ -78,6 +83,8 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
 
     functools.update_wrapper(on_tensors, function)
     on_tensors.__module__ = "attnc.torch"
+    if function.__doc__:  # there is none under python -OO
+        on_tensors.__doc__ = _DOC.format(name=name, doc=inspect.cleandoc(function.__doc__))
     return on_tensors
 
 
