@@ -98,14 +98,24 @@ class Eager(Function):
         if None in places:
             outputs = [output] if call.skeleton is None else flat(output)[0]
             of_output = dict(zip(map(id, outputs), result, strict=True))
-            row = [*tensors]
+            owners = dict(zip(map(_owner, outputs), result, strict=True))
+            row, guards = [*tensors], []
             for k, array in enumerate(saved):
-                if places[k] is None:
-                    # A part of an argument is in its memory, and the argument is in the row.
-                    tensor = of_output.get(id(array))
-                    tensor = shared_tensor_of(array) if tensor is None else tensor
-                    (constants if tensor is None else row).append(array if tensor is None else tensor)
-                    places[k] = -1 - len(constants) if tensor is None else len(row) - 1
+                if places[k] is not None:
+                    continue
+                tensor = of_output.get(id(array))
+                if tensor is None:
+                    tensor = shared_tensor_of(array)
+                if tensor is None:
+                    constants.append(array)
+                    places[k] = -1 - len(constants)
+                    continue
+                row.append(tensor)
+                places[k] = len(row) - 1
+                # A part of an output is watched by watching that; of an argument, it is already.
+                if _owner(array) in owners:
+                    guards.append(owners[_owner(array)])
+            row += guards
         ctx.kept = call, places, constants, static
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*row)
@@ -135,6 +145,13 @@ class Eager(Function):
 
 
 eager = super(Function, Eager).apply  # see `_Differentiable.run`
+
+
+def _owner(array: Any) -> int:
+    """Whose memory an array is in, as a number."""
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return id(array)
 
 
 def _tensors(ctx: Any, call: Call, output: Any) -> tuple[torch.Tensor, ...]:
