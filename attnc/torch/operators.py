@@ -19,7 +19,7 @@ from attnc.torch.batching import batched
 from attnc.torch.calls import Call, Slot, kind_of
 from attnc.torch.functions import Gradients, Value
 
-__all__ = ["Operators", "run"]
+__all__ = ["Operators", "run", "text_of"]
 
 
 class Operators:
@@ -55,6 +55,20 @@ class Operators:
         self.name = name
         self.value = getattr(torch.ops.attnc, name).default
         self.gradients = getattr(torch.ops.attnc, name + "_gradients").default
+
+    @classmethod
+    def known(cls, name: str) -> Operators:
+        """The operators of this name.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        Operators
+        """
+        return cls._known[name]
 
     def call(self, integers: Any, floats: Any, text: str) -> Call:
         """The call that a text stands for."""
@@ -117,7 +131,7 @@ def _define(name: str) -> None:
     """Define the operators of this name, which ask `Operators._known` for their record."""
 
     def of(integers: Any, floats: Any, text: str) -> tuple[Operators, Call]:
-        operators = Operators._known[name]
+        operators = Operators.known(name)
         return operators, operators.call(integers, floats, text)
 
     def nested_of(tensors: Any, integers: Any, floats: Any, text: str) -> tuple[Operators, Call]:
@@ -220,7 +234,7 @@ def _own(outputs: Sequence[torch.Tensor], inputs: Sequence[Any]) -> list[torch.T
 # ---- a call as a text, and back ------------------------------------------------------------------
 
 
-def _text_of(
+def text_of(
     arguments: list[Any], options: dict[str, Any]
 ) -> tuple[list[int], list[float], str]:
     """The arguments of a call, without its tensors, as numbers and as JSON for the rest.
@@ -296,7 +310,7 @@ def _skeleton(name: str, text: str, ranks: tuple[int, ...]) -> Any:
         _kinds.setdefault(known, kind)
         return known, tuple(map(named, parts))
 
-    return named(Operators._known[name].skeleton(text, ranks))
+    return named(Operators.known(name).skeleton(text, ranks))
 
 
 def run(operators: Operators, arguments: list[Any], options: dict[str, Any], tensors: Any) -> Any:
@@ -314,7 +328,7 @@ def run(operators: Operators, arguments: list[Any], options: dict[str, Any], ten
     -------
     Tensor or named tuple of them
     """
-    integers, floats, text = _text_of(arguments, options)
+    integers, floats, text = text_of(arguments, options)
     outputs = operators.value(tensors, integers, floats, text)
     skeleton = _skeleton(operators.name, text, tuple([x.ndim for x in tensors]))
     return _nested(skeleton, iter(outputs))
