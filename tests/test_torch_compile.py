@@ -8,7 +8,7 @@ from calls import CALLS
 
 torch = pytest.importorskip("torch")
 
-import torch.utils.checkpoint  # noqa: E402
+from torch.utils import checkpoint  # noqa: E402
 from torch_calls import OnTensors, assert_same_bits, leaves  # noqa: E402
 
 import attnc.torch  # noqa: E402
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of PyTorch, within
 ]
 attend = attnc.torch.dot_product_attention
-FIRST = {name: case for name, case in reversed(CALLS)}
+FIRST = dict(reversed(CALLS))
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +164,7 @@ def test_checkpoint_in_a_graph():
         def part(x):
             return attend(x, x, x, dropout=0.3)
 
-        return torch.utils.checkpoint.checkpoint(part, x, use_reentrant=False).square().sum()
+        return checkpoint.checkpoint(part, x, use_reentrant=False).square().sum()
 
     torch.manual_seed(2)
     (expected,) = torch.autograd.grad(f(x), x)

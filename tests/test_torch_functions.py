@@ -9,7 +9,7 @@ from calls import CALLS
 
 torch = pytest.importorskip("torch")
 
-import torch.utils.checkpoint  # noqa: E402
+from torch.utils import checkpoint  # noqa: E402
 from torch_calls import RECORDS, OnTensors, assert_same_bits, leaves  # noqa: E402
 
 import attnc  # noqa: E402
@@ -311,7 +311,7 @@ def test_checkpoint(reentrant):
     torch.manual_seed(1)
     (expected,) = torch.autograd.grad(f(x).square().sum(), x)
     torch.manual_seed(1)
-    y = torch.utils.checkpoint.checkpoint(f, x, use_reentrant=reentrant)
+    y = checkpoint.checkpoint(f, x, use_reentrant=reentrant)
     y.square().sum().backward()
     assert torch.equal(x.grad, expected)
 

@@ -192,7 +192,9 @@ def test_vmap_is_no_loop(monkeypatch):
     assert len(seen) == 1 + 1 + 2  # the value, and the gradients that run it again
     seen.clear()
     weight = torch.randn(8, 8)
-    vmap(lambda w: attnc.torch.multiplicative_attention(key, key, key, w))(weight[None].repeat(6, 1, 1))
+    vmap(lambda w: attnc.torch.multiplicative_attention(key, key, key, w))(
+        weight[None].repeat(6, 1, 1)
+    )
     assert len(seen) == 6  # a parameter has no axis for them
 
 
@@ -245,7 +247,9 @@ def test_incoming_gradients_may_be_mapped():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", [n for n, c in MAPPED if RECORDS[n].jvp and RECORDS[n].backward_jvp])
+@pytest.mark.parametrize(
+    "name", [n for n, c in MAPPED if RECORDS[n].jvp and RECORDS[n].backward_jvp]
+)
 def test_second_order_of_transforms(name):
     """Forward over reverse against reverse over reverse."""
     on = OnTensors(name, FIRST[name]).wanting()

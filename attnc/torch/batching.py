@@ -70,9 +70,7 @@ def batched(
     moving = wanted | {e.slot for e in entries if e.slot is not None and e.dim is not None}
     keys, one_by_one = _keys(call, info, entries)
     place = _places(call)
-    if one_by_one or any(
-        place(name) is None for name in (call.names[slot] for slot in moving)
-    ):
+    if one_by_one or any(place(name) is None for name in (call.names[slot] for slot in moving)):
         return _one_by_one(run, keys, entries, call, needs)
     if call.record.leading:
         first = entries[0].tensor
@@ -107,9 +105,11 @@ def batched(
 def _entries(call: Call, kinds: Sequence[str], row: Sequence[Any], dims: Sequence[Any]) -> Any:
     """All tensors, with what they belong to."""
     at, first = 0, True
+    slots: list[int | None]
     for kind in kinds:
         if kind == "tensors":
-            names, slots = call.names, list(range(len(call.names)))
+            names = call.names
+            slots = [*range(len(names))]
         else:
             names = call.real_names()
             slots = [None] * len(names)
@@ -159,7 +159,7 @@ def _in_front(
     short = x.ndim - batched == 0 or e.name == "position" and x.ndim - batched == 1
     if short and not batched and e.slot is not None and not moves:
         return x  # a number, or the positions of rotary, is that of all
-    x = x.movedim(e.dim, 0) if batched else x.expand(size, *x.shape)
+    x = x.movedim(e.dim, 0) if e.dim is not None else x.expand(size, *x.shape)
     return x.reshape(size, *[1] * leading, *x.shape[1:]) if short and leading > 0 else x
 
 
@@ -177,6 +177,10 @@ def _folded(size: int, e: _Entry, axis: int | None) -> torch.Tensor | None:
     return x.flatten(axis, axis + 1)
 
 
+def _example(e: _Entry, k: int) -> torch.Tensor | None:
+    return e.tensor if e.tensor is None or e.dim is None else e.tensor.select(e.dim, k)
+
+
 def _one_by_one(
     run: Any, keys: list[int], entries: list[_Entry], call: Call, needs: Any
 ) -> tuple[tuple[Any, ...], tuple[int, ...]]:
@@ -190,7 +194,7 @@ def _one_by_one(
         run(
             call.with_key(key),
             needs,
-            *[e.tensor if e.dim is None else e.tensor.select(e.dim, k) for e in entries],
+            *[_example(e, k) for e in entries],
         )
         for k, key in enumerate(keys)
     ]

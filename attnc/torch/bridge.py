@@ -59,7 +59,9 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     def on_tensors(*args: Any, **options: Any) -> Any:
         if torch.compiler.is_compiling() or _dispatch_modes():
             return _traced(operators, draws, args, options)
-        if not options and len(args) <= count and not _transforms_active():  # the same as below, in less time
+        if (
+            not options and len(args) <= count and not _transforms_active()
+        ):  # the same as below, in less time
             for x in args:
                 if type(x) is not torch.Tensor or x.requires_grad:
                     break

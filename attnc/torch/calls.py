@@ -325,9 +325,7 @@ def nested(skeleton: Any, row: Iterator[Any]) -> Any:
 _threads, _own_threads = torch.get_num_threads, _core.get_num_threads
 
 
-def limited(
-    function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]
-) -> Any:
+def limited(function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Any:
     """Call a function on no more threads than PyTorch is allowed.
 
     Parameters

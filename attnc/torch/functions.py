@@ -1,11 +1,11 @@
 """Differentiable functions for PyTorch's autograd, over the records.
 
 Of one function f of some arrays x there are four: its value; its *gradients*, those of <g, f(x)>;
-its *tangent*, f'(x) u; and the *second* derivative, the change of the gradients when x moves along u
-and g along h. Second derivatives are symmetric, so these are the derivatives of each other: with
-phi(x, g) = <g, f(x)> the gradient of <u, gradients(x, g)> is tangent(x, u) for g and second(x, u, g)
-for x, and that of <g, tangent(x, u)> is gradients(x, g) for u and second(x, u, g) for x. Further it
-does not go: a third derivative is refused by name.
+its *tangent*, f'(x) u; and the *second* derivative, the change of the gradients when x moves along
+u and g along h. Second derivatives are symmetric, so these are the derivatives of each other: with
+phi(x, g) = <g, f(x)> the gradient of <u, gradients(x, g)> is tangent(x, u) for g and
+second(x, u, g) for x, and that of <g, tangent(x, u)> is gradients(x, g) for u and second(x, u, g)
+for x. Further it does not go: a third derivative is refused by name.
 
 Each takes the tensors of a call in a row, then rows of as many tangents or of incoming gradients.
 """
@@ -21,7 +21,7 @@ from torch.autograd import Function, forward_ad
 
 from attnc.torch.arrays import array_of, shared_tensor_of, tensor_of
 from attnc.torch.batching import batched
-from attnc.torch.calls import Call, Slot, flat, limited
+from attnc.torch.calls import Call, flat, limited
 
 __all__ = ["Gradients", "Second", "Tangent", "Value", "eager"]
 
@@ -94,12 +94,14 @@ class Eager(Function):
         place_of = {id(array): k for k, array in enumerate(arrays)}
         place_of[id(None)] = -1
         places = [place_of.get(id(array)) for array in saved]
-        result, row, constants = _tensors(ctx, call, output), tensors, []
+        result = _tensors(ctx, call, output)
+        row: list[torch.Tensor] = [*tensors]
+        constants: list[Any] = []
         if None in places:
             outputs = [output] if call.skeleton is None else flat(output)[0]
             of_output = dict(zip(map(id, outputs), result, strict=True))
             owners = dict(zip(map(_owner, outputs), result, strict=True))
-            row, guards = [*tensors], []
+            guards = []
             for k, array in enumerate(saved):
                 if places[k] is not None:
                     continue
@@ -131,7 +133,7 @@ class Eager(Function):
             return None, *_pulled(call, needs, saved[: len(needs)], gradients)
         if call.skeleton is not None:
             gradients = tuple([g for g, real in zip(gradients, call.real(), strict=True) if real])
-        if all([g is None for g in gradients]):
+        if all(g is None for g in gradients):
             return None, *[None] * len(needs)
         arrays = call.arrays_of(saved) + constants[::-1] + [None]
         kept = tuple([arrays[place] for place in places])
@@ -191,7 +193,7 @@ class Gradients(_Differentiable):
     rows = ("tensors", "outputs"), "gradients"
 
     @staticmethod
-    def forward(call: Call, needs: tuple[bool, ...], *row: Any) -> tuple[Any, ...]:
+    def forward(call: Call, needs: Sequence[bool], *row: Any) -> tuple[Any, ...]:
         tensors, incoming = _rows(call, row, 1)
         arguments, options = call.bound(call.arrays_of(tensors))
         output, saved, static = limited(call.record.forward, arguments, options)
@@ -272,12 +274,12 @@ class Tangent(_Differentiable):
 
 
 class Second(_Differentiable):
-    """``second(call, needs, *tensors, *tangents, *incoming, *dincoming)``: tangents of gradients."""
+    """``second(call, needs, *tensors, *tangents, *incoming, *dincoming)``: of the gradients."""
 
     rows = ("tensors", "tensors", "outputs", "outputs"), "gradients"
 
     @staticmethod
-    def forward(call: Call, needs: tuple[bool, ...], *row: Any) -> tuple[Any, ...]:
+    def forward(call: Call, needs: Sequence[bool], *row: Any) -> tuple[Any, ...]:
         record = call.record
         if record.backward_jvp is None:
             raise NotImplementedError(f"{record.name}: there is no second derivative")

@@ -1,9 +1,10 @@
 """Operators for what traces a program instead of running it: torch.compile and torch.export.
 
 Every function has two, its value and its gradients, of a list of tensors, lists of integers and of
-floats, which may be symbols, and a text that says what the rest of the call is. Both are defined once, by machine. A compiler asks for shapes beforehand,
-and the record tells it. The gradients start from the arguments alone and run the forward pass
-again: what that leaves has no shape that is known beforehand.
+floats, which may be symbols, and a text that says what the rest of the call is. Both are defined
+once, by machine. A compiler asks for shapes beforehand, and the record tells it. The gradients
+start from the arguments alone and run the forward pass again: what that leaves has no shape that is
+known beforehand.
 """
 
 from __future__ import annotations
@@ -80,14 +81,38 @@ class Operators:
     def outputs(self, tensors: Sequence[torch.Tensor], call: Call) -> tuple[list[Any], Any]:
         """Empty tensors like the outputs in a row, and how they are nested."""
         arguments, options = call.bound(list(tensors))
-        row, skeleton = _described(self.record.outputs(*arguments, **options))
+        row, skeleton = _described(self.described_by(*arguments, **options))
         return [self._empty(output, tensors, call) for output in row], skeleton
+
+    def described_by(self, *arguments: Any, **options: Any) -> Any:
+        """What the record says of the outputs, if it does.
+
+        Parameters
+        ----------
+        *arguments, **options
+            Of the function, of which shapes are asked alone.
+
+        Returns
+        -------
+        Output or named tuple of them
+
+        Raises
+        ------
+        NotImplementedError
+            If the record has no ``outputs``.
+        """
+        if self.record.outputs is None:
+            raise NotImplementedError(
+                f"{self.record.name}: there is no tracing, for its record has no outputs=; see "
+                "attnc.registry.register"
+            )
+        return self.record.outputs(*arguments, **options)
 
     def skeleton(self, text: str, ranks: Sequence[int]) -> Any:
         """How the outputs are nested, for which sizes do not matter."""
         call = self.call(_Ones(), _Ones(), text)
         arguments, options = call.bound([_Shaped((1,) * rank) for rank in ranks])
-        return _described(self.record.outputs(*arguments, **options))[1]
+        return _described(self.described_by(*arguments, **options))[1]
 
     def _empty(self, output: Output, tensors: Sequence[torch.Tensor], call: Call) -> torch.Tensor:
         counting = self.record.arrays if output.of is None else output.of
@@ -139,22 +164,36 @@ def _define(name: str) -> None:
         call.skeleton = operators.skeleton(text, tuple(x.ndim for x in tensors))
         return operators, call
 
-    def value(tensors: list[torch.Tensor], integers: Any, floats: Any, text: str) -> list[torch.Tensor]:
+    def value(
+        tensors: list[torch.Tensor], integers: Any, floats: Any, text: str
+    ) -> list[torch.Tensor]:
         _, call = of(integers, floats, text)
         return _own(Value.forward(call, None, *tensors), tensors)
 
-    def value_shapes(tensors: list[torch.Tensor], integers: Any, floats: Any, text: str) -> list[torch.Tensor]:
+    def value_shapes(
+        tensors: list[torch.Tensor], integers: Any, floats: Any, text: str
+    ) -> list[torch.Tensor]:
         operators, call = of(integers, floats, text)
         return operators.outputs(tensors, call)[0]
 
     def gradients(
-        tensors: list[torch.Tensor], incoming: list[Any], needs: list[bool], integers: Any, floats: Any, text: str
+        tensors: list[torch.Tensor],
+        incoming: list[Any],
+        needs: list[bool],
+        integers: Any,
+        floats: Any,
+        text: str,
     ) -> list[torch.Tensor]:
         _, call = of(integers, floats, text)
         return _own(Gradients.forward(call, needs, *tensors, *incoming), tensors + incoming)
 
     def gradient_shapes(
-        tensors: list[torch.Tensor], incoming: list[Any], needs: list[bool], integers: Any, floats: Any, text: str
+        tensors: list[torch.Tensor],
+        incoming: list[Any],
+        needs: list[bool],
+        integers: Any,
+        floats: Any,
+        text: str,
     ) -> list[torch.Tensor]:
         return [x.new_empty(x.shape) for x, needed in zip(tensors, needs, strict=True) if needed]
 
@@ -171,7 +210,7 @@ def _define(name: str) -> None:
 
     def backward(ctx: Any, incoming: list[Any]) -> tuple[Any, ...]:
         # PyTorch takes a list without numbers for one of tensors, which has a list of gradients.
-        of_rest = *[None if numbers else [] for numbers in ctx.rest[:2]], None
+        of_rest: tuple[Any, ...] = *[None if numbers else [] for numbers in ctx.rest[:2]], None
         tensors, needs = ctx.saved_tensors, ctx.needs_input_grad[0]
         incoming = [g for g, real in zip(incoming, ctx.call.real(), strict=True) if real]
         if all(g is None for g in incoming):
@@ -179,23 +218,38 @@ def _define(name: str) -> None:
         found = iter(ctx.gradients(tensors, incoming, needs, *ctx.rest))
         return [next(found) if needed else None for needed in needs], *of_rest
 
-    def value_batched(info: Any, in_dims: Any, tensors: Any, integers: Any, floats: Any, text: str) -> tuple[Any, Any]:
+    def value_batched(
+        info: Any, in_dims: Any, tensors: Any, integers: Any, floats: Any, text: str
+    ) -> tuple[Any, Any]:
         operators, call = nested_of(tensors, integers, floats, text)
 
         def run(call: Call, needs: None, *row: torch.Tensor) -> tuple[Any, ...]:
             return tuple(operators.value(list(row), integers, floats, text))
 
-        found, dims = batched(run, Value.rows, info, (None, None, *in_dims[0]), call, None, *tensors)
+        found, dims = batched(
+            run, Value.rows, info, (None, None, *in_dims[0]), call, None, *tensors
+        )
         return list(found), list(dims)
 
     def gradients_batched(
-        info: Any, in_dims: Any, tensors: Any, incoming: Any, needs: Any, integers: Any, floats: Any, text: str
+        info: Any,
+        in_dims: Any,
+        tensors: Any,
+        incoming: Any,
+        needs: Any,
+        integers: Any,
+        floats: Any,
+        text: str,
     ) -> tuple[Any, Any]:
         operators, call = nested_of(tensors, integers, floats, text)
         count = len(tensors)
 
         def run(call: Call, needs: Any, *row: torch.Tensor) -> tuple[Any, ...]:
-            return tuple(operators.gradients(list(row[:count]), list(row[count:]), needs, integers, floats, text))
+            return tuple(
+                operators.gradients(
+                    list(row[:count]), list(row[count:]), needs, integers, floats, text
+                )
+            )
 
         dims = (None, None, *in_dims[0], *(in_dims[1] or [None] * len(incoming)))
         found, dims = batched(run, Gradients.rows, info, dims, call, needs, *tensors, *incoming)
@@ -203,7 +257,11 @@ def _define(name: str) -> None:
 
     library = "attnc::" + name
     tags = (torch.Tag.pt2_compliant_tag,)
-    torch.library.define(library, "(Tensor[] tensors, SymInt[] integers, float[] floats, str call) -> Tensor[]", tags=tags)
+    torch.library.define(
+        library,
+        "(Tensor[] tensors, SymInt[] integers, float[] floats, str call) -> Tensor[]",
+        tags=tags,
+    )
     torch.library.impl(library, "default", value)
     torch.library.register_fake(library, value_shapes)
     torch.library.register_autograd(library, backward, setup_context=save)
@@ -234,9 +292,7 @@ def _own(outputs: Sequence[torch.Tensor], inputs: Sequence[Any]) -> list[torch.T
 # ---- a call as a text, and back ------------------------------------------------------------------
 
 
-def text_of(
-    arguments: list[Any], options: dict[str, Any]
-) -> tuple[list[int], list[float], str]:
+def text_of(arguments: list[Any], options: dict[str, Any]) -> tuple[list[int], list[float], str]:
     """The arguments of a call, without its tensors, as numbers and as JSON for the rest.
 
     Written so that a compiler can run it, to which numbers may be symbols.
@@ -259,7 +315,7 @@ def text_of(
     return integers, floats, f"[{by_position}, {{{', '.join(by_name)}}}]"
 
 
-def _encoded(x: Any, integers: list[int], floats: list[float]) -> str:
+def _encoded(x: Any, integers: list[Any], floats: list[Any]) -> str:
     if type(x) is Slot:
         return '{"tensor": ' + str(int(x)) + "}"
     if x is None:
@@ -287,7 +343,9 @@ def _encoded(x: Any, integers: list[int], floats: list[float]) -> str:
 def _decoded(x: Any, integers: Any, floats: Any) -> Any:
     if isinstance(x, dict):
         ((kind, index),) = x.items()
-        return Slot(index) if kind == "tensor" else (integers if kind == "integer" else floats)[index]
+        return (
+            Slot(index) if kind == "tensor" else (integers if kind == "integer" else floats)[index]
+        )
     if isinstance(x, list):
         return [_decoded(item, integers, floats) for item in x]
     return x
