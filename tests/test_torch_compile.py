@@ -8,6 +8,7 @@ from calls import CALLS
 
 torch = pytest.importorskip("torch")
 
+from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 from torch.utils import checkpoint  # noqa: E402
 from torch_calls import OnTensors, assert_same_bits, leaves  # noqa: E402
 
@@ -100,7 +101,7 @@ def test_two_sizes():
     def f(x):
         return attend(x, x, x, key_lengths=x.shape[1] - 1, causal=True).sum()
 
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("aot_eager")
     function = torch.compile(f, fullgraph=True, dynamic=True, backend=counter)
     for size in (5, 9, 13):
         x = torch.randn(2, size, 8, requires_grad=True)

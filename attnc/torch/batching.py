@@ -15,7 +15,7 @@ import torch
 
 from attnc.torch.calls import Call
 
-__all__ = ["batched"]
+__all__: list[str] = []
 
 
 class _Entry(NamedTuple):

@@ -18,7 +18,7 @@ from attnc import _core
 from attnc.registry import Record
 from attnc.torch.arrays import array_of
 
-__all__ = ["Call", "Slot", "filled", "flat", "kind_of", "limited", "names_of", "nested", "split"]
+__all__: list[str] = []
 
 
 class Slot(int):
@@ -56,8 +56,8 @@ class Call:
         """Of each tensor the argument that it is, or is in, and where in this it is."""
         if self.places is None:
             self.places = []
-            named = [*zip(names_of(self.record), self.arguments), *self.options.items()]  # noqa: B905
-            for name, x in named:
+            by_position = zip(names_of(self.record), self.arguments)  # noqa: B905
+            for name, x in [*by_position, *self.options.items()]:
                 self.places += [(name, path) for path in _paths(x, ())]
         return self.places
 

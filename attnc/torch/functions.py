@@ -23,7 +23,7 @@ from attnc.torch.arrays import array_of, shared_tensor_of, tensor_of
 from attnc.torch.batching import batched
 from attnc.torch.calls import Call, flat, limited
 
-__all__ = ["Gradients", "Second", "Tangent", "Value", "eager"]
+__all__: list[str] = []
 
 Row = Sequence[torch.Tensor | None]
 

@@ -20,7 +20,7 @@ from attnc.torch.batching import batched
 from attnc.torch.calls import Call, Slot, kind_of
 from attnc.torch.functions import Gradients, Value
 
-__all__ = ["Operators", "run", "text_of"]
+__all__: list[str] = []
 
 
 class Operators:
