@@ -1,0 +1,5 @@
+"""The functions of `attnc` with tensors of PyTorch."""
+
+from . import nn
+
+__all__ = ["nn"]
