@@ -15,7 +15,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
-from attnc.registry import Record, record_of, records
+from attnc.registry import Output, Record, record_of, records
 
 __all__ = [
     "Gradients",
@@ -83,6 +83,8 @@ def _unpickled(required: Iterable[Any], by_name: dict[str, Any]) -> Gradients:
 def _describe(value: Any) -> str:
     if value is None:
         return "None"
+    if isinstance(value, Output):
+        return repr(value)
     if isinstance(value, tuple):
         return "(" + ", ".join(_describe(v) for v in value) + ")"
     return f"{value.dtype} {value.shape}"

@@ -23,6 +23,7 @@ from .arrays import (
     real_array,
     sum_rows,
 )
+from .functional.shapes import number_alone
 from .registry import register
 from .typing import Bools, Integers, Real
 
@@ -710,6 +711,8 @@ register(
     incoming=("dloss",),
     forward=_softmax_forward,
     backward=_softmax_backward,
+    outputs=number_alone,
+    fixed=("targets",),
 )
 register(
     linear_cross_entropy,
@@ -718,6 +721,8 @@ register(
     incoming=("dloss",),
     forward=_linear_forward,
     backward=_linear_backward,
+    outputs=number_alone,
+    fixed=("targets",),
 )
 register(
     mean_squared_error,
@@ -726,6 +731,8 @@ register(
     incoming=("dloss",),
     forward=_squares_forward,
     backward=_mean_backward,
+    outputs=number_alone,
+    fixed=("mask",),
 )
 register(
     binary_cross_entropy,
@@ -734,6 +741,8 @@ register(
     incoming=("dloss",),
     forward=_binary_forward,
     backward=_mean_backward,
+    outputs=number_alone,
+    fixed=("mask",),
 )
 register(
     coverage_loss,
@@ -741,4 +750,6 @@ register(
     incoming=("dloss",),
     forward=_coverage_forward,
     backward=_coverage_backward,
+    outputs=number_alone,
+    fixed=("mask",),
 )

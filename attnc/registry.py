@@ -28,10 +28,13 @@ class Output(NamedTuple):
     kind : {'real', 'computed', 'integer'}
         Its dtype: that of the real arrays together, the one that these are computed in (float32 for
         halves), or int64.
+    of : tuple of str, optional
+        The arrays whose dtypes count for that; unless given all real ones.
     """
 
     shape: tuple[Any, ...]
     kind: Literal["real", "computed", "integer"] = "real"
+    of: tuple[str, ...] | None = None
 
 
 class Record(NamedTuple):
@@ -130,10 +133,11 @@ def register(
     fixed : iterable of str, optional
         The options that may be arrays, but have no gradient: masks, lengths.
     leading : iterable of str, optional
-        The arrays, real and fixed, that take any number of leading axes, over which they broadcast.
+        The arrays, real and fixed, that take any number of leading axes, over which they broadcast;
+        or have one shape, where the function asks for that.
     batch_axes : mapping of str to int, optional
         Where there is one batch axis instead: its place in the arrays, real and fixed, and in the
-        outputs, by name.
+        outputs, by name. From the end, and below 0, in a state of arrays with more axes and fewer.
 
     Returns
     -------

@@ -17,6 +17,7 @@ from attnc.arrays import (
     result_dtype,
     sum_rows,
 )
+from attnc.functional.shapes import same_shape
 from attnc.registry import register
 from attnc.typing import Array, Real
 
@@ -219,6 +220,8 @@ for function, forward in (
         incoming=["dy"],
         forward=forward,
         backward=lambda saved, static, dy: _backward(saved, static, dy)[:1],
+        outputs=same_shape,
+        leading=["x"],
     )
 register(
     swiglu,
@@ -226,4 +229,6 @@ register(
     incoming=["dy"],
     forward=lambda gate, up: _forward("swiglu", "silu", gate=gate, up=up),
     backward=_backward,
+    outputs=same_shape,
+    leading=["gate", "up"],
 )

@@ -39,8 +39,9 @@ from attnc.functional.options import (
     takes_options,
     with_common,
 )
+from attnc.functional.shapes import broadcast, shape_of
 from attnc.gradients import shows_shapes
-from attnc.registry import record_of, register
+from attnc.registry import Output, record_of, register
 from attnc.typing import Array, Function, Real
 
 __all__ = [
@@ -547,6 +548,13 @@ _ARRAYS = (
     "key_offsets",
 )
 
+# The arrays with leading axes; and those that take no part in the dtype of the result.
+_LEADING = frozenset(
+    """query key value scores bias slope sink center mask key_mask key_lengths query_lengths
+    causal_offset index""".split()
+)
+_ASIDE = frozenset(("slope", "sink", "center"))
+
 
 class Mechanism:
     """What stands between the record of an attention function and C.
@@ -559,6 +567,7 @@ class Mechanism:
 
     outputs: tuple[str, ...] = ("dcontext", "dweights", "dlse")
     options_with_gradients: tuple[str, ...] = ("bias", "slope", "sink", "center")
+    fixed: tuple[str, ...] = _ARRAYS
 
     def __init__(self, function, required, optional, score=None):
         self.function, self.name, self.count = function, function.__name__, len(required)
@@ -575,7 +584,26 @@ class Mechanism:
             positional=1,
             forward=self.forward,
             backward=self.backward,
+            outputs=self.shapes,
+            fixed=self.fixed,
+            leading=[name for name in (*required, *optional, *self.fixed) if name in _LEADING],
         )
+
+    def shapes(self, *arrays, return_weights=False, return_lse=False, **options):
+        """What the function returns, by shapes; and whose dtypes count."""
+        arrays = [shape_of(x) for x in self._bound(arrays, options)]
+        given = arrays[0] if self.name == "attend" else None
+        query, key, value = (given, given, arrays[1]) if given else arrays[:3]
+        lead = broadcast(*(shape[:-2] for shape in (query, key, value)))
+        keys = given[-1] if given else key[-2]
+        of = tuple(name for name in record_of(self.function).arrays if name not in _ASIDE)
+        context = Output((*lead, query[-2], value[-1]), "real", of)
+        weights = Output((*lead, query[-2], keys), "real", of)
+        lse = Output((*lead, query[-2]), "computed", of)
+        if not (return_weights or return_lse):
+            return context
+        outputs = [context, *[weights] * bool(return_weights), *[lse] * bool(return_lse)]
+        return _named(outputs, return_weights)
 
     def _bound(self, arrays, options):
         """The required arrays by position, also those that were given by name; or a wrong call."""
@@ -785,6 +813,12 @@ def _incoming(name, gradient, shape):
     return gradient
 
 
+def _merged_shapes(contexts, lses, *, return_lse=False):
+    shape = shape_of(contexts[0])
+    context = Output(shape, "real", ("contexts",))
+    return LseResult(context, Output(shape[:-1], "computed")) if return_lse else context
+
+
 register(
     merge_attention,
     required=("contexts", "lses"),
@@ -792,4 +826,6 @@ register(
     positional=1,
     forward=_merge,
     backward=_merge_backward,
+    outputs=_merged_shapes,
+    leading=("contexts", "lses"),
 )

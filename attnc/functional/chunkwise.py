@@ -24,7 +24,8 @@ from attnc.arrays import (
 )
 from attnc.functional.attention import WeightsResult
 from attnc.functional.monotonic import allowed_keys, incoming
-from attnc.registry import register
+from attnc.functional.shapes import broadcast, shape_of
+from attnc.registry import Output, register
 from attnc.typing import Array, Bools, Integers, Real
 
 __all__ = ["chunkwise_attention"]
@@ -245,6 +246,13 @@ def _products(a, b):
     return _core.products(*flat).reshape(*lead, a.shape[-2], b.shape[-1])
 
 
+def _outputs(alignment, scores, value, width, *, return_weights=False, **masks):
+    shapes = [shape_of(x) for x in (alignment, scores, value)]
+    lead = broadcast(*(shape[:-2] for shape in shapes))
+    context = Output((*lead, shapes[0][-2], shapes[2][-1]))
+    return WeightsResult(context, Output(lead + shapes[0][-2:])) if return_weights else context
+
+
 register(
     chunkwise_attention,
     required=("alignment", "scores", "value"),
@@ -252,4 +260,7 @@ register(
     positional=1,
     forward=_forward,
     backward=_backward,
+    outputs=_outputs,
+    fixed=("key_mask", "key_lengths"),
+    leading=("alignment", "scores", "value", "key_mask", "key_lengths"),
 )

@@ -25,10 +25,12 @@ from attnc.functional.decoder_run import (
     PreparedMemory,
     Run,
     fitting,
+    state_shapes,
 )
-from attnc.functional.recurrent import CELLS, PARAMETERS, nothing
+from attnc.functional.recurrent import CELLS, PARAMETERS, joined, nothing
+from attnc.functional.shapes import shape_of
 from attnc.gradients import require_incoming
-from attnc.registry import parted, register, together
+from attnc.registry import Output, parted, register, together
 from attnc.typing import Bools, Integers, Real, State
 
 __all__ = ["attention_decoder"]
@@ -593,6 +595,25 @@ def _backward(saved, static, doutputs, dweights, dstate):
     return together(saved, static).backward(doutputs, dweights, dstate)
 
 
+def _outputs(
+    inputs, memory, cells, state=None, *, cell="gru", input_feeding=False, coverage_weight=None,
+    coverage_vector=None, window=None, position="monotonic", alignment="soft", **options,
+):  # fmt: skip
+    (B, T, _), Tk = shape_of(inputs), shape_of(memory)[1]
+    H = shape_of(cells[1])[0]
+    carried = "alignment" if alignment != "soft" else None
+    if coverage_weight is not None or coverage_vector is not None:
+        carried = "coverage"
+    sizes = len(cells) // len(PARAMETERS), B, H, Tk
+    counts = window is not None and position == "monotonic"
+    shapes = state_shapes(CELLS[cell], sizes, input_feeding, carried, counts)
+    return DecoderOutput(
+        Output((B, T, H), "computed"),
+        Output((B, T, Tk), "computed"),
+        joined([Output(shape, "computed") for shape in shapes.values()]),
+    )
+
+
 register(
     attention_decoder,
     required=REQUIRED,
@@ -600,4 +621,11 @@ register(
     incoming=("doutputs", "dweights", "dstate"),
     forward=_forward,
     backward=_backward,
+    outputs=_outputs,
+    fixed=("noise", "key_mask", "key_lengths"),
+    batch_axes={
+        **dict.fromkeys(("inputs", "memory", "noise", "key_mask", "key_lengths"), 0),
+        **dict.fromkeys(("outputs", "weights"), 0),
+        "state": -2,
+    },
 )

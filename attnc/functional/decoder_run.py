@@ -105,6 +105,23 @@ def _product(x, weight):
 # ---- parameters and memory, checked and packed ---------------------------------------------------
 
 
+def state_shapes(cell, sizes, input_feeding, carried, counts):
+    """Shapes of the arrays of a state, by name, in the order in which users hold them.
+
+    `sizes`: layers, B, H, Tk; `carried`: the name of what attention hands on, or None; `counts`:
+    whether steps are counted.
+    """
+    layers, B, H, Tk = sizes
+    shapes = dict.fromkeys(cell.state, (layers, B, H))
+    if input_feeding:
+        shapes["feed"] = (B, H)
+    if carried:
+        shapes[carried] = (B, Tk)
+    if counts:
+        shapes["step"] = (B, 1)
+    return shapes
+
+
 class Decoder:
     """The options and parameters of a decoder, and its weights as the loops read them."""
 
@@ -169,14 +186,9 @@ class Decoder:
 
     def state_shapes(self, B, Tk):
         """Shapes of the arrays of a state, by name, in the order in which users hold them."""
-        shapes = dict.fromkeys(self.cell.state, (len(self.cells), B, self.H))
-        if self.input_feeding:
-            shapes["feed"] = (B, self.H)
-        if self.carried:
-            shapes[self.carried] = (B, Tk)
-        if self.window is not None and not self.predicts:
-            shapes["step"] = (B, 1)
-        return shapes
+        counts = self.window is not None and not self.predicts
+        sizes = len(self.cells), B, self.H, Tk
+        return state_shapes(self.cell, sizes, self.input_feeding, self.carried, counts)
 
     def state_parts(self, name, state):
         """The arrays of a state that the caller gave, by name. Those that follow the arrays of the

@@ -15,7 +15,7 @@ from attnc import _core
 from attnc.functional.attention import MECHANISMS, _dropout_key, attend
 from attnc.functional.options import ScoreOptions, outside, takes_options
 from attnc.gradients import shows_shapes
-from attnc.registry import record_of, register
+from attnc.registry import Output, record_of, register
 from attnc.typing import Array, Integers, Real, Seed
 
 __all__ = ["hard_attention"]
@@ -157,6 +157,14 @@ def _backward(saved, static, dcontext, dlog_probability, dentropy):
     return tuple(of_attend[name] for name in RECORD.arrays)
 
 
+def _outputs(scores, value, **options):
+    context = MECHANISMS[attend].shapes(scores, value)
+    rows = context.shape[:-1]
+    of = tuple(name for name in context.of if name in RECORD.arrays)
+    number = Output(rows, "computed", of)
+    return HardResult(context._replace(of=of), Output(rows, "integer"), number, number)
+
+
 _OF_ATTEND = record_of(attend)
 assert _OF_ATTEND is not None
 RECORD = register(
@@ -166,4 +174,7 @@ RECORD = register(
     incoming=("dcontext", "dlog_probability", "dentropy"),
     forward=_forward,
     backward=_backward,
+    outputs=_outputs,
+    fixed=("index", *_OF_ATTEND.fixed),
+    leading=("index", *[name for name in _OF_ATTEND.leading if name != "sink"]),
 )

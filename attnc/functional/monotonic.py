@@ -24,8 +24,9 @@ from attnc.arrays import (
     result_dtype,
     sum_to,
 )
+from attnc.functional.shapes import shape_of
 from attnc.gradients import shows_shapes
-from attnc.registry import register
+from attnc.registry import Output, register
 from attnc.typing import Array, Bools, Integers, Real
 
 __all__ = ["monotonic_alignment"]
@@ -189,6 +190,11 @@ def _backward(saved, static, dalignment, dmissing):
     return like(dp, dtypes[0]), dbefore if previous is not None else None
 
 
+def _outputs(probability, previous=None, **masks):
+    shape = shape_of(probability)
+    return MonotonicAlignment(Output(shape), Output(shape[:-1]))
+
+
 register(
     monotonic_alignment,
     required=("probability",),
@@ -196,6 +202,9 @@ register(
     incoming=("dalignment", "dmissing"),
     forward=_forward,
     backward=_backward,
+    outputs=_outputs,
+    fixed=("key_mask", "key_lengths"),
+    leading=("probability", "previous", "key_mask", "key_lengths"),
 )
 
 # ---- what chunkwise attention shares -------------------------------------------------------------

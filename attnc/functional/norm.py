@@ -25,6 +25,7 @@ from attnc.arrays import (
     result_dtype,
     sum_rows,
 )
+from attnc.functional.shapes import same_shape
 from attnc.registry import register
 from attnc.typing import Array, Real
 
@@ -182,6 +183,8 @@ register(
         "layer_norm", x, weight, bias, epsilon, center=True
     ),
     backward=_backward,
+    outputs=same_shape,
+    leading=["x"],
 )
 register(
     rms_norm,
@@ -192,4 +195,6 @@ register(
         "rms_norm", x, weight, None, epsilon, center=False
     ),
     backward=lambda saved, static, dy: _backward(saved, static, dy)[:2],
+    outputs=same_shape,
+    leading=["x"],
 )

@@ -37,8 +37,9 @@ from attnc.arrays import (
     sum_rows,
 )
 from attnc.functional.operations import Cell, CellBack
+from attnc.functional.shapes import shape_of
 from attnc.gradients import require_incoming, shows_shapes
-from attnc.registry import parted, register, together
+from attnc.registry import Output, parted, register, together
 from attnc.typing import Array, Integers, Real, Seed, State
 
 __all__ = ["gru", "lstm", "rnn"]
@@ -670,6 +671,20 @@ def _backward(saved, static, doutputs, dstate):
     return together(saved, static).backward(doutputs, dstate)
 
 
+def _outputs(kind):
+    """What a function of this kind returns, by shapes."""
+
+    def outputs(x, parameters, state=None, lengths=None, *, bidirectional=False, **options):
+        B, T, _ = shape_of(x)
+        H = shape_of(parameters[1])[0]
+        last = Output((len(parameters) // len(PARAMETERS), B, H), "computed")
+        width = 2 * H if bidirectional else H
+        state = joined([last] * len(CELLS[kind].state))
+        return RecurrentOutput(Output((B, T, width), "computed"), state)
+
+    return outputs
+
+
 for _function in (rnn, gru, lstm):
     _documented(_function)
     register(
@@ -679,4 +694,7 @@ for _function in (rnn, gru, lstm):
         incoming=("doutputs", "dstate"),
         forward=_forward(_function.__name__),
         backward=_backward,
+        outputs=_outputs(_function.__name__),
+        fixed=("lengths",),
+        batch_axes={"x": 0, "state": 1, "lengths": 0, "outputs": 0},
     )

@@ -21,6 +21,7 @@ from attnc.arrays import (
     quiet,
     real_array,
 )
+from attnc.functional.shapes import same_shape
 from attnc.registry import register
 from attnc.typing import Array, Integers, Real
 
@@ -129,7 +130,16 @@ def _is_base(base):
     return 0 < base < math.inf
 
 
-register(rotary, required=("x",), incoming=("dy",), forward=_forward, backward=_backward)
+register(
+    rotary,
+    required=("x",),
+    incoming=("dy",),
+    forward=_forward,
+    backward=_backward,
+    outputs=same_shape,
+    fixed=("position", "offset"),
+    leading=("x", "position", "offset"),
+)
 
 # ---- positions and their angles ------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from typing import Unpack
 from attnc import _core
 from attnc.functional.attention import Mechanism
 from attnc.functional.options import Pairs, outside, takes_options, with_common
+from attnc.functional.shapes import broadcast, shape_of
+from attnc.registry import Output
 from attnc.typing import Array, Function, Real
 
 __all__ = ["additive_scores", "cosine_scores", "dot_product_scores", "multiplicative_scores"]
@@ -222,12 +224,17 @@ class _Scores(Mechanism):
 
     outputs = ("dscores",)
     options_with_gradients = ()
+    fixed = ("mask", "key_mask", "key_lengths", "query_lengths", "causal_offset")
 
     def forward(self, *arrays, **options):
         if len(arrays) != self.count:
             arrays = self._bound(arrays, options)
         scores = getattr(_core, self.name)(*arrays, **options)
         return scores, *self.saved(arrays, options, ())
+
+    def shapes(self, *arrays, **options):
+        query, key = (shape_of(x) for x in self._bound(arrays, options)[:2])
+        return Output((*broadcast(query[:-2], key[:-2]), query[-2], key[-2]))
 
     def backward(self, saved, static, dscores):
         names, rest = static
