@@ -8,18 +8,19 @@ short for ``LayerModule(attnc.GRU(...))``, and so with every layer.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from .. import _core, layers
-from ..gradients import vjp
-from ..layers.base import Layer, caught_gradients
-from ..layers.named import place
+from attnc import layers
+from attnc.gradients import vjp
+from attnc.layers.base import Layer, caught_gradients
+from attnc.layers.named import place
+from attnc.torch.arrays import array_of
+from attnc.torch.calls import limited
 
 __all__ = ["LayerModule"]
 
@@ -29,29 +30,13 @@ _DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float
 # ---- between tensors and arrays ------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _torch_threads() -> Iterator[None]:
-    """Let attnc use no more threads in this block than PyTorch would."""
-    threads = min(torch.get_num_threads(), _core.get_num_threads())
-    before = _core.set_thread_limit(threads)
-    try:
-        yield
-    finally:
-        _core.set_thread_limit(before)
-
-
-def _array(where: str, tensor: torch.Tensor) -> Any:
-    """The numbers of a tensor on the CPU, where they lie; bfloat16, which NumPy lacks, as float32.
+def _array(where: str, name: str, tensor: torch.Tensor) -> Any:
+    """The numbers of a tensor where they lie; those of bfloat16, which NumPy lacks, as float32.
 
     The layers compute in their own dtype whatever they get.
     """
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
-        raise TypeError(
-            f"{where}: tensors must be dense and on the CPU, got one on {tensor.device} with "
-            f"layout {tensor.layout} (tensor.cpu(), tensor.to_dense())"
-        )
-    tensor = tensor.detach().resolve_neg()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    tensor = tensor.detach()
+    return array_of(where, name, tensor.float() if tensor.dtype is torch.bfloat16 else tensor)
 
 
 class _Place(int):
@@ -119,6 +104,10 @@ def _owned(array: Any, others: list[Any]) -> torch.Tensor:
 
 class _Group(torch.nn.Module):
     """The Parameters of a layer within a layer, so that their names have dots."""
+
+    def __getitem__(self, index: int) -> Any:
+        """Those of a layer in a list."""
+        return self._modules[str(index)]
 
 
 class _Slot:
@@ -287,7 +276,10 @@ class LayerModule(torch.nn.Module):
                 f"{where}: parameters must all be float32 or all float64, got {found} (inputs may "
                 "be narrower)"
             )
-        arrays = [_array(where, tensor) for tensor in tensors]
+        arrays = [
+            _array(where, slot.name, tensor)
+            for slot, tensor in zip(self._slots, tensors, strict=True)
+        ]
         for slot, array in zip(self._slots, arrays, strict=True):
             layer, name, transposed = slot.sites[0]
             shape = layer._parameters[name].shape[:: -1 if transposed else 1]
@@ -410,9 +402,14 @@ def _key(generator: torch.Generator | None) -> int:
     return int(torch.empty((), dtype=torch.int64).random_(generator=generator))
 
 
-@torch.compiler.disable
 def _uncompiled(module: LayerModule, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    return module._call(inputs, options)
+    """A call that the compiler leaves to Python."""
+    return torch.compiler.disable(module._call)(inputs, options)
+
+
+# What `torch.compiler.disable` writes on a function: here it is not called before it is needed, for
+# it imports the compiler, which takes seconds.
+_uncompiled._torchdynamo_disable = True  # type: ignore[attr-defined]
 
 
 # ---- one call and its way back -------------------------------------------------------------------
@@ -428,15 +425,14 @@ class _Call:
 
     def run(self, parameters: Any, tensors: Any, keep: Any) -> list[torch.Tensor]:
         """The outputs that are arrays, as tensors; `keep` gets the pullback, if there is one."""
-        layer, where = self.module._layer, self.where
-        with _torch_threads():
-            self.module._bind(parameters)
-            arrays = [_array(where, tensor) for tensor in tensors]
-            inputs, options = _with(self.arguments, arrays)
-            if keep is None:
-                output = layer(*inputs, **options)
-            else:
-                output, keep.pullback = vjp(layer, *inputs, **options)
+        layer = self.module._layer
+        self.module._bind(parameters)
+        arrays = [_array(self.where, self.name_of(k)[0], x) for k, x in enumerate(tensors)]
+        inputs, options = _with(self.arguments, arrays)
+        if keep is None:
+            output = limited(layer, *inputs, **options)
+        else:
+            output, keep.pullback = limited(vjp, layer, *inputs, **options)
         found: list[Any] = []
         self.output = _without(output, (np.ndarray, float, np.floating), found)
         numbers = [
@@ -512,13 +508,13 @@ def _pulled(
     """The gradients of the tensors of a call, None where none is needed."""
     parameters, inputs = tensors[: call.count], tensors[call.count :]
     module, where = call.module, call.where
-    with torch.no_grad(), _torch_threads():
+    with torch.no_grad():
         if not hasattr(keep, "pullback"):  # a copy of what was saved: hooks, checkpoints
             call.run(parameters, inputs, keep)
         module._bind(parameters, needed[: call.count])
-        arrays = [None if d is None else _array(where, d) for d in incoming]
+        arrays = [None if d is None else _array(where, "gradient", d) for d in incoming]
         with caught_gradients() as caught:
-            gradients = call.gradients(keep.pullback, arrays, shapes)
+            gradients = limited(call.gradients, keep.pullback, arrays, shapes)
         others = [array for array in arrays if array is not None]
         found: list[torch.Tensor | None] = [
             slot.gradient(caught) if wanted else None
@@ -582,26 +578,19 @@ class _Made(LayerModule):
         super().__init__(self._kind(*args, **options))
 
 
-_DOC = """`attnc.{name}` as a module of PyTorch: a `LayerModule`, which says how it is called.
+_DOC = """
 
-    Takes the arguments of `attnc.{name}`, which documents them. Initial weights come from PyTorch's
-    generator unless `rng` is given, and dtype is `torch.get_default_dtype()` unless given.
+It is a module of PyTorch, a `LayerModule`, which says how it is called; the examples here show the
+layer. Initial weights come from PyTorch's generator unless `rng` is given, and dtype, also one of
+PyTorch's, is `torch.get_default_dtype()` unless given.
 
-    Parameters
-    ----------
-    *args, **options
-        Of `attnc.{name}`; dtype may be one of PyTorch's.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `attnc.{name}` does.
-    """
+"""
 
 
 def _module_of(name: str, kind: type[Layer]) -> type[_Made]:
+    summary, blank, rest = (inspect.getdoc(kind) or "").partition("\n\n")  # "" under python -OO
     contents = {
-        "__doc__": _DOC.format(name=name),
+        "__doc__": summary + _DOC + rest if blank else None,
         "__module__": __name__,
         "__signature__": inspect.signature(kind),
         "_kind": kind,
