@@ -771,9 +771,12 @@ def test_workers(context):
 
 def test_distributed(tmp_path):
     """Two processes, each with half of every batch, have the losses of one with all of it."""
-    path = str(tmp_path / "losses")
-    torch.multiprocessing.spawn(distributed, (path,), nprocs=2)
-    halves = [torch.load(f"{path}.{rank}") for rank in (0, 1)]
+    path, spawn = str(tmp_path / "meeting"), torch.multiprocessing.get_context("spawn")
+    queue = spawn.SimpleQueue()
+    other = spawn.Process(target=distributed, args=(1, path, queue))
+    other.start()
+    halves = [distributed(0, path), queue.get()]
+    other.join()
     torch.manual_seed(0)
     whole = losses_of(Model(), slice(None))
     np.testing.assert_allclose(np.mean(halves, axis=0), whole, rtol=1e-12)

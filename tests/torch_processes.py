@@ -1,5 +1,7 @@
 """What test_torch_nn.py runs in other processes; a module of its own, for they import it anew."""
 
+import datetime
+
 import torch
 
 import attnc.torch
@@ -46,11 +48,14 @@ def losses_of(model, part):
     return losses
 
 
-def distributed(rank, path):
+def distributed(rank, path, queue=None):
     """The losses of one of two processes, which has half of every batch."""
-    torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{path}", rank=rank, world_size=2
+        "gloo",
+        init_method=f"file://{path}",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(minutes=5),
     )
     try:
         torch.manual_seed(rank)  # DDP makes the parameters of both those of the first
@@ -58,4 +63,6 @@ def distributed(rank, path):
         losses = losses_of(model, slice(rank, None, 2))
     finally:
         torch.distributed.destroy_process_group()
-    torch.save(losses, f"{path}.{rank}")
+    if queue is not None:
+        queue.put(losses)
+    return losses
