@@ -17,10 +17,10 @@ import attnc
 
 torch = pytest.importorskip("torch")
 
+from torch_processes import Encoded, Model, distributed, losses_of  # noqa: E402
+
 import attnc.torch  # noqa: E402
 from attnc.torch.nn import LayerModule  # noqa: E402
-
-from torch_processes import Encoded, Model, distributed, losses_of  # noqa: E402, I001
 
 B, T, S = 2, 3, 5
 
@@ -121,9 +121,7 @@ def loss_of(output):
     """The loss whose gradients are those of `like_random`."""
     pairs = zip(leaves(output), leaves(like_random(numbers(output))), strict=True)
     return sum(
-        (y * torch.from_numpy(d)).sum()
-        for y, d in pairs
-        if y is not None and y.is_floating_point()
+        (y * torch.from_numpy(d)).sum() for y, d in pairs if y is not None and y.is_floating_point()
     )
 
 
@@ -257,7 +255,9 @@ def train(model, steps=4, lr=0.1):
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
+        loss = torch.nn.functional.cross_entropy(
+            model(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten()
+        )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -217,28 +217,22 @@ class LayerModule(torch.nn.Module):
         for name, (owner, own) in layer._owners().items():
             by_place.setdefault(place(owner._parameters[own]), []).append((name, owner, own))
         for sites in by_place.values():
-            arrays = [owner._parameters[own] for _, owner, own in sites]
-            first = next((a for a in arrays if a.flags.c_contiguous), arrays[0])
+            arrays = {name: owner._parameters[own] for name, owner, own in sites}
+            first = next((a for a in arrays.values() if a.flags.c_contiguous), None)
+            first = next(iter(arrays.values())) if first is None else first
+            turned = [name for name, a in arrays.items() if a.strides != first.strides]
             parameter = torch.nn.Parameter(torch.from_numpy(first))
             parameter.requires_grad_(not sites[0][1]._frozen[sites[0][2]].value)
-            slot, primary = None, None
-            mirrors = []
-            for (name, owner, own), array in zip(sites, arrays, strict=True):
-                mirrored = array.strides != first.strides and array.ndim > 1
-                if mirrored:
-                    mirrors.append(name)
-                else:
-                    holder, last = self._holder(name)
-                    holder.register_parameter(last, parameter)
-                    if slot is None:
-                        slot, primary = _Slot(holder, last), name
-                        self._slots.append(slot)
-            assert slot is not None and primary is not None
-            slot.sites = [
-                (owner, own, name in mirrors) for name, owner, own in dict.fromkeys(sites)
-            ]
+            straight = [name for name in arrays if name not in turned]
+            for name in straight:
+                holder, last = self._holder(name)
+                holder.register_parameter(last, parameter)
+            slot = _Slot(*self._holder(straight[0]))
+            slot.sites = [(owner, own, name in turned) for name, owner, own in sites]
+            slot.sites = list(dict.fromkeys(slot.sites))  # a layer may be in two places
             slot.pointer = parameter.data_ptr()
-            self._mirrors.update(dict.fromkeys(mirrors, primary))
+            self._slots.append(slot)
+            self._mirrors.update(dict.fromkeys(turned, straight[0]))
 
     def _holder(self, name: str) -> tuple[torch.nn.Module, str]:
         """The module that holds the Parameter of this dotted name, and its name there."""
@@ -539,9 +533,7 @@ def _at(structure: Any, gradient: Any, k: int) -> Any:
     """The gradient of tensor k in an argument, from that of the argument."""
     if isinstance(structure, _Place):
         return gradient
-    return next(
-        _at(x, d, k) for x, d in zip(structure, gradient, strict=True) if k in _places(x)
-    )
+    return next(_at(x, d, k) for x, d in zip(structure, gradient, strict=True) if k in _places(x))
 
 
 class _Once(torch.autograd.Function):

@@ -321,7 +321,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             _lacking(self) is not None
             or not _for_attnc((query, key, value, key_padding_mask, attn_mask), self._weights())
             or not self._fits(query, key, value, key_padding_mask, attn_mask)
-            or is_causal and attn_mask is None
+            or is_causal
+            and attn_mask is None
         ):
             return super().forward(
                 query, key, value, key_padding_mask, need_weights, attn_mask,
@@ -329,7 +330,9 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             )  # fmt: skip
         time = -2 if self.batch_first or query.ndim == 2 else 0  # its axis
         projected = [self._by_head(x, time) for x in self._projected(query, key, value, time)]
-        options = self._masks(key_padding_mask, attn_mask, is_causal and not need_weights, projected)
+        options = self._masks(
+            key_padding_mask, attn_mask, is_causal and not need_weights, projected
+        )
         if self.training and self.dropout:
             options["dropout"] = self.dropout
         found = attnc.torch.dot_product_attention(
@@ -371,7 +374,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         return mask is None or tuple(mask.shape) in ((L, S), (batch * self.num_heads, L, S))
 
     def _projected(self, query: Any, key: Any, value: Any, time: int) -> list[torch.Tensor]:
-        """The three by their weights, with the steps that the module itself adds to the last two."""
+        """The three by their weights; and steps that the module itself adds to the last two."""
         weight, bias, size = self.in_proj_weight, self.in_proj_bias, self.embed_dim
         if self._qkv_same_embed_dim and query is key and key is value:
             projected = list(linear(query, weight, bias).chunk(3, -1))
@@ -388,7 +391,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
                 weights = weight.chunk(3)
             biases = (None,) * 3 if bias is None else bias.chunk(3)
             projected = [
-                linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)
+                linear(x, w, b)
+                for x, w, b in zip((query, key, value), weights, biases, strict=True)
             ]
         added = [[], []]
         if self.bias_k is not None and self.bias_v is not None:
@@ -451,7 +455,9 @@ def _allowed(mask: torch.Tensor, size: int) -> torch.Tensor:
         if bool((excluded | (mask == 0)).all()):
             mask = ~excluded
     more = size - mask.shape[-1]
-    return torch.nn.functional.pad(mask, (0, more), value=mask.dtype is torch.bool) if more else mask
+    return (
+        torch.nn.functional.pad(mask, (0, more), value=mask.dtype is torch.bool) if more else mask
+    )
 
 
 _OURS: dict[type, type] = {
