@@ -95,7 +95,11 @@ def test_random_calls(part):
     """Forty calls a part, forward and backward."""
     for seed in range(40 * part, 40 * part + 40):
         arrays, mask, options = drawn(seed)
-        expected = gradients(theirs if len(arrays[0].shape) > 2 else plain, arrays, mask, options)
+        try:
+            expected = gradients(theirs, arrays, mask, options)
+        except RuntimeError as error:  # axes of the value alone, which the mask has too
+            assert "doesn't match the broadcast shape" in str(error)
+            expected = gradients(plain, arrays, mask, options)
         for k, (x, y) in enumerate(
             zip(gradients(ours, arrays, mask, options), expected, strict=True)
         ):
