@@ -99,6 +99,8 @@ def test_random_calls(part):
             expected = gradients(theirs, arrays, mask, options)
         except RuntimeError as error:  # axes of the value alone, which the mask has too
             assert "doesn't match the broadcast shape" in str(error)
+            expected = [np.array(np.nan)]
+        if any(np.isnan(x).any() for x in expected):  # queries that attend to nothing
             expected = gradients(plain, arrays, mask, options)
         for k, (x, y) in enumerate(
             zip(gradients(ours, arrays, mask, options), expected, strict=True)

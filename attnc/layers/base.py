@@ -37,7 +37,7 @@ if hasattr(os, "register_at_fork"):
 class _Caught(threading.local):
     """Where this thread's `Layer.add_gradient` puts gradients in the place of the layers."""
 
-    into: ClassVar[Any] = None  # of a thread without any; `caught_gradients` sets its own
+    into: dict[tuple[int, str], Array] | None = None
 
 
 _caught = _Caught()
@@ -56,9 +56,10 @@ def caught_gradients() -> Iterator[dict[tuple[int, str], Array]]:
         ``{(id(layer), name): array}``: sums of their own, by the layer that has the parameter and
         the parameter's name there. What is frozen is not in it, nor what got nothing.
     """
-    outer, _caught.into = _caught.into, {}
+    found: dict[tuple[int, str], Array] = {}
+    outer, _caught.into = _caught.into, found
     try:
-        yield _caught.into
+        yield found
     finally:
         _caught.into = outer
 

@@ -24,7 +24,7 @@ from attnc.torch.calls import limited
 
 __all__ = ["LayerModule"]
 
-_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_DTYPES: dict[Any, Any] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
 # ---- between tensors and arrays ------------------------------------------------------------------
@@ -429,9 +429,8 @@ class _Call:
             output, keep.pullback = limited(vjp, layer, *inputs, **options)
         found: list[Any] = []
         self.output = _without(output, (np.ndarray, float, np.floating), found)
-        numbers = [
-            np.asarray(x, layer.dtype) if isinstance(x, float) else np.asarray(x) for x in found
-        ]
+        dtype: Any = layer.dtype
+        numbers = [np.asarray(x, dtype) if isinstance(x, float) else np.asarray(x) for x in found]
         return [_owned(array, arrays) for array in numbers]
 
     def gradients(self, pullback: Any, incoming: list[Any], shapes: list[Any]) -> Any:
@@ -467,7 +466,7 @@ class _Apply(torch.autograd.Function):
     """A call of a layer, with the way back."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, *tensors: torch.Tensor) -> Any:  # type: ignore[override]
+    def forward(ctx: Any, call: _Call, *tensors: torch.Tensor) -> Any:
         """The outputs. What the pullback needs goes with a tensor that PyTorch saves and frees."""
         keep: Any = torch.empty(0)
         parameters, inputs = tensors[: call.count], tensors[call.count :]
@@ -540,7 +539,7 @@ class _Once(torch.autograd.Function):
     """Gradients as they are; their own gradients are refused by name."""
 
     @staticmethod
-    def forward(ctx: Any, where: str, count: int, *tensors: Any) -> Any:  # type: ignore[override]
+    def forward(ctx: Any, where: str, count: int, *tensors: Any) -> Any:
         ctx.where = where
         return tuple(tensor.view_as(tensor) for tensor in tensors[:count])
 

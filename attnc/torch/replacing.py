@@ -14,10 +14,17 @@ import torch
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-import attnc.torch  # for its functions, when they are called
+from attnc import functional
+from attnc.torch.bridge import wrap
 
 __all__ = ["GRU", "LSTM", "RNN", "MultiheadAttention", "Replacement", "replace"]
 
+_attention = wrap(functional.dot_product_attention)
+_RECURRENT = {  # by PyTorch's name of the mode
+    "GRU": wrap(functional.gru),
+    "LSTM": wrap(functional.lstm),
+    "RNN_TANH": wrap(functional.rnn),
+}
 _TYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
@@ -173,7 +180,8 @@ class _Recurrent:
         ):
             return super().forward(input, hx)  # type: ignore[misc]
 
-        lengths, alone = None, packed is None and x.ndim == 2
+        lengths: Any = None
+        alone = packed is None and x.ndim == 2
         batch_axis = 0 if self.batch_first else 1
         if alone:
             x, state = x.unsqueeze(batch_axis), tuple(part.unsqueeze(1) for part in state)
@@ -204,7 +212,7 @@ class _Recurrent:
         """Whether all shapes are right; for wrong ones PyTorch's module has the errors."""
         if x.ndim not in ((2, 3) if packed is None else (2,)) or x.shape[-1] != self.input_size:
             return False
-        rows = (self.num_layers * (1 + self.bidirectional),)
+        rows: tuple[int, ...] = (self.num_layers * (1 + self.bidirectional),)
         if packed is not None:
             rows += (int(packed.batch_sizes[0]),)
         elif x.ndim == 3:
@@ -228,8 +236,7 @@ class _Recurrent:
             options["dropout"] = self.dropout
         if lengths is not None:
             options["lengths"] = lengths
-        function = getattr(attnc.torch, self.mode.removesuffix("_TANH").lower())
-        return function(x, parameters, state, **options)
+        return _RECURRENT[self.mode](x, parameters, state, **options)
 
 
 class GRU(_Recurrent, torch.nn.GRU):
@@ -335,9 +342,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         )
         if self.training and self.dropout:
             options["dropout"] = self.dropout
-        found = attnc.torch.dot_product_attention(
-            *projected, return_weights=need_weights, **options
-        )
+        found = _attention(*projected, return_weights=need_weights, **options)
         context, weights = found if need_weights else (found, None)
         # (N, H, L, D) to the axes of the query
         context = context.movedim(1, -2).flatten(-2)
@@ -394,7 +399,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
                 linear(x, w, b)
                 for x, w, b in zip((query, key, value), weights, biases, strict=True)
             ]
-        added = [[], []]
+        added: list[list[Any]] = [[], []]
         if self.bias_k is not None and self.bias_v is not None:
             added = [[self.bias_k.reshape(-1)], [self.bias_v.reshape(-1)]]
         if self.add_zero_attn:

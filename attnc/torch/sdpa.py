@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
-import attnc.torch  # for its functions, when they are called
+from attnc.functional import dot_product_attention
+from attnc.torch.bridge import wrap
 
 __all__ = ["scaled_dot_product_attention"]
 
 _WHERE = "scaled_dot_product_attention"
+_attention = wrap(dot_product_attention)
 
 
 def scaled_dot_product_attention(
@@ -91,8 +93,7 @@ def scaled_dot_product_attention(
         options |= {"causal": True, "causal_offset": 0}
     if dropout_p:
         options["dropout"] = float(dropout_p)
-    attention: Any = attnc.torch.dot_product_attention
-    context = attention(query, key, value, scale=scale, **options)
+    context = _attention(query, key, value, scale=scale, **options)
     return context if groups == 1 else context.flatten(-4, -3)
 
 
