@@ -771,12 +771,18 @@ def test_workers(context):
 
 def test_distributed(tmp_path):
     """Two processes, each with half of every batch, have the losses of one with all of it."""
-    path, spawn = str(tmp_path / "meeting"), torch.multiprocessing.get_context("spawn")
+    spawn = torch.multiprocessing.get_context("spawn")
     queue = spawn.SimpleQueue()
-    other = spawn.Process(target=distributed, args=(1, path, queue))
-    other.start()
-    halves = [distributed(0, path), queue.get()]
-    other.join()
+    arguments = str(tmp_path / "meeting"), queue
+    both = [spawn.Process(target=distributed, args=(rank, *arguments)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(300)  # seconds, on a machine that has much else to do
+    for process in both:
+        process.kill()
+    assert [process.exitcode for process in both] == [0, 0]
+    halves = [losses for _, losses in sorted(queue.get() for _ in both)]
     torch.manual_seed(0)
     whole = losses_of(Model(), slice(None))
     np.testing.assert_allclose(np.mean(halves, axis=0), whole, rtol=1e-12)

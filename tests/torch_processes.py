@@ -1,7 +1,5 @@
 """What test_torch_nn.py runs in other processes; a module of its own, for they import it anew."""
 
-import datetime
-
 import torch
 
 import attnc.torch
@@ -48,21 +46,13 @@ def losses_of(model, part):
     return losses
 
 
-def distributed(rank, path, queue=None):
-    """The losses of one of two processes, which has half of every batch."""
+def distributed(rank, path, queue):
+    """Put the losses of one of two processes, which has half of every batch."""
     torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{path}",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(minutes=5),
+        "gloo", init_method=f"file://{path}", rank=rank, world_size=2
     )
-    try:
-        torch.manual_seed(rank)  # DDP makes the parameters of both those of the first
-        model = torch.nn.parallel.DistributedDataParallel(Model())
-        losses = losses_of(model, slice(rank, None, 2))
-    finally:
-        torch.distributed.destroy_process_group()
-    if queue is not None:
-        queue.put(losses)
-    return losses
+    torch.manual_seed(rank)  # DDP makes the parameters of both those of the first
+    # No name keeps the model: it must be freed before the group that it uses.
+    losses = losses_of(torch.nn.parallel.DistributedDataParallel(Model()), slice(rank, None, 2))
+    queue.put((rank, losses))
+    torch.distributed.destroy_process_group()
