@@ -424,9 +424,9 @@ class _Call:
         arrays = [_array(self.where, self.name_of(k)[0], x) for k, x in enumerate(tensors)]
         inputs, options = _with(self.arguments, arrays)
         if keep is None:
-            output = limited(layer, *inputs, **options)
+            output = limited(layer, inputs, options)
         else:
-            output, keep.pullback = limited(vjp, layer, *inputs, **options)
+            output, keep.pullback = limited(vjp, (layer, *inputs), options)
         found: list[Any] = []
         self.output = _without(output, (np.ndarray, float, np.floating), found)
         dtype: Any = layer.dtype
@@ -507,7 +507,7 @@ def _pulled(
         module._bind(parameters, needed[: call.count])
         arrays = [None if d is None else _array(where, "gradient", d) for d in incoming]
         with caught_gradients() as caught:
-            gradients = limited(call.gradients, keep.pullback, arrays, shapes)
+            gradients = limited(call.gradients, (keep.pullback, arrays, shapes), {})
         others = [array for array in arrays if array is not None]
         found: list[torch.Tensor | None] = [
             slot.gradient(caught) if wanted else None

@@ -279,7 +279,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
 
     Parameters
     ----------
-    *args, **kwargs
+    embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first
+    device, dtype
         As of `torch.nn.MultiheadAttention`.
     """
 
