@@ -720,8 +720,9 @@ def test_compile(backend):
 def test_methods_of_the_layer():
     """A decoder trained by PyTorch decodes by its own steps; a cache works where there is no
     gradient."""
-    decoder = attnc.torch.nn.AttentionDecoder(3, 4, 5)
-    inputs, memory = torch.randn(2, 3, 3), torch.randn(2, 6, 5)
+    torch.manual_seed(0)
+    decoder = attnc.torch.nn.AttentionDecoder(3, 4, 5, dtype=torch.float64)
+    inputs, memory = torch.randn(2, 3, 3).double(), torch.randn(2, 6, 5).double()
     optimizer = torch.optim.SGD(decoder.parameters(), 0.1)
     outputs, weights, state = decoder(inputs, memory, key_lengths=torch.tensor([6, 4]))
     (outputs.square().sum() + weights[..., 0].sum() + state.sum()).backward()
@@ -733,8 +734,8 @@ def test_methods_of_the_layer():
         steps.append(output)
     whole = decoder(inputs, memory, key_lengths=[6, 4])[0].detach().numpy()
     assert_agree(np.stack(steps, 1), whole)
-    attention, cache = attnc.torch.nn.MultiHeadAttention(4, 2).eval(), attnc.KVCache()
-    tokens = torch.randn(1, 4, 4)
+    attention, cache = attnc.torch.nn.MultiHeadAttention(4, 2).double().eval(), attnc.KVCache()
+    tokens = torch.randn(1, 4, 4).double()
     with torch.no_grad():
         parts = [attention(tokens[:, t : t + 1], causal=True, cache=cache) for t in range(4)]
     assert_agree(torch.cat(parts, 1).numpy(), attention.layer(tokens.numpy(), causal=True))
