@@ -57,6 +57,8 @@ def public():
             if not inspect.isclass(thing):
                 continue
             for base in thing.__mro__[:-1]:
+                if base.__module__.partition(".")[0] != "attnc":  # PyTorch's, and theirs to say
+                    continue
                 for attribute, value in vars(base).items():
                     value = getattr(value, "__func__", value)  # of a class method
                     shown = not attribute.startswith("_") or attribute == "__call__"

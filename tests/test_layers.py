@@ -13,7 +13,7 @@ from layer_checks import check_float32, check_house, check_layer, randomize
 
 import attnc
 from attnc.gradients import Gradients
-from attnc.layers.base import Layer
+from attnc.layers.base import Layer, caught_gradients
 
 
 class Net(Layer):
@@ -882,3 +882,44 @@ def test_assigning_all_arrays_writes_into_them(kind):
     with pytest.raises(ValueError, match=f"^Linear.{kind}: .*missing: weight"):
         setattr(layer, kind, {"bias": [5, 6]})
     assert arrays["bias"].tolist() == [3, 4]
+
+
+# ---- gradients that go elsewhere -----------------------------------------------------------------
+
+
+def test_caught_gradients(rng):
+    """What this thread adds in the block is in the dict, to the bit, and in no layer."""
+    model = attnc.Sequential(attnc.Embedding(5, 4, rng=0), attnc.Linear(4, 4, rng=0))
+    model.layers[1].freeze("bias")
+    tokens = np.array([[1, 1, 3]])
+    y, pullback = attnc.vjp(model, tokens)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    pullback(dy)
+    expected = {name: gradient.copy() for name, gradient in model.gradients.items()}
+    model.zero_grad()
+    embedding, linear = model.layers
+    with caught_gradients() as outer:
+        with caught_gradients() as inner:
+            pullback(dy)
+            elsewhere = threading.Thread(target=pullback, args=(dy,))
+            elsewhere.start()
+            elsewhere.join()  # another thread adds to the layers
+        assert not outer and inner.keys() == {(id(embedding), "weight"), (id(linear), "weight")}
+        for k, layer in enumerate((embedding, linear)):
+            assert_same(inner[id(layer), "weight"], expected[f"layers.{k}.weight"])
+        pullback(dy)
+        pullback(dy)
+        assert_same(outer[id(linear), "weight"], 2 * expected["layers.1.weight"])
+        linear.add_gradient("weight", [[1.0, 2.0, 3.0, 4.0]] * 2, rows=[2, 2])
+        added = 2 * expected["layers.1.weight"]
+        added[2] += np.array([2, 4, 6, 8], np.float32)
+        np.testing.assert_allclose(outer[id(linear), "weight"], added, rtol=1e-6)
+        d = np.ones((4, 4), np.float32)
+        attnc.Linear(4, 4, rng=0).add_gradient("weight", d)
+        d[:] = 5  # the dict has a copy
+        assert all((gradient != 5).all() for gradient in outer.values())
+    assert_same(model.gradients, expected)
+    with pytest.raises(RuntimeError, match="inside"), caught_gradients():
+        raise RuntimeError("inside")
+    pullback(dy)
+    assert_same(model.gradients["layers.1.weight"], 2 * expected["layers.1.weight"])

@@ -34,6 +34,36 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+class _Caught(threading.local):
+    """Where this thread's `Layer.add_gradient` puts gradients in the place of the layers."""
+
+    into: dict[tuple[int, str], Array] | None = None
+
+
+_caught = _Caught()
+
+
+@contextlib.contextmanager
+def caught_gradients() -> Iterator[dict[tuple[int, str], Array]]:
+    """Catch what pullbacks of this thread add to gradients, instead of adding it to the layers.
+
+    For those who keep gradients elsewhere, such as PyTorch. Other threads are not concerned; of two
+    such blocks within each other the inner one catches.
+
+    Yields
+    ------
+    dict
+        ``{(id(layer), name): array}``: sums of their own, by the layer that has the parameter and
+        the parameter's name there. What is frozen is not in it, nor what got nothing.
+    """
+    found: dict[tuple[int, str], Array] = {}
+    outer, _caught.into = _caught.into, found
+    try:
+        yield found
+    finally:
+        _caught.into = outer
+
+
 class Layer:
     """Base of the layers: something with parameters that `attnc.vjp` can differentiate.
 
@@ -324,7 +354,7 @@ class Layer:
         where = f"{type(self).__name__}.add_gradient"
         layer, own = (self, name) if name in self._gradients else self._owner(where, name)
         gradient = layer._gradients[own]
-        shape = gradient.shape
+        shape, distinct = gradient.shape, True
         if type(d) is not np.ndarray or d.dtype != gradient.dtype:
             d = real_array(where, name, d)
         if rows is not None:
@@ -344,13 +374,16 @@ class Layer:
             raise ValueError(f"{where}: {name} must have shape {shape}, got {d.shape}")
         if layer._frozen[own].value:
             return
-        with ADDING, np.errstate(all="ignore"):
-            if rows is None:
-                gradient += d
-            elif distinct:
-                gradient[rows] += d
-            else:
-                np.add.at(gradient, rows, d)
+        into, key = _caught.into, (id(layer), own)
+        if into is None:
+            with ADDING:
+                _add(gradient, d, rows, distinct)
+        elif key not in into and rows is None:
+            into[key] = np.array(d, gradient.dtype, order="C")
+        else:
+            if key not in into:
+                into[key] = np.zeros(gradient.shape, gradient.dtype)
+            _add(into[key], d, rows, distinct)
 
     def zero_grad(self) -> None:
         """Set every gradient to zero.
@@ -512,6 +545,17 @@ class Layer:
     def _incoming(self, name: str, value: Any, shape: Shape) -> Array | None:
         """An incoming gradient in the layer's dtype; None stands for zeros and stays None."""
         return None if value is None else self._real(name, value, *shape)
+
+
+def _add(gradient, d, rows, distinct):
+    """Add `d` to an array, or to some rows of it."""
+    with np.errstate(all="ignore"):
+        if rows is None:
+            gradient += d
+        elif distinct:
+            gradient[rows] += d
+        else:
+            np.add.at(gradient, rows, d)
 
 
 def constructor_arguments(

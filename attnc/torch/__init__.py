@@ -33,9 +33,13 @@ except ModuleNotFoundError as error:
     ) from error
 
 from attnc.registry import records
+from attnc.torch import nn
 from attnc.torch.bridge import wrap
+from attnc.torch.replacing import replace
+from attnc.torch.sdpa import scaled_dot_product_attention
 
-__all__ = ["wrap", *[record.name for record in records()]]
+_FUNCTIONS = [record.name for record in records()]
+__all__ = ["nn", "replace", "scaled_dot_product_attention", "wrap", *_FUNCTIONS]
 
 for _record in records():
     globals()[_record.name] = wrap(_record.function)
