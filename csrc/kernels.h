@@ -9,8 +9,8 @@
  *
  * defines: attnc_lead, attnc_stored, attnc_stored_size, attnc_view, attnc_result,
  *          attnc_key_transforms, attnc_normalizer, attnc_tangent_views, attnc_problem,
- *          attnc_attention_fwd,
- *          attnc_choice, attnc_hard_fwd, attnc_attention_bwd,
+ *          attnc_attention_fwd, attnc_choice, attnc_hard_fwd, attnc_second_order,
+ *          attnc_attention_bwd,
  *          attnc_attention_dbias, attnc_product, attnc_sum, attnc_narrow, attnc_normalize,
  *          attnc_cross_entropy, attnc_rotary, attnc_norm, attnc_activation_kind,
  *          attnc_activation, attnc_add_dropout, attnc_adam, attnc_square_sums,
@@ -197,6 +197,14 @@ typedef struct {
     void *log_probability_tangent, *entropy_tangent;
 } attnc_hard_fwd;
 
+/* Second order: the tangents of what comes into the backward pass, as there; data NULL: 0. */
+typedef struct {
+    attnc_view dcontext, dweights, dlse, dscores_given, dlog_probability, dentropy;
+    void *rows; /* (lead, query_rows, row_tangents): attention_row_tangents fills it; NULL where
+                   scores are had alone */
+    double *dscale_parts; /* (lead, segments) or NULL */
+} attnc_second_order;
+
 /* The backward pass: what comes in, what the forward pass saved, and where gradients go. */
 typedef struct {
     const attnc_problem *problem;
@@ -236,6 +244,11 @@ typedef struct {
      * and (..., padded Dv); or NULL. */
     void *dkey_padded, *dvalue_padded;
     double *dsink_parts; /* (lead) or NULL; then delta is there for rows that fit a tile too */
+
+    /* Or NULL. With it, and tangents of the problem, everything that is written is the tangent of
+     * what it is without: all gradients above, to which attnc_sum has no factor to apply. What
+     * comes in may be missing where its tangent is there, and no delta is needed. */
+    const attnc_second_order *second;
 } attnc_attention_bwd;
 
 /* The gradient of a bias, or scores, that broadcasts, summed over its axes. */
@@ -303,6 +316,9 @@ typedef struct {
     const void *dout; /* backward: (rows, D), may be `out` where that is as computed */
     attnc_stored dout_stored;
     const void *unit; /* backward: the forward's out */
+    /* second order: tangents of dout and of x, that of x or none; out gets that of the gradient */
+    const void *dout_tangent;
+    attnc_view x_tangent;
 } attnc_normalize;
 
 enum { ATTNC_LOSS_ROWS = 16 }; /* rows of a task */
@@ -596,22 +612,24 @@ typedef void (*attnc_kernel_fn)(const void *args, ptrdiff_t begin, ptrdiff_t end
 
 /* One instruction set and element type. `*_scratch` says how many bytes of scratch a thread needs.
  * Tasks: attention_fwd lead.count * ceil(Tq / query_chunk) * key_splits, attention_merge
- * lead.count, hard_fwd lead.count * ceil(Tq / ATTNC_HARD_QUERIES), attention_delta lead.count *
- * ceil(Tq / bwd_query_block), attention_bwd lead.count * segments, attention_gather lead.count *
- * ceil(Tq / ATTNC_SUM_ROWS), attention_dbias own_count * ceil(own_Tq / bwd_query_block), product
- * product_tasks, sum U * ceil(rows / ATTNC_SUM_ROWS), narrow ceil(count / ATTNC_NARROW_COUNT),
- * normalize lead.count, cross_entropy ceil(rows / ATTNC_LOSS_ROWS), rotary ceil(lead.count * T /
- * ATTNC_ROTARY_ROWS), products count * product_tasks of each, monotonic ceil(count / lanes),
- * chunkwise ceil(count * Tq / ATTNC_CHUNK_ROWS), norm and activation ceil(rows / ATTNC_PART_ROWS),
- * add_dropout, adam and square_sums ceil(count / ATTNC_..._NUMBERS). */
+ * lead.count, hard_fwd lead.count * ceil(Tq / ATTNC_HARD_QUERIES), attention_delta and
+ * attention_row_tangents lead.count * ceil(Tq / bwd_query_block), attention_bwd lead.count *
+ * segments, attention_gather lead.count * ceil(Tq / ATTNC_SUM_ROWS), attention_dbias own_count *
+ * ceil(own_Tq / bwd_query_block), product product_tasks, sum U * ceil(rows / ATTNC_SUM_ROWS),
+ * narrow ceil(count / ATTNC_NARROW_COUNT), normalize lead.count, cross_entropy ceil(rows /
+ * ATTNC_LOSS_ROWS), rotary ceil(lead.count * T / ATTNC_ROTARY_ROWS), products count * product_tasks
+ * of each, monotonic ceil(count / lanes), chunkwise ceil(count * Tq / ATTNC_CHUNK_ROWS), norm and
+ * activation ceil(rows / ATTNC_PART_ROWS), add_dropout, adam and square_sums ceil(count /
+ * ATTNC_..._NUMBERS). */
 typedef struct {
     const char *isa;
     int lanes;
     attnc_kernel_fn attention_fwd, attention_merge, attention_delta, attention_bwd, attention_dbias;
-    attnc_kernel_fn attention_gather, hard_fwd;
+    attnc_kernel_fn attention_row_tangents, attention_gather, hard_fwd;
     attnc_kernel_fn product, products, sum, narrow;
     attnc_kernel_fn normalize_fwd, normalize_bwd; /* scratch: 2 padded D reals, where one is in
                                                      halves */
+    attnc_kernel_fn normalize_hvp;                /* scratch: 2 padded D reals */
     attnc_kernel_fn cross_entropy_fwd, cross_entropy_bwd;
     attnc_kernel_fn rotary;
     attnc_kernel_fn norm_fwd, norm_bwd, activation_fwd, activation_bwd, add_dropout;
@@ -619,12 +637,13 @@ typedef struct {
     attnc_kernel_fn monotonic_fwd, monotonic_bwd, chunkwise_fwd, chunkwise_bwd;
     ptrdiff_t query_block; /* query_chunk should be a multiple of it */
     ptrdiff_t bwd_query_block;
+    ptrdiff_t row_tangents; /* numbers of a row */
     /* Up to so many queries read keys and values where they lie, and key_splits may be above 1. */
     ptrdiff_t max_unpacked_queries;
     ptrdiff_t (*product_tasks)(const attnc_product *);
     size_t (*fwd_scratch)(const attnc_attention_fwd *); /* attention_fwd, attention_merge */
     size_t (*hard_scratch)(const attnc_problem *);      /* hard_fwd */
-    size_t (*bwd_scratch)(const attnc_problem *);       /* the other kernels of attention */
+    size_t (*bwd_scratch)(const attnc_attention_bwd *); /* the other kernels of attention */
     size_t (*product_scratch)(const attnc_product *);
     size_t (*rotary_scratch)(const attnc_rotary *);
     size_t (*monotonic_scratch)(const attnc_monotonic *);

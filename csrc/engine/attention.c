@@ -401,6 +401,19 @@ static int view_of_incoming(attnc_pass *p, const attnc_operand *x, attnc_view *v
     return x->data ? attnc_pass_view(p, x, view) : 0;
 }
 
+static int incoming_views(attnc_pass *p, const attnc_incoming *incoming)
+{
+    attnc_attention_bwd *b = &p->bwd;
+    return view_of_incoming(p, &incoming->context, &b->dcontext) < 0 ||
+                   view_of_incoming(p, &incoming->weights, &b->dweights) < 0 ||
+                   view_of_incoming(p, &incoming->scores, &b->dscores_given) < 0 ||
+                   view_of_mask(p, &incoming->lse, 1, 0, &b->dlse) < 0 ||
+                   view_of_mask(p, &incoming->log_probability, 1, 0, &b->dlog_probability) < 0 ||
+                   view_of_mask(p, &incoming->entropy, 1, 0, &b->dentropy) < 0
+               ? -1
+               : 0;
+}
+
 int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incoming,
                              const attnc_gradients *gradients, const attnc_executor *executor)
 {
@@ -417,14 +430,86 @@ int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incom
         p.bwd.saved_weights = incoming->saved_scores;
         p.bwd.saved_scores = NULL;
     }
-    if (status == 0 &&
-        (view_of_incoming(&p, &incoming->context, &p.bwd.dcontext) < 0 ||
-         view_of_incoming(&p, &incoming->weights, &p.bwd.dweights) < 0 ||
-         view_of_incoming(&p, &incoming->scores, &p.bwd.dscores_given) < 0 ||
-         view_of_mask(&p, &incoming->lse, 1, 0, &p.bwd.dlse) < 0 ||
-         view_of_mask(&p, &incoming->log_probability, 1, 0, &p.bwd.dlog_probability) < 0 ||
-         view_of_mask(&p, &incoming->entropy, 1, 0, &p.bwd.dentropy) < 0))
+    if (status == 0 && incoming_views(&p, incoming) < 0)
         status = -1;
+    if (status == 0)
+        status = in->mechanism->backward(&p, gradients);
+    attnc_team_end(&p.team);
+    return status;
+}
+
+/* ---- second order ---- */
+
+/* Room for what the forward pass leaves for backward, of which only that has to be there. */
+static int make_outputs(attnc_pass *p, attnc_outputs *out)
+{
+    const attnc_problem *a = &p->a;
+    const ptrdiff_t lead = a->lead.count;
+    if (!(out->context.data = attnc_team_block(&p->team, lead, a->Tq, a->Dv)))
+        return -1;
+    if (a->normalizer != ATTNC_SOFTMAX)
+        return (out->saved_scores = attnc_team_block(&p->team, lead, a->Tq, a->Tk)) ? 0 : -1;
+    out->saved_stats = attnc_team_block(&p->team, lead, a->Tq, 2);
+    if (!p->in->choice)
+        return out->saved_stats ? 0 : -1;
+    out->index = attnc_take(&p->team.arena, (size_t)(lead * a->Tq), sizeof *out->index);
+    out->log_probability = attnc_team_block(&p->team, lead, a->Tq, 1);
+    out->entropy = attnc_team_block(&p->team, lead, a->Tq, 1);
+    return out->saved_stats && out->index && out->log_probability && out->entropy ? 0 : -1;
+}
+
+/* The forward pass once more; p->bwd gets what it leaves. */
+static int forward_again(attnc_pass *p)
+{
+    attnc_outputs out = {0};
+    const int sparse = p->in->normalizer != ATTNC_SOFTMAX;
+    if (!p->in->value.data) /* scores alone: their gradients need nothing of it */
+        return 0;
+    if (make_outputs(p, &out) < 0)
+        return -1;
+    p->bwd.chosen = out.index;
+    p->bwd.saved_entropy = out.entropy;
+    p->bwd.saved_context = out.context.data;
+    p->bwd.saved_stats = out.saved_stats;
+    p->bwd.saved_weights = out.saved_scores;
+    if (p->a.lead.count == 0 || p->a.Tq == 0)
+        return 0;
+    attnc_attention_fwd f = {.problem = &p->a,
+                             .context = out.context,
+                             .stats = out.saved_stats,
+                             .weights = sparse ? out.saved_scores : NULL};
+    if (p->in->choice)
+        return run_hard(p, &out, NULL);
+    return plan_forward(p, &f) < 0 ? -1 : run_forward(p, &f);
+}
+
+static int views_of_second(attnc_pass *p, const attnc_incoming *tangents)
+{
+    attnc_second_order *second = &p->second;
+    return view_of_incoming(p, &tangents->context, &second->dcontext) < 0 ||
+                   view_of_incoming(p, &tangents->weights, &second->dweights) < 0 ||
+                   view_of_incoming(p, &tangents->scores, &second->dscores_given) < 0 ||
+                   view_of_mask(p, &tangents->lse, 1, 0, &second->dlse) < 0 ||
+                   view_of_mask(p, &tangents->log_probability, 1, 0, &second->dlog_probability) <
+                       0 ||
+                   view_of_mask(p, &tangents->entropy, 1, 0, &second->dentropy) < 0
+               ? -1
+               : 0;
+}
+
+int attnc_attention_hvp(const attnc_inputs *in, const attnc_tangents *tangents,
+                        const attnc_incoming *incoming, const attnc_incoming *dincoming,
+                        const attnc_gradients *gradients, const attnc_executor *executor)
+{
+    _Alignas(64) char first[FIRST_BYTES];
+    attnc_pass p;
+    int status = begin(&p, in, executor, first);
+    p.bwd = (attnc_attention_bwd){.problem = &p.a};
+    p.second = (attnc_second_order){.rows = NULL};
+    if (status < 0 || forward_again(&p) < 0 || begin_tangents(&p, tangents) < 0 ||
+        incoming_views(&p, incoming) < 0 || views_of_second(&p, dincoming) < 0)
+        status = -1;
+    p.bwd.second = &p.second;
     if (status == 0)
         status = in->mechanism->backward(&p, gradients);
     attnc_team_end(&p.team);

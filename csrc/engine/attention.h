@@ -22,7 +22,8 @@
  *          attnc_cosine, attnc_given_scores, attnc_inputs, attnc_saves, attnc_outputs,
  *          attnc_tangents, attnc_output_tangents, attnc_incoming, attnc_gradients,
  *          attnc_what_is_saved, attnc_attention_work, attnc_attention_forward,
- *          attnc_attention_jvp, attnc_attention_backward
+ *          attnc_attention_jvp, attnc_attention_backward,
+ *          attnc_attention_hvp
  */
 #ifndef ATTNC_ATTENTION_H
 #define ATTNC_ATTENTION_H
@@ -177,5 +178,12 @@ int attnc_attention_jvp(const attnc_inputs *in, const attnc_tangents *tangents,
                         const attnc_executor *executor);
 int attnc_attention_backward(const attnc_inputs *in, const attnc_incoming *incoming,
                              const attnc_gradients *gradients, const attnc_executor *executor);
+/* Second order, forward over reverse: the tangents of what attnc_attention_backward writes, in
+ * `gradients`, from those of the arrays and, in dincoming, of the incoming gradients. Nothing that
+ * is saved is read: the forward pass runs again. An incoming gradient may be missing where its
+ * tangent is there, and the other way round. */
+int attnc_attention_hvp(const attnc_inputs *in, const attnc_tangents *tangents,
+                        const attnc_incoming *incoming, const attnc_incoming *dincoming,
+                        const attnc_gradients *gradients, const attnc_executor *executor);
 
 #endif

@@ -189,7 +189,8 @@ static int run_pairs(attnc_pass *p, const pair_rows *pairs, int of_scores)
                                      .of_scores = of_scores};
     if (attnc_team_run(&p->team, p->team.k->attention_dbias, &d,
                        d.own_count * attnc_divide_up(d.own_Tq, p->team.k->bwd_query_block),
-                       ATTNC_DBIAS_PASSES * attnc_pass_work(p), p->team.k->bwd_scratch(&p->a)) < 0)
+                       ATTNC_DBIAS_PASSES * attnc_pass_work(p),
+                       p->team.k->bwd_scratch(&p->bwd)) < 0)
         return -1;
     return attnc_pass_narrow(p, pairs->target, pairs->sums, pairs->count);
 }
@@ -244,19 +245,21 @@ static int has_query_parts(const attnc_pass *p)
     return 0;
 }
 
-/* dquery, and with it dscale: forward s = scale * q . k, so dscale = sum_i q_i . (dq_i / scale). */
+/* dquery, and with it dscale: forward s = scale * q . k, so dscale = sum_i q_i . (dq_i / scale).
+ * Second order has dscale from its tiles, and no factor is left to apply. */
 static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *map)
 {
     const attnc_problem *a = &p->a;
     const attnc_attention_bwd *b = &p->bwd;
     const ptrdiff_t rows = map->own.count * a->Tq;
+    const int with_scale = to->scale && !b->second;
     attnc_result target = to->query;
     double *row_dot = NULL, dscale = 0;
-    if (!to->scale && (!to->query.data || !has_query_parts(p)))
+    if (!with_scale && (!to->query.data || !has_query_parts(p)))
         return 0;
     if (!target.data && !(target.data = attnc_team_block(&p->team, rows, a->D, 1)))
         return -1;
-    if (to->scale && !(row_dot = attnc_take(&p->team.arena, (size_t)rows, sizeof *row_dot)))
+    if (with_scale && !(row_dot = attnc_take(&p->team.arena, (size_t)rows, sizeof *row_dot)))
         return -1;
     const attnc_sum sum = {.out = target,
                            .row_dot = row_dot,
@@ -265,7 +268,7 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
                            .offsets = map->offsets,
                            .offset_count = map->offset_count,
                            .parts = b->dquery_parts,
-                           .columns = a->score_vector,
+                           .columns = b->second ? NULL : a->score_vector,
                            /* its strides serve its own shape too: axes of size 1 have stride 0 */
                            .with = &a->query,
                            .with_lead = &map->own,
@@ -274,13 +277,13 @@ static int sum_query(attnc_pass *p, const attnc_gradients *to, const own_map *ma
                            .N = a->D,
                            .ld = attnc_padded(p, a->D),
                            .segments = attnc_query_parts(p, &p->whole),
-                           .factor = a->scale};
+                           .factor = b->second ? 1 : a->scale};
     const attnc_step step = {p->team.k->sum, &sum, sum_tasks, NULL, attnc_sum_of_sequence};
     if (attnc_pass_run(p, &step, attnc_sum_work(&sum)) < 0)
         return -1;
     for (ptrdiff_t r = 0; row_dot && r < rows; r++)
         dscale += row_dot[r];
-    if (to->scale)
+    if (with_scale)
         store_number(p, to->scale, 0, dscale);
     return 0;
 }
@@ -355,15 +358,22 @@ static int plan_sink(attnc_pass *p, const attnc_gradients *to)
     return to->sink && !p->bwd.dsink_parts ? -1 : 0;
 }
 
-/* What element n of lead gets from one sequence: dslope, or dsink. */
-static double dslope_of(const attnc_pass *p, const attnc_sequence *s, ptrdiff_t n)
+/* Of one sequence, what its segments left for element n of lead. */
+static double sum_of_segments(const attnc_pass *p, const double *parts, const attnc_sequence *s,
+                              ptrdiff_t n)
 {
     const ptrdiff_t segments = attnc_segments(p, s);
-    const double *parts = p->bwd.dslope_parts + p->a.lead.count * s->segment_parts + n * segments;
     double total = 0;
+    parts += p->a.lead.count * s->segment_parts + n * segments;
     for (ptrdiff_t k = 0; k < segments; k++)
         total += parts[k];
     return total;
+}
+
+/* What element n of lead gets from one sequence: dslope, or dsink. */
+static double dslope_of(const attnc_pass *p, const attnc_sequence *s, ptrdiff_t n)
+{
+    return sum_of_segments(p, p->bwd.dslope_parts, s, n);
 }
 
 static double dsink_of(const attnc_pass *p, const attnc_sequence *s, ptrdiff_t n)
@@ -388,6 +398,27 @@ static int sum_numbers(attnc_pass *p, const attnc_operand *x, void *target,
         store_number(p, target, u, total);
     }
     return 0;
+}
+
+/* ---- scale, in second order: one number ---- */
+
+static int plan_scale(attnc_pass *p, const attnc_gradients *to)
+{
+    if (!p->bwd.second || !to->scale)
+        return 0;
+    p->second.dscale_parts = new_parts(p, p->segment_parts);
+    return p->second.dscale_parts ? 0 : -1;
+}
+
+static void sum_scale(attnc_pass *p, const attnc_gradients *to)
+{
+    double total = 0;
+    if (!p->bwd.second || !to->scale)
+        return;
+    for (ptrdiff_t b = 0; b < p->sequence_count; b++)
+        for (ptrdiff_t n = 0; n < p->a.lead.count; n++)
+            total += sum_of_segments(p, p->second.dscale_parts, &p->sequences[b], n);
+    store_number(p, to->scale, 0, total);
 }
 
 /* ---- center: a number for each query ---- */
@@ -439,8 +470,7 @@ static int sum_center(attnc_pass *p, const attnc_gradients *to)
 
 static size_t backward_scratch(const attnc_pass *p, const void *args)
 {
-    const attnc_attention_bwd *b = args;
-    return p->team.k->bwd_scratch(b->problem);
+    return p->team.k->bwd_scratch(args);
 }
 
 static ptrdiff_t backward_tasks(const attnc_pass *p, const void *args)
@@ -460,9 +490,15 @@ static ptrdiff_t delta_tasks(const attnc_pass *p, const void *args)
                : p->a.lead.count * attnc_divide_up(b->problem->Tq, k->bwd_query_block);
 }
 
+/* Delta, or what second order has in its place. */
 static int plan_delta(attnc_pass *p, const attnc_gradients *to)
 {
     int wanted = to->sink != NULL || p->in->normalizer != ATTNC_SOFTMAX;
+    if (p->bwd.second) {
+        p->second.rows =
+            attnc_team_block(&p->team, p->a.lead.count, p->a.Tq, p->team.k->row_tangents);
+        return p->second.rows ? 0 : -1;
+    }
     if (p->bwd.chosen) /* hard attention: its scores have a gradient without any mean */
         return 0;
     for (ptrdiff_t b = 0; b < p->sequence_count; b++)
@@ -470,6 +506,12 @@ static int plan_delta(attnc_pass *p, const attnc_gradients *to)
     if (wanted)
         p->bwd.delta = attnc_team_block(&p->team, p->a.lead.count, p->a.Tq, 1);
     return wanted && !p->bwd.delta ? -1 : 0;
+}
+
+static ptrdiff_t row_tasks(const attnc_pass *p, const void *args)
+{
+    const attnc_attention_bwd *b = args;
+    return p->a.lead.count * attnc_divide_up(b->problem->Tq, p->team.k->bwd_query_block);
 }
 
 static ptrdiff_t gather_tasks(const attnc_pass *p, const void *args)
@@ -487,16 +529,34 @@ static int run_kernels(attnc_pass *p)
                               attnc_backward_of_sequence};
     const attnc_step backward = {k->attention_bwd, b, backward_tasks, backward_scratch,
                                  attnc_backward_of_sequence};
+    const attnc_step row_tangents = {k->attention_row_tangents, b, row_tasks, backward_scratch,
+                                     attnc_backward_of_sequence};
     const double rows = (double)a->lead.count * (double)a->Tq;
+    const double passes = b->second ? ATTNC_HVP_PASSES : ATTNC_BACKWARD_PASSES;
     const int over_pairs = b->dweights.data || a->normalizer != ATTNC_SOFTMAX;
+    if (b->second && p->second.rows &&
+        attnc_pass_run(p, &row_tangents, ATTNC_HVP_ROW_PASSES * attnc_pass_work(p)) < 0)
+        return -1;
     if (b->delta &&
         attnc_pass_run(p, &delta, over_pairs ? attnc_pass_work(p) : rows * (double)a->Dv) < 0)
         return -1;
-    if (attnc_pass_run(p, &backward, ATTNC_BACKWARD_PASSES * attnc_pass_work(p)) < 0)
+    if (attnc_pass_run(p, &backward, passes * attnc_pass_work(p)) < 0)
         return -1;
     const attnc_step gather = {k->attention_gather, b, gather_tasks, NULL,
                                attnc_backward_of_sequence};
     return a->center.data ? attnc_pass_run(p, &gather, rows * (double)a->D) : 0;
+}
+
+int attnc_pass_first_order(attnc_pass *p, const attnc_gradients *to)
+{
+    const attnc_attention_bwd before = p->bwd;
+    p->bwd.second = NULL;
+    p->a.tangents = NULL;
+    const int status = attnc_pass_backward(p, to);
+    p->bwd = before;
+    p->a.tangents = &p->tangents;
+    p->direct_dquery = NULL;
+    return status;
 }
 
 int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
@@ -528,7 +588,7 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
     b->dscores = scores.direct;
     plan_segments(p);
     if ((attends && plan_delta(p, to) < 0) || plan_score_vector(p) < 0 || plan_slope(p, to) < 0 ||
-        plan_sink(p, to) < 0 || plan_center(p, to) < 0)
+        plan_sink(p, to) < 0 || plan_center(p, to) < 0 || plan_scale(p, to) < 0)
         return -1;
 
     /* 2. the kernels */
@@ -540,6 +600,7 @@ int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to)
         sum_numbers(p, &in->slope, to->slope, dslope_of) < 0 ||
         sum_numbers(p, &in->sink, to->sink, dsink_of) < 0 || sum_center(p, to) < 0)
         return -1;
+    sum_scale(p, to);
     if (compares && (sum_key_rows(p, &key) < 0 || sum_query(p, to, &query) < 0))
         return -1;
     return a->score_vector ? sum_score_vector(p, to) : 0;

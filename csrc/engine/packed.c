@@ -219,6 +219,16 @@ const void *attnc_backward_of_sequence(const attnc_pass *p, const void *args,
         b->dslope_parts += block_at(p, s->segment_parts, 1);
     if (b->dsink_parts)
         b->dsink_parts += block_at(p, s->index, 1);
+    if (b->second) {
+        attnc_second_order *second = &to->second;
+        *second = *b->second;
+        b->second = second;
+        second->dcontext = rows_from(p, second->dcontext, s->query, s->Tq);
+        second->dlse = rows_from(p, second->dlse, s->query, s->Tq);
+        second->rows = at(p, second->rows, s->query * p->team.k->row_tangents);
+        if (second->dscale_parts)
+            second->dscale_parts += block_at(p, s->segment_parts, 1);
+    }
     return b;
 }
 

@@ -17,6 +17,7 @@ typedef struct {
     attnc_stored stored;
     const attnc_operand *weight;
     ptrdiff_t rows, K, N;
+    const attnc_operand *x_tangent, *weight_tangent; /* with tangents: of both; data may be NULL */
 } attnc_projection;
 
 /* One sequence of a packed batch; or all that is not packed, as one. */
@@ -44,6 +45,7 @@ typedef struct {
     void *direct_dquery;     /* dquery where kernels can write to it, unless there are segments, or
                                 windows around centers, which need few parts (attention_bwd) */
     ptrdiff_t segment_parts; /* of each element of lead: the segments of all sequences */
+    attnc_second_order second; /* bwd.second, where that is not NULL */
 } attnc_pass;
 
 /* What the mechanisms differ in. */
@@ -54,7 +56,8 @@ struct attnc_mechanism {
     int (*prepare)(attnc_pass *p);
     /* Forward mode, after prepare: the same of their tangents, p->tangents. */
     int (*prepare_tangents)(attnc_pass *p, const attnc_tangents *t);
-    /* The gradients, by attnc_pass_backward and the way back through prepare. */
+    /* The gradients, or of a pass of second order their tangents, by attnc_pass_backward and the
+     * way back through prepare. */
     int (*backward)(attnc_pass *p, const attnc_gradients *g);
 };
 
@@ -97,6 +100,7 @@ ptrdiff_t attnc_saved_scores(const attnc_inputs *in, const attnc_sequence *s);
 typedef struct {
     attnc_problem problem;
     attnc_tangent_views tangents;
+    attnc_second_order second;
     attnc_view with;
     union {
         attnc_attention_fwd fwd;
@@ -146,6 +150,10 @@ ptrdiff_t attnc_part_size(const attnc_pass *p);
  * and key, (own lead, T, D) each, and of everything that needs no way back. */
 int attnc_pass_backward(attnc_pass *p, const attnc_gradients *to);
 
+/* The same of first order, in a pass of second order: what the way back through prepare needs
+ * beside the tangents. */
+int attnc_pass_first_order(attnc_pass *p, const attnc_gradients *to);
+
 /* ---- projection.c ---- */
 
 /* The operand's rows without gaps: where they are, or a copy. NULL for want of memory. */
@@ -155,8 +163,9 @@ const void *attnc_rows_without_gaps(attnc_pass *p, const attnc_operand *x);
 int attnc_project(attnc_pass *p, const attnc_operand *x, const attnc_operand *weight, ptrdiff_t T,
                   attnc_view *view, attnc_projection *projection);
 
-/* Its tangent, xdot W + x Wdot: a view without data where neither moves. */
-int attnc_project_tangent(attnc_pass *p, const attnc_projection *projection, const attnc_operand *x,
+/* Its tangent, xdot W + x Wdot: a view without data where neither moves. The projection keeps both
+ * tangents. */
+int attnc_project_tangent(attnc_pass *p, attnc_projection *projection, const attnc_operand *x,
                           const attnc_operand *x_tangent, const attnc_operand *weight_tangent,
                           ptrdiff_t T, attnc_view *view);
 
@@ -164,6 +173,11 @@ int attnc_project_tangent(attnc_pass *p, const attnc_projection *projection, con
  * that no gradient reaches is not read. */
 int attnc_project_backward(attnc_pass *p, const attnc_projection *projection,
                            const void *dprojected, attnc_result dx, void *dweight);
+
+/* Second order: the tangents of both, from dprojected and its tangent:
+ *   dx' = dprojected' W^T + dprojected W'^T    dweight' = x^T dprojected' + x'^T dprojected */
+int attnc_project_hvp(attnc_pass *p, const attnc_projection *projection, const void *dprojected,
+                      const void *dprojected_tangent, attnc_result dx, void *dweight);
 
 /* out (N) = the sum of the rows of x (rows, N) */
 int attnc_sum_rows(attnc_pass *p, const void *x, ptrdiff_t rows, ptrdiff_t N, void *out);

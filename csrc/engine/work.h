@@ -60,6 +60,8 @@ static const double ATTNC_PAIR_TANH = 10, ATTNC_PAIR_TANH_FEW = 40;
 /* Backward, next to the forward pass over all pairs: five products where that has two. The gradient
  * of a bias that broadcasts: its tiles are computed once more and added up in double. */
 static const double ATTNC_BACKWARD_PASSES = 2.5, ATTNC_DBIAS_PASSES = 2;
+/* The same of second order: attention_bwd, and attention_row_tangents before it. */
+static const double ATTNC_HVP_PASSES = 7, ATTNC_HVP_ROW_PASSES = 8;
 
 /* Forward mode, where all moves: six products. */
 static const double ATTNC_TANGENT_PASSES = 3;

@@ -1,11 +1,11 @@
 /* harness: the engine and its kernels without Python.
  *
- * Every mechanism runs forward, in forward mode and backward with each instruction set, alone and
- * by several threads at once, on the pool and on threads of the caller's own; so do recurrent
- * layers, decoders, the softmax cross-entropy and the matrix product. Threads must change no bit;
- * the instruction sets must agree with the scalar one; halves must give the bits of the same
- * numbers in float, rounded. For ThreadSanitizer (`make tsan`), and for machines that are emulated
- * (`make emulate`).
+ * Every mechanism runs forward, in forward mode, backward and in second order with each instruction
+ * set, alone and by several threads at once, on the pool and on threads of the caller's own; so do
+ * recurrent layers, decoders, the softmax cross-entropy and the matrix product. Threads must change
+ * no bit; the instruction sets must agree with the scalar one; halves must give the bits of the
+ * same numbers in float, rounded. For ThreadSanitizer (`make tsan`), and for machines that are
+ * emulated (`make emulate`).
  */
 #define _POSIX_C_SOURCE 200809L
 #include "../../csrc/engine/attention.h"
@@ -637,9 +637,10 @@ enum {
     OUT_TANGENT_OF_ENTROPY,
     OUT_GRADIENTS, /* from here on: the gradient of input k, then of the scale */
     OUT_DSCALE = OUT_GRADIENTS + INPUTS,
-    RESULTS
+    OUT_SECOND, /* from here on: the tangents of the same */
+    RESULTS = OUT_SECOND + INPUTS + 1
 };
-static const char *const result_names[RESULTS] = {
+static const char *const result_names[OUT_SECOND] = {
     [OUT_CONTEXT] = "context",
     [OUT_WEIGHTS] = "weights",
     [OUT_LSE] = "lse",
@@ -677,7 +678,7 @@ typedef struct {
     attnc_stored stored[RESULTS];
     attnc_outputs out;
     attnc_output_tangents tangents;
-    attnc_gradients gradients;
+    attnc_gradients gradients, second;
 } results;
 
 /* Full of NaN: what a call does not write, it is caught by. */
@@ -696,14 +697,38 @@ static void *add_to_results(results *r, const inputs *i, int index, ptrdiff_t si
     return add_stored(r, i, index, size, ATTNC_AS_COMPUTED).data;
 }
 
-static attnc_result add_gradient(results *r, const inputs *i, int only, int input, int ndim)
+/* first: OUT_GRADIENTS, or OUT_SECOND. */
+static attnc_result add_gradient(results *r, const inputs *i, int first, int only, int input,
+                                 int ndim)
 {
     ptrdiff_t size = 1;
-    if (!i->data[input] || (only >= 0 && only != OUT_GRADIENTS + input))
+    if (!i->data[input] || (only >= 0 && only != first + input))
         return (attnc_result){0};
     for (int d = 0; d < ndim; d++)
         size *= i->shape[input][d];
-    return add_stored(r, i, OUT_GRADIENTS + input, size, i->stored[input]);
+    return add_stored(r, i, first + input, size, i->stored[input]);
+}
+
+static attnc_gradients new_gradients(results *r, const inputs *i, int first, int only)
+{
+    const int scale = first + INPUTS;
+    const int dscale = i->in.mechanism == &attnc_cosine && (only < 0 || only == scale);
+    return (attnc_gradients){
+        .query = add_gradient(r, i, first, only, QUERY, 4),
+        .key = add_gradient(r, i, first, only, KEY, 4),
+        .value = add_gradient(r, i, first, only, VALUE, 4),
+        .scores = add_gradient(r, i, first, only, SCORES, 4),
+        .bias = add_gradient(r, i, first, only, BIAS, 4),
+        .scale = dscale ? add_to_results(r, i, scale, 1) : NULL,
+        .weight = add_gradient(r, i, first, only, WEIGHT, 2).data,
+        .score_vector = add_gradient(r, i, first, only, SCORE_VECTOR, 1).data,
+        .query_weight = add_gradient(r, i, first, only, QUERY_WEIGHT, 2).data,
+        .key_weight = add_gradient(r, i, first, only, KEY_WEIGHT, 2).data,
+        .score_bias = add_gradient(r, i, first, only, SCORE_BIAS, 1).data,
+        .slope = add_gradient(r, i, first, only, SLOPE, 2).data,
+        .sink = add_gradient(r, i, first, only, SINK, 2).data,
+        .center = add_gradient(r, i, first, only, CENTER, 3).data,
+    };
 }
 
 static void *add_saved(results *r, const inputs *i, int index, ptrdiff_t columns)
@@ -755,28 +780,27 @@ static results new_results(const inputs *i, int only)
         r.tangents.log_probability = add_to_results(&r, i, OUT_TANGENT_OF_LOG_PROBABILITY, rows);
         r.tangents.entropy = add_to_results(&r, i, OUT_TANGENT_OF_ENTROPY, rows);
     }
-    const int dscale = i->in.mechanism == &attnc_cosine && (only < 0 || only == OUT_DSCALE);
-    r.gradients = (attnc_gradients){
-        .query = add_gradient(&r, i, only, QUERY, 4),
-        .key = add_gradient(&r, i, only, KEY, 4),
-        .value = add_gradient(&r, i, only, VALUE, 4),
-        .scores = add_gradient(&r, i, only, SCORES, 4),
-        .bias = add_gradient(&r, i, only, BIAS, 4),
-        .scale = dscale ? add_to_results(&r, i, OUT_DSCALE, 1) : NULL,
-        .weight = add_gradient(&r, i, only, WEIGHT, 2).data,
-        .score_vector = add_gradient(&r, i, only, SCORE_VECTOR, 1).data,
-        .query_weight = add_gradient(&r, i, only, QUERY_WEIGHT, 2).data,
-        .key_weight = add_gradient(&r, i, only, KEY_WEIGHT, 2).data,
-        .score_bias = add_gradient(&r, i, only, SCORE_BIAS, 1).data,
-        .slope = add_gradient(&r, i, only, SLOPE, 2).data,
-        .sink = add_gradient(&r, i, only, SINK, 2).data,
-        .center = add_gradient(&r, i, only, CENTER, 3).data,
-    };
+    r.gradients = new_gradients(&r, i, OUT_GRADIENTS, only);
+    r.second = new_gradients(&r, i, OUT_SECOND, only);
     return r;
 }
 
-/* Forward, forward mode, which writes the same outputs again, and backward; -1 for want of
- * memory. */
+/* The tangents of what comes in. */
+static attnc_incoming moved_incoming(const inputs *i)
+{
+    const attnc_incoming *d = &i->incoming;
+    return (attnc_incoming){
+        .context = moved(i, D_CONTEXT, d->context),
+        .weights = moved(i, D_WEIGHTS, d->weights),
+        .scores = moved(i, D_WEIGHTS, d->scores),
+        .lse = moved(i, D_LSE, d->lse),
+        .log_probability = moved(i, D_LSE, d->log_probability),
+        .entropy = moved(i, D_LSE, d->entropy),
+    };
+}
+
+/* Forward, forward mode, which writes the same outputs again, backward and second order; -1 for
+ * want of memory. */
 static int run_passes(const inputs *i, const attnc_executor *executor, const results *r)
 {
     attnc_incoming incoming = i->incoming;
@@ -786,10 +810,13 @@ static int run_passes(const inputs *i, const attnc_executor *executor, const res
     incoming.saved_index = r->out.index;
     incoming.saved_entropy = r->out.entropy;
     const attnc_tangents tangents = tangents_of(i);
+    const attnc_incoming dincoming = moved_incoming(i);
     return attnc_attention_forward(&i->in, &r->out, executor) < 0 ||
-                   attnc_attention_jvp(&i->in, &tangents, &r->out, &r->tangents, executor) < 0
+                   attnc_attention_jvp(&i->in, &tangents, &r->out, &r->tangents, executor) < 0 ||
+                   attnc_attention_backward(&i->in, &incoming, &r->gradients, executor) < 0
                ? -1
-               : attnc_attention_backward(&i->in, &incoming, &r->gradients, executor);
+               : attnc_attention_hvp(&i->in, &tangents, &i->incoming, &dincoming, &r->second,
+                                     executor);
 }
 
 static results run_attention(const inputs *i, const attnc_executor *executor, int only)
@@ -857,6 +884,16 @@ static void eager_parallel_for(void *context, attnc_kernel_fn kernel, const void
 
 /* ---- attention: comparisons ---- */
 
+static void fail_result(const char *isa, const inputs *i, const problem *p, int result,
+                        const char *what)
+{
+    const int second = result >= OUT_SECOND;
+    atomic_fetch_add(&failures, 1);
+    fprintf(stderr, "%s, %s, %s: %s%s %s\n", isa, i->in.f32 ? "float" : "double", p->name,
+            second ? "tangent of " : "",
+            result_names[second ? result - OUT_SECOND + OUT_GRADIENTS : result], what);
+}
+
 static void fail(const char *isa, const inputs *i, const problem *p, const char *result,
                  const char *what)
 {
@@ -879,7 +916,7 @@ static void expect_same(const char *isa, const problem *p, const inputs *i, cons
         const size_t size = attnc_stored_size(got->stored[k], i->in.f32 ? 4 : 8);
         if (got->data[k] &&
             memcmp(got->data[k], expected->data[k], (size_t)got->size[k] * size) != 0)
-            fail(isa, i, p, result_names[k], "has other bits");
+            fail_result(isa, i, p, k, "has other bits");
     }
 }
 
@@ -937,6 +974,8 @@ static void expect_close(const char *isa, const problem *p, const inputs *i, con
             continue;
         /* dslope is a sum of distances with weights that cancel. */
         double error = 0, top = r == OUT_GRADIENTS + SLOPE ? (double)i->in.Tk : 1;
+        if (r == OUT_SECOND + SLOPE) /* and each of these moves with the slope by the distance */
+            top = (double)i->in.Tk * (double)i->in.Tk;
         for (ptrdiff_t k = 0; k < got->size[r]; k++) {
             const double x = element(i, got, r, k), y = element(i, expected, r, k);
             if (isfinite(y) && fabs(y) > top)
@@ -948,7 +987,7 @@ static void expect_close(const char *isa, const problem *p, const inputs *i, con
                                 : got->stored[r] == ATTNC_FLOAT16   ? 1e-3
                                                                     : 8e-3;
         if (!(error <= (rounding + (i->in.f32 ? 2e-5 : 2e-13)) * top))
-            fail(isa, i, p, result_names[r], "is not that of the scalar kernels");
+            fail_result(isa, i, p, r, "is not that of the scalar kernels");
     }
 }
 
