@@ -10,6 +10,9 @@ the arguments of the forward call. It returns the gradients of the function's ow
 order and those of `bias`, `slope` and `sink`, None for those not given as arrays.
 ``<function>_jvp`` takes a dict of tangents by the name of their array, and the arguments of the
 forward call, and returns the pair (output, tangent), each as ``<function>`` returns the output.
+``<function>_hvp`` takes the same dict, a tuple with the gradient of each output, one with the
+tangents of these (None: zero), and the arguments of the forward call. It returns the tangents of
+what ``<function>_backward`` returns.
 
 Hard attention returns (context, index, log_probability, entropy), and with them what is saved; its
 own arguments are scores, value, sample, index and the key of the draws.
@@ -32,6 +35,7 @@ _Outputs: TypeAlias = _Array | tuple[_Array, ...]
 _OutputsAndSaved: TypeAlias = tuple[_Array, _Array | None, _Array | None, _Saved]
 _Gradients: TypeAlias = tuple[_Array | None, ...]
 _Tangents: TypeAlias = dict[str, _Array | None]
+_Incoming: TypeAlias = tuple[_Real | None, ...]
 
 class _Forward(Protocol):
     def __call__(self, *arrays: _Real, **options: Unpack[AttentionOptions]) -> _Outputs: ...
@@ -54,6 +58,17 @@ class _JVP(Protocol):
     def __call__(
         self, tangents: _Tangents, /, *arrays: _Real, **options: Unpack[AttentionOptions]
     ) -> tuple[_Outputs, _Outputs]: ...
+
+class _HVP(Protocol):
+    def __call__(
+        self,
+        tangents: _Tangents,
+        incoming: _Incoming,
+        dincoming: _Incoming,
+        /,
+        *arguments: Any,
+        **options: Unpack[AttentionOptions],
+    ) -> _Gradients: ...
 
 class _Hard(Protocol):
     def __call__(
@@ -90,41 +105,51 @@ dot_product_attention: _Forward
 dot_product_attention_saving: _Saving
 dot_product_attention_backward: _Backward
 dot_product_attention_jvp: _JVP
+dot_product_attention_hvp: _HVP
 multiplicative_attention: _Forward
 multiplicative_attention_saving: _Saving
 multiplicative_attention_backward: _Backward
 multiplicative_attention_jvp: _JVP
+multiplicative_attention_hvp: _HVP
 additive_attention: _Forward
 additive_attention_saving: _Saving
 additive_attention_backward: _Backward
 additive_attention_jvp: _JVP
+additive_attention_hvp: _HVP
 cosine_attention: _Forward
 cosine_attention_saving: _Saving
 cosine_attention_backward: _Backward
 cosine_attention_jvp: _JVP
+cosine_attention_hvp: _HVP
 attend: _Forward
 attend_saving: _Saving
 attend_backward: _Backward
 attend_jvp: _JVP
+attend_hvp: _HVP
 hard_attention: _Hard
 hard_attention_saving: _HardSaving
 hard_attention_backward: _Backward
 hard_attention_jvp: _HardJVP
+hard_attention_hvp: _HVP
 
 # ---- scores alone: their functions take masks, and backward the gradient of the scores first ----
 
 dot_product_scores: _Scores
 dot_product_scores_backward: _ScoresBackward
 dot_product_scores_jvp: _ScoresJVP
+dot_product_scores_hvp: _HVP
 multiplicative_scores: _Scores
 multiplicative_scores_backward: _ScoresBackward
 multiplicative_scores_jvp: _ScoresJVP
+multiplicative_scores_hvp: _HVP
 additive_scores: _Scores
 additive_scores_backward: _ScoresBackward
 additive_scores_jvp: _ScoresJVP
+additive_scores_hvp: _HVP
 cosine_scores: _Scores
 cosine_scores_backward: _ScoresBackward
 cosine_scores_jvp: _ScoresJVP
+cosine_scores_hvp: _HVP
 
 def option_defaults() -> dict[str, Any]:
     """Names and defaults of the options, in the order of their documentation."""

@@ -566,6 +566,7 @@ class Mechanism:
         self.saving_in_c = getattr(_core, self.name + "_saving", None)
         self.backward_in_c = getattr(_core, self.name + "_backward")
         self.jvp_in_c = getattr(_core, self.name + "_jvp")
+        self.hvp_in_c = getattr(_core, self.name + "_hvp")
         optional = (*optional, *self.options_with_gradients)
         self.arrays = {*optional, *_ARRAYS}
         register(
@@ -577,6 +578,7 @@ class Mechanism:
             forward=self.forward,
             backward=self.backward,
             jvp=self.jvp,
+            backward_jvp=self.backward_jvp,
         )
 
     def _bound(self, arrays, options):
@@ -613,6 +615,11 @@ class Mechanism:
         if type(output) is not tuple:
             return output, tangent
         return tuple(_named(x, options.get("return_weights")) for x in (output, tangent))
+
+    def backward_jvp(self, tangents, incoming, dincoming, *arrays, **options):
+        if "dropout" in options:
+            options = _with_key(options)
+        return self.hvp_in_c(tangents, tuple(incoming), tuple(dincoming), *arrays, **options)
 
     def saved(self, arrays, options, kept):
         """What backward takes: arrays, and the rest: the names of some of them, other options."""
@@ -755,6 +762,26 @@ def _merge(contexts, lses, *, return_lse=False):
 
 def _merge_jvp(tangents, contexts, lses, *, return_lse=False):
     arrays, options, stored = _as_attend(contexts, lses, return_lse)
+    moved = _tangents_of_attend(tangents, contexts, lses)
+    output, tangent = record_of(attend).jvp(moved, *arrays, **options)
+    return _merged(output, stored), _merged(tangent, stored)
+
+
+def _merge_backward_jvp(tangents, incoming, dincoming, contexts, lses, *, return_lse=False):
+    arrays, options, _ = _as_attend(contexts, lses, return_lse)
+    shape = arrays[1].shape[:-2] + arrays[1].shape[-1:]
+    found = record_of(attend).backward_jvp(
+        _tangents_of_attend(tangents, contexts, lses),
+        _incoming_of_attend(incoming, shape),
+        _incoming_of_attend(dincoming, shape, "tangent of "),
+        *arrays,
+        **options,
+    )
+    return _parts_of_gradients(*found[:2], (*contexts, *lses))
+
+
+def _tangents_of_attend(tangents, contexts, lses):
+    """The tangents of its scores and values."""
     moved = {}
     for name, of_attend, parts, axis in (
         ("contexts", "value", contexts, -2),
@@ -765,8 +792,7 @@ def _merge_jvp(tangents, contexts, lses, *, return_lse=False):
             moved[of_attend] = np.stack(given, axis=axis)
     if "scores" in moved:
         moved["scores"] = moved["scores"][..., None, :]
-    output, tangent = record_of(attend).jvp(moved, *arrays, **options)
-    return _merged(output, stored), _merged(tangent, stored)
+    return moved
 
 
 def _part_tangents(name, parts, tangents):
@@ -800,11 +826,23 @@ def _part_tangents(name, parts, tangents):
 
 def _merge_backward(saved, static, dcontext, dlse):
     rest, given, shape = static
+    incoming = _incoming_of_attend((dcontext, dlse), shape)
+    dscores, dvalues, *_ = record_of(attend).backward(saved, rest, *incoming)
+    return _parts_of_gradients(dscores, dvalues, given)
+
+
+def _incoming_of_attend(incoming, shape, what=""):
+    """The gradients of its context, weights and lse, from those of context and lse."""
+    dcontext, dlse = incoming
     if dcontext is not None:
-        dcontext = _incoming("dcontext", dcontext, shape)[..., None, :]
+        dcontext = _incoming(f"{what}dcontext", dcontext, shape)[..., None, :]
     if dlse is not None:
-        dlse = _incoming("dlse", dlse, shape[:-1])[..., None]
-    dscores, dvalues, *_ = record_of(attend).backward(saved, rest, dcontext, None, dlse)
+        dlse = _incoming(f"{what}dlse", dlse, shape[:-1])[..., None]
+    return dcontext, None, dlse
+
+
+def _parts_of_gradients(dscores, dvalues, given):
+    """The gradients of contexts and lses, a tuple each, from those of all as one array."""
     count = len(given) // 2
     dcontexts = (np.ascontiguousarray(dvalues[..., s, :]) for s in range(count))
     dlses = (np.ascontiguousarray(dscores[..., 0, s]) for s in range(count))
@@ -858,4 +896,5 @@ register(
     forward=_merge,
     backward=_merge_backward,
     jvp=_merge_jvp,
+    backward_jvp=_merge_backward_jvp,
 )

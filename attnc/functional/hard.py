@@ -153,14 +153,28 @@ def _jvp(tangents, scores, value, *, rng=None, sample=True, index=None, **option
     return HardResult(*output), HardResult(*tangent)
 
 
+def _backward_jvp(
+    tangents, incoming, dincoming, scores, value, *, rng=None, sample=True, index=None, **options
+):
+    arguments = scores, value, *_how(sample, index, rng)
+    of_gradients = tuple(incoming), tuple(dincoming)
+    return _of_record(_core.hard_attention_hvp(tangents, *of_gradients, *arguments, **options))
+
+
+def _of_record(found):
+    """The gradients of the record's arrays from those that C gives: of the function's own
+    arguments, three of which are no arrays, then of the options."""
+    of_attend = dict(zip(_OF_ATTEND.arrays, found[:2] + found[5:], strict=True))
+    return tuple(of_attend[name] for name in RECORD.arrays)
+
+
 def _backward(saved, static, dcontext, dlog_probability, dentropy):
     names, rest = static
     options = dict(zip(names, saved[5:], strict=True)) | rest
     incoming = dcontext, dlog_probability, dentropy
-    found = _core.hard_attention_backward(*incoming, *saved[:5], False, None, 0, **options)
-    # those of the function's own arguments, three of which are no arrays, then of the options
-    of_attend = dict(zip(_OF_ATTEND.arrays, found[:2] + found[5:], strict=True))
-    return tuple(of_attend[name] for name in RECORD.arrays)
+    return _of_record(
+        _core.hard_attention_backward(*incoming, *saved[:5], False, None, 0, **options)
+    )
 
 
 _OF_ATTEND = record_of(attend)
@@ -173,4 +187,5 @@ RECORD = register(
     forward=_forward,
     backward=_backward,
     jvp=_jvp,
+    backward_jvp=_backward_jvp,
 )

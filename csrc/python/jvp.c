@@ -9,7 +9,7 @@
 /* ---- reading ---- */
 
 /* Options that have tangents: bias, slope, sink and center. The last three are read in double. */
-enum { MOVING_OPTIONS = 4, MOVING = ATTNC_OWN_MOST + MOVING_OPTIONS };
+enum { MOVING_OPTIONS = ATTNC_MOVING - ATTNC_OWN_MOST };
 
 /* An argument that may have a tangent. */
 typedef struct {
@@ -96,8 +96,8 @@ static int find_moving(attnc_call *c, const attnc_function *f, PyObject *name)
                       name);
 }
 
-static int read_tangents(attnc_call *c, const attnc_function *f, PyObject *tangents,
-                         attnc_tangents *t, PyArrayObject **held)
+int attnc_read_tangents(attnc_call *c, const attnc_function *f, PyObject *tangents,
+                        attnc_tangents *t, PyArrayObject **held)
 {
     PyObject *name, *object;
     Py_ssize_t place = 0;
@@ -183,15 +183,15 @@ jvp(const attnc_function *f, PyObject *const *args, Py_ssize_t count, PyObject *
     _Alignas(64) char first[ATTNC_CALL_BYTES];
     attnc_call c;
     attnc_tangents tangents = {0};
-    PyArrayObject *held[MOVING] = {NULL};
+    PyArrayObject *held[ATTNC_MOVING] = {NULL};
     PyObject *result = NULL;
     attnc_call_begin(&c, f, first);
     if (count < 1)
         attnc_fail(&c, PyExc_TypeError, "jvp takes a dict of tangents first");
     else if (attnc_read_whole_call(&c, f, args + 1, count - 1, names) == 0 &&
-             read_tangents(&c, f, args[0], &tangents, held) == 0)
+             attnc_read_tangents(&c, f, args[0], &tangents, held) == 0)
         result = of_call(&c, f, &tangents);
-    for (int k = 0; k < MOVING; k++)
+    for (int k = 0; k < ATTNC_MOVING; k++)
         Py_XDECREF((PyObject *)held[k]);
     attnc_call_clear(&c);
     return result;

@@ -14,8 +14,8 @@
 
 #include <string.h>
 
-/* The four entries of an attention function: its value, the same with what backward needs,
- * backward, and forward mode. */
+/* The five entries of an attention function: its value, the same with what backward needs,
+ * backward, forward mode and second order. */
 #define ATTNC_METHODS(NAME, IN_PYTHON)                                                             \
     static PyObject *NAME##_fwd(PyObject *module, PyObject *const *args, Py_ssize_t count,         \
                                 PyObject *names)                                                   \
@@ -40,10 +40,16 @@
     {                                                                                              \
         (void)module;                                                                              \
         return attnc_jvp(&attnc_##NAME##_function, args, count, names);                            \
+    }                                                                                              \
+    static PyObject *NAME##_hvp(PyObject *module, PyObject *const *args, Py_ssize_t count,         \
+                                PyObject *names)                                                   \
+    {                                                                                              \
+        (void)module;                                                                              \
+        return attnc_hvp(&attnc_##NAME##_function, args, count, names);                            \
     }
 ATTNC_ATTENTION_FUNCTIONS(ATTNC_METHODS)
 
-/* The three of scores alone. */
+/* The four of scores alone. */
 #define ATTNC_SCORES_METHODS(NAME, IN_PYTHON)                                                      \
     static PyObject *NAME##_fwd(PyObject *module, PyObject *const *args, Py_ssize_t count,         \
                                 PyObject *names)                                                   \
@@ -62,6 +68,12 @@ ATTNC_ATTENTION_FUNCTIONS(ATTNC_METHODS)
     {                                                                                              \
         (void)module;                                                                              \
         return attnc_scores_jvp(&attnc_##NAME##_function, args, count, names);                     \
+    }                                                                                              \
+    static PyObject *NAME##_hvp(PyObject *module, PyObject *const *args, Py_ssize_t count,         \
+                                PyObject *names)                                                   \
+    {                                                                                              \
+        (void)module;                                                                              \
+        return attnc_hvp(&attnc_##NAME##_function, args, count, names);                            \
     }
 ATTNC_SCORES_FUNCTIONS(ATTNC_SCORES_METHODS)
 
@@ -190,10 +202,11 @@ static PyObject *allocation_count(PyObject *module, PyObject *none)
     {NAME, (PyCFunction)(void (*)(void))FUNCTION, METH_FASTCALL | METH_KEYWORDS, NULL}
 #define ATTNC_ROWS(NAME, IN_PYTHON)                                                                \
     ATTNC_NAMED(IN_PYTHON, NAME##_fwd), ATTNC_NAMED(IN_PYTHON "_saving", NAME##_saving),           \
-        ATTNC_NAMED(IN_PYTHON "_backward", NAME##_bwd), ATTNC_NAMED(IN_PYTHON "_jvp", NAME##_jvp),
+        ATTNC_NAMED(IN_PYTHON "_backward", NAME##_bwd), ATTNC_NAMED(IN_PYTHON "_jvp", NAME##_jvp), \
+        ATTNC_NAMED(IN_PYTHON "_hvp", NAME##_hvp),
 #define ATTNC_SCORES_ROWS(NAME, IN_PYTHON)                                                         \
     ATTNC_NAMED(IN_PYTHON, NAME##_fwd), ATTNC_NAMED(IN_PYTHON "_backward", NAME##_bwd),            \
-        ATTNC_NAMED(IN_PYTHON "_jvp", NAME##_jvp),
+        ATTNC_NAMED(IN_PYTHON "_jvp", NAME##_jvp), ATTNC_NAMED(IN_PYTHON "_hvp", NAME##_hvp),
 static PyMethodDef methods[] = {
     ATTNC_ATTENTION_FUNCTIONS(ATTNC_ROWS) ATTNC_SCORES_FUNCTIONS(ATTNC_SCORES_ROWS){
         "option_defaults", attnc_option_defaults, METH_NOARGS, NULL},

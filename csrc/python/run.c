@@ -187,6 +187,20 @@ static PyObject *tangent_result(attnc_call *c)
     return result_of(c, c->context_tangent, c->weights_tangent, c->lse_tangent);
 }
 
+int attnc_check_choice(attnc_call *c, const attnc_function *f)
+{
+    attnc_outputs out = {0};
+    PyObject *result = NULL;
+    if (f->results->make(c, 0, &out) == 0 && run_forward(c, &out) == 0)
+        result = f->results->result(c);
+    Py_CLEAR(c->context);
+    Py_CLEAR(c->chosen);
+    Py_CLEAR(c->log_probability);
+    Py_CLEAR(c->entropy);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
 /* ---- backward ---- */
 
 const void *attnc_saved_array(const attnc_call *c, PyObject *object, int type, ptrdiff_t columns)
@@ -237,7 +251,8 @@ int attnc_read_incoming(attnc_call *c, PyObject *object, const char *name, const
                         int ndim, const npy_intp *shape, PyArrayObject **array,
                         attnc_operand *operand)
 {
-    const int halves = array == &c->context || array == &c->weights; /* others never are */
+    const int halves = array == &c->context || array == &c->weights ||
+                       array == &c->context_tangent || array == &c->weights_tangent;
     if (attnc_read_gradient(c, object, name, output, ndim, shape, halves, array) < 0)
         return -1;
     return *array ? attnc_operand_of(c, *array, operand) : 0;
@@ -303,9 +318,7 @@ static wanted wanted_at(attnc_call *c, const attnc_function *f, int k, attnc_gra
                     (void *)((char *)gradients + f->own[k].gradient)};
 }
 
-/* A tuple of new arrays for the gradients, None where there is no argument; their memory goes to
- * *gradients. */
-static PyObject *make_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients)
+PyObject *attnc_make_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients)
 {
     const int count = wanted_count(f);
     PyObject *result = PyTuple_New(count);
@@ -350,9 +363,8 @@ static int run_backward(const attnc_call *c, const attnc_incoming *incoming,
     return status;
 }
 
-/* Each gradient in its argument's dtype. */
-static int narrow_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients,
-                            PyObject *result)
+int attnc_narrow_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients,
+                           PyObject *result)
 {
     for (int k = 0; k < wanted_count(f); k++) {
         const attnc_argument *argument = wanted_at(c, f, k, gradients).argument;
@@ -371,7 +383,8 @@ static PyObject *filled_gradients(attnc_call *c, const attnc_function *f,
                                   const attnc_incoming *incoming, attnc_gradients *gradients,
                                   PyObject *result)
 {
-    if (run_backward(c, incoming, gradients) < 0 || narrow_gradients(c, f, gradients, result) < 0)
+    if (run_backward(c, incoming, gradients) < 0 ||
+        attnc_narrow_gradients(c, f, gradients, result) < 0)
         Py_CLEAR(result);
     return result;
 }
@@ -393,7 +406,7 @@ PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssiz
     else if (attnc_read_whole_call(&c, f, args + BACKWARD_FIRST, count - BACKWARD_FIRST, names) ==
                  0 &&
              own->read_backward(&c, args, &incoming) == 0 &&
-             (result = make_gradients(&c, f, &gradients)) != NULL)
+             (result = attnc_make_gradients(&c, f, &gradients)) != NULL)
         result = filled_gradients(&c, f, &incoming, &gradients, result);
     attnc_call_clear(&c);
     return result;
@@ -447,7 +460,7 @@ PyObject *attnc_scores_backward(const attnc_function *f, PyObject *const *args, 
     else if (attnc_read_whole_call(&c, f, args + 1, count - 1, names) == 0 &&
              attnc_read_incoming(&c, args[0], "dscores", "scores", scores_shape(&c, shape), shape,
                                  &c.weights, &incoming.scores) == 0 &&
-             (result = make_gradients(&c, f, &gradients)) != NULL)
+             (result = attnc_make_gradients(&c, f, &gradients)) != NULL)
         result = filled_gradients(&c, f, &incoming, &gradients, result);
     attnc_call_clear(&c);
     return result;

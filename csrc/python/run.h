@@ -6,7 +6,9 @@
  *          attnc_scores_jvp; for results that are a function's own attnc_output_type,
  *          attnc_new_rows, attnc_in_output_dtype, attnc_read_incoming, attnc_saved_array; for jvp.c
  *          ATTNC_CALL_BYTES, attnc_call_begin, attnc_argument_at, attnc_read_whole_call,
- *          attnc_results_of
+ *          attnc_results_of; for hvp.c attnc_hvp,
+ *          ATTNC_MOVING, attnc_read_tangents, attnc_make_gradients, attnc_narrow_gradients,
+ *          attnc_check_choice
  */
 #ifndef ATTNC_RUN_H
 #define ATTNC_RUN_H
@@ -41,7 +43,13 @@ PyObject *attnc_jvp(const attnc_function *f, PyObject *const *args, Py_ssize_t c
 PyObject *attnc_scores_jvp(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                            PyObject *names);
 
-/* ---- for jvp.c ---- */
+/* Second order (hvp.c): the same dict; a tuple with the gradient of each output, None: 0; one with
+ * their tangents; then the arguments of the forward call. A tuple of the tangents of what backward
+ * returns. For functions that give scores alone too. */
+PyObject *attnc_hvp(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
+                    PyObject *names);
+
+/* ---- for jvp.c and hvp.c ---- */
 
 /* What a small call needs for shapes and strides: a cache line for each of 16 arrays. */
 enum { ATTNC_CALL_BYTES = 16 * 64 };
@@ -52,6 +60,19 @@ attnc_argument *attnc_argument_at(attnc_call *c, size_t place);
 int attnc_read_whole_call(attnc_call *c, const attnc_function *f, PyObject *const *args,
                           Py_ssize_t count, PyObject *names);
 const attnc_own_results *attnc_results_of(const attnc_function *f);
+/* Arguments that may have a tangent: a function's own, bias, slope, sink and center. */
+enum { ATTNC_MOVING = ATTNC_OWN_MOST + 4 };
+/* Reads a dict of tangents; arrays are kept in held (ATTNC_MOVING), for the caller to drop. */
+int attnc_read_tangents(attnc_call *c, const attnc_function *f, PyObject *tangents,
+                        attnc_tangents *t, PyArrayObject **held);
+/* A tuple of new arrays for the gradients, None where there is no argument; their memory goes to
+ * *gradients. */
+PyObject *attnc_make_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients);
+/* Each gradient in its argument's dtype. */
+int attnc_narrow_gradients(attnc_call *c, const attnc_function *f, attnc_gradients *gradients,
+                           PyObject *result);
+/* Hard attention: whether the keys that the caller has chosen can be. -1 with an error. */
+int attnc_check_choice(attnc_call *c, const attnc_function *f);
 
 /* ---- for attnc_own_results (op_hard.c) ---- */
 
