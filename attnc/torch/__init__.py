@@ -1,13 +1,26 @@
 """attnc's functions on PyTorch tensors, with PyTorch's differentiation.
 
 Every function that has a record (`attnc.registry`) is here under its own name, with its own
-arguments: `attnc.torch.dot_product_attention`, `attnc.torch.gru`. It takes and returns tensors
-on the CPU and computes in their memory.
+arguments: `attnc.torch.dot_product_attention`, `attnc.torch.gru`. It takes and returns tensors on
+the CPU and computes in their memory, whatever their strides. Masks, lengths and offsets, which have
+no gradient, may be tensors, arrays or numbers. `wrap` does the same for a function of your own.
+
+- `backward`, `torch.func.grad`, `vjp`, `jvp`, `hessian`, `create_graph=True`: as far as the second
+  derivative; of a function whose record has no tangents, the first, in reverse. Forward mode within
+  forward mode and third derivatives raise by name.
+- `torch.func.vmap` makes an axis of the function of the batched one. A parameter, which has no such
+  axis, is the same for all; if it is batched, or its gradient is wanted for every example, the
+  examples are computed one by one.
+- `torch.compile(fullgraph=True)`, `torch.export`: by operators of a graph, with fixed or with
+  dynamic sizes. Their backward pass runs the forward pass again. There, PyTorch has neither forward
+  mode nor second derivatives.
+- Dropout and sampling draw their key from PyTorch's generator, so that `torch.manual_seed` and
+  `torch.utils.checkpoint` repeat it; ``rng`` may be a key, a `torch.Generator` or NumPy's.
+- A call takes no more threads than `torch.get_num_threads`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 try:
@@ -26,3 +39,8 @@ __all__ = ["wrap", *[record.name for record in records()]]
 
 for _record in records():
     globals()[_record.name] = wrap(_record.function)
+
+
+def __getattr__(name: str) -> Any:
+    # Checkers see by it that there are more names than those written here.
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -100,8 +100,12 @@ def tensor_of(array: Any) -> torch.Tensor:
 def _other_tensor(array: np.ndarray) -> torch.Tensor:
     """The tensor of a number, or of an array of a dtype that PyTorch knows under another name."""
     if array.dtype.name == "bfloat16":
-        return tensor_of(array.view(np.uint16)).view(torch.bfloat16)
+        return _bfloat16_tensor(array)
     return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+
+
+def _bfloat16_tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
 
 
 def shared_tensor_of(array: Any) -> torch.Tensor | None:
@@ -117,11 +121,11 @@ def shared_tensor_of(array: Any) -> torch.Tensor | None:
     Tensor or None
         None for what is no array, may not be written to or has negative strides.
     """
-    if not isinstance(array, np.ndarray) or not array.flags.writeable:
+    if type(array) is not np.ndarray or not array.flags.writeable:
         return None
     try:
-        if array.dtype.name == "bfloat16":
-            return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
         return torch.from_numpy(array)
-    except (TypeError, ValueError):
+    except TypeError:
+        return _bfloat16_tensor(array) if array.dtype.name == "bfloat16" else None
+    except ValueError:
         return None

@@ -15,7 +15,7 @@ import torch
 
 from attnc.torch.calls import Call
 
-__all__ = ["batched"]
+__all__: list[str] = []
 
 
 class _Entry(NamedTuple):
@@ -70,12 +70,13 @@ def batched(
     moving = wanted | {e.slot for e in entries if e.slot is not None and e.dim is not None}
     keys, one_by_one = _keys(call, info, entries)
     place = _places(call)
-    if one_by_one or any(
-        place(name) is None for name in (call.names[slot] for slot in moving)
-    ):
+    if one_by_one or any(place(name) is None for name in (call.names[slot] for slot in moving)):
         return _one_by_one(run, keys, entries, call, needs)
     if call.record.leading:
-        moved = _in_front(size, entries, moving, call, place)
+        first = entries[0].tensor
+        leading = first.ndim - (entries[0].dim is not None) - 2  # then come time and feature
+        moving |= {k for k, name in enumerate(call.names) if name in call.record.required}
+        moved = [_in_front(size, e, e.slot in moving, leading, place(e.name)) for e in entries]
     else:
         if any(e.dim is not None and e.tensor.ndim == 1 for e in entries):  # a number for each
             return _one_by_one(run, keys, entries, call, needs)
@@ -93,7 +94,7 @@ def batched(
             if examples[slot].tensor.ndim == (examples[slot].dim is not None):
                 results = (*results[:k], results[k].reshape(size), *results[k + 1 :])
         return results, (0,) * len(results)
-    axes = [place(name) for name in names]
+    axes = [place(name) % x.ndim for name, x in zip(names, results, strict=True)]
     unfolded = [
         x.unflatten(axis, (size, x.shape[axis] // size))
         for x, axis in zip(results, axes, strict=True)
@@ -104,9 +105,11 @@ def batched(
 def _entries(call: Call, kinds: Sequence[str], row: Sequence[Any], dims: Sequence[Any]) -> Any:
     """All tensors, with what they belong to."""
     at, first = 0, True
+    slots: list[int | None]
     for kind in kinds:
         if kind == "tensors":
-            names, slots = call.names, list(range(len(call.names)))
+            names = call.names
+            slots = [*range(len(names))]
         else:
             names = call.real_names()
             slots = [None] * len(names)
@@ -147,45 +150,35 @@ def _places(call: Call) -> Callable[[str], int | None]:
 
 
 def _in_front(
-    size: int, entries: list[_Entry], moving: set[Any], call: Call, place: Any
-) -> list[Any]:
-    """All tensors with one more axis in front, of the size of the batch or of 1."""
-    record = call.record
-    widening = [k for k, name in enumerate(call.names) if name in record.required]
-    widening = [k for k in widening if place(call.names[k]) is not None]
-    if not moving & set(widening):  # a bias does not widen what it is added to
-        moving = moving | set(widening[:1])
-    first = next(e for e in entries if e.slot == widening[0])
-    leading = first.tensor.ndim - (first.dim is not None) - 2
-    return [_with_axis(size, e, moving, leading, place(e.name)) for e in entries]
-
-
-def _with_axis(
-    size: int, e: _Entry, moving: set[Any], leading: int, place: int | None
+    size: int, e: _Entry, moves: bool, leading: int, axis: int | None
 ) -> torch.Tensor | None:
-    if e.tensor is None or place is None:
+    """The tensor with the examples, each the same if it is not batched, in front."""
+    if e.tensor is None or axis is None:
         return e.tensor
-    whole = e.slot is None or e.slot in moving
-    if e.tensor.ndim == (e.dim is not None):  # a number for each example
-        if not whole:
-            return e.tensor
-        numbers = e.tensor.expand(size) if e.dim is None else e.tensor
-        return numbers.reshape(size, *[1] * leading)
-    if e.dim is not None:
-        return e.tensor.movedim(e.dim, 0)
-    return e.tensor.unsqueeze(0).expand(size if whole else 1, *e.tensor.shape)
+    x, batched = e.tensor, e.dim is not None
+    short = x.ndim - batched == 0 or e.name == "position" and x.ndim - batched == 1
+    if short and not batched and e.slot is not None and not moves:
+        return x  # a number, or the positions of rotary, is that of all
+    x = x.movedim(e.dim, 0) if e.dim is not None else x.expand(size, *x.shape)
+    return x.reshape(size, *[1] * leading, *x.shape[1:]) if short and leading > 0 else x
 
 
 def _folded(size: int, e: _Entry, axis: int | None) -> torch.Tensor | None:
     """The tensor with the examples folded into its batch axis."""
     if e.tensor is None or axis is None or e.dim is None and e.tensor.ndim == 0:
         return e.tensor
+    shape = e.tensor.shape
+    if axis < 0:
+        axis += len(shape) - (e.dim is not None)
     if e.dim is None:
-        shape = e.tensor.shape
         x = e.tensor.unsqueeze(axis).expand(*shape[:axis], size, *shape[axis:])
     else:
         x = e.tensor.movedim(e.dim, axis)
     return x.flatten(axis, axis + 1)
+
+
+def _example(e: _Entry, k: int) -> torch.Tensor | None:
+    return e.tensor if e.tensor is None or e.dim is None else e.tensor.select(e.dim, k)
 
 
 def _one_by_one(
@@ -201,7 +194,7 @@ def _one_by_one(
         run(
             call.with_key(key),
             needs,
-            *[e.tensor if e.dim is None else e.tensor.select(e.dim, k) for e in entries],
+            *[_example(e, k) for e in entries],
         )
         for k, key in enumerate(keys)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +11,20 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from attnc.gradients import result_type
 from attnc.registry import Record, record_of
-from attnc.torch.arrays import tensor_of
-from attnc.torch.calls import Call, default_of, flat, limited, names_of, nested, split
-from attnc.torch.functions import Value
+from attnc.torch.arrays import array_of, tensor_of
+from attnc.torch.calls import Call, flat, limited, names_of, nested, split
+from attnc.torch.functions import Value, eager
+from attnc.torch.operators import Operators, run
 
 __all__ = ["wrap"]
 
-_PLAIN = {torch.Tensor, torch.nn.Parameter}
+_DOC = """`attnc.{name}` on PyTorch tensors: where that says array, it is a tensor here.
+
+{doc}"""
+
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_transforms_active = torch._C._are_functorch_transforms_active
 
 
 def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,76 +49,124 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     if record is None:
         name = getattr(function, "__name__", None) or type(function).__name__
         raise TypeError(
-            f"wrap: function must be one of attnc's, or one of your own after "
+            "wrap: function must be one of attnc's, or one of your own after "
             f"attnc.registry.register, got {name}"
         )
+    operators = Operators(record)
+    name, names = record.name, names_of(record)
+    draws, count = "rng" in names, len(names)
 
-    @functools.wraps(function)
     def on_tensors(*args: Any, **options: Any) -> Any:
-        return _run(record, args, options)
+        if torch.compiler.is_compiling() or _dispatch_modes():
+            return _traced(operators, draws, args, options)
+        if (
+            not options and len(args) <= count and not _transforms_active()
+        ):  # the same as below, in less time
+            for x in args:
+                if type(x) is not torch.Tensor or x.requires_grad:
+                    break
+            else:
+                if forward_ad._current_level < 0:
+                    arrays = [array_of(name, *pair) for pair in zip(names, args)]  # noqa: B905
+                    return _on_arrays(record, arrays, options)
+        call, tensors = split(record, args, options)
+        if not call.plain:
+            return _traced(operators, draws, args, options)
+        if draws and options:
+            _draw(call)
+        if _transforms_active():
+            outputs = Value.run(call, None, *tensors)
+            return nested(call.skeleton, iter(outputs))
+        if not _differentiates(tensors):
+            arguments, options = call.bound(call.arrays_of(tensors))
+            return _on_arrays(record, arguments, options)
+        outputs = eager(call, *tensors)
+        return outputs if call.skeleton is None else nested(call.skeleton, iter(outputs))
 
+    functools.update_wrapper(on_tensors, function)
     on_tensors.__module__ = "attnc.torch"
+    if function.__doc__:  # there is none under python -OO
+        on_tensors.__doc__ = _DOC.format(name=name, doc=inspect.cleandoc(function.__doc__))
     return on_tensors
 
 
-def _run(record: Record, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    call, tensors = split(record, args, options)
-    if "rng" in names_of(record.function):
-        _draw(call)
-    transformed = torch._C._are_functorch_transforms_active()
-    if transformed or _differentiates(tensors):
-        call.keeps = not transformed
-        row = iter(Value.run(call, None, *tensors))
-        return nested(call.skeleton, row)
-    arguments, options = call.bound(call.arrays_of(tensors))
-    output = limited(record.function, *arguments, **options)
+def _differentiates(tensors: list[torch.Tensor]) -> bool:
+    """Whether PyTorch may ask for a derivative."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
+    return forward_ad._current_level >= 0
+
+
+def _on_arrays(record: Record, arguments: list[Any], options: dict[str, Any]) -> Any:
+    """The call for its own sake."""
+    output = limited(record.function, arguments, options)
     if type(output) is np.ndarray:
         return tensor_of(output)
     outputs, skeleton = flat(output)
     return nested(skeleton, map(tensor_of, outputs))
 
 
-def _differentiates(tensors: list[torch.Tensor]) -> bool:
-    """Whether PyTorch will ask for a derivative."""
-    if forward_ad._current_level >= 0:
-        return True
-    if torch.is_grad_enabled():
-        for tensor in tensors:
-            if tensor.requires_grad:
-                return True
-    return False
+# ---- where a program is traced -------------------------------------------------------------------
+
+
+def _traced(
+    operators: Operators, draws: bool, args: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """The call by operators, in a way that a compiler can follow."""
+    if draws and _will_draw(operators.record, options):
+        # Drawn by an operator of PyTorch: compilers and checkpoints know how to repeat that.
+        rng = options.get("rng")
+        if rng is None or isinstance(rng, torch.Generator):
+            options = {**options, "rng": torch.randint(_KEYS, (), generator=rng)}
+        elif isinstance(rng, np.random.Generator):
+            options = {**options, "rng": int(rng.integers(_KEYS))}
+    options = {name: _constant(x) for name, x in options.items()}
+    call, tensors = split(operators.record, args, options)
+    return run(operators, call.arguments, call.options, tensors)
+
+
+def _constant(x: Any) -> Any:
+    """An option of NumPy's as a tensor or as a number."""
+    if isinstance(x, np.ndarray):
+        return torch.as_tensor(x)
+    return x.item() if isinstance(x, np.generic) else x
+
+
+# ---- the key of random numbers -------------------------------------------------------------------
+
+_KEYS = 2**63 - 1  # there are so many of them
+
+
+def _will_draw(record: Record, options: dict[str, Any]) -> bool:
+    """Whether a call with these options draws random numbers."""
+    if "dropout" in names_of(record):
+        rate = options.get("dropout", 0.0)
+        return isinstance(rate, (int, float)) and rate != 0
+    return options.get("sample", True) is True and options.get("index") is None
 
 
 def _draw(call: Call) -> None:
-    """Let the key of the random numbers, if there will be any, be a number from here on.
+    """Let the key of a call that draws random numbers be known from here on.
 
-    PyTorch's generator draws it, once, so that `torch.manual_seed` and checkpoints know it.
+    PyTorch's generator draws it, so that `torch.manual_seed` and checkpoints know it; and once, for
+    all derivatives.
     """
-    names, options = names_of(call.record.function), call.options
-    if "dropout" in names:
-        draws = options.get("dropout", 0.0)
-    else:
-        draws = options.get("sample", True) is True and options.get("index") is None
-    if not isinstance(draws, (bool, int, float)) or not draws:
+    if not _will_draw(call.record, call.options):
         return
-    rng = options.get("rng", default_of(call.record.function, "rng"))
+    rng = call.options.get("rng")
+    call.key = "drawn"
     if rng is None or isinstance(rng, torch.Generator):
-        call.options = {**options, "rng": _key(rng)}
-        call.key = "drawn"
+        call.options = {**call.options, "rng": _key(rng)}
     elif isinstance(rng, np.random.Generator):
-        call.options = {**options, "rng": int(rng.integers(2**64, dtype=np.uint64))}
-        call.key = "drawn"
+        call.options = {**call.options, "rng": int(rng.integers(_KEYS))}
     else:
         call.key = "given"
 
 
 def _key(generator: torch.Generator | None) -> int:
-    """63 random bits."""
-    if torch._C._are_functorch_transforms_active():
-        with torch._C._DisableFuncTorch():  # one number, whatever vmap makes of it: see batching
-            return _key_of(generator)
-    return _key_of(generator)
-
-
-def _key_of(generator: torch.Generator | None) -> int:
-    return int(torch.randint(2**63 - 1, (), generator=generator))
+    if _transforms_active():
+        with torch._C._DisableFuncTorch():  # one key; `batching` makes of it what vmap was told
+            return int(torch.randint(_KEYS, (), generator=generator))
+    return int(torch.randint(_KEYS, (), generator=generator))

@@ -6,8 +6,8 @@ a `Call`, which holds everything else and knows of each tensor which argument it
 
 from __future__ import annotations
 
-import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,11 +18,14 @@ from attnc import _core
 from attnc.registry import Record
 from attnc.torch.arrays import array_of
 
-__all__ = ["Call", "Slot", "filled", "flat", "limited", "nested", "split"]
+__all__: list[str] = []
 
 
 class Slot(int):
     """The place of the tensor of this number."""
+
+
+_slots = [Slot(k) for k in range(32)]  # of tensors by position, to have them at hand
 
 
 class Call:
@@ -32,57 +35,55 @@ class Call:
     ----------
     record : registry.Record
     arguments : list
-        What was passed by position, a `Slot` for every tensor.
+        What was passed by position, a `Slot` for every tensor; a tensor may be in nested lists.
     options : dict
         What was passed by name, likewise.
-    names : list of str
-        The argument that each tensor is, or is in.
-    paths : list of tuple of int
-        Where in this argument it is.
     """
 
-    __slots__ = (
-        "arguments",
-        "keeps",
-        "kept",
-        "key",
-        "names",
-        "options",
-        "paths",
-        "record",
-        "skeleton",
-    )
+    __slots__ = ("arguments", "key", "options", "places", "plain", "record", "simple", "skeleton")
 
-    def __init__(
-        self,
-        record: Record,
-        arguments: list[Any],
-        options: dict[str, Any],
-        names: list[str],
-        paths: list[tuple[int, ...]],
-    ) -> None:
+    def __init__(self, record: Record, arguments: list[Any], options: dict[str, Any]) -> None:
         self.record, self.arguments, self.options = record, arguments, options
-        self.names, self.paths = names, paths
-        self.skeleton: Any = None  # how the outputs are nested, once they are known
-        self.keeps = False  # whether the forward pass shall leave what backward needs
-        self.kept: Any = None  # that
+        self.places: list[tuple[str, tuple[int, ...]]] | None = None
+        self.simple = False  # whether it is known to have tensors alone, beside its options
+        self.plain = True  # whether no tensor is of a class that has operators of its own
         self.key = "none"  # of the random numbers: "none", "given" or "drawn"
+        self.skeleton: Any = None  # how the outputs are nested, once they are known
+
+    # ---- arguments ----
+
+    def slots(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Of each tensor the argument that it is, or is in, and where in this it is."""
+        if self.places is None:
+            self.places = []
+            by_position = zip(names_of(self.record), self.arguments)  # noqa: B905
+            for name, x in [*by_position, *self.options.items()]:
+                self.places += [(name, path) for path in _paths(x, ())]
+        return self.places
+
+    @property
+    def names(self) -> list[str]:
+        """list of str: of each tensor the argument that it is, or is in."""
+        return [name for name, _ in self.slots()]
 
     def arrays_of(self, tensors: Sequence[torch.Tensor | None]) -> list[Any]:
         """The arrays of the tensors, or of as many others that belong to them, None for None."""
-        where = self.record.name
-        return [
-            None if tensor is None else array_of(where, name, tensor)
-            for name, tensor in zip(self.names, tensors, strict=True)
-        ]
+        try:
+            return [tensor.numpy() for tensor in tensors]  # type: ignore[union-attr]
+        except (AttributeError, TypeError, RuntimeError):  # some are not as simple
+            where, names = self.record.name, itertools.chain(self.names, itertools.repeat("saved"))
+            return [
+                None if tensor is None else array_of(where, name, tensor)
+                for name, tensor in zip(names, tensors)  # noqa: B905
+            ]
 
     def bound(self, arrays: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of the function, by position and by name."""
-        arguments = [
-            arrays[x] if type(x) is Slot else filled(x, arrays) for x in self.arguments
-        ]
         if not self.options:
-            return arguments, {}
+            if self.simple:
+                return arrays, {}
+            return [filled(x, arrays) for x in self.arguments], {}
+        arguments = [filled(x, arrays) for x in self.arguments]
         # A number in a tensor is a number: a length that is the size of another tensor.
         options = {
             name: _number(arrays[x]) if type(x) is Slot else filled(x, arrays)
@@ -92,17 +93,14 @@ class Call:
 
     def tangents(self, arrays: list[Any]) -> dict[str, Any]:
         """The tangents by argument, nested like it, from those of the tensors in a row."""
-        arguments = {**dict(zip(names_of(self.record.function), self.arguments)), **self.options}  # noqa: B905
-        real = set(self.record.arrays)
-        return {
-            name: _only(x, arrays) for name, x in arguments.items() if name in real and any_slot(x)
-        }
+        named = [*zip(names_of(self.record), self.arguments), *self.options.items()]  # noqa: B905
+        return {name: _only(x, arrays) for name, x in named if name in self.record.arrays}
 
     def gradients(self, found: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
         """Those gradients of what a record's backward returned that are needed, in a row."""
         by_name = dict(zip(self.record.arrays, found))  # noqa: B905
         result = []
-        for name, path, needed in zip(self.names, self.paths, needs, strict=True):
+        for (name, path), needed in zip(self.slots(), needs, strict=True):
             if needed:
                 gradient = by_name.get(name)
                 for index in path:
@@ -115,7 +113,7 @@ class Call:
         if not more:
             return self
         options = {**self.options, "rng": (self.options["rng"] + more) % 2**63}
-        other = Call(self.record, self.arguments, options, self.names, self.paths)
+        other = Call(self.record, self.arguments, options)
         other.key, other.skeleton = self.key, self.skeleton
         return other
 
@@ -162,20 +160,29 @@ class Call:
 
 def _number(array: Any) -> Any:
     """An integer of an array without axes; all else as it is."""
-    if getattr(array, "ndim", 1) == 0 and array.dtype.kind in "iu":
+    if type(array) is np.ndarray and array.ndim == 0 and array.dtype.kind in "iu":
         return int(array)
     return array
 
 
-@functools.cache
-def names_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of the arguments of a function in their order."""
-    return tuple(inspect.signature(function).parameters)
+_names: dict[Callable[..., Any], tuple[str, ...]] = {}
 
 
-@functools.cache
-def default_of(function: Callable[..., Any], name: str) -> Any:
-    return inspect.signature(function).parameters[name].default
+def names_of(record: Record) -> tuple[str, ...]:
+    """The names of the arguments of a function in their order.
+
+    Parameters
+    ----------
+    record : registry.Record
+
+    Returns
+    -------
+    tuple of str
+    """
+    names = _names.get(record.function)
+    if names is None:
+        names = _names[record.function] = tuple(inspect.signature(record.function).parameters)
+    return names
 
 
 # ---- taking a call apart -------------------------------------------------------------------------
@@ -204,59 +211,47 @@ def split(
         where there is none.
     """
     tensors: list[torch.Tensor] = []
-    names: list[str] = []
-    paths: list[tuple[int, ...]] = []
-    arguments = []
-    for name, x in zip(names_of(record.function), args):  # noqa: B905
-        if isinstance(x, torch.Tensor):
-            arguments.append(Slot(len(tensors)))
+    arguments: list[Any] = []
+    call = Call(record, arguments, options)
+    call.simple = True
+    for name, x in zip(names_of(record), args):  # noqa: B905
+        if type(x) is torch.Tensor:  # the same as below, in less time
+            arguments.append(_slots[len(tensors)])
             tensors.append(x)
-            names.append(name)
-            paths.append(())
         else:
-            arguments.append(_taken(record, name, x, (), tensors, names, paths))
+            call.simple = False
+            arguments.append(_taken(call, name, x, (), tensors))
     arguments.extend(args[len(arguments) :])  # too many: the function says so
     if options:
-        options = {
-            name: _taken(record, name, x, (), tensors, names, paths) for name, x in options.items()
-        }
-    return Call(record, arguments, options, names, paths), tensors
+        call.options = {name: _taken(call, name, x, (), tensors) for name, x in options.items()}
+    return call, tensors
 
 
 def _taken(
-    record: Record,
-    name: str,
-    x: Any,
-    path: tuple[int, ...],
-    tensors: list[torch.Tensor],
-    names: list[str],
-    paths: list[tuple[int, ...]],
+    call: Call, name: str, x: Any, path: tuple[int, ...], tensors: list[torch.Tensor]
 ) -> Any:
     """An argument, or a part of one, with its tensors taken out."""
     if isinstance(x, torch.Tensor):
-        tensors.append(x)
-        names.append(name)
-        paths.append(path)
-        if x.requires_grad and name not in record.arrays:
+        if x.requires_grad and name not in call.record.arrays:
             raise TypeError(
-                f"{record.name}: {name} must not require a gradient, for it has none; pass "
+                f"{call.record.name}: {name} must not require a gradient, for it has none; pass "
                 f"{name}.detach()"
             )
+        if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            call.plain = False
+        tensors.append(x)
         return Slot(len(tensors) - 1)
     if x is None or isinstance(x, (bool, int, float, str)):
         return x
-    if isinstance(x, (list, tuple)):
-        if name in record.arrays:
-            return [
-                _taken(record, name, item, (*path, k), tensors, names, paths)
-                for k, item in enumerate(x)
-            ]
+    if name not in call.record.arrays:
         return x
-    if name in record.arrays and isinstance(x, np.ndarray):
+    if isinstance(x, (list, tuple)):
+        return [_taken(call, name, item, (*path, k), tensors) for k, item in enumerate(x)]
+    if isinstance(x, np.ndarray):
         shown = name + "".join(f"[{k}]" for k in path)
         raise TypeError(
-            f"{record.name}: {shown} must be a tensor, got a NumPy array; torch.from_numpy makes "
-            "one in its memory"
+            f"{call.record.name}: {shown} must be a tensor, got a NumPy array; torch.from_numpy "
+            "makes one in its memory"
         )
     return x
 
@@ -264,9 +259,13 @@ def _taken(
 # ---- nests of lists and tuples -------------------------------------------------------------------
 
 
-def any_slot(x: Any) -> bool:
-    """Whether there is a tensor in an argument."""
-    return type(x) is Slot or isinstance(x, list) and any(map(any_slot, x))
+def _paths(x: Any, path: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Where the tensors in an argument are."""
+    if type(x) is Slot:
+        yield path
+    elif type(x) is list:
+        for k, item in enumerate(x):
+            yield from _paths(item, (*path, k))
 
 
 def filled(x: Any, values: list[Any]) -> Any:
@@ -298,7 +297,12 @@ def flat(output: Any) -> tuple[list[Any], Any]:
         items, part = flat(item)
         row += items
         parts.append(part)
-    return row, (type(output), tuple(parts))
+    return row, (kind_of(output), tuple(parts))
+
+
+def kind_of(output: Any) -> Any:
+    """The class of a named tuple, or None of any other."""
+    return type(output) if hasattr(output, "_fields") else None
 
 
 def leaves(skeleton: Any) -> int:
@@ -312,19 +316,34 @@ def nested(skeleton: Any, row: Iterator[Any]) -> Any:
         return next(row)
     kind, parts = skeleton
     items = [nested(part, row) for part in parts]
-    return kind._make(items) if hasattr(kind, "_make") else kind(items)
+    return tuple(items) if kind is None else kind(*items)
 
 
 # ---- running it ----------------------------------------------------------------------------------
 
 
-def limited(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call a function on no more threads than PyTorch is allowed."""
-    threads = torch.get_num_threads()
-    if threads >= _core.get_num_threads():
-        return function(*args, **options)
+_threads, _own_threads = torch.get_num_threads, _core.get_num_threads
+
+
+def limited(function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Any:
+    """Call a function on no more threads than PyTorch is allowed.
+
+    Parameters
+    ----------
+    function : callable
+    arguments : sequence
+    options : dict
+
+    Returns
+    -------
+    object
+        What the function returns.
+    """
+    threads = _threads()
+    if threads >= _own_threads():
+        return function(*arguments, **options)
     before = _core.set_thread_limit(threads)
     try:
-        return function(*args, **options)
+        return function(*arguments, **options)
     finally:
         _core.set_thread_limit(before)

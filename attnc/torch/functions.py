@@ -1,11 +1,11 @@
 """Differentiable functions for PyTorch's autograd, over the records.
 
 Of one function f of some arrays x there are four: its value; its *gradients*, those of <g, f(x)>;
-its *tangent*, f'(x) u; and the *second* derivative, the change of the gradients when x moves along u
-and g along h. Second derivatives are symmetric, so these are the derivatives of each other: with
-phi(x, g) = <g, f(x)> the gradient of <u, gradients(x, g)> is tangent(x, u) for g and second(x, u, g)
-for x, and that of <g, tangent(x, u)> is gradients(x, g) for u and second(x, u, g) for x. Further it
-does not go: a third derivative is refused by name.
+its *tangent*, f'(x) u; and the *second* derivative, the change of the gradients when x moves along
+u and g along h. Second derivatives are symmetric, so these are the derivatives of each other: with
+phi(x, g) = <g, f(x)> the gradient of <u, gradients(x, g)> is tangent(x, u) for g and
+second(x, u, g) for x, and that of <g, tangent(x, u)> is gradients(x, g) for u and second(x, u, g)
+for x. Further it does not go: a third derivative is refused by name.
 
 Each takes the tensors of a call in a row, then rows of as many tangents or of incoming gradients.
 """
@@ -15,14 +15,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch.autograd import Function, forward_ad
 
 from attnc.torch.arrays import array_of, shared_tensor_of, tensor_of
 from attnc.torch.batching import batched
-from attnc.torch.calls import Call, Slot, flat, limited
+from attnc.torch.calls import Call, flat, limited
 
-__all__ = ["Gradients", "Second", "Tangent", "Value", "gradients", "value"]
+__all__: list[str] = []
 
 Row = Sequence[torch.Tensor | None]
 
@@ -51,80 +52,139 @@ class _Differentiable(Function):
 
 
 class Value(_Differentiable):
-    """``value(call, None, *tensors)``: the outputs in a row."""
+    """``value(call, None, *tensors)``: the outputs in a row, for the transforms of torch.func."""
 
     rows = ("tensors",), "outputs"
 
     @staticmethod
     def forward(call: Call, _: None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        arrays = call.arrays_of(tensors)
-        arguments, options = call.bound(arrays)
-        output, saved, static = limited(call.record.forward, *arguments, **options)
-        outputs, call.skeleton = flat(output)
-        if call.keeps:
-            call.kept = saved, static, arrays, outputs
+        arguments, options = call.bound(call.arrays_of(tensors))
+        outputs, call.skeleton = flat(limited(call.record.function, arguments, options))
         return tuple(map(tensor_of, outputs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        call, _, *tensors = inputs
-        ctx.call = call
-        ctx.set_materialize_grads(False)
-        if call.skeleton is not None:
-            ctx.mark_non_differentiable(
-                *[y for y, real in zip(output, call.real(), strict=True) if not real]
-            )
-        if not call.keeps:
-            ctx.kept = None
-            ctx.save_for_backward(*tensors)
-            ctx.save_for_forward(*tensors)
-            return
-        # All arrays go to autograd as tensors, so that it sees who writes to them, and may put them
-        # elsewhere until backward. An array in the memory of an argument is also one of its own.
-        saved, static, arrays, outputs = call.kept
-        call.kept = None
-        known = {id(array): k for k, array in enumerate(arrays)}
-        known |= {id(array): len(arrays) + k for k, array in enumerate(outputs)}
-        row, plan = [*tensors, *output], []
-        for array in saved:
-            place = known.get(id(array))
-            if place is None:
-                tensor = shared_tensor_of(array)
-                if tensor is None:
-                    plan.append(array)
-                    continue
-                place = known[id(array)] = len(row)
-                row.append(tensor)
-            plan.append(Slot(place))
-        used = {x for x in plan if type(x) is Slot}
-        last = len(tensors)
-        row[last : last + len(output)] = [
-            y if last + k in used else None for k, y in enumerate(output)
-        ]
-        ctx.kept = plan, static
-        ctx.save_for_backward(*row)
-        if forward_ad._current_level >= 0:
-            ctx.save_for_forward(*tensors)
+        _Differentiable.setup_context(ctx, inputs, output)
+        _mark(ctx, ctx.call, output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:
-        call, needs = ctx.call, ctx.needs_input_grad[2:]
-        if all(g is None for g in gradients):
-            return None, None, *[None] * len(needs)
-        saved = ctx.saved_tensors
-        incoming = [g for g, real in zip(gradients, call.real(), strict=True) if real]
-        if ctx.kept is None or torch.is_grad_enabled():
-            found = Gradients.run(call, needs, *saved[: len(needs)], *incoming)
-        else:
-            found = gradients_of(call, needs, *ctx.kept, saved, incoming)
-        return None, None, *_spread(needs, found)
+        needs = ctx.needs_input_grad[2:]
+        return None, None, *_pulled(ctx.call, needs, ctx.saved_tensors, gradients)
 
     @staticmethod
     def jvp(ctx: Any, _: None, __: None, *tangents: torch.Tensor | None) -> tuple[Any, ...]:
-        call = ctx.call
-        tensors = ctx.saved_tensors[: len(tangents)]
-        found = iter(Tangent.run(call, None, *tensors, *tangents))
-        return tuple(next(found) if real else None for real in call.real())
+        return _pushed(ctx.call, ctx.saved_tensors, tangents)
+
+
+class Eager(Function):
+    """``eager(call, *tensors)``: the same without transforms, in less time.
+
+    It keeps for backward what the forward pass left, all arrays as tensors: so autograd sees who
+    writes to them, and may put them elsewhere until then.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> Any:
+        arrays = call.arrays_of(tensors)
+        arguments, options = call.bound(arrays)
+        output, saved, static = limited(call.record.forward, arguments, options)
+        # Where each saved array is among the tensors that autograd keeps, or, from the end, among
+        # constants, the last of which is None.
+        place_of = {id(array): k for k, array in enumerate(arrays)}
+        place_of[id(None)] = -1
+        places = [place_of.get(id(array)) for array in saved]
+        result = _tensors(ctx, call, output)
+        row: list[torch.Tensor] = [*tensors]
+        constants: list[Any] = []
+        if None in places:
+            outputs = [output] if call.skeleton is None else flat(output)[0]
+            of_output = dict(zip(map(id, outputs), result, strict=True))
+            owners = dict(zip(map(_owner, outputs), result, strict=True))
+            guards = []
+            for k, array in enumerate(saved):
+                if places[k] is not None:
+                    continue
+                tensor = of_output.get(id(array))
+                if tensor is None:
+                    tensor = shared_tensor_of(array)
+                if tensor is None:
+                    constants.append(array)
+                    places[k] = -1 - len(constants)
+                    continue
+                row.append(tensor)
+                places[k] = len(row) - 1
+                # A part of an output is watched by watching that; of an argument, it is already.
+                if _owner(array) in owners:
+                    guards.append(owners[_owner(array)])
+            row += guards
+        ctx.kept = call, places, constants, static
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*row)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(*tensors)
+        return result[0] if call.skeleton is None else result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:
+        call, places, constants, static = ctx.kept
+        needs, saved = ctx.needs_input_grad[1:], ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, *_pulled(call, needs, saved[: len(needs)], gradients)
+        if call.skeleton is not None:
+            gradients = tuple([g for g, real in zip(gradients, call.real(), strict=True) if real])
+        if all(g is None for g in gradients):
+            return None, *[None] * len(needs)
+        arrays = call.arrays_of(saved) + constants[::-1] + [None]
+        kept = tuple([arrays[place] for place in places])
+        return None, *_spread(needs, gradients_of(call, needs, kept, static, gradients))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> Any:
+        call = ctx.kept[0]
+        found = _pushed(call, ctx.saved_tensors[: len(tangents)], tangents)
+        return found[0] if call.skeleton is None else found
+
+
+eager = super(Function, Eager).apply  # see `_Differentiable.run`
+
+
+def _owner(array: Any) -> int:
+    """Whose memory an array is in, as a number."""
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return id(array)
+
+
+def _tensors(ctx: Any, call: Call, output: Any) -> tuple[torch.Tensor, ...]:
+    """The outputs in a row as tensors; autograd is told which of them have no gradient."""
+    if type(output) is np.ndarray:
+        return (tensor_of(output),)
+    outputs, call.skeleton = flat(output)
+    result = tuple(map(tensor_of, outputs))
+    _mark(ctx, call, result)
+    return result
+
+
+def _mark(ctx: Any, call: Call, outputs: Sequence[torch.Tensor]) -> None:
+    """Tell autograd which outputs have no gradient."""
+    whole = [y for y, real in zip(outputs, call.real(), strict=True) if not real]
+    if whole:
+        ctx.mark_non_differentiable(*whole)
+
+
+def _pulled(call: Call, needs: Sequence[bool], tensors: Row, gradients: Row) -> list[Any]:
+    """The gradients of the tensors, differentiable, from those of the outputs in a row."""
+    if all(g is None for g in gradients):
+        return [None] * len(needs)
+    incoming = [g for g, real in zip(gradients, call.real(), strict=True) if real]
+    return _spread(needs, Gradients.run(call, tuple(needs), *tensors, *incoming))
+
+
+def _pushed(call: Call, tensors: Row, tangents: Row) -> tuple[Any, ...]:
+    """The tangents of the outputs in a row, differentiable, from those of the tensors."""
+    found = iter(Tangent.run(call, None, *tensors, *tangents))
+    return tuple([next(found) if real else None for real in call.real()])
 
 
 class Gradients(_Differentiable):
@@ -133,12 +193,12 @@ class Gradients(_Differentiable):
     rows = ("tensors", "outputs"), "gradients"
 
     @staticmethod
-    def forward(call: Call, needs: tuple[bool, ...], *row: Any) -> tuple[Any, ...]:
+    def forward(call: Call, needs: Sequence[bool], *row: Any) -> tuple[Any, ...]:
         tensors, incoming = _rows(call, row, 1)
         arguments, options = call.bound(call.arrays_of(tensors))
-        output, saved, static = limited(call.record.forward, *arguments, **options)
+        output, saved, static = limited(call.record.forward, arguments, options)
         _, call.skeleton = flat(output)
-        return gradients_of(call, needs, saved, static, (), incoming)
+        return gradients_of(call, needs, saved, static, incoming)
 
     @staticmethod
     def backward(ctx: Any, *u: torch.Tensor | None) -> tuple[Any, ...]:
@@ -146,7 +206,6 @@ class Gradients(_Differentiable):
         tensors, incoming = _rows(call, row, 1)
         of_tensors, of_incoming = _rows(call, ctx.needs_input_grad[2:], 1)
         tangents = _spread(needs, u)
-        dtensors = dincoming = [None]
         dtensors, dincoming = [None] * len(tensors), [None] * len(incoming)
         if any(x is not None for x in u):
             if any(of_incoming):
@@ -181,7 +240,7 @@ class Tangent(_Differentiable):
         tensors, tangents = _halves(row)
         arguments, options = call.bound(call.arrays_of(tensors))
         moves = call.tangents(call.arrays_of(tangents))
-        output, tangent = limited(record.jvp, moves, *arguments, **options)
+        output, tangent = limited(record.jvp, (moves, *arguments), options)
         outputs, call.skeleton = flat(output)
         found = _row_of_tangents(call.skeleton, tangent)
         return tuple(
@@ -215,25 +274,20 @@ class Tangent(_Differentiable):
 
 
 class Second(_Differentiable):
-    """``second(call, needs, *tensors, *tangents, *incoming, *dincoming)``: tangents of gradients."""
+    """``second(call, needs, *tensors, *tangents, *incoming, *dincoming)``: of the gradients."""
 
     rows = ("tensors", "tensors", "outputs", "outputs"), "gradients"
 
     @staticmethod
-    def forward(call: Call, needs: tuple[bool, ...], *row: Any) -> tuple[Any, ...]:
+    def forward(call: Call, needs: Sequence[bool], *row: Any) -> tuple[Any, ...]:
         record = call.record
         if record.backward_jvp is None:
             raise NotImplementedError(f"{record.name}: there is no second derivative")
         tensors, tangents, incoming, dincoming = _rows(call, row, 2)
         arguments, options = call.bound(call.arrays_of(tensors))
-        found = limited(
-            record.backward_jvp,
-            call.tangents(call.arrays_of(tangents)),
-            _incoming(call, incoming),
-            _incoming(call, dincoming),
-            *arguments,
-            **options,
-        )
+        moves = call.tangents(call.arrays_of(tangents))
+        rows = _incoming(call, incoming), _incoming(call, dincoming)
+        found = limited(record.backward_jvp, (moves, *rows, *arguments), options)
         return tuple(
             torch.zeros_like(tensor) if x is None else tensor_of(x)
             for x, tensor in zip(
@@ -251,7 +305,7 @@ class Second(_Differentiable):
 
 
 def gradients_of(
-    call: Call, needs: Sequence[bool], saved: Any, static: Any, kept: Any, incoming: Row
+    call: Call, needs: Sequence[bool], saved: Any, static: Any, incoming: Row
 ) -> tuple[torch.Tensor, ...]:
     """What a record's backward returns, from what its forward pass left.
 
@@ -261,8 +315,7 @@ def gradients_of(
     needs : sequence of bool
         Which of the tensors need a gradient.
     saved, static
-        What the forward pass left. A `Slot` is a place in `kept`.
-    kept : sequence of Tensor
+        What the forward pass left.
     incoming : sequence of Tensor or None
         The gradients of the real outputs in a row, not all None.
 
@@ -270,11 +323,8 @@ def gradients_of(
     -------
     tuple of Tensor
     """
-    record = call.record
-    arrays = tuple(
-        [array_of(record.name, "saved", kept[x]) if type(x) is Slot else x for x in saved]
-    )
-    found = limited(record.backward, arrays, static, *_incoming(call, incoming))
+    arguments = (saved, static, *_incoming(call, incoming))
+    found = limited(call.record.backward, arguments, {})
     return tuple(map(tensor_of, call.gradients(found, needs)))
 
 
@@ -299,7 +349,7 @@ def _halves(row: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
 
 def _rows(call: Call, row: Sequence[Any], of_tensors: int) -> list[Sequence[Any]]:
     """The rows: that many, each, that belong to the tensors, and to the outputs."""
-    count = len(call.names)
+    count = len(call.slots())
     outputs = (len(row) - of_tensors * count) // of_tensors
     ends = [count] * of_tensors + [outputs] * of_tensors
     result, start = [], 0
