@@ -1,0 +1,272 @@
+"""Transforms of torch.func over the functions on tensors, and second derivatives."""
+
+import numpy as np
+import pytest
+from calls import CALLS
+
+torch = pytest.importorskip("torch")
+
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+from torch_calls import RECORDS, OnTensors, leaves  # noqa: E402
+
+import attnc.torch  # noqa: E402
+from attnc.registry import Output, register  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+attend = attnc.torch.dot_product_attention
+
+
+# ---- a function with all derivatives, to hold the bridge alone against PyTorch's own -------------
+
+
+def scaled_power(x, weight, exponent=3):
+    return x**exponent * weight
+
+
+def _forward(x, weight, exponent=3):
+    return scaled_power(x, weight, exponent), (x, weight), exponent
+
+
+def _backward(saved, n, dy):
+    x, weight = saved
+    return dy * n * x ** (n - 1) * weight, _rows(dy * x**n)
+
+
+def _jvp(tangents, x, weight, exponent=3):
+    dx, dweight = (_or_zeros(tangents.get(n), a) for n, a in (("x", x), ("weight", weight)))
+    moved = exponent * x ** (exponent - 1) * weight * dx + x**exponent * dweight
+    return scaled_power(x, weight, exponent), moved
+
+
+def _backward_jvp(tangents, incoming, dincoming, x, weight, exponent=3):
+    dx, dweight = (_or_zeros(tangents.get(n), a) for n, a in (("x", x), ("weight", weight)))
+    g, dg = (_or_zeros(row[0], x) for row in (incoming, dincoming))
+    n = exponent
+    first = n * x ** (n - 1)
+    back = dg * first * weight + g * (n * (n - 1) * x ** (n - 2) * dx * weight + first * dweight)
+    return back, _rows(dg * x**n + g * first * dx)
+
+
+def _rows(x):
+    return x.reshape(-1, x.shape[-1]).sum(0)
+
+
+def _or_zeros(x, like):
+    return np.zeros_like(like) if x is None else x
+
+
+register(
+    scaled_power,
+    required=["x", "weight"],
+    incoming=["dy"],
+    forward=_forward,
+    backward=_backward,
+    jvp=_jvp,
+    backward_jvp=_backward_jvp,
+    outputs=lambda x, weight, exponent=3: Output(tuple(x.shape)),
+    leading=["x"],
+)
+wrapped = attnc.torch.wrap(scaled_power)
+TRANSFORMS = {
+    "grad": lambda f, x, w: grad(_loss(f), (0, 1))(x, w),
+    "jacrev": lambda f, x, w: jacrev(f, (0, 1))(x, w),
+    "jacfwd": lambda f, x, w: jacfwd(f, (0, 1))(x, w),
+    "jvp": lambda f, x, w: jvp(f, (x, w), (x + 1, w)),
+    "vjp": lambda f, x, w: vjp(f, x, w)[1](x),
+    "jvp of grad": lambda f, x, w: jvp(grad(_loss(f), (0, 1)), (x, w), (w + x, w)),
+    "hessian": lambda f, x, w: hessian(_loss(f), (0, 1))(x, w),
+    "jacrev of jacrev": lambda f, x, w: jacrev(jacrev(_loss(f), (0, 1)), (0, 1))(x, w),
+    "jacrev of jacfwd": lambda f, x, w: jacrev(jacfwd(_loss(f), (0, 1)), (0, 1))(x, w),
+    "vmap": lambda f, x, w: vmap(f, (0, None))(x, w),
+    "vmap of the last axis": lambda f, x, w: vmap(f, (1, None), 1)(x.mT, w),
+    "vmap of the parameter": lambda f, x, w: vmap(f, (None, 0))(x, torch.stack([w, 2 * w])),
+    "vmap of vmap": lambda f, x, w: vmap(vmap(f, (0, None)), (0, None))(torch.stack([x, -x]), w),
+    "vmap of grad": lambda f, x, w: vmap(grad(_loss(f), (0, 1)), (0, None))(x, w),
+    "vmap of hessian": lambda f, x, w: vmap(hessian(_loss(f)), (0, None))(x, w),
+    "grad of vmap": lambda f, x, w: grad(_loss(vmap(f, (0, None))), (0, 1))(x, w),
+}
+
+
+def _loss(f):
+    return lambda *args: f(*args).sin().sum()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms(transform):
+    x = torch.rand(2, 3, dtype=torch.float64) + 0.5
+    weight = torch.rand(3, dtype=torch.float64)
+    found = TRANSFORMS[transform](wrapped, x, weight)
+    expected = TRANSFORMS[transform](lambda x, w: x**3 * w, x, weight)
+    for a, b in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_second_order_of_pytorch():
+    x = torch.rand(2, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(wrapped, (x, weight), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(
+        wrapped, (x, weight), check_fwd_over_rev=True, check_rev_over_rev=True
+    )
+
+
+def test_what_goes_too_far():
+    x, weight = (torch.rand(3, dtype=torch.float64) for _ in range(2))
+    with pytest.raises(NotImplementedError, match="scaled_power: forward mode within"):
+        jacfwd(jacfwd(_loss(wrapped)))(x, weight)
+    with pytest.raises(NotImplementedError, match="scaled_power: there is no third derivative"):
+        jacrev(jacrev(jacrev(_loss(wrapped))))(x, weight)
+
+
+# ---- every function ------------------------------------------------------------------------------
+
+FIRST = {name: next((c for n, c in CALLS if n == name), None) for name in RECORDS}
+MAPPED = [(n, c) for n, c in FIRST.items() if c is not None]
+MAPPED += [("dot_product_attention", "everything two"), ("lstm", "state"), ("gru", "lengths")]
+MAPPED += [("additive_attention", "center none"), ("rotary", "positions")]
+MAPPED += [("attention_decoder", "key_lengths"), ("hard_attention", "index")]
+
+
+@pytest.mark.parametrize("name, case", MAPPED)
+def test_grad(name, case):
+    """torch.func.grad has the bits of backward."""
+    on = OnTensors(name, case)
+
+    def loss(*real):
+        return sum(x.sum() for x in on.of_real(*real))
+
+    found = grad(loss, tuple(range(len(on.real))))(*on.real)
+    expected = torch.autograd.grad(loss(*on.wanting().real), on.real)
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("one", [False, True], ids=["all", "one"])
+@pytest.mark.parametrize("name, case", MAPPED)
+def test_vmap(name, case, one):
+    """vmap, and gradients of every example, against a loop: of all real arrays, or of the first."""
+    on = OnTensors(name, case)
+    if on.options.get("dropout"):
+        return  # see test_vmap_of_dropout
+    real = on.real[:1] if one else on.real
+    rest = on.real[len(real) :]
+    many = [torch.stack([x, x * 0.75, x * 0.5]) for x in real]
+
+    def f(*part):
+        return on.of_real(*part, *rest)
+
+    def loss(*part):
+        return sum(x.sum() for x in f(*part))
+
+    found = vmap(f)(*many)
+    each = [f(*[x[n] for x in many]) for n in range(3)]
+    expected = [torch.stack(x) for x in zip(*each, strict=True)]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12, equal_nan=True)
+    places = tuple(range(len(real)))
+    found = vmap(grad(loss, places))(*many)
+    each = [grad(loss, places)(*[x[n] for x in many]) for n in range(3)]
+    for a, b in zip(found, [torch.stack(x) for x in zip(*each, strict=True)], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10, equal_nan=True)
+
+
+def count_calls(monkeypatch):
+    """A list that grows with every call of the functions of arrays by Value and Gradients."""
+    seen = []
+    limited = attnc.torch.calls.limited
+
+    def counted(*args):
+        seen.append(args[0])
+        return limited(*args)
+
+    monkeypatch.setattr(attnc.torch.functions, "limited", counted)
+    return seen
+
+
+def test_vmap_is_no_loop(monkeypatch):
+    seen = count_calls(monkeypatch)
+    query, key = torch.randn(6, 4, 5, 8), torch.randn(5, 8)
+    vmap(lambda q: attend(q, key[None], key[None]))(query)
+    assert len(seen) == 1
+    vmap(grad(lambda q: attend(q, key[None], key[None]).sum()))(query)
+    assert len(seen) == 1 + 1 + 2  # the value, and the gradients that run it again
+    seen.clear()
+    weight = torch.randn(8, 8)
+    vmap(lambda w: attnc.torch.multiplicative_attention(key, key, key, w))(
+        weight[None].repeat(6, 1, 1)
+    )
+    assert len(seen) == 6  # a parameter has no axis for them
+
+
+def test_lengths_may_be_mapped_too():
+    x, lengths = torch.randn(4, 5, 8), torch.tensor([1, 5, 0, 3])
+    found = vmap(lambda x, n: attend(x, x, x, key_lengths=n))(x, lengths)
+    assert torch.equal(found, attend(x, x, x, key_lengths=lengths))
+    y = torch.randn(4, 2, 5, 8)
+    found = vmap(lambda x, n: attend(x, x, x, key_lengths=n))(y, lengths)
+    assert torch.equal(found, attend(y, y, y, key_lengths=lengths[:, None]))
+
+
+def test_vmap_of_dropout():
+    x = torch.randn(1, 6, 8).expand(3, 6, 8)
+
+    def f(x):
+        return attend(x, x, x, dropout=0.5)
+
+    with pytest.raises(RuntimeError, match="draws random numbers; call vmap with"):
+        vmap(f)(x)
+    different = vmap(f, randomness="different")(x)
+    assert not torch.equal(different[0], different[1])
+    same = vmap(f, randomness="same")(x)
+    assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
+    # A key that was given is that of every example, and gradients drop what the value dropped.
+    given = vmap(lambda x: attend(x, x, x, dropout=0.5, rng=3))(x)
+    assert torch.equal(given[2], attend(x[0], x[0], x[0], dropout=0.5, rng=3))
+    value = torch.randn(6, 8, dtype=torch.float64)
+    score = torch.zeros(2, 6, dtype=torch.float64)
+
+    def of_value(v):
+        torch.manual_seed(5)
+        return attnc.torch.attend(score, v, dropout=0.5)
+
+    J = jacrev(of_value)(value)  # of a linear function
+    torch.testing.assert_close(torch.einsum("tdij,ij->td", J, value), of_value(value))
+
+
+def test_incoming_gradients_may_be_mapped():
+    """jacrev maps over them alone."""
+    on = OnTensors("additive_attention", "none one both")
+    x = on.real[0]
+
+    def f(x):
+        return on.of_real(x, *on.real[1:])
+
+    found = jacrev(f)(x)
+    expected = torch.autograd.functional.jacobian(f, x)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in MAPPED if RECORDS[n].jvp and RECORDS[n].backward_jvp]
+)
+def test_second_order_of_transforms(name):
+    """Forward over reverse against reverse over reverse."""
+    on = OnTensors(name, FIRST[name]).wanting()
+    moves = [torch.randn_like(x) for x in on.real]
+
+    def loss(*real):
+        return sum(x.sin().sum() for x in on.of_real(*real))
+
+    places = tuple(range(len(on.real)))
+    first = torch.autograd.grad(loss(*on.real), on.real, create_graph=True)
+    moved = sum((a * b).sum() for a, b in zip(first, moves, strict=True))
+    expected = torch.autograd.grad(moved, on.real)
+    _, found = jvp(grad(loss, places), tuple(on.real), tuple(moves))
+    for a, b in zip(found, expected, strict=True):
+        scale = b.abs().max().item()
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * max(scale, 1))
+
+
+def test_all_are_there():
+    assert len(leaves(list(MAPPED))) >= 2 * 29
