@@ -1,5 +1,6 @@
 """The functions on tensors where PyTorch traces a program: operators, torch.compile, export."""
 
+import os
 import shutil
 
 import numpy as np
@@ -112,6 +113,7 @@ def test_two_sizes():
     assert counter.frame_count == 1
 
 
+@pytest.mark.skipif("ATTNC_TEST_INDUCTOR" not in os.environ, reason="takes a minute")
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a compiler")
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_inductor(dynamic):
