@@ -6,14 +6,11 @@
 
 static int real_type(const attnc_call *c) { return c->in.f32 ? NPY_FLOAT : NPY_DOUBLE; }
 
-/* What a small call needs for shapes and strides: a cache line for each of 16 arrays. */
-enum { FIRST_BYTES = 16 * 64 };
-
 static void call_begin(attnc_call *c, const attnc_function *f, void *first)
 {
     *c = (attnc_call){.function = f->name,
                       .in = {.mechanism = f->mechanism},
-                      .arena = attnc_arena_in(first, FIRST_BYTES)};
+                      .arena = attnc_arena_in(first, ATTNC_CALL_BYTES)};
 }
 
 static attnc_argument *argument_at(attnc_call *c, size_t place)
@@ -39,6 +36,13 @@ static int read_call(attnc_call *c, const attnc_function *f, PyObject *const *ar
                      Py_ssize_t count, PyObject *names)
 {
     return attnc_read_call(c, f, args, count, names) < 0 ? -1 : fill_operands(c, f);
+}
+
+int attnc_checked(attnc_call *c, const attnc_function *f, void *first, PyObject *const *args,
+                  Py_ssize_t count, PyObject *names)
+{
+    call_begin(c, f, first);
+    return read_call(c, f, args, count, names);
 }
 
 static const attnc_own_results usual;
@@ -147,7 +151,7 @@ done:
 PyObject *attnc_forward(const attnc_function *f, int save, PyObject *const *args, Py_ssize_t count,
                         PyObject *names)
 {
-    _Alignas(64) char first[FIRST_BYTES];
+    _Alignas(64) char first[ATTNC_CALL_BYTES];
     attnc_call c;
     attnc_outputs out = {0};
     PyObject *result = NULL;
@@ -351,7 +355,7 @@ static PyObject *filled_gradients(attnc_call *c, const attnc_function *f,
 PyObject *attnc_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                          PyObject *names)
 {
-    _Alignas(64) char first[FIRST_BYTES];
+    _Alignas(64) char first[ATTNC_CALL_BYTES];
     attnc_call c;
     attnc_incoming incoming = {0};
     attnc_gradients gradients = {0};
@@ -386,7 +390,7 @@ static int scores_shape(const attnc_call *c, npy_intp *shape)
 PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                                PyObject *names)
 {
-    _Alignas(64) char first[FIRST_BYTES];
+    _Alignas(64) char first[ATTNC_CALL_BYTES];
     attnc_call c;
     attnc_outputs out = {0};
     PyObject *result = NULL;
@@ -406,7 +410,7 @@ PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, P
 PyObject *attnc_scores_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                                 PyObject *names)
 {
-    _Alignas(64) char first[FIRST_BYTES];
+    _Alignas(64) char first[ATTNC_CALL_BYTES];
     attnc_call c;
     attnc_incoming incoming = {0};
     attnc_gradients gradients = {0};

@@ -2,8 +2,8 @@
  * where that pays, and returns them. The same for every attention function; what differs is its
  * row, attnc_function, in op_NAME.c.
  *
- * defines: attnc_forward, attnc_backward, attnc_scores_forward, attnc_scores_backward; for results
- *          that are a function's own attnc_output_type, attnc_new_rows, attnc_in_output_dtype,
+ * defines: attnc_forward, attnc_backward, attnc_scores_forward, attnc_scores_backward,
+ *          attnc_checked, ATTNC_CALL_BYTES; for results that are a function's own attnc_output_type, attnc_new_rows, attnc_in_output_dtype,
  *          attnc_read_incoming, attnc_saved_array
  */
 #ifndef ATTNC_RUN_H
@@ -30,6 +30,13 @@ PyObject *attnc_scores_forward(const attnc_function *f, PyObject *const *args, P
                                PyObject *names);
 PyObject *attnc_scores_backward(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                                 PyObject *names);
+
+/* What stands before a run: the call, read, checked and as the engine reads it, to be cleared by
+ * attnc_call_clear also after an error, -1. first: ATTNC_CALL_BYTES, aligned to 64, that outlive
+ * it: a cache line for shape and strides of each of 16 arrays. */
+enum { ATTNC_CALL_BYTES = 16 * 64 };
+int attnc_checked(attnc_call *c, const attnc_function *f, void *first, PyObject *const *args,
+                  Py_ssize_t count, PyObject *names);
 
 /* ---- for attnc_own_results (op_hard.c) ---- */
 
