@@ -18,7 +18,7 @@ import numpy as np
 from attnc import _core
 from attnc.jax.calls import Call
 
-__all__ = ["call_in_c", "call_in_python", "register_handlers", "zeros_where_none"]
+__all__ = ["axes_of", "call_in_c", "call_in_python", "register_handlers", "zeros_where_none"]
 
 _lock = threading.Lock()
 _registered = False
@@ -52,17 +52,19 @@ def call_in_c(target: str, results: Sequence[Any], arguments: Sequence[Any], **h
     -------
     list of jax.Array
     """
-    like = _axes_of(arguments)
+    like = axes_of(arguments)
     wanted = [jax.ShapeDtypeStruct(x.shape, x.dtype, **like) for x in results]
     return list(jax.ffi.ffi_call(target, wanted, vmap_method="sequential")(*arguments, **how))
 
 
-def _axes_of(arguments: Sequence[Any]) -> dict[str, Any]:
+def axes_of(arguments: Sequence[Any]) -> dict[str, Any]:
     """Under `shard_map`, how results differ over devices: as the arguments do, which are alike."""
     for argument in arguments:
         axes = getattr(jax.typeof(argument), "mat", None)
         if axes is not None and not axes.empty:
-            return {"manual_axis_type": axes}
+            mesh, every = jax.sharding.get_abstract_mesh(), jax.sharding.PartitionSpec()
+            sharding = jax.sharding.NamedSharding(mesh, every)
+            return {"sharding": sharding, "manual_axis_type": axes}
     return {}
 
 

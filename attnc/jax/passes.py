@@ -136,7 +136,7 @@ def backward(
 
 
 def jvp(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -> list[Any]:
-    """The outputs, and the tangents of those that are real.
+    """The tangents of the real outputs.
 
     Parameters
     ----------
@@ -150,18 +150,17 @@ def jvp(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -> list[A
     list of jax.Array
     """
     numbers = tuple(sorted(tangents))
-    of_outputs = [call.outputs[k] for k in call.real_outputs]
+    results = [call.outputs[k] for k in call.real_outputs]
     count = len(operands)
 
     def run(*arrays):
         args, options = call.filled(arrays[:count])
         moving = call.by_argument(dict(zip(numbers, arrays[count:], strict=True)))
         found = call.record.jvp(moving, *args, **call.run_options(options))
-        output, tangent = map(leaves, found)
-        return [*output, *zeros_where_none([tangent[k] for k in call.real_outputs], of_outputs)]
+        tangent = leaves(found[1])
+        return zeros_where_none([tangent[k] for k in call.real_outputs], results)
 
     given = [tangents[k] for k in numbers]
-    results = [*call.outputs, *of_outputs]
     return call_in_python(call, f"jvp of {numbers}", run, results, [*operands, *given])
 
 

@@ -10,9 +10,11 @@ primitive      forward mode                  reverse mode
 ============== ============================= ================================================
 `Forward`      `Jvp`                         `Backward`
 `Backward`     `BackwardJvp`                 `Jvp`, `BackwardJvp`
-`Jvp`          linear in the tangents alone  `Backward`, `BackwardJvp`
-`BackwardJvp`  raises                        raises: these would be third derivatives
+`Jvp`          by tangents alone             `Backward`, `BackwardJvp`
+`BackwardJvp`  by tangents alone             raises: these would be third derivatives
 ============== ============================= ================================================
+
+The last three are linear in gradients and tangents, and are transposed in them by each other.
 
 Under `vmap` the new axis becomes a leading axis, or part of the batch axis, as the record says;
 where it can be neither, a loop goes over it.
@@ -27,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.hijax import ShapedArray, VJPHiPrimitive, Zero
 
-from attnc.jax import passes
+from attnc.jax import foreign, passes
 from attnc.jax.calls import Array, Call
 
 __all__ = ["run"]
@@ -100,10 +102,9 @@ class Pass(VJPHiPrimitive):
         self.call = call
         self.__dict__.update(how)
         self.in_avals = tuple(jax.typeof(x).strip_weak_type() for x in args)
-        axes = getattr(self.in_avals[0], "mat", None) if args else None
-        more = {} if axes is None or axes.empty else {"manual_axis_type": axes}
+        like = foreign.axes_of(args)
         self.out_aval = tuple(
-            ShapedArray(x.shape, x.dtype, **more) for x in map(self._shape_of, self.results())
+            ShapedArray(x.shape, x.dtype, **like) for x in map(self._shape_of, self.results())
         )
         self.params = {"call": call, "in_avals_": self.in_avals, **how}
         super().__init__()
@@ -148,8 +149,10 @@ class Pass(VJPHiPrimitive):
 
     def batch(self, axis_data: Any, args: Sequence[Any], dims: Sequence[Any]) -> Any:
         """The pass over a new axis of some arguments."""
-        size = axis_data.size
-        results = self._folded(size, args, dims)
+        if all(dim is None for dim in dims):
+            found = self(*args)
+            return found, (None,) * len(found)
+        results = self._folded(axis_data.size, args, dims)
         if results is None:
             results = self._looped(args, dims)
             return results, (0,) * len(results)
@@ -256,8 +259,8 @@ class Pass(VJPHiPrimitive):
 
     def _no_third(self, *_: Any) -> Any:
         raise NotImplementedError(
-            f"{self.call.record.name}: there are derivatives of first and second order, not of "
-            "third, nor forward mode over forward mode; reverse over forward mode has the second"
+            f"{self.call.record.name}: there are derivatives of first and second order, but no "
+            "third ones and no forward mode over forward mode; take reverse mode for one of them"
         )
 
 
@@ -305,17 +308,14 @@ class Forward(Pass):
         return _filled(self.in_avals, found)
 
     def jvp(self, primals: Any, tangents: Any) -> Any:
-        """Outputs and tangents at once. What is saved has none: it is no input of its own."""
+        """By two passes: who cuts a program in what is linear in tangents and what is not, as
+        `jax.checkpoint` does, needs outputs that no tangent enters. What is saved has none."""
         call = self.call
         moving = {k: tangents[k] for k in call.real if not _is_zero(tangents[k])}
-        zeros = _zeros(self.out_aval)
-        if not moving:
-            return self(*primals), tuple(zeros)
-        outputs, moved = outputs_and_tangents(call, primals, moving)
-        zeros[: len(outputs)] = moved
-        if self.save:
-            return Forward(call, primals, save=True)(*primals), tuple(zeros)
-        return tuple(outputs), tuple(zeros)
+        moved = tangents_of(call, primals, moving)
+        return self(*primals), tuple(
+            moved.get(k, Zero(aval.to_tangent_aval())) for k, aval in enumerate(self.out_aval)
+        )
 
     def lin(self, perturbed: Any, *operands: Any) -> Any:
         """For `jax.linearize`: the tangents come later."""
@@ -376,32 +376,27 @@ def gradients(
     return dict(zip(wanted, Backward(call, args, numbers, wanted)(*args), strict=True))
 
 
-def outputs_and_tangents(
+def tangents_of(
     call: Call, operands: Sequence[Any], tangents: dict[int, Any]
-) -> tuple[Sequence[Any], list[Any]]:
-    """The outputs and a tangent for each, through `Jvp`.
+) -> dict[int, Any]:
+    """Tangents by the number of the output, through `Jvp`.
 
     Parameters
     ----------
     call : Call
     operands : sequence of jax.Array
     tangents : dict
-        By the number of the operand, at least one.
+        By the number of the operand; the others are 0.
 
     Returns
     -------
-    outputs : sequence of jax.Array
-    tangents : list
+    dict
     """
+    if not tangents:
+        return {}
     numbers = tuple(sorted(tangents))
     args = [*operands, *(tangents[k] for k in numbers)]
-    jvp = Jvp(call, args, numbers)
-    found = jvp(*args)
-    count = len(call.outputs)
-    moved = _zeros(jvp.out_aval[:count])
-    for k, tangent in zip(call.real_outputs, found[count:], strict=True):
-        moved[k] = tangent
-    return found[:count], moved
+    return dict(zip(call.real_outputs, Jvp(call, args, numbers)(*args), strict=True))
 
 
 def moved_gradients(
@@ -490,21 +485,42 @@ class Backward(Pass):
         args, perturbed = residuals
         call, count = self.call, len(self.call.arrays)
         operands, incoming, _ = self._parts(args)
-        along = {
-            k: x for k, x in zip(self.wanted, cotangents, strict=True) if not _is_zero(x)
-        }
+        along = _along(self.wanted, cotangents)
         found: dict[int, Any] = {}
         if along and any(perturbed[count : count + len(self.numbers)]):
-            _, moved = outputs_and_tangents(call, operands, along)
+            moved = tangents_of(call, operands, along)
             found |= {count + at: moved[k] for at, k in enumerate(self.numbers)}
         by_operands = tuple(k for k in call.real if perturbed[k])
         if along and by_operands:
             found |= moved_gradients(call, operands, incoming, along, {}, by_operands)
         return _filled(self.in_avals, found)
 
+    def transpose(self, cotangents: Any, *args: Any) -> None:
+        """It is linear in the incoming gradients."""
+        operands, incoming, _ = self._parts(args)
+        along = _along(self.wanted, cotangents)
+        _accumulate(incoming, tangents_of(self.call, operands, along))
+
+
+def _along(numbers: Sequence[int], cotangents: Sequence[Any]) -> dict[int, Any]:
+    """Those that are not 0, by these numbers."""
+    return {k: x for k, x in zip(numbers, cotangents, strict=True) if not _is_zero(x)}
+
+
+def _accumulate(to: dict[int, Any], found: dict[int, Any]) -> None:
+    """Hand what was found to the accumulators that ask for it."""
+    for k, accumulator in to.items():
+        if k in found and hasattr(accumulator, "accum"):
+            accumulator.accum(found[k])
+
+
+def _asking(arguments: dict[int, Any]) -> tuple[int, ...]:
+    """The arguments in which a primitive is transposed."""
+    return tuple(k for k, x in arguments.items() if hasattr(x, "accum"))
+
 
 class Jvp(Pass):
-    """The outputs, and the tangents of the real ones from those of the operands `numbers`."""
+    """The tangents of the real outputs from those of the operands `numbers`."""
 
     numbers: tuple[int, ...]
 
@@ -517,8 +533,8 @@ class Jvp(Pass):
         return [*self._operands, *(Tag("operand", k) for k in self.numbers)]
 
     def results(self) -> list[Tag]:
-        """Outputs and tangents."""
-        return [*self._outputs, *(Tag("output", k) for k in self.call.real_outputs)]
+        """Tangents."""
+        return [Tag("output", k) for k in self.call.real_outputs]
 
     def _parts(self, args: Sequence[Any]) -> Any:
         count = len(self.call.arrays)
@@ -529,42 +545,50 @@ class Jvp(Pass):
         return tuple(passes.jvp(self.call, *self._parts(args)))
 
     def jvp(self, primals: Any, tangents: Any) -> Any:
-        """Where the operands do not move: it is linear in the tangents."""
+        """It is linear in the tangents; by the operands there is none."""
         operands, _ = self._parts(primals)
         of_operands, of_tangents = self._parts(tangents)
         if any(not _is_zero(of_operands[k]) for k in self.call.real):
             self._no_third()
         moving = {k: x for k, x in of_tangents.items() if not _is_zero(x)}
+        moved = tangents_of(self.call, operands, moving)
         zeros = _zeros(self.out_aval)
-        if moving:
-            _, moved = outputs_and_tangents(self.call, operands, moving)
-            zeros[len(self.call.outputs) :] = [moved[k] for k in self.call.real_outputs]
-        return self(*primals), tuple(zeros)
+        return self(*primals), tuple(
+            moved.get(k, zero) for k, zero in zip(self.call.real_outputs, zeros, strict=True)
+        )
+
+    def lin(self, perturbed: Any, *args: Any) -> Any:
+        """For `jax.linearize`."""
+        return self(*args), args
+
+    def linearized(self, args: Any, *tangents: Any) -> Any:
+        """The tangents, when they are there."""
+        return self.jvp(args, tangents)[1]
 
     def vjp_fwd(self, perturbed: Any, *args: Any) -> Any:
         """Jvp, which leaves what it was called on."""
         return self(*args), (args, Static(perturbed))
 
     def vjp_bwd_retval(self, residuals: Any, cotangents: Any) -> Any:
-        """Of outputs, backward; of tangents w, backward by the tangents and its jvp by operands."""
+        """By tangents, backward; by operands, the jvp of backward."""
         args, perturbed = residuals
         call, count = self.call, len(self.call.arrays)
         operands, tangents = self._parts(args)
-        of_outputs = _given(call, cotangents)
-        along = {
-            k: x
-            for k, x in zip(call.real_outputs, cotangents[len(call.outputs) :], strict=True)
-            if not _is_zero(x)
-        }
+        along = _along(call.real_outputs, cotangents)
+        by_tangents = tuple(k for at, k in enumerate(self.numbers) if perturbed[count + at])
         by_operands = tuple(k for k in call.real if perturbed[k])
-        moved = [k for at, k in enumerate(self.numbers) if perturbed[count + at]]
-        found = gradients(call, operands, of_outputs, by_operands)
+        found: dict[int, Any] = {}
         if along and by_operands:
-            more = moved_gradients(call, operands, along, tangents, {}, by_operands)
-            found = {k: found[k] + x if k in found else x for k, x in more.items()}
-        of_tangents = gradients(call, operands, along, tuple(moved))
+            found |= moved_gradients(call, operands, along, tangents, {}, by_operands)
+        of_tangents = gradients(call, operands, along, by_tangents)
         found |= {count + self.numbers.index(k): x for k, x in of_tangents.items()}
         return _filled(self.in_avals, found)
+
+    def transpose(self, cotangents: Any, *args: Any) -> None:
+        """It is linear in the tangents."""
+        operands, tangents = self._parts(args)
+        along = _along(self.call.real_outputs, cotangents)
+        _accumulate(tangents, gradients(self.call, operands, along, _asking(tangents)))
 
 
 class BackwardJvp(Pass):
@@ -595,20 +619,43 @@ class BackwardJvp(Pass):
         """Tangents of gradients of operands."""
         return [Tag("operand", k) for k in self.wanted]
 
+    def _parts(self, args: Sequence[Any]) -> Any:
+        count = len(self.call.arrays)
+        rest = iter(args[count:])
+        return args[:count], *({k: next(rest) for k in group} for group in self.groups)
+
     def expand(self, *args: Any) -> Any:
         """The pass itself."""
-        rest = iter(args[len(self.call.arrays) :])
-        parts = [{k: next(rest) for k in group} for group in self.groups]
-        operands = args[: len(self.call.arrays)]
-        return tuple(passes.backward_jvp(self.call, operands, *parts, self.wanted))
+        return tuple(passes.backward_jvp(self.call, *self._parts(args), self.wanted))
 
     def jvp(self, primals: Any, tangents: Any) -> Any:
-        """There is none."""
-        return self._no_third()
+        """It is linear in the tangents; by operands and incoming gradients there is none."""
+        operands, incoming, _, _ = self._parts(primals)
+        of_operands, of_incoming, *of_tangents = self._parts(tangents)
+        still = [*(of_operands[k] for k in self.call.real), *of_incoming.values()]
+        if not all(map(_is_zero, still)):
+            self._no_third()
+        moving, moved = ({k: x for k, x in t.items() if not _is_zero(x)} for t in of_tangents)
+        found = moved_gradients(self.call, operands, incoming, moving, moved, self.wanted)
+        zeros = _zeros(self.out_aval)
+        return self(*primals), tuple(
+            found.get(k, zero) for k, zero in zip(self.wanted, zeros, strict=True)
+        )
 
     def vjp_fwd(self, perturbed: Any, *args: Any) -> Any:
         """There is none."""
         return self._no_third()
+
+    def transpose(self, cotangents: Any, *args: Any) -> None:
+        """It is linear in the tangents of operands and of incoming gradients."""
+        operands, incoming, moving, moved = self._parts(args)
+        along = _along(self.wanted, cotangents)
+        by_operands = _asking(moving)
+        if along and by_operands:
+            found = moved_gradients(self.call, operands, incoming, along, {}, by_operands)
+            _accumulate(moving, found)
+        if _asking(moved):
+            _accumulate(moved, tangents_of(self.call, operands, along))
 
 
 def _require(call: Call, what: str, why: str) -> None:

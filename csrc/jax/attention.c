@@ -65,7 +65,8 @@ typedef struct {
     int64_t save;
     double slope, sink, center; /* where they are numbers */
     attnc_arena arena;
-    int code; /* of the error */
+    fenv_t before; /* how the thread computes */
+    int code;      /* of the error */
     char said[2 * ATTNC_SAID]; /* of a function's name too */
 } run;
 
@@ -520,6 +521,7 @@ static int check_all_taken(run *r)
 static attnc_ffi_error *end(run *r, int status)
 {
     attnc_give_back(&r->arena);
+    attnc_ffi_arithmetic_end(&r->before);
     return status < 0 ? attnc_ffi_fail(r->call, r->code, r->said) : NULL;
 }
 
@@ -561,8 +563,9 @@ attnc_ffi_error *attnc_xla_attention_forward(attnc_ffi_call *call)
     _Alignas(64) char first[FIRST_BYTES];
     if (attnc_ffi_answers(call))
         return NULL;
-    run r = {.call = call, .arena = attnc_arena_in(first, FIRST_BYTES)};
-    r.code = ATTNC_FFI_INVALID_ARGUMENT;
+    run r = {.call = call,
+             .arena = attnc_arena_in(first, FIRST_BYTES),
+             .before = attnc_ffi_arithmetic_begin()};
     attnc_outputs out = {0};
     const attnc_executor executor = attnc_xla_executor(call);
     if (read_inputs(&r) < 0 || outputs_of(&r, &out) < 0 || check_all_taken(&r) < 0)
@@ -647,8 +650,9 @@ attnc_ffi_error *attnc_xla_attention_backward(attnc_ffi_call *call)
     _Alignas(64) char first[FIRST_BYTES];
     if (attnc_ffi_answers(call))
         return NULL;
-    run r = {.call = call, .arena = attnc_arena_in(first, FIRST_BYTES)};
-    r.code = ATTNC_FFI_INVALID_ARGUMENT;
+    run r = {.call = call,
+             .arena = attnc_arena_in(first, FIRST_BYTES),
+             .before = attnc_ffi_arithmetic_begin()};
     attnc_incoming incoming = {0};
     attnc_gradients gradients = {0};
     const attnc_executor executor = attnc_xla_executor(call);

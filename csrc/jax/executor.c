@@ -1,6 +1,7 @@
 /* executor: see executor.h. */
 #include "executor.h"
 
+#include "call.h"
 #include "../engine/pool.h"
 #include "../engine/scratch.h"
 
@@ -65,7 +66,9 @@ static void work_on(job *j)
 
 static void help(void *data)
 {
+    const fenv_t before = attnc_ffi_arithmetic_begin();
     work_on(data);
+    attnc_ffi_arithmetic_end(&before);
     let_go(data);
 }
 

@@ -261,6 +261,7 @@ static attnc_ffi_error *run_in_python(attnc_ffi_call *call)
     if (!which)
         return attnc_ffi_fail(call, ATTNC_FFI_INVALID_ARGUMENT,
                               "attnc: the program must have an attribute `call`");
+    const fenv_t before = attnc_ffi_arithmetic_begin();
     PyGILState_STATE state = PyGILState_Ensure();
     PyObject *key = PyUnicode_DecodeUTF8(which->data, (Py_ssize_t)which->size, NULL);
     PyObject *arguments = key ? arrays_of(&call->arguments, NPY_ARRAY_CARRAY_RO) : NULL;
@@ -277,6 +278,7 @@ static attnc_ffi_error *run_in_python(attnc_ffi_call *call)
         code = take_error(said, sizeof said);
     Py_XDECREF(done);
     PyGILState_Release(state);
+    attnc_ffi_arithmetic_end(&before);
     return code ? attnc_ffi_fail(call, code, said) : NULL;
 }
 
