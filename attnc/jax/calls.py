@@ -289,7 +289,8 @@ class Call:
         constants = tuple((*slot, type(slot.value)) for slot in slots)
         shapes = tuple((x.shape, x.dtype) for x in arrays)
         x64 = jax_dtype(np.int64)
-        key = record.function, record.forward, trees, constants, shapes, x64
+        passes = record.forward, record.backward, record.jvp, record.backward_jvp, record.outputs
+        key = record.function, passes, trees, constants, shapes, x64
         call = _calls.get(key)
         return _calls.setdefault(key, Call(*parts)) if call is None else call
 
@@ -383,19 +384,21 @@ class Call:
 
     def _check_dtypes(self) -> None:
         """Refuse dtypes that would be promoted, which JAX does and attnc does, but differently."""
-        groups = {output.of for output in self._output_leaves()} or {None}
-        for group in groups:
-            named = [
-                (self.operands[k].name, self.arrays[k].dtype)
-                for k in self.real
-                if group is None or self.operands[k].name in group
-            ]
-            if len({dtype for _, dtype in named}) > 1:
+        for output in self._output_leaves():
+            named = [(self.operands[k].name, self.arrays[k].dtype) for k in self._counting(output)]
+            dtypes = {dtype for _, dtype in named}
+            if output.kind == "computed":  # in float32, of halves with float32 too
+                dtypes = {np.result_type(np.float32, dtype) for dtype in dtypes}
+            if output.kind != "integer" and len(dtypes) > 1:
                 shown = ", ".join(f"{name} {dtype}" for name, dtype in dict(named).items())
                 raise TypeError(
                     f"{self.record.name}: arrays must have one dtype, got {shown}; convert some of "
                     "them, .astype(jax.numpy.float32)"
                 )
+
+    def _counting(self, output: Output) -> list[int]:
+        """The operands whose dtype counts for that of an output."""
+        return [k for k in self.real if output.of is None or self.operands[k].name in output.of]
 
     @functools.cached_property
     def _nested_outputs(self) -> Any:
@@ -454,15 +457,8 @@ class Call:
     def _dtype(self, output: Output) -> np.dtype[Any]:
         if output.kind == "integer":
             return jax_dtype(np.int64)
-        dtypes = [
-            self.arrays[k].dtype
-            for k in self.real
-            if output.of is None or self.operands[k].name in output.of
-        ]
-        dtype = dtypes[0]  # they are one
-        if output.kind == "computed" and dtype.itemsize < 4:
-            return np.dtype(np.float32)
-        return np.dtype(dtype)
+        dtypes = [self.arrays[k].dtype for k in self._counting(output)]
+        return np.result_type(*dtypes, *[np.float32] * (output.kind == "computed"))
 
     def incoming(self, gradients: dict[int, Any]) -> tuple[Any, ...]:
         """Gradients of leaves of the output as a record takes them: nested, None for 0.

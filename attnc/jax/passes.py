@@ -149,6 +149,7 @@ def jvp(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -> list[A
     -------
     list of jax.Array
     """
+    _require(call, "jvp", "forward mode")
     numbers = tuple(sorted(tangents))
     results = [call.outputs[k] for k in call.real_outputs]
     count = len(operands)
@@ -189,6 +190,7 @@ def backward_jvp(
     -------
     list of jax.Array
     """
+    _require(call, "backward_jvp", "second derivatives")
     groups = tuple(tuple(sorted(group)) for group in (incoming, tangents, dincoming))
     given = [group[k] for group in (incoming, tangents, dincoming) for k in sorted(group)]
     results = [call.arrays[k] for k in wanted]
@@ -210,3 +212,12 @@ def backward_jvp(
 
     what = f"backward_jvp of {groups} to {wanted}"
     return call_in_python(call, what, run, results, [*operands, *given])
+
+
+def _require(call: Call, what: str, why: str) -> None:
+    # Asked here, where the pass runs: what is transposed for reverse mode never does.
+    if getattr(call.record, what) is None:
+        raise NotImplementedError(
+            f"{call.record.name}: there is no `{what}` in its record, for {why} of JAX; "
+            "attnc.registry.register takes one"
+        )

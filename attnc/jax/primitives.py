@@ -525,7 +525,6 @@ class Jvp(Pass):
     numbers: tuple[int, ...]
 
     def __init__(self, call: Call, args: Sequence[Any], numbers: tuple[int, ...]) -> None:
-        _require(call, "jvp", "forward mode")
         super().__init__(call, args, numbers=numbers)
 
     def arguments(self) -> list[Tag]:
@@ -602,7 +601,6 @@ class BackwardJvp(Pass):
     wanted: tuple[int, ...]
 
     def __init__(self, call: Call, args: Sequence[Any], groups: Any, wanted: tuple[int, ...]):
-        _require(call, "backward_jvp", "second derivatives")
         super().__init__(call, args, groups=groups, wanted=wanted)
 
     def arguments(self) -> list[Tag]:
@@ -657,10 +655,3 @@ class BackwardJvp(Pass):
         if _asking(moved):
             _accumulate(moved, tangents_of(self.call, operands, along))
 
-
-def _require(call: Call, what: str, why: str) -> None:
-    if getattr(call.record, what) is None:
-        raise NotImplementedError(
-            f"{call.record.name}: there is no `{what}` in its record, for {why} of JAX; "
-            "attnc.registry.register takes one"
-        )

@@ -479,11 +479,12 @@ static int read_inputs(run *r)
     return check_values(r);
 }
 
-/* What backward needs has to be saved, and a sparse normalizer has weights alone. */
-static int check_save(run *r)
+/* What backward needs has to be saved, and a sparse normalizer has weights alone. A context that
+ * forward returns as it was computed need not be saved beside it. */
+static int check_save(run *r, int returned)
 {
     const attnc_saves saves = attnc_what_is_saved(&r->in);
-    const int64_t bits = r->save;
+    const int64_t bits = r->save | (returned ? ATTNC_PLAN_CONTEXT * (saves.context >= 0) : 0);
     const int sparse = r->in.normalizer != ATTNC_SOFTMAX;
     if (sparse ? bits == ATTNC_PLAN_SAVED_SCORES
                : bits & ATTNC_PLAN_STATS && (saves.context < 0 || bits & ATTNC_PLAN_CONTEXT) &&
@@ -546,7 +547,7 @@ static int outputs_of(run *r, attnc_outputs *out)
     const int64_t returns = r->plan.returns, save = r->save;
     if (returns == ATTNC_PLAN_SCORES)
         return save ? fail_plan(r, "attribute `save`") : result_of(r, TQ, TK, &out->scores, "scores");
-    if (save && check_save(r) < 0)
+    if (save && check_save(r, 1) < 0)
         return -1;
     if (result_of(r, TQ, DV, &out->context, "context") < 0 ||
         (returns & ATTNC_PLAN_WEIGHTS && result_of(r, TQ, TK, &out->weights, "weights") < 0) ||
@@ -602,7 +603,7 @@ static int read_incoming(run *r, attnc_incoming *incoming)
     if (bits == ATTNC_PLAN_SCORES)
         return save ? fail_plan(r, "attribute `save`")
                     : incoming_of(r, TQ, TK, &stored, &incoming->scores, "gradient");
-    if (check_save(r) < 0 ||
+    if (check_save(r, 0) < 0 ||
         (bits & ATTNC_PLAN_CONTEXT &&
          incoming_of(r, TQ, DV, &stored, &incoming->context, "gradient") < 0) ||
         (bits & ATTNC_PLAN_WEIGHTS &&
