@@ -16,7 +16,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax.test_util import check_grads  # noqa: E402
 
 import attnc.jax  # noqa: E402
-from attnc.jax.calls import bind  # noqa: E402
+from attnc.jax._calls import bind  # noqa: E402
 
 RECORDS = {record.name: record for record in registry.records()}
 # The decoder has a hundred cases, of which a few differ for a bridge: nesting and constants.
@@ -58,7 +58,9 @@ def named(record, arrays, options):
     """All arguments by name."""
     arguments = dict(zip(record.required, arrays, strict=False)) | options
     extra = arrays[len(record.required) :]
-    others = [n for n in attnc.jax.calls._signature(record.function).parameters if n not in options]
+    others = [
+        n for n in attnc.jax._calls._signature(record.function).parameters if n not in options
+    ]
     return arguments | dict(zip(others[len(record.required) :], extra, strict=False))
 
 
@@ -69,9 +71,7 @@ class Problem:
         self.record, self.dtype = RECORDS[name], dtype
         arrays, options = call(name, case, rng, dtype)
         self.arguments = named(self.record, arrays, options)
-        self.names = [
-            n for n in self.record.arrays if n in self.arguments and self.is_real(n)
-        ]
+        self.names = [n for n in self.record.arrays if n in self.arguments and self.is_real(n)]
         self.real = [self.arguments[n] for n in self.names]
         self.bridged = attnc.jax.of(self.record.function)
         self.output = self.numpy(*self.real)
@@ -186,16 +186,18 @@ def stacked(rng, x, count=3):
     return jax.tree.map(lambda y: np.stack([y + 0.01 * k for k in range(count)]), x)
 
 
+def element(k, x):
+    return np.asarray(x[k])
+
+
 def reference(p, batches):
     """A loop in NumPy over the first axis of those that have one; others are (False, array)."""
     outputs, gradients = [], []
     for k in range(3):
-        real = [jax.tree.map(lambda y: np.asarray(y[k]), x) if mapped else x for mapped, x in batches]
+        real = [jax.tree.map(functools.partial(element, k), x) if m else x for m, x in batches]
         outputs.append(jax.tree.leaves(p.numpy(*real)))
         gradients.append(jax.tree.leaves(p.gradients(*real)))
-    return tuple(
-        [np.stack(x) for x in zip(*many, strict=True)] for many in (outputs, gradients)
-    )
+    return tuple([np.stack(x) for x in zip(*many, strict=True)] for many in (outputs, gradients))
 
 
 @pytest.mark.parametrize("which", ["first", "all"])
@@ -378,14 +380,16 @@ def test_keys(rng):
     assert_equal(compiled(jax.random.key(2**40 + 7)), other)
     assert_equal(f(rng=2**40 + 7), other)
     # one key draws the same for every element, as for one alone
-    found = jax.vmap(lambda q: attnc.jax.dot_product_attention(q, k[0], v[0], dropout=0.4, rng=7))(q)
+    found = jax.vmap(lambda q: attnc.jax.dot_product_attention(q, k[0], v[0], dropout=0.4, rng=7))(
+        q
+    )
     wanted = [attnc.dot_product_attention(x, k[0], v[0], dropout=0.4, rng=7) for x in q]
     assert_equal(found, np.stack(wanted))
     keys = jax.random.split(jax.random.key(1), 2)
     found = jax.vmap(lambda key: f(rng=key))(keys)
     assert_equal(found, np.stack([np.asarray(f(rng=key)) for key in keys]))
     x, parameters = call("gru", "dropout", rng)[0]
-    same = dict(dropout=0.5, rng=3)
+    same = {"dropout": 0.5, "rng": 3}
     assert_equal(
         jax.tree.leaves(attnc.jax.gru(x, parameters, **same)),
         jax.tree.leaves(registry_function("gru")(x, parameters, **same)),
@@ -425,7 +429,9 @@ def test_a_key_that_is_needed_in_python(rng):
 
 def test_errors_while_tracing(rng):
     q, f = rng.standard_normal((2, 5, 4)), attnc.jax.dot_product_attention
-    with pytest.raises(ValueError, match="dot_product_attention: value must have the length of key"):
+    with pytest.raises(
+        ValueError, match="dot_product_attention: value must have the length of key"
+    ):
         jax.jit(f)(q, q, q[:, :3])
     with pytest.raises(ValueError, match="dot_product_attention: window must be None or a pair"):
         f(q, q, q, window=(-1, 2))
@@ -435,11 +441,15 @@ def test_errors_while_tracing(rng):
         f(q, q, q, mask=np.ones((2, 5, 5), np.int32))
     with pytest.raises(TypeError, match="one dtype, got query float64, key float32, value float64"):
         f(q, q.astype(np.float32), q)
-    with pytest.raises(TypeError, match="key must hold real numbers of a float dtype, got dtype int"):
+    with pytest.raises(
+        TypeError, match="key must hold real numbers of a float dtype, got dtype int"
+    ):
         f(q, q.astype(np.int64), q)
     with pytest.raises(TypeError, match="query must be an array of JAX, got float"):
         f([[1.0]], q, q)
-    with pytest.raises(TypeError, match="mask must be an array of JAX, a number or a string, got b"):
+    with pytest.raises(
+        TypeError, match="mask must be an array of JAX, a number or a string, got b"
+    ):
         f(q, q, q, mask=object())
     with pytest.raises(TypeError, match="dropout must be a constant of the program, got an array"):
         jax.jit(lambda p: f(q, q, q, dropout=p, rng=0))(0.5)
@@ -461,7 +471,9 @@ def test_errors_while_running(rng):
     text = "dot_product_attention: key_lengths must lie in 0..5, the number of keys, got 6"
     with pytest.raises(error, match=text):
         compiled(np.array([5, 6])).block_until_ready()
-    with pytest.raises(error, match="dot_product_scores: query_lengths must lie in 0..5, .* got -1"):
+    with pytest.raises(
+        error, match="dot_product_scores: query_lengths must lie in 0..5, .* got -1"
+    ):
         attnc.jax.dot_product_scores(q, q, query_lengths=np.array([-1, 0]))
     packed = functools.partial(f, q, q, q)
     for offsets, text in [
@@ -479,7 +491,7 @@ def test_errors_while_running(rng):
 
 
 def test_a_program_of_another_process():
-    from attnc.jax.foreign import call_in_c
+    from attnc.jax._foreign import call_in_c
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="gru: the program must be traced in"):
         call_in_c("attnc_python", [jax.ShapeDtypeStruct((), np.float64)], [], call="gru forward 0")
@@ -496,12 +508,10 @@ def plan_of(rng, **options):
 
 
 def forward_by_hand(plan, operands, shape=(2, 5, 4), save=0):
-    from attnc.jax.foreign import call_in_c
+    from attnc.jax._foreign import call_in_c
 
     results = [jax.ShapeDtypeStruct(shape, np.float64)]
-    return call_in_c(
-        "attnc_attention_forward", results, operands, plan=plan, save=np.int64(save)
-    )
+    return call_in_c("attnc_attention_forward", results, operands, plan=plan, save=np.int64(save))
 
 
 def test_plans_of_garbage_do_not_crash(rng):
@@ -519,7 +529,9 @@ def test_plans_of_garbage_do_not_crash(rng):
             refused += 1
     assert refused > 10
     for wrong in (plan[:-1], plan[:3], np.append(plan, 0), plan.astype(np.int32)):
-        with pytest.raises(jax.errors.JaxRuntimeError, match="attnc: the program must fit its plan"):
+        with pytest.raises(
+            jax.errors.JaxRuntimeError, match="attnc: the program must fit its plan"
+        ):
             forward_by_hand(wrong, operands)
 
 
@@ -535,14 +547,22 @@ def test_buffers_that_do_not_fit_their_plan(rng):
         [*operands[:3], operands[3][None]],
     ]
     for wrong in wrongs:
-        with pytest.raises(jax.errors.JaxRuntimeError, match="attnc: the program must fit its plan"):
+        with pytest.raises(
+            jax.errors.JaxRuntimeError, match="attnc: the program must fit its plan"
+        ):
             forward_by_hand(plan, wrong)
     for more in ({"shape": (2, 5, 3)}, {"save": 1}, {"save": 2**40}):
-        with pytest.raises(jax.errors.JaxRuntimeError, match="attnc: the program must fit its plan"):
+        with pytest.raises(
+            jax.errors.JaxRuntimeError, match="attnc: the program must fit its plan"
+        ):
             forward_by_hand(plan, operands, **more)
 
 
 # ---- threads ----
+
+
+def first_sum(function):
+    return lambda *arrays: jax.tree.leaves(function(*arrays))[0].sum()
 
 
 def test_a_thousand_calls_at_once(rng):
@@ -556,9 +576,7 @@ def test_a_thousand_calls_at_once(rng):
     ]  # fmt: skip
     jobs = []
     for name, arrays in problems:
-        f = jax.jit(jax.value_and_grad(
-            lambda *a, f=attnc.jax.of(RECORDS[name].function): jax.tree.leaves(f(*a))[0].sum()
-        ))  # fmt: skip
+        f = jax.jit(jax.value_and_grad(first_sum(attnc.jax.of(RECORDS[name].function))))
         jobs.append((f, arrays, f(*arrays)))
 
     def one(k):

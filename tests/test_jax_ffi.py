@@ -205,7 +205,7 @@ def test_shard_map():
 
 def test_a_jax_without_hijax():
     program = """
-    assert attnc.jax.run.__module__ == "attnc.jax.reverse"
+    assert attnc.jax.run.__module__ == "attnc.jax._reverse"
     q = normal(3, 5, 4)
     f = lambda q: (attnc.jax.dot_product_attention(q, q, q) ** 2).sum()
     context, pullback = attnc.vjp(attnc.dot_product_attention, q, q, q)

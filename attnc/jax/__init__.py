@@ -42,17 +42,17 @@ except ImportError as error:
         "attnc.jax: JAX must be installed, got no module of that name; pip install jax"
     ) from error
 
-from attnc.jax import foreign
-from attnc.jax.calls import bind
+from attnc.jax import _foreign as foreign
+from attnc.jax._calls import bind
 
 __all__ = ["of"]
 
 foreign.register_handlers()
 
 try:
-    from attnc.jax.primitives import run
+    from attnc.jax._primitives import run
 except ImportError:  # a JAX without hijax
-    from attnc.jax.reverse import run
+    from attnc.jax._reverse import run
 
 
 def of(function: Callable[..., Any]) -> Callable[..., Any]:

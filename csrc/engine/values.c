@@ -24,9 +24,8 @@ int attnc_check_offsets(const char *name, const int64_t *offsets, ptrdiff_t coun
     }
     for (ptrdiff_t b = 1; b < count; b++)
         if (offsets[b - 1] > offsets[b]) {
-            snprintf(said, ATTNC_SAID,
-                     "%s must not decrease, got %lld and then %lld at index %td", name,
-                     (long long)offsets[b - 1], (long long)offsets[b], b);
+            snprintf(said, ATTNC_SAID, "%s must not decrease, got %lld and then %lld at index %td",
+                     name, (long long)offsets[b - 1], (long long)offsets[b], b);
             return -1;
         }
     if (offsets[count - 1] == T)

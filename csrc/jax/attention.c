@@ -32,8 +32,9 @@ static const struct {
 /* Where the gradient of an operand goes. Of those that are a pointer alone, only that is set. */
 #define AT(NAME) [ATTNC_PLAN_##NAME] = offsetof(attnc_gradients, NAME)
 static const size_t gradient_places[ATTNC_PLAN_OPERAND_COUNT] = {
-    AT(query),      AT(key),   AT(value), AT(scores), AT(weight), AT(score_vector), AT(query_weight),
-    AT(key_weight), AT(score_bias), AT(scale), AT(bias), AT(slope), AT(sink), AT(center)};
+    AT(query),        AT(key),          AT(value),      AT(scores),     AT(weight),
+    AT(score_vector), AT(query_weight), AT(key_weight), AT(score_bias), AT(scale),
+    AT(bias),         AT(slope),        AT(sink),       AT(center)};
 #undef AT
 static const int64_t with_gradient = (ATTNC_PLAN_BIT(center) << 1) - 1;
 
@@ -53,8 +54,8 @@ static const struct {
 /* ---- one call ---- */
 
 enum { FIRST_BYTES = 4096 }; /* lengths and offsets of a small batch */
-static const ptrdiff_t ones[ATTNC_MAX_LEAD + 1] = {
-    [0 ... ATTNC_MAX_LEAD] = 1}; /* the shape of a number */
+static const ptrdiff_t ones[ATTNC_MAX_LEAD + 1] = {[0 ... ATTNC_MAX_LEAD] =
+                                                       1}; /* the shape of a number */
 
 typedef struct {
     attnc_ffi_call *call;
@@ -65,8 +66,8 @@ typedef struct {
     int64_t save;
     double slope, sink, center; /* where they are numbers */
     attnc_arena arena;
-    fenv_t before; /* how the thread computes */
-    int code;      /* of the error */
+    fenv_t before;             /* how the thread computes */
+    int code;                  /* of the error */
     char said[2 * ATTNC_SAID]; /* of a function's name too */
 } run;
 
@@ -97,8 +98,8 @@ static int fail_plan(run *r, const char *what)
 static int fail_value(run *r, const char *said)
 {
     const int scores = r->plan.returns == ATTNC_PLAN_SCORES;
-    const char *const name = scores ? mechanisms[r->plan.mechanism].scores
-                                    : mechanisms[r->plan.mechanism].function;
+    const char *const name =
+        scores ? mechanisms[r->plan.mechanism].scores : mechanisms[r->plan.mechanism].function;
     return fail(r, "%s: %s", name, said);
 }
 
@@ -122,8 +123,8 @@ static int has_its_operands(const run *r)
     case ATTNC_PLAN_MULTIPLICATIVE:
         return own == (scored | value | ATTNC_PLAN_BIT(weight)) && p->Dk == p->D;
     case ATTNC_PLAN_ADDITIVE: {
-        const int64_t optional = ATTNC_PLAN_BIT(query_weight) | ATTNC_PLAN_BIT(key_weight) |
-                                 ATTNC_PLAN_BIT(score_bias);
+        const int64_t optional =
+            ATTNC_PLAN_BIT(query_weight) | ATTNC_PLAN_BIT(key_weight) | ATTNC_PLAN_BIT(score_bias);
         return (own & ~optional) == (scored | value | ATTNC_PLAN_BIT(score_vector)) &&
                (given(r, ATTNC_PLAN_BIT(query_weight)) || p->Dq == p->D) &&
                (given(r, ATTNC_PLAN_BIT(key_weight)) || p->Dk == p->D);
@@ -195,8 +196,9 @@ static int read_plan(run *r)
         return fail_plan(r, "attribute `plan`");
     memcpy(p, words, sizeof *p);
     if (p->version != ATTNC_PLAN_VERSION)
-        return fail(r, "attnc: the plan must be of version %d, got one of another attnc; trace the "
-                       "program again",
+        return fail(r,
+                    "attnc: the plan must be of version %d, got one of another attnc; trace the "
+                    "program again",
                     ATTNC_PLAN_VERSION);
     if (p->ndim < 0 || p->ndim > ATTNC_MAX_LEAD || size != ATTNC_PLAN_WORDS + (size_t)p->ndim ||
         p->mechanism < 0 || p->mechanism >= ATTNC_PLAN_MECHANISMS)
@@ -225,8 +227,7 @@ static int read_plan(run *r)
 static ptrdiff_t axis_size(const run *r, axis a)
 {
     const attnc_plan *p = &r->plan;
-    const int64_t sizes[] = {0,     p->Tq, p->Tk,           p->Dq, p->Dk,
-                             p->D, p->Dv, p->offset_count, 2};
+    const int64_t sizes[] = {0, p->Tq, p->Tk, p->Dq, p->Dk, p->D, p->Dv, p->offset_count, 2};
     return (ptrdiff_t)sizes[a];
 }
 
@@ -300,20 +301,36 @@ static int64_t *integers_of(run *r, const attnc_ffi_buffer *buffer, const char *
         return NULL;
     }
     switch (buffer->dtype) {
-    case ATTNC_FFI_S8: READ_AS(int8_t, out); return out;
-    case ATTNC_FFI_S16: READ_AS(int16_t, out); return out;
-    case ATTNC_FFI_S32: READ_AS(int32_t, out); return out;
-    case ATTNC_FFI_S64: READ_AS(int64_t, out); return out;
-    case ATTNC_FFI_U8: READ_AS(uint8_t, out); return out;
-    case ATTNC_FFI_U16: READ_AS(uint16_t, out); return out;
-    case ATTNC_FFI_U32: READ_AS(uint32_t, out); return out;
+    case ATTNC_FFI_S8:
+        READ_AS(int8_t, out);
+        return out;
+    case ATTNC_FFI_S16:
+        READ_AS(int16_t, out);
+        return out;
+    case ATTNC_FFI_S32:
+        READ_AS(int32_t, out);
+        return out;
+    case ATTNC_FFI_S64:
+        READ_AS(int64_t, out);
+        return out;
+    case ATTNC_FFI_U8:
+        READ_AS(uint8_t, out);
+        return out;
+    case ATTNC_FFI_U16:
+        READ_AS(uint16_t, out);
+        return out;
+    case ATTNC_FFI_U32:
+        READ_AS(uint32_t, out);
+        return out;
     case ATTNC_FFI_U64: {
         const uint64_t *from = buffer->data;
         for (ptrdiff_t k = 0; k < count; k++)
             out[k] = from[k] > (uint64_t)ATTNC_FURTHEST ? ATTNC_FURTHEST : (int64_t)from[k];
         return out;
     }
-    default: fail_plan(r, name); return NULL;
+    default:
+        fail_plan(r, name);
+        return NULL;
     }
 }
 
@@ -499,8 +516,8 @@ static const attnc_ffi_buffer *whole(run *r, int of_results, axis first, axis se
                                      attnc_stored *stored, const char *name)
 {
     const attnc_ffi_call *call = r->call;
-    const attnc_ffi_buffer *buffer = of_results ? next_of(&call->results, &r->result)
-                                                : next_of(&call->arguments, &r->argument);
+    const attnc_ffi_buffer *buffer =
+        of_results ? next_of(&call->results, &r->result) : next_of(&call->arguments, &r->argument);
     const axis own[] = {first, second};
     const int as = buffer ? stored_as(r, buffer->dtype, stored != NULL) : -1;
     if (as < 0 || !has_shape(r, buffer, 1, 1, own, 0)) {
@@ -546,7 +563,8 @@ static int outputs_of(run *r, attnc_outputs *out)
 {
     const int64_t returns = r->plan.returns, save = r->save;
     if (returns == ATTNC_PLAN_SCORES)
-        return save ? fail_plan(r, "attribute `save`") : result_of(r, TQ, TK, &out->scores, "scores");
+        return save ? fail_plan(r, "attribute `save`")
+                    : result_of(r, TQ, TK, &out->scores, "scores");
     if (save && check_save(r, 1) < 0)
         return -1;
     if (result_of(r, TQ, DV, &out->context, "context") < 0 ||
@@ -608,8 +626,7 @@ static int read_incoming(run *r, attnc_incoming *incoming)
          incoming_of(r, TQ, DV, &stored, &incoming->context, "gradient") < 0) ||
         (bits & ATTNC_PLAN_WEIGHTS &&
          incoming_of(r, TQ, TK, &stored, &incoming->weights, "gradient") < 0) ||
-        (bits & ATTNC_PLAN_LSE &&
-         incoming_of(r, TQ, NONE, NULL, &incoming->lse, "gradient") < 0) ||
+        (bits & ATTNC_PLAN_LSE && incoming_of(r, TQ, NONE, NULL, &incoming->lse, "gradient") < 0) ||
         (save & ATTNC_PLAN_CONTEXT && saved_of(r, TQ, DV, &incoming->saved_context) < 0) ||
         (save & ATTNC_PLAN_STATS && saved_of(r, TQ, TWO, &incoming->saved_stats) < 0) ||
         (save & ATTNC_PLAN_SAVED_SCORES && saved_of(r, TQ, TK, &incoming->saved_scores) < 0))

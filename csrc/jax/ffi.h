@@ -31,9 +31,9 @@ enum {
     ATTNC_FFI_BF16 = 16
 };
 
-enum { ATTNC_FFI_METADATA = 1 };                        /* a type of extension */
-enum { ATTNC_FFI_EXECUTE = 3 };                         /* a stage of a call */
-enum { ATTNC_FFI_BUFFER = 1 };                          /* a type of argument and of result */
+enum { ATTNC_FFI_METADATA = 1 }; /* a type of extension */
+enum { ATTNC_FFI_EXECUTE = 3 };  /* a stage of a call */
+enum { ATTNC_FFI_BUFFER = 1 };   /* a type of argument and of result */
 enum { ATTNC_FFI_ARRAY = 1, ATTNC_FFI_SCALAR = 3, ATTNC_FFI_STRING = 4 }; /* of attributes */
 enum { ATTNC_FFI_INVALID_ARGUMENT = 3, ATTNC_FFI_RESOURCE_EXHAUSTED = 8 };
 

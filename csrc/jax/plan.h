@@ -40,7 +40,9 @@
     ROW(rng, dropout_key, KEY, 0, TWO, NONE, 0)
 
 #define ATTNC_NAME_OPERAND(NAME, ...) ATTNC_PLAN_##NAME,
-typedef enum { ATTNC_PLAN_OPERANDS(ATTNC_NAME_OPERAND) ATTNC_PLAN_OPERAND_COUNT } attnc_plan_operand;
+typedef enum {
+    ATTNC_PLAN_OPERANDS(ATTNC_NAME_OPERAND) ATTNC_PLAN_OPERAND_COUNT
+} attnc_plan_operand;
 #define ATTNC_PLAN_BIT(NAME) ((int64_t)1 << ATTNC_PLAN_##NAME)
 
 typedef enum {

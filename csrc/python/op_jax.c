@@ -25,8 +25,8 @@ static const struct {
 static const attnc_function *function_of(PyObject *name)
 {
 #define ATTNC_ADDRESS(NAME, IN_PYTHON) &attnc_##NAME##_function,
-    static const attnc_function *const all[] = {
-        ATTNC_ATTENTION_FUNCTIONS(ATTNC_ADDRESS) ATTNC_SCORES_FUNCTIONS(ATTNC_ADDRESS)};
+    static const attnc_function *const all[] = {ATTNC_ATTENTION_FUNCTIONS(ATTNC_ADDRESS)
+                                                    ATTNC_SCORES_FUNCTIONS(ATTNC_ADDRESS)};
 #undef ATTNC_ADDRESS
     for (size_t k = 0; k < sizeof all / sizeof *all; k++)
         if (!all[k]->results && PyUnicode_CompareWithASCIIString(name, all[k]->name) == 0)
@@ -113,10 +113,10 @@ static attnc_plan plan_of(const attnc_call *c, const attnc_function *f)
         .version = ATTNC_PLAN_VERSION,
         .f32 = in->f32,
         .operands = bits_of_operands(c),
-        .returns = f->scores_alone ? ATTNC_PLAN_SCORES
-                                   : ATTNC_PLAN_CONTEXT |
-                                         (c->return_weights ? ATTNC_PLAN_WEIGHTS : 0) |
-                                         (c->return_lse ? ATTNC_PLAN_LSE : 0),
+        .returns = f->scores_alone
+                       ? ATTNC_PLAN_SCORES
+                       : ATTNC_PLAN_CONTEXT | (c->return_weights ? ATTNC_PLAN_WEIGHTS : 0) |
+                             (c->return_lse ? ATTNC_PLAN_LSE : 0),
         .saves = bits_of_saves(c, f),
         .Tq = in->Tq,
         .Tk = in->Tk,
@@ -156,8 +156,7 @@ PyObject *attnc_jax_plan(PyObject *module, PyObject *const *args, Py_ssize_t cou
     (void)module;
     _Alignas(64) char first[ATTNC_CALL_BYTES];
     int64_t words[ATTNC_PLAN_WORDS + ATTNC_MAX_LEAD];
-    const attnc_function *f =
-        count > 0 && PyUnicode_Check(args[0]) ? function_of(args[0]) : NULL;
+    const attnc_function *f = count > 0 && PyUnicode_Check(args[0]) ? function_of(args[0]) : NULL;
     attnc_call c;
     PyObject *result = NULL;
     if (!f)
@@ -195,13 +194,12 @@ static int numpy_type(int dtype)
 {
     static const struct {
         int dtype, type;
-    } rows[] = {{ATTNC_FFI_PRED, NPY_BOOL},    {ATTNC_FFI_S8, NPY_INT8},
-                {ATTNC_FFI_S16, NPY_INT16},    {ATTNC_FFI_S32, NPY_INT32},
-                {ATTNC_FFI_S64, NPY_INT64},    {ATTNC_FFI_U8, NPY_UINT8},
-                {ATTNC_FFI_U16, NPY_UINT16},   {ATTNC_FFI_U32, NPY_UINT32},
-                {ATTNC_FFI_U64, NPY_UINT64},   {ATTNC_FFI_F16, NPY_HALF},
-                {ATTNC_FFI_F32, NPY_FLOAT},    {ATTNC_FFI_F64, NPY_DOUBLE},
-                {ATTNC_FFI_BF16, NPY_UINT16}};
+    } rows[] = {
+        {ATTNC_FFI_PRED, NPY_BOOL},  {ATTNC_FFI_S8, NPY_INT8},    {ATTNC_FFI_S16, NPY_INT16},
+        {ATTNC_FFI_S32, NPY_INT32},  {ATTNC_FFI_S64, NPY_INT64},  {ATTNC_FFI_U8, NPY_UINT8},
+        {ATTNC_FFI_U16, NPY_UINT16}, {ATTNC_FFI_U32, NPY_UINT32}, {ATTNC_FFI_U64, NPY_UINT64},
+        {ATTNC_FFI_F16, NPY_HALF},   {ATTNC_FFI_F32, NPY_FLOAT},  {ATTNC_FFI_F64, NPY_DOUBLE},
+        {ATTNC_FFI_BF16, NPY_UINT16}};
     for (size_t k = 0; k < sizeof rows / sizeof *rows; k++)
         if (rows[k].dtype == dtype)
             return rows[k].type;
@@ -219,7 +217,8 @@ static PyObject *arrays_of(const attnc_ffi_values *values, int flags)
         const int type = buffer ? numpy_type(buffer->dtype) : -1;
         PyObject *array = NULL;
         if (type < 0 || buffer->rank > 32) /* as many axes as NumPy 1 has */
-            PyErr_SetString(PyExc_TypeError, "attnc: a buffer is no array of a dtype that it knows");
+            PyErr_SetString(PyExc_TypeError,
+                            "attnc: a buffer is no array of a dtype that it knows");
         else
             array = PyArray_New(&PyArray_Type, (int)buffer->rank, (npy_intp *)buffer->dims, type,
                                 NULL, buffer->data ? buffer->data : nothing, 0, flags, NULL);
@@ -295,8 +294,8 @@ PyObject *attnc_jax_handlers(PyObject *module, PyObject *none)
     (void)module, (void)none;
     PyObject *handlers = PyDict_New();
     for (size_t k = 0; handlers && k < sizeof rows / sizeof *rows; k++) {
-        PyObject *capsule = PyCapsule_New((void *)(uintptr_t)rows[k].handler,
-                                          "xla._CUSTOM_CALL_TARGET", NULL);
+        PyObject *capsule =
+            PyCapsule_New((void *)(uintptr_t)rows[k].handler, "xla._CUSTOM_CALL_TARGET", NULL);
         if (!capsule || PyDict_SetItemString(handlers, rows[k].name, capsule) < 0)
             Py_CLEAR(handlers);
         Py_XDECREF(capsule);

@@ -29,8 +29,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.hijax import ShapedArray, VJPHiPrimitive, Zero
 
-from attnc.jax import foreign, passes
-from attnc.jax.calls import Array, Call
+from attnc.jax import _foreign as foreign
+from attnc.jax import _passes as passes
+from attnc.jax._calls import Array, Call
 
 __all__ = ["run"]
 
@@ -57,7 +58,9 @@ def _varying_alike(operands: Sequence[Any]) -> list[Any]:
     What is the same on all devices is marked as if it were not, by an operation whose gradient is
     the sum over devices.
     """
-    axes = [getattr(getattr(jax.typeof(x), "mat", None), "varying", frozenset()) for x in operands]
+    axes: list[frozenset[str]] = [
+        getattr(getattr(jax.typeof(x), "mat", None), "varying", frozenset()) for x in operands
+    ]
     union = frozenset().union(*axes)
     return [
         jax.lax.pcast(x, tuple(sorted(union - own)), to="varying") if union - own else x
@@ -211,7 +214,9 @@ class Pass(VJPHiPrimitive):
         if leads:
             return found, (0,) * len(found)
         pairs = [
-            self._without_axis(x, size, axis) for x, axis in zip(found, of_results, strict=True)
+            self._without_axis(x, size, axis)
+            for x, axis in zip(found, of_results, strict=True)
+            if axis is not None
         ]
         return tuple(x for x, _ in pairs), tuple(axis for _, axis in pairs)
 
@@ -376,9 +381,7 @@ def gradients(
     return dict(zip(wanted, Backward(call, args, numbers, wanted)(*args), strict=True))
 
 
-def tangents_of(
-    call: Call, operands: Sequence[Any], tangents: dict[int, Any]
-) -> dict[int, Any]:
+def tangents_of(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -> dict[int, Any]:
     """Tangents by the number of the output, through `Jvp`.
 
     Parameters
@@ -454,7 +457,8 @@ class Backward(Pass):
 
     def expand(self, *args: Any) -> Any:
         """The pass itself."""
-        return tuple(passes.backward(self.call, *self._parts(args), self.wanted))
+        operands, incoming, kept = self._parts(args)
+        return tuple(passes.backward(self.call, operands, incoming, kept, self.wanted))
 
     def jvp(self, primals: Any, tangents: Any) -> Any:
         """By operands and incoming gradients; what forward left follows from these."""
@@ -624,7 +628,10 @@ class BackwardJvp(Pass):
 
     def expand(self, *args: Any) -> Any:
         """The pass itself."""
-        return tuple(passes.backward_jvp(self.call, *self._parts(args), self.wanted))
+        operands, *groups = self._parts(args)
+        incoming, moving, moved = groups
+        found = passes.backward_jvp(self.call, operands, incoming, moving, moved, self.wanted)
+        return tuple(found)
 
     def jvp(self, primals: Any, tangents: Any) -> Any:
         """It is linear in the tangents; by operands and incoming gradients there is none."""
@@ -654,4 +661,3 @@ class BackwardJvp(Pass):
             _accumulate(moving, found)
         if _asking(moved):
             _accumulate(moved, tangents_of(self.call, operands, along))
-

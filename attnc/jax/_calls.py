@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import ShapeDtypeStruct as Array
 
-from attnc.jax.attention import Attention, is_attention, with_all_axes
+from attnc.jax._attention import Attention, is_attention, with_all_axes
 from attnc.registry import Output, Record
 
 __all__ = ["Array", "Call", "bind", "is_none", "jax_dtype", "key_of", "leaves"]
-
-Array = jax.ShapeDtypeStruct
 
 
 class Slot(NamedTuple):
@@ -430,9 +429,7 @@ class Call:
     @functools.cached_property
     def output_tree(self) -> Any:
         """PyTreeDef: how that is built."""
-        return jax.tree.structure(
-            self._nested_outputs, is_leaf=lambda x: isinstance(x, Output)
-        )
+        return jax.tree.structure(self._nested_outputs, is_leaf=lambda x: isinstance(x, Output))
 
     @functools.cached_property
     def output_names(self) -> tuple[str, ...]:
@@ -442,9 +439,7 @@ class Call:
             return (self.record.incoming[0].removeprefix("d"),)
         names = []
         for name in outputs._fields:
-            inner = jax.tree.leaves(
-                getattr(outputs, name), is_leaf=lambda x: isinstance(x, Output)
-            )
+            inner = jax.tree.leaves(getattr(outputs, name), is_leaf=lambda x: isinstance(x, Output))
             names += [name] * len(inner)
         return tuple(names)
 
@@ -495,8 +490,15 @@ class Call:
         _ = self.outputs
         if self.attention is None and self.record.leading:
             empty = [
-                np.zeros((0 if name in self.record.leading and x.shape[0] != 1 else x.shape[0],
-                          *x.shape[1:]) if x.shape else (), x.dtype)
+                np.zeros(
+                    (
+                        0 if name in self.record.leading and x.shape[0] != 1 else x.shape[0],
+                        *x.shape[1:],
+                    )
+                    if x.shape
+                    else (),
+                    x.dtype,
+                )
                 for x, name in zip(self.arrays, [s.name for s in self.operands], strict=True)
             ]
             args, options = self.filled(empty)

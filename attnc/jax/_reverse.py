@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from attnc.jax import passes
-from attnc.jax.calls import Call
+from attnc.jax import _passes as passes
+from attnc.jax._calls import Call
 
 __all__ = ["run"]
 

@@ -1,6 +1,6 @@
 """How a program reaches attnc: calls of its handlers, and the function that one of them calls.
 
-Attention functions run in C alone (`attnc.jax.attention`). All others, and what C has no handler
+Attention functions run in C alone (`attnc.jax._attention`). All others, and what C has no handler
 for, run in Python, under the GIL, on NumPy arrays that are views of XLA's buffers: that costs about
 20 us more a call, and calls of one process run one after the other as far as they are Python. JAX
 is never called from there.
@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from attnc import _core
-from attnc.jax.calls import Call
+from attnc.jax._calls import Call
 
 __all__ = ["axes_of", "call_in_c", "call_in_python", "register_handlers", "zeros_where_none"]
 

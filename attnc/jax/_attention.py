@@ -275,4 +275,3 @@ class Attention:
         if slot.role == "real" and operand.dtype.itemsize < 4 and slot.name not in _HALVES:
             return operand.astype(jnp.float32)
         return operand
-

@@ -6,13 +6,13 @@ Python.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from attnc.jax.calls import Call, leaves
-from attnc.jax.foreign import call_in_c, call_in_python, zeros_where_none
+from attnc.jax._calls import Call, leaves
+from attnc.jax._foreign import call_in_c, call_in_python, zeros_where_none
 
 __all__ = [
     "backward",
@@ -149,7 +149,7 @@ def jvp(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -> list[A
     -------
     list of jax.Array
     """
-    _require(call, "jvp", "forward mode")
+    of_record = _required(call, "jvp", "forward mode")
     numbers = tuple(sorted(tangents))
     results = [call.outputs[k] for k in call.real_outputs]
     count = len(operands)
@@ -157,7 +157,7 @@ def jvp(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -> list[A
     def run(*arrays):
         args, options = call.filled(arrays[:count])
         moving = call.by_argument(dict(zip(numbers, arrays[count:], strict=True)))
-        found = call.record.jvp(moving, *args, **call.run_options(options))
+        found = of_record(moving, *args, **call.run_options(options))
         tangent = leaves(found[1])
         return zeros_where_none([tangent[k] for k in call.real_outputs], results)
 
@@ -190,7 +190,7 @@ def backward_jvp(
     -------
     list of jax.Array
     """
-    _require(call, "backward_jvp", "second derivatives")
+    of_record = _required(call, "backward_jvp", "second derivatives")
     groups = tuple(tuple(sorted(group)) for group in (incoming, tangents, dincoming))
     given = [group[k] for group in (incoming, tangents, dincoming) for k in sorted(group)]
     results = [call.arrays[k] for k in wanted]
@@ -200,7 +200,7 @@ def backward_jvp(
         args, options = call.filled(arrays[:count])
         rest = iter(arrays[count:])
         from_outputs, moving, moved = ({k: next(rest) for k in group} for group in groups)
-        found = call.record.backward_jvp(
+        found = of_record(
             call.by_argument(moving),
             call.incoming(from_outputs),
             call.incoming(moved),
@@ -214,10 +214,12 @@ def backward_jvp(
     return call_in_python(call, what, run, results, [*operands, *given])
 
 
-def _require(call: Call, what: str, why: str) -> None:
+def _required(call: Call, what: str, why: str) -> Callable[..., Any]:
     # Asked here, where the pass runs: what is transposed for reverse mode never does.
-    if getattr(call.record, what) is None:
+    found: Callable[..., Any] | None = getattr(call.record, what)
+    if found is None:
         raise NotImplementedError(
             f"{call.record.name}: there is no `{what}` in its record, for {why} of JAX; "
             "attnc.registry.register takes one"
         )
+    return found
