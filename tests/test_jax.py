@@ -257,15 +257,17 @@ def test_scan_and_checkpoint(name, rng):
 
     @jax.jit
     def everything(many):
-        value = functools.partial(looped, p.jax, real=real)
-        inside = functools.partial(looped, jax.checkpoint(p.jax), real=real)
-        return [f(many) for g in (value, jax.checkpoint(value), inside)
-                for f in (g, jax.grad(g))]  # fmt: skip
+        functions = [
+            functools.partial(looped, f, real=real) for f in (p.jax, jax.checkpoint(p.jax))
+        ]
+        one = jax.checkpoint(lambda x: p.total(x, *real[1:]))
+        return [g(many) for f in functions for g in (f, jax.grad(f))], jax.grad(one)(many[-1])
 
-    found = everything(many)
+    found, last = everything(many)
     for value, gradient in zip(found[::2], found[1::2], strict=True):
         np.testing.assert_allclose(value, plain, rtol=1e-12)
         assert_equal(gradient, np.stack(wanted), 1e-12)
+    assert_equal(last, wanted[-1], 1e-12)
 
 
 # ---- forward mode and second order ----

@@ -2,7 +2,7 @@
 
 Attention functions run in C alone (`attnc.jax._attention`). All others, and what C has no handler
 for, run in Python, under the GIL, on NumPy arrays that are views of XLA's buffers: that costs about
-20 us more a call, and calls of one process run one after the other as far as they are Python. JAX
+50 us more a call, and calls of one process run one after the other as far as they are Python. JAX
 is never called from there.
 """
 

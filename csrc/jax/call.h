@@ -1,8 +1,8 @@
 /* call: what handlers of XLA have in common: to tell it what they are, to find attributes, and to
  * say what went wrong.
  *
- * defines: attnc_ffi_arithmetic_begin, attnc_ffi_arithmetic_end, attnc_ffi_answers, attnc_ffi_fail, attnc_ffi_attribute, attnc_ffi_array_attribute,
- *          attnc_ffi_bits
+ * defines: attnc_ffi_arithmetic_begin, attnc_ffi_arithmetic_end, attnc_ffi_answers,
+ *          attnc_ffi_fail, attnc_ffi_attribute, attnc_ffi_array_attribute, attnc_ffi_bits
  */
 #ifndef ATTNC_JAX_CALL_H
 #define ATTNC_JAX_CALL_H

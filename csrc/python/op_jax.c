@@ -160,7 +160,7 @@ PyObject *attnc_jax_plan(PyObject *module, PyObject *const *args, Py_ssize_t cou
     attnc_call c;
     PyObject *result = NULL;
     if (!f)
-        return PyErr_Format(PyExc_ValueError, "jax_plan: needs the name of an attention function");
+        return PyErr_Format(PyExc_TypeError, "jax_plan: needs the name of an attention function");
     if (attnc_checked(&c, f, first, args + 1, count - 1, names) == 0) {
         const attnc_plan plan = plan_of(&c, f);
         memcpy(words, &plan, sizeof plan);
@@ -188,8 +188,8 @@ PyObject *attnc_jax_callback(PyObject *module, PyObject *run)
     Py_RETURN_NONE;
 }
 
-/* bfloat16 is NumPy's through ml_dtypes alone: its bits come as uint16, and Python, which knows what
- * they are, views them so. */
+/* bfloat16 is NumPy's through ml_dtypes alone: its bits come as uint16, and Python, which knows
+ * what they are, views them so. */
 static int numpy_type(int dtype)
 {
     static const struct {

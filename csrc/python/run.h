@@ -3,8 +3,9 @@
  * row, attnc_function, in op_NAME.c.
  *
  * defines: attnc_forward, attnc_backward, attnc_scores_forward, attnc_scores_backward,
- *          attnc_checked, ATTNC_CALL_BYTES; for results that are a function's own attnc_output_type, attnc_new_rows, attnc_in_output_dtype,
- *          attnc_read_incoming, attnc_saved_array
+ *          attnc_checked, ATTNC_CALL_BYTES; for results that are a function's own
+ *          attnc_output_type, attnc_new_rows, attnc_in_output_dtype, attnc_read_incoming,
+ *          attnc_saved_array
  */
 #ifndef ATTNC_RUN_H
 #define ATTNC_RUN_H
