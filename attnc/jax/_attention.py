@@ -111,7 +111,7 @@ class Attention:
         options.pop("rng", None)
         if drops:
             options["rng"] = 0
-        words, _, saves = _core.jax_plan(call.record.name, *args, **options)
+        words, _, saves = _core.jax_plan(call.record.name, tuple(args), options)
         return np.frombuffer(words, np.int64), saves
 
     def _stand_in(self, k: int) -> Any:

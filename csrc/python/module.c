@@ -208,7 +208,7 @@ static PyMethodDef methods[] = {
     ATTNC_FAST("transform_keys", attnc_transform_keys),
     ATTNC_FAST("panels", attnc_pack_panels),
     ATTNC_FAST("loop", attnc_run_loop),
-    ATTNC_NAMED("jax_plan", attnc_jax_plan),
+    ATTNC_FAST("jax_plan", attnc_jax_plan),
     {"jax_callback", attnc_jax_callback, METH_O, NULL},
     {"jax_handlers", attnc_jax_handlers, METH_NOARGS, NULL},
     {"jax_operands", attnc_jax_operands, METH_NOARGS, NULL},

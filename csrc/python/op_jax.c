@@ -4,6 +4,7 @@
 #include "ops.h"
 
 #include "arrays.h"
+#include "options.h"
 #include "../jax/attention.h"
 #include "../jax/call.h"
 
@@ -148,29 +149,54 @@ static attnc_plan plan_of(const attnc_call *c, const attnc_function *f)
     return p;
 }
 
-/* jax_plan(name, *arrays, **options): the words of the plan in bytes, and the bits of what backward
- * needs. The arrays have the shapes and dtypes of those to come; of their numbers only offsets of
- * sequences count, and they have to be right. */
-PyObject *attnc_jax_plan(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
+/* The words of a checked call in bytes, and the bits of its operands and of what backward needs. */
+static PyObject *words_of(const attnc_call *c, const attnc_function *f)
+{
+    int64_t words[ATTNC_PLAN_WORDS + ATTNC_MAX_LEAD];
+    const attnc_plan plan = plan_of(c, f);
+    memcpy(words, &plan, sizeof plan);
+    for (int d = 0; d < c->in.lead.ndim; d++)
+        words[ATTNC_PLAN_WORDS + d] = c->in.lead.shape[d];
+    const size_t size = ((size_t)ATTNC_PLAN_WORDS + (size_t)plan.ndim) * sizeof *words;
+    return Py_BuildValue("y#LL", (const char *)words, (Py_ssize_t)size, (long long)plan.operands,
+                         (long long)plan.saves);
+}
+
+enum { PLAN_ARGUMENTS = ATTNC_OWN_MOST + ATTNC_OPTIONS };
+
+/* jax_plan(name, arrays, options): a tuple and a dict, the arguments of the function. The arrays
+ * have the shapes and dtypes of those to come; of their numbers only offsets of sequences count,
+ * and they have to be right. */
+PyObject *attnc_jax_plan(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
     _Alignas(64) char first[ATTNC_CALL_BYTES];
-    int64_t words[ATTNC_PLAN_WORDS + ATTNC_MAX_LEAD];
-    const attnc_function *f = count > 0 && PyUnicode_Check(args[0]) ? function_of(args[0]) : NULL;
+    PyObject *flat[PLAN_ARGUMENTS], *names = NULL, *result = NULL;
     attnc_call c;
-    PyObject *result = NULL;
-    if (!f)
-        return PyErr_Format(PyExc_TypeError, "jax_plan: needs the name of an attention function");
-    if (attnc_checked(&c, f, first, args + 1, count - 1, names) == 0) {
-        const attnc_plan plan = plan_of(&c, f);
-        memcpy(words, &plan, sizeof plan);
-        for (int d = 0; d < c.in.lead.ndim; d++)
-            words[ATTNC_PLAN_WORDS + d] = c.in.lead.shape[d];
-        const size_t size = ((size_t)ATTNC_PLAN_WORDS + (size_t)plan.ndim) * sizeof *words;
-        result = Py_BuildValue("y#LL", (const char *)words, (Py_ssize_t)size,
-                               (long long)plan.operands, (long long)plan.saves);
+    if (attnc_check_count("jax_plan", count, 3) < 0)
+        return NULL;
+    const attnc_function *f = PyUnicode_Check(args[0]) ? function_of(args[0]) : NULL;
+    if (!f || !PyTuple_Check(args[1]) || !PyDict_Check(args[2]) ||
+        PyTuple_Size(args[1]) > ATTNC_OWN_MOST || PyDict_Size(args[2]) > ATTNC_OPTIONS)
+        return PyErr_Format(PyExc_TypeError, "jax_plan: needs the name of an attention function, a "
+                                             "tuple and a dict");
+    const Py_ssize_t own = PyTuple_Size(args[1]), named = PyDict_Size(args[2]);
+    for (Py_ssize_t k = 0; k < own; k++)
+        flat[k] = PyTuple_GetItem(args[1], k);
+    names = PyTuple_New(named);
+    PyObject *name, *value;
+    Py_ssize_t at = 0, k = 0;
+    while (names && PyDict_Next(args[2], &at, &name, &value)) {
+        flat[own + k] = value;
+        if (PyTuple_SetItem(names, k++, Py_NewRef(name)) < 0)
+            Py_CLEAR(names);
     }
+    if (!names)
+        return NULL;
+    if (attnc_checked(&c, f, first, flat, own, names) == 0)
+        result = words_of(&c, f);
     attnc_call_clear(&c);
+    Py_DECREF(names);
     return result;
 }
 

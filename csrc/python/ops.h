@@ -33,8 +33,7 @@ PyObject *attnc_sum_of_squares(PyObject *module, PyObject *const *args, Py_ssize
 PyObject *attnc_transform_keys(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_pack_panels(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_run_loop(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *attnc_jax_plan(PyObject *module, PyObject *const *args, Py_ssize_t count,
-                         PyObject *names);
+PyObject *attnc_jax_plan(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_jax_callback(PyObject *module, PyObject *run);
 PyObject *attnc_jax_handlers(PyObject *module, PyObject *none);
 PyObject *attnc_jax_operands(PyObject *module, PyObject *none);
