@@ -54,8 +54,6 @@ static const struct {
 /* ---- one call ---- */
 
 enum { FIRST_BYTES = 4096 }; /* lengths and offsets of a small batch */
-static const ptrdiff_t ones[ATTNC_MAX_LEAD + 1] = {[0 ... ATTNC_MAX_LEAD] =
-                                                       1}; /* the shape of a number */
 
 typedef struct {
     attnc_ffi_call *call;
@@ -64,7 +62,8 @@ typedef struct {
     attnc_inputs in;
     int64_t argument, result; /* the next ones */
     int64_t save;
-    double slope, sink, center; /* where they are numbers */
+    double slope, sink, center;         /* where they are numbers */
+    ptrdiff_t ones[ATTNC_MAX_LEAD + 1]; /* their shape */
     attnc_arena arena;
     fenv_t before;             /* how the thread computes */
     int code;                  /* of the error */
@@ -484,10 +483,12 @@ static int read_inputs(run *r)
     } numbers[] = {{ATTNC_PLAN_BIT(slope), &r->slope, p->slope, &r->in.slope},
                    {ATTNC_PLAN_BIT(sink), &r->sink, p->sink, &r->in.sink},
                    {ATTNC_PLAN_BIT(center), &r->center, p->center, &r->in.center}};
+    for (int d = 0; p->numbers && d <= lead.ndim; d++)
+        r->ones[d] = 1;
     for (int k = 0; k < 3; k++)
         if (p->numbers & numbers[k].bit) {
             *numbers[k].to = numbers[k].value;
-            *numbers[k].operand = (attnc_operand){numbers[k].to, ones, NULL, ATTNC_AS_COMPUTED};
+            *numbers[k].operand = (attnc_operand){numbers[k].to, r->ones, NULL, ATTNC_AS_COMPUTED};
         }
     r->save = attnc_ffi_bits(r->call, "save");
     const int64_t all = ATTNC_PLAN_CONTEXT | ATTNC_PLAN_STATS | ATTNC_PLAN_SAVED_SCORES;
