@@ -179,6 +179,26 @@ def test_other_dtypes(name, dtype, rng):
         assert x.dtype == y.dtype and x.shape == y.shape
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sink": 0.5},
+        {"slope": 0.1, "causal": True},
+        {"center": 2.0, "window": (1, 1)},
+        {"key_lengths": 3, "scale": 0.5},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_numbers_are_part_of_the_program(options, rng):
+    q, k, v = (rng.standard_normal((2, 5, 4)) for _ in range(3))
+    found = attnc.jax.dot_product_attention(q, k, v, **options)
+    assert_equal(found, attnc.dot_product_attention(q, k, v, **options))
+    # one that is traced, and for all, has no axes
+    traced = {n: jnp.asarray(x) for n, x in options.items() if n in ("sink", "slope", "center")}
+    found = jax.jit(lambda t: attnc.jax.dot_product_attention(q, k, v, **options | t))(traced)
+    assert_equal(found, attnc.dot_product_attention(q, k, v, **options))
+
+
 # ---- transformations ----
 
 
