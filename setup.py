@@ -37,6 +37,7 @@ core = Extension(
         # The kernels first: they take the longest to compile.
         *sorted(glob("csrc/targets/*.c")),
         *sorted(glob("csrc/engine/*.c")),
+        *sorted(glob("csrc/jax/*.c")),
         *sorted(glob("csrc/python/*.c")),
     ],
     depends=sorted(glob("csrc/*.h") + glob("csrc/*/*.h") + glob("csrc/*/*.inc")),

@@ -21,6 +21,7 @@ The recurrent loops, the loss and the product take arrays that attnc.functional 
 have checked and made, all of one float type; here they are only held against each other.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias, Unpack
 
 import numpy as np
@@ -260,6 +261,16 @@ def adam(
     /,
 ) -> None: ...
 def sum_of_squares(x: _Array, /) -> float: ...
+
+# ---- for attnc.jax (csrc/python/op_jax.c) ----
+
+# The words of the plan, the bits of its operands, and of what backward needs.
+def jax_plan(
+    name: str, arrays: tuple[Any, ...], options: dict[str, Any], /
+) -> tuple[bytes, int, int]: ...
+def jax_callback(run: Callable[..., None], /) -> None: ...
+def jax_handlers() -> dict[str, Any]: ...  # capsules
+def jax_operands() -> tuple[str, ...]: ...
 
 # ---- threads and instruction sets ----
 

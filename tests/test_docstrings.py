@@ -12,11 +12,20 @@ from arrays import FUNCTIONS
 
 import attnc
 
-MODULES = [
-    importlib.import_module(module.name)
-    for module in pkgutil.walk_packages(attnc.__path__, "attnc.")
-    if not module.name.rpartition(".")[2].startswith("_")
-]
+
+def modules():
+    """All but the bridges to what is not installed."""
+    for module in pkgutil.walk_packages(attnc.__path__, "attnc."):
+        if module.name.rpartition(".")[2].startswith("_"):
+            continue
+        try:
+            yield importlib.import_module(module.name)
+        except ImportError as error:
+            if "must be installed" not in str(error):
+                raise
+
+
+MODULES = list(modules())
 SECTIONS = [
     "Parameters",
     "Attributes",

@@ -12,7 +12,8 @@ KERNELS = [path for path in C if path.parent.name == "kernels"]
 PLAIN = [path for path in C if path.parent.name != "python"]
 # The storeys, and what each may include of the others: arrows point one way.
 STOREYS = {
-    "python": {"python", "engine", "kernels.h"},
+    "python": {"python", "jax", "engine", "kernels.h"},
+    "jax": {"jax", "engine", "kernels.h"},
     "engine": {"engine", "kernels.h"},
     "targets": {"targets", "kernels", "simd", "kernels.h"},
     "kernels": {"kernels", "kernels.h"},

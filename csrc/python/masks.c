@@ -3,6 +3,8 @@
  * has; axes of size 1 broadcast. */
 #include "options.h"
 
+#include "../engine/values.h"
+
 #include <string.h>
 
 /* The axes of a mask-like argument and their meaning, for its messages. */
@@ -210,17 +212,15 @@ static int fit_lengths(attnc_call *c, const char *name, PyObject *object, ptrdif
                        const char *what, ptrdiff_t *number, PyArrayObject **kept,
                        attnc_operand *operand)
 {
+    char said[ATTNC_SAID];
     if (fit_integers(c, name, object, number, kept, operand) < 0)
         return -1;
     const int64_t one = *number;
     const int64_t *lengths = *kept ? PyArray_DATA(*kept) : &one;
     const npy_intp count = *kept ? PyArray_SIZE(*kept) : 1;
-    for (npy_intp k = 0; k < count; k++)
-        if (lengths[k] < 0 || lengths[k] > T)
-            return attnc_fail(c, PyExc_ValueError,
-                              "%s must lie in 0..%zd, the number of %s, got %lld", name,
-                              (Py_ssize_t)T, what, (long long)lengths[k]);
-    return 0;
+    if (attnc_check_lengths(name, lengths, count, T, what, said) == 0)
+        return 0;
+    return attnc_fail(c, PyExc_ValueError, "%s", said);
 }
 
 int attnc_fit_key_lengths(attnc_call *c, PyObject *key_lengths)
@@ -249,9 +249,8 @@ int attnc_fit_causal_offset(attnc_call *c, PyObject *causal_offset)
                                      "got none");
     if (c->causal_offset) { /* cut like a single one; it is our copy */
         int64_t *offset = PyArray_DATA(c->causal_offset);
-        const int64_t most = (int64_t)1 << 60;
         for (npy_intp k = 0; k < PyArray_SIZE(c->causal_offset); k++)
-            offset[k] = offset[k] > most ? most : offset[k] < -most ? -most : offset[k];
+            offset[k] = attnc_cut_offset(offset[k]);
     }
     return 0;
 }

@@ -2,6 +2,8 @@
  * axes of time. All is checked here, on copies, before anything is counted from them. */
 #include "options.h"
 
+#include "../engine/values.h"
+
 /* What has no meaning in a packed batch, and what to do instead. */
 static const struct {
     const char *name, *instead;
@@ -55,6 +57,7 @@ static int fit_offsets(attnc_call *c, const char *name, PyObject *object, ptrdif
                        const char *what, PyArrayObject **kept)
 {
     static const char rule[] = "a 1-D array of integers, 0 = o_0 <= ... <= o_B = T";
+    char said[ATTNC_SAID];
     PyArrayObject *array = *kept = attnc_as_array(c->function, name, object, 1);
     if (!array)
         return -1;
@@ -71,21 +74,9 @@ static int fit_offsets(attnc_call *c, const char *name, PyObject *object, ptrdif
     if (attnc_copy_integers(kept) < 0)
         return -1;
     const int64_t *offsets = PyArray_DATA(*kept);
-    const npy_intp last = PyArray_SIZE(*kept) - 1;
-    if (offsets[0] != 0)
-        return attnc_fail(c, PyExc_ValueError, "%s must begin with 0, got %lld", name,
-                          (long long)offsets[0]);
-    for (npy_intp b = 0; b < last; b++)
-        if (offsets[b] > offsets[b + 1])
-            return attnc_fail(
-                c, PyExc_ValueError, "%s must not decrease, got %lld and then %lld at index %zd",
-                name, (long long)offsets[b], (long long)offsets[b + 1], (Py_ssize_t)(b + 1));
-    if (offsets[last] != T)
-        return attnc_fail(c, PyExc_ValueError,
-                          "%s must end with %zd, the number of %s, got %lld; offsets of lengths "
-                          "are np.append(0, np.cumsum(lengths))",
-                          name, (Py_ssize_t)T, what, (long long)offsets[last]);
-    return 0;
+    if (attnc_check_offsets(name, offsets, PyArray_SIZE(*kept), T, what, said) == 0)
+        return 0;
+    return attnc_fail(c, PyExc_ValueError, "%s", said);
 }
 
 int attnc_fit_query_offsets(attnc_call *c, PyObject *query_offsets)

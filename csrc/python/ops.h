@@ -6,7 +6,7 @@
  *          attnc_turn_pairs, attnc_norm_*, attnc_activation_*,
  *          attnc_dropout_added, attnc_adam_step, attnc_sum_of_squares, attnc_transform_keys,
  *          attnc_pack_panels, attnc_run_loop, attnc_matrix_products, attnc_monotonic_*,
- *          attnc_chunkwise_*
+ *          attnc_chunkwise_*, attnc_jax_*
  */
 #ifndef ATTNC_OPS_H
 #define ATTNC_OPS_H
@@ -33,6 +33,10 @@ PyObject *attnc_sum_of_squares(PyObject *module, PyObject *const *args, Py_ssize
 PyObject *attnc_transform_keys(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_pack_panels(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *attnc_run_loop(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_jax_plan(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *attnc_jax_callback(PyObject *module, PyObject *run);
+PyObject *attnc_jax_handlers(PyObject *module, PyObject *none);
+PyObject *attnc_jax_operands(PyObject *module, PyObject *none);
 
 /* Every attention function: attnc_NAME_function is its row, in op_NAME.c; what Python calls it. */
 #define ATTNC_ATTENTION_FUNCTIONS(ROW)                                                             \

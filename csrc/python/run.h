@@ -4,11 +4,10 @@
  *
  * defines: attnc_forward, attnc_backward, attnc_scores_forward, attnc_scores_backward, attnc_jvp,
  *          attnc_scores_jvp; for results that are a function's own attnc_output_type,
- *          attnc_new_rows, attnc_in_output_dtype, attnc_read_incoming, attnc_saved_array; for jvp.c
- *          ATTNC_CALL_BYTES, attnc_call_begin, attnc_argument_at, attnc_read_whole_call,
- *          attnc_results_of; for hvp.c attnc_hvp,
- *          ATTNC_MOVING, attnc_read_tangents, attnc_make_gradients, attnc_narrow_gradients,
- *          attnc_check_choice
+ *          attnc_new_rows, attnc_in_output_dtype, attnc_read_incoming, attnc_saved_array; for
+ *          jvp.c, hvp.c and op_jax.c ATTNC_CALL_BYTES, attnc_call_begin, attnc_argument_at,
+ *          attnc_read_whole_call, attnc_results_of; attnc_hvp, ATTNC_MOVING, attnc_read_tangents,
+ *          attnc_make_gradients, attnc_narrow_gradients, attnc_check_choice
  */
 #ifndef ATTNC_RUN_H
 #define ATTNC_RUN_H
@@ -49,7 +48,7 @@ PyObject *attnc_scores_jvp(const attnc_function *f, PyObject *const *args, Py_ss
 PyObject *attnc_hvp(const attnc_function *f, PyObject *const *args, Py_ssize_t count,
                     PyObject *names);
 
-/* ---- for jvp.c and hvp.c ---- */
+/* ---- for jvp.c, hvp.c and op_jax.c ---- */
 
 /* What a small call needs for shapes and strides: a cache line for each of 16 arrays. */
 enum { ATTNC_CALL_BYTES = 16 * 64 };
