@@ -37,7 +37,7 @@ class _Differentiable(Function):
         if torch._C._are_functorch_transforms_active():
             return cls.apply(*args)
         # What `apply` does beside this is for those transforms, and takes longer than the call.
-        return super(Function, cls).apply(*args)  # type: ignore[misc]
+        return super(Function, cls).apply(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -48,7 +48,7 @@ class _Differentiable(Function):
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-        return batched(cls.run, cls.rows, info, in_dims, *args)  # type: ignore[attr-defined]
+        return batched(cls.run, cls.rows, info, in_dims, *args)
 
 
 class Value(_Differentiable):

@@ -240,7 +240,7 @@ class LayerModule(torch.nn.Module):
         holder: torch.nn.Module = self
         for part in path:
             # Not by add_module, which refuses names of attributes: `layer`, in `Residual`.
-            holder = holder._modules.setdefault(part, _Group())  # type: ignore[assignment]
+            holder = holder._modules.setdefault(part, _Group())
         return holder, last
 
     @property
