@@ -24,8 +24,19 @@ def pytest_addoption(parser):
         help="of the cases of each test one in N, at least one; which ones, --seed says",
     )
 
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="every case, also of tests of which one in some is run unless this is given",
+    )
+
 
 def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "one_in(n): of the cases of each of these tests one in n is run, unless --all is given: "
+        "where many settings meet, and most of what they share is tested elsewhere as well",
+    )
     cases = config.getoption("cases")
     settings.register_profile(
         "properties",
@@ -44,17 +55,16 @@ def pytest_report_header(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    n = config.getoption("sample")
-    if n is None:
-        return
-    seed, tests = config.getoption("seed"), {}
+    n, seed, tests = config.getoption("sample"), config.getoption("seed"), {}
     for item in items:
         tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
     kept = set()
     for cases in tests.values():
+        mark = cases[0].get_closest_marker("one_in")
+        share = n or (1 if mark is None or config.getoption("all") else mark.args[0])
         # By a hash of the name: the same in every process, whatever else is collected.
         cases.sort(key=lambda item: zlib.crc32(f"{seed} {item.nodeid}".encode()))
-        kept.update(cases[: -(-len(cases) // n)])
+        kept.update(cases[: -(-len(cases) // share)])
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
 

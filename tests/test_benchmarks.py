@@ -154,6 +154,7 @@ def test_peer(name, library, without_memory):
         replace(KINDS[kind], cases=TINY[kind][-1:], limit=None)
         for kind in TINY
         if kind not in ("forward", "threads", "growth")  # part of backward; no peers; not timed
+        and name in KINDS[kind].peers
     ]
     kinds += [
         replace(KINDS[kind], cases=cases, limit=None)

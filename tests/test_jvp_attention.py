@@ -32,6 +32,8 @@ import attnc
 from attnc import _core
 from attnc.registry import record_of
 
+pytestmark = pytest.mark.one_in(3)
+
 SPARSE = ("sparsemax", "entmax15")
 SCORES = ("dot_product_scores", "multiplicative_scores", "additive_scores", "cosine_scores")
 

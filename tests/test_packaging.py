@@ -171,13 +171,16 @@ BODY = ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8")).body
 STUB = {node.name: node for node in BODY if isinstance(node, ast.FunctionDef)}
 # The entries of every attention function are each of a type that all of them share, and those of
 # every function of scores alone.
-KINDS = {"": "_Forward", "_saving": "_Saving", "_backward": "_Backward"}
-SCORES_KINDS = {"": "_Scores", "_backward": "_ScoresBackward"}
+SECOND = {"_jvp": "_JVP", "_hvp": "_HVP"}
+KINDS = {"": "_Forward", "_saving": "_Saving", "_backward": "_Backward"} | SECOND
+SCORES_KINDS = {"": "_Scores", "_backward": "_ScoresBackward", "_jvp": "_ScoresJVP", "_hvp": "_HVP"}
 # Those of hard attention, which has results of its own.
 HARD = {
     "hard_attention": "_Hard",
     "hard_attention_saving": "_HardSaving",
     "hard_attention_backward": "_Backward",
+    "hard_attention_jvp": "_HardJVP",
+    "hard_attention_hvp": "_HVP",
 }
 ENTRIES = {
     node.target.id: node.annotation.id

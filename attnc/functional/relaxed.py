@@ -14,11 +14,11 @@ from typing import NamedTuple, Unpack
 import numpy as np
 
 from attnc.arrays import computing_dtype, flag, like, number, quiet, real_array, sum_to
-from attnc.functional.attention import _dropout_key, attend
+from attnc.functional.attention import MECHANISMS, _dropout_key, attend
 from attnc.functional.hard import RECORD, hard_attention
 from attnc.functional.options import ScoreOptions, outside, takes_options
 from attnc.gradients import shows_shapes
-from attnc.registry import record_of, register
+from attnc.registry import Output, record_of, register
 from attnc.typing import Array, Integers, Real, Seed
 
 __all__ = ["gumbel_softmax", "straight_through"]
@@ -342,9 +342,26 @@ def _gumbel_backward(saved, static, dcontext, dweights):
     return tuple(found[name] for name in ("scores", "value", *_OPTIONAL))
 
 
-for _function, _forward, _backward, _incoming in (
-    (straight_through, _straight_forward, _straight_backward, ("dcontext",)),
-    (gumbel_softmax, _gumbel_forward, _gumbel_backward, ("dcontext", "dweights")),
+# ---- records ----
+
+
+def _straight_shapes(scores, value, **options):
+    context = MECHANISMS[attend].shapes(scores, value)
+    of = tuple(name for name in context.of if name in RECORD.arrays)
+    return StraightThroughResult(context._replace(of=of), Output(context.shape[:-1], "integer"))
+
+
+def _gumbel_shapes(scores, value, **options):
+    found = MECHANISMS[attend].shapes(scores, value, return_weights=True)
+    of = "scores", "value", "bias"
+    return GumbelResult(found.context._replace(of=of), found.weights._replace(of=of))
+
+
+_STRAIGHT = (_straight_forward, _straight_backward, _straight_shapes, ("dcontext",))
+_GUMBEL = (_gumbel_forward, _gumbel_backward, _gumbel_shapes, ("dcontext", "dweights"))
+for _function, (_forward, _backward, _shapes, _incoming) in (
+    (straight_through, _STRAIGHT),
+    (gumbel_softmax, _GUMBEL),
 ):
     takes_options(_function, without=outside(ScoreOptions))
     register(
@@ -355,4 +372,9 @@ for _function, _forward, _backward, _incoming in (
         positional=1,
         forward=_forward,
         backward=_backward,
+        outputs=_shapes,
+        fixed=[name for name in RECORD.fixed if name != "index" or _function is straight_through],
+        leading=[
+            name for name in RECORD.leading if name != "index" or _function is straight_through
+        ],
     )

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from attnc import functional
 from attnc.torch.bridge import wrap
 
-__all__ = ["GRU", "LSTM", "RNN", "MultiheadAttention", "Replacement", "replace"]
+__all__ = ["Replacement", "replace"]
 
 _attention = wrap(functional.dot_product_attention)
 _RECURRENT = {  # by PyTorch's name of the mode
