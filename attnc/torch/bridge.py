@@ -12,7 +12,7 @@ import torch
 from torch.autograd import forward_ad
 
 from attnc.registry import Record, record_of
-from attnc.torch.arrays import array_of, tensor_of
+from attnc.torch.arrays import tensor_of
 from attnc.torch.calls import Call, flat, limited, names_of, nested, split
 from attnc.torch.functions import Value, eager
 from attnc.torch.operators import Operators, run
@@ -23,6 +23,7 @@ _DOC = """`attnc.{name}` on PyTorch tensors: where that says array, it is a tens
 
 {doc}"""
 
+_Tensor = torch.Tensor
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms_active = torch._C._are_functorch_transforms_active
 
@@ -53,22 +54,24 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
             f"attnc.registry.register, got {name}"
         )
     operators = Operators(record)
-    name, names = record.name, names_of(record)
-    draws, count = "rng" in names, len(names)
+    name, draws = record.name, "rng" in names_of(record)
 
     def on_tensors(*args: Any, **options: Any) -> Any:
         if torch.compiler.is_compiling() or _dispatch_modes():
             return _traced(operators, draws, args, options)
-        if (
-            not options and len(args) <= count and not _transforms_active()
-        ):  # the same as below, in less time
-            for x in args:
-                if type(x) is not torch.Tensor or x.requires_grad:
-                    break
-            else:
-                if forward_ad._current_level < 0:
-                    arrays = [array_of(name, *pair) for pair in zip(names, args)]  # noqa: B905
-                    return _on_arrays(record, arrays, options)
+        if not options and not _transforms_active():  # the same as below, in less time
+            wanted = torch.is_grad_enabled()
+            # PyTorch takes its time to raise, so what requires a gradient is not tried.
+            try:
+                arrays = [
+                    x.numpy()
+                    for x in args
+                    if type(x) is _Tensor and not (wanted and x.requires_grad)
+                ]
+            except (TypeError, RuntimeError):
+                arrays = []
+            if arrays and len(arrays) == len(args) and forward_ad._current_level < 0:
+                return _on_arrays(record, arrays, options)
         call, tensors = split(record, args, options)
         if not call.plain:
             return _traced(operators, draws, args, options)

@@ -97,11 +97,11 @@ class Eager(Function):
         result = _tensors(ctx, call, output)
         row: list[torch.Tensor] = [*tensors]
         constants: list[Any] = []
+        parts: list[Any] = []
         if None in places:
             outputs = [output] if call.skeleton is None else flat(output)[0]
             of_output = dict(zip(map(id, outputs), result, strict=True))
-            owners = dict(zip(map(_owner, outputs), result, strict=True))
-            guards = []
+            shares = any(_is_part(y) for y in outputs)
             for k, array in enumerate(saved):
                 if places[k] is not None:
                     continue
@@ -112,12 +112,15 @@ class Eager(Function):
                     constants.append(array)
                     places[k] = -1 - len(constants)
                     continue
+                places[k] = len(row)
                 row.append(tensor)
-                places[k] = len(row) - 1
-                # A part of an output is watched by watching that; of an argument, it is already.
-                if _owner(array) in owners:
-                    guards.append(owners[_owner(array)])
-            row += guards
+                if shares or _is_part(array):
+                    parts.append(array)
+            # What shares memory with an output is watched by watching that; with an argument, it is
+            # already.
+            if parts:
+                owners = dict(zip(map(_owner, outputs), result, strict=True))
+                row += [owners[_owner(array)] for array in parts if _owner(array) in owners]
         ctx.kept = call, places, constants, static
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*row)
@@ -149,9 +152,14 @@ class Eager(Function):
 eager = super(Function, Eager).apply  # see `_Differentiable.run`
 
 
+def _is_part(array: Any) -> bool:
+    """Whether the memory of an array is another array's."""
+    return isinstance(getattr(array, "base", None), np.ndarray)
+
+
 def _owner(array: Any) -> int:
     """Whose memory an array is in, as a number."""
-    while isinstance(getattr(array, "base", None), np.ndarray):
+    while _is_part(array):
         array = array.base
     return id(array)
 
