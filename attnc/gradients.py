@@ -88,6 +88,8 @@ def _describe(value: Any) -> str:
         return repr(value)
     if isinstance(value, tuple):
         return "(" + ", ".join(_describe(v) for v in value) + ")"
+    if not hasattr(value, "dtype"):  # what `jax.tree.map` may put there
+        return repr(value)
     return f"{value.dtype} {value.shape}"
 
 

@@ -550,3 +550,45 @@ def test_memory_grows_with_the_length(name):
         "{'query': x, 'key': x, 'value': x}, d, d, x, x, x)"
     )
     assert peak_memory(call, arrays) < 24
+
+
+# ---- what no other number meets ----
+
+
+def test_an_incoming_nan_of_a_chosen_key_stays_in_its_pairs():
+    scores, value = np.zeros((2, 3)), np.eye(3)
+    mask = np.array([[True, True, False], [True, True, True]])
+    found = attnc.hvp(
+        attnc.hard_attention,
+        (scores, value),
+        {"scores": np.ones((2, 3))},
+        (None, np.array([np.nan, 0]), None),
+        mask=mask,
+        index=np.array([0, 0]),
+        softcap=2.0,
+    )
+    assert found.scores[0, 2] == 0 and np.isfinite(found.scores[1]).all()
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+def test_a_center_that_moves_by_nan_stays_in_its_pairs(renormalize):
+    query, key, value = np.ones((2, 2)), np.ones((3, 2)), np.eye(3)
+    options = {"center": np.ones(2), "window": (2, 2), "sigma": 2.0, "renormalize": renormalize}
+    tangents = {"center": np.array([np.nan, 0])}
+
+    def hvp(mask, **more):
+        arrays, mask = (query, key, value), np.array(mask)
+        return attnc.hvp(
+            attnc.dot_product_attention,
+            arrays,
+            tangents,
+            np.ones((2, 3)),
+            mask=mask,
+            **options,
+            **more,
+        )
+
+    found = hvp([[True, True, False], [True, True, True]])
+    assert np.isfinite(found.value[2]).all() and np.isfinite(found.key[2]).all()
+    found = hvp([[False] * 3, [True] * 3], sink=np.array(0.5))  # one without keys feels nothing
+    assert all(np.isfinite(x).all() for x in vars(found).values())

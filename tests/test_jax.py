@@ -611,3 +611,20 @@ def test_a_thousand_calls_at_once(rng):
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(one, range(1000)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"key_lengths": [[1], [4]]},
+        {"key_mask": [[[True, False, True, True]]]},
+        {"mask": [[[[True, False, True, True]]]]},
+        {"causal_offset": [[1], [0]], "causal": True},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_lists_stand_for_arrays(options, rng):
+    x = rng.standard_normal((2, 3, 4, 5)).astype(np.float32)
+    f = jax.jit(lambda x: attnc.jax.dot_product_attention(x, x, x, **options))
+    expected = attnc.dot_product_attention(x, x, x, **options)
+    np.testing.assert_allclose(f(x), expected, rtol=1e-5, atol=1e-6)

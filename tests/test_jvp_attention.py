@@ -747,3 +747,55 @@ def test_calls_keep_no_reference(name, rng):
     gc.collect()
     after = [sys.getrefcount(x) for x in (*kept, None)]
     assert after[:-1] == before[:-1] and abs(after[-1] - before[-1]) < 20
+
+
+# ---- what no other size or number meets ----
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_that_do_not_move(name, rng):
+    """Their tangent is 0, whatever was in the memory that is worked in."""
+    arrays, more = inputs(name.replace("scores", "attention"), rng, np.float64, Tq=40, Tk=70)
+    arrays = [*arrays[:2], *arrays[3:]]
+    jvp(name, {"query": np.full_like(arrays[0], 1e300)}, arrays, more)
+    assert not jvp(name, {}, arrays, more)[1].any()
+    if name in ("dot_product_scores", "cosine_scores"):
+        still = more | {"scale": np.array(0.3)}
+        assert not jvp(name, {"scale": np.array(0.0)}, arrays, still)[1].any()
+
+
+def test_more_features_than_a_product_sums_at_once(rng):
+    """What a product is added to is not lost."""
+    D = 8200
+    query, key, value = (rng.standard_normal((n, d)) for n, d in ((2, D), (3, 4), (3, 2)))
+    weight = rng.standard_normal((D, 4)) / 90
+    tangents = {"query": rng.standard_normal((2, D)), "weight": rng.standard_normal((D, 4))}
+    check("multiplicative_attention", (query / 90, key, value, weight), {}, tangents)
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+@pytest.mark.parametrize("rows", ["without keys", "padding"])
+def test_a_center_that_moves_by_nan_is_felt_by_its_own_row(rows, renormalize, dtype, isa, rng):
+    sizes = {"Tq": 5, "Tk": 6, "D": 4, "Dv": 3, "leads": ((), (), ())}
+    arrays, _ = inputs("dot_product_attention", rng, dtype, **sizes)
+    own = {
+        "center": np.linspace(0, 5, 5),
+        "window": (2, 2),
+        "renormalize": renormalize,
+    } | EVERYTHING
+    if rows == "padding":
+        own["query_lengths"] = np.array(3)
+    else:
+        own["mask"] = (np.arange(5) < 3)[:, None] & np.ones(6, bool)
+    tangents = {"center": np.where(np.arange(5) < 3, 1.0, np.nan)}
+    for x in jvp("dot_product_attention", tangents, arrays, own)[1]:
+        assert np.isfinite(x).all() and not x[3:].any()
+
+
+@pytest.mark.parametrize("sigma", [1e-18, 1e-20, 1e-25, 1e-40, 1e-200])
+def test_narrow_gaussians(sigma, dtype, isa, rng):
+    sizes = {"Tq": 5, "Tk": 6, "D": 4, "Dv": 3, "leads": ((), (), ())}
+    arrays, _ = inputs("dot_product_attention", rng, dtype, **sizes)
+    own = {"center": np.arange(5.0), "window": (1, 1), "sigma": sigma}
+    found = jvp("dot_product_attention", {"center": np.ones(5)}, arrays, own)[1]
+    assert np.isfinite(found).all()

@@ -1,16 +1,19 @@
 """Transforms of torch.func over the functions on tensors, and second derivatives."""
 
+import warnings
+
 import numpy as np
 import pytest
 from calls import CALLS
 
 torch = pytest.importorskip("torch")
 
+from torch.autograd import forward_ad  # noqa: E402
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 from torch_calls import RECORDS, OnTensors, leaves  # noqa: E402
 
-import attnc.torch  # noqa: E402
+import attnc.torch.nn  # noqa: E402
 from attnc.registry import Output, register  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
@@ -270,3 +273,41 @@ def test_second_order_of_transforms(name):
 
 def test_all_are_there():
     assert len(leaves(list(MAPPED))) >= 2 * 29
+
+
+# ---- where a tangent, or the function itself, could get lost in silence ----
+
+
+def test_forward_over_reverse_without_a_graph():
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    direction = torch.ones_like(x)
+
+    def gradient(f):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x, direction)
+            (found,) = torch.autograd.grad(f(dual, dual, dual).square().sum(), x)
+            return forward_ad.unpack_dual(found).tangent
+
+    def plain(q, k, v):
+        return torch.softmax(q @ k.mT / 2, -1) @ v
+
+    torch.testing.assert_close(gradient(attnc.torch.dot_product_attention), gradient(plain))
+
+
+def test_a_traced_function_computes():
+    x = torch.randn(3, 5, 8)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(lambda q: attnc.torch.dot_product_attention(q, q, q), (x,))
+        torch.testing.assert_close(traced(2 * x), attnc.torch.dot_product_attention(*[2 * x] * 3))
+
+
+def test_modules_say_what_they_do_not_go_with():
+    module, x = attnc.torch.nn.GRU(4, 5).requires_grad_(False), torch.randn(2, 3, 4)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="^GRU: forward mode"):
+        module(forward_ad.make_dual(x, torch.ones_like(x)))
+    with pytest.raises(NotImplementedError, match="^GRU: the transforms of torch.func"):
+        torch.func.grad(lambda y: module(y)[0].sum())(x)
+    with warnings.catch_warnings(), pytest.raises(NotImplementedError, match="^GRU: torch.jit"):
+        warnings.simplefilter("ignore")
+        torch.jit.trace(module, (x,))

@@ -24,6 +24,7 @@ _DOC = """`attnc.{name}` on PyTorch tensors: where that says array, it is a tens
 {doc}"""
 
 _Tensor = torch.Tensor
+_trace = torch._C._get_tracing_state
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms_active = torch._C._are_functorch_transforms_active
 
@@ -57,7 +58,8 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     name, draws = record.name, "rng" in names_of(record)
 
     def on_tensors(*args: Any, **options: Any) -> Any:
-        if torch.compiler.is_compiling() or _dispatch_modes():
+        # torch.jit.trace would take what is no operator for a constant.
+        if torch.compiler.is_compiling() or _dispatch_modes() or _trace() is not None:
             return _traced(operators, draws, args, options)
         if not options and not _transforms_active():  # the same as below, in less time
             wanted = torch.is_grad_enabled()

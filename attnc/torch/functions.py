@@ -132,7 +132,7 @@ class Eager(Function):
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:
         call, places, constants, static = ctx.kept
         needs, saved = ctx.needs_input_grad[1:], ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             return None, *_pulled(call, needs, saved[: len(needs)], gradients)
         if call.skeleton is not None:
             gradients = tuple([g for g, real in zip(gradients, call.real(), strict=True) if real])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from attnc import layers
 from attnc.gradients import vjp
@@ -326,6 +327,7 @@ class LayerModule(torch.nn.Module):
         tensors: list[torch.Tensor] = []
         structure = _without((inputs, options), torch.Tensor, tensors)
         parameters = [slot.tensor for slot in self._slots]
+        _require_plain(type(self._layer).__name__, [*parameters, *tensors])
         call = _Call(self, structure, len(parameters))
         if torch.is_grad_enabled() and any(t.requires_grad for t in (*parameters, *tensors)):
             found = _Apply.apply(call, *parameters, *tensors)
@@ -389,6 +391,23 @@ def _signature(kind: type[Layer]) -> tuple[tuple[str, ...], frozenset[str]]:
 
 
 _SIGNATURES: dict[type[Layer], tuple[tuple[str, ...], frozenset[str]]] = {}
+
+
+def _require_plain(where: str, tensors: list[torch.Tensor]) -> None:
+    """Refuse what would take a module for a constant, or lose a tangent."""
+    what = None
+    if torch.jit.is_tracing():
+        what = "torch.jit.trace"
+    elif torch._C._are_functorch_transforms_active():
+        what = "the transforms of torch.func"
+    elif forward_ad._current_level >= 0:
+        if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+            what = "forward mode"
+    if what is not None:
+        raise NotImplementedError(
+            f"{where}: {what} must not meet a module of attnc.torch.nn; the functions of "
+            "attnc.torch, and modules of PyTorch's after attnc.torch.replace, go with it"
+        )
 
 
 def _key(generator: torch.Generator | None) -> int:

@@ -427,14 +427,14 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         more = projected[1].shape[2]  # with the steps that were added, which are never masked
         biases = []
         if padding is not None:
-            padding = _allowed(padding.reshape(batch, 1, 1, -1), more)
+            padding = _allowed(padding.reshape(batch, 1, 1, padding.shape[-1]), more)
             if padding.dtype is torch.bool:
                 options["key_mask"] = padding.flatten(1, 2)
             else:
                 biases.append(padding)
         if mask is not None:
             shape = (1, 1) if mask.ndim == 2 else (batch, heads)
-            mask = _allowed(mask.reshape(*shape, L, -1), more)
+            mask = _allowed(mask.reshape(*shape, L, mask.shape[-1]), more)
             if mask.dtype is torch.bool:
                 options["mask"] = mask
             else:

@@ -6,6 +6,8 @@
 #include "scratch.h"
 #include "work.h"
 
+#include <string.h>
+
 void attnc_team_begin(attnc_team *t, int f32, const attnc_executor *executor, attnc_arena arena)
 {
     t->k = attnc_kernels_for(f32);
@@ -75,7 +77,7 @@ static int run_product(attnc_team *t, const attnc_product *p)
  * a weight that met so many rows, float would be off by 1e-4; run by run it is by 1e-6. */
 static const ptrdiff_t LONGEST_SUM = 64 * 128;
 
-/* out = the sum of the products of runs of K. */
+/* out = the sum of the products of runs of K, on top of what it was where they accumulate. */
 static int run_long_product(attnc_team *t, const attnc_product *p)
 {
     const ptrdiff_t size = p->M * p->N, zero = 0;
@@ -95,18 +97,22 @@ static int run_long_product(attnc_team *t, const attnc_product *p)
                      .factor = 1};
     if (!parts)
         return -1;
+    if (p->accumulate)
+        memcpy(parts, p->out, (size_t)size * t->item);
     for (ptrdiff_t k = 0; k < p->K; k += LONGEST_SUM) {
+        const int first = k == 0 && !p->accumulate;
         attnc_product run = *p;
+        run.accumulate = 0;
         run.a = (const char *)p->a + k * p->a_col * a_item;
         run.b = (const char *)p->b + k * p->b_row * (ptrdiff_t)t->item;
         run.K = p->K - k < LONGEST_SUM ? p->K - k : LONGEST_SUM;
-        run.out = k > 0 ? parts + size * (ptrdiff_t)t->item : parts;
+        run.out = first ? parts : parts + size * (ptrdiff_t)t->item;
         if (run_product(t, &run) < 0)
             return -1;
         if (run.K == p->K - k)
             sum.out.data = p->out; /* the last one */
-        if (k > 0 && attnc_team_run(t, t->k->sum, &sum, attnc_divide_up(sum.rows, ATTNC_SUM_ROWS),
-                                    attnc_sum_work(&sum), 0) < 0)
+        if (!first && attnc_team_run(t, t->k->sum, &sum, attnc_divide_up(sum.rows, ATTNC_SUM_ROWS),
+                                     attnc_sum_work(&sum), 0) < 0)
             return -1;
     }
     return 0;
