@@ -205,7 +205,7 @@ def bind(
     for name, argument in arguments.items():
         if name == "rng":
             argument = key_of(record.name, argument)
-        elif isinstance(argument, (list, tuple)) and _is_one_array(record, name):
+        elif isinstance(argument, (list, tuple)) and name in record.fixed:
             argument = jnp.asarray(argument)
         found, tree = jax.tree.flatten(argument, is_leaf=is_none)
         trees.append((name, tree))
@@ -222,11 +222,6 @@ def bind(
         operands = with_all_axes(names, operands)
     arrays = tuple(Array(x.shape, x.dtype) for x in operands)
     return Call.of(record, tuple(trees), tuple(slots), arrays), operands
-
-
-def _is_one_array(record: Record, name: str) -> bool:
-    """Whether a list in this place stands for one array, not for a sequence of them."""
-    return name in record.fixed or (is_attention(record) and name in record.arrays)
 
 
 # ---- a call ----
