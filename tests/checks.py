@@ -7,6 +7,7 @@ more than they must.
 
 import contextlib
 import copy
+import gc
 import inspect
 import itertools
 import os
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 
 import attnc
-from attnc import functional, reference
+from attnc import _core, functional, reference
 
 # Floor of the rule, in units of eps times the largest term of the sums. The plain formula is now
 # and then right by luck (one key: a weight of exactly 1); then it is no measure. A sum,
@@ -351,3 +352,27 @@ def check_vjp(vjp, function, arrays, options):
         return [getattr(gradients, name) for name in moved]
 
     attnc.check_gradients(f, backward, *moved.values())
+
+
+def run_out_of_memory(run, kept, least):
+    """What run() returns, once every allocation of it has failed in turn, at least so many.
+
+    Each failure is a MemoryError that loses no memory, and no reference to the arrays kept.
+    """
+    gc.collect()
+    count, failures = _core.allocation_count(), 0
+    references = [sys.getrefcount(x) for x in kept]
+    while True:
+        _core.fail_allocation(failures + 1)
+        try:
+            got = run()
+            break
+        except MemoryError:
+            failures += 1
+        finally:
+            _core.fail_allocation(0)
+        gc.collect()
+        assert _core.allocation_count() == count, f"after allocation {failures} failed"
+        assert [sys.getrefcount(x) for x in kept] == references
+    assert failures >= least
+    return got

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from arrays import FUNCTIONS, inputs, options
-from checks import EVERYTHING, assert_same, evaluate, incoming, python
+from checks import EVERYTHING, assert_same, evaluate, incoming, python, run_out_of_memory
 
 import attnc
 from attnc import _core
@@ -32,23 +32,7 @@ def test_memory_runs_out_anywhere(name, option, no_failures, rng):
     d = incoming(rng, getattr(attnc, name)(*arrays, **own, **EVERYTHING), np.float32)
     expected = evaluate(name, arrays, own, d)
     kept = [x for x in (*arrays, *own.values(), *d.values()) if isinstance(x, np.ndarray)]
-    gc.collect()
-    count = _core.allocation_count()
-    references = [sys.getrefcount(x) for x in kept]
-    failures = 0
-    while True:
-        _core.fail_allocation(failures + 1)
-        try:
-            got = evaluate(name, arrays, own, d)
-            break
-        except MemoryError:
-            failures += 1
-        finally:
-            _core.fail_allocation(0)
-        gc.collect()
-        assert _core.allocation_count() == count, f"after allocation {failures} failed"
-        assert [sys.getrefcount(x) for x in kept] == references
-    assert failures >= 8
+    got = run_out_of_memory(lambda: evaluate(name, arrays, own, d), kept, least=8)
     assert_same(got, expected)
 
 

@@ -19,6 +19,7 @@ from checks import (
     assert_unchanged,
     needs_proc,
     peak_memory,
+    run_out_of_memory,
 )
 from second_order import (
     arguments,
@@ -510,21 +511,7 @@ def test_memory_runs_out_anywhere(name, option, no_failures, rng):
     given = with_directions(function, arrays, own, rng)
     expected = second(*given)
     kept = [x for of in given[1:] for x in of.values() if isinstance(x, np.ndarray)]
-    gc.collect()
-    count, references, failures = _core.allocation_count(), [sys.getrefcount(x) for x in kept], 0
-    while True:
-        _core.fail_allocation(failures + 1)
-        try:
-            got = second(*given)
-            break
-        except MemoryError:
-            failures += 1
-        finally:
-            _core.fail_allocation(0)
-        gc.collect()
-        assert _core.allocation_count() == count, f"after allocation {failures} failed"
-        assert [sys.getrefcount(x) for x in kept] == references
-    assert failures >= 5
+    got = run_out_of_memory(lambda: second(*given), kept, least=5)
     assert_same(got, expected)
 
 

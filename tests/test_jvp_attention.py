@@ -17,6 +17,7 @@ from checks import (
     assert_close_like_naive,
     assert_same,
     assert_unchanged,
+    run_out_of_memory,
     wider,
 )
 from tangents import (
@@ -715,22 +716,7 @@ def test_memory_runs_out_anywhere(name, option, rng):
     arrays, own, tangents = large_problem(name, option, rng)
     expected = jvp(name, tangents, arrays, own)
     kept = [*arrays, *tangents.values()]
-    gc.collect()
-    count, failures = _core.allocation_count(), 0
-    references = [sys.getrefcount(x) for x in kept]
-    while True:
-        _core.fail_allocation(failures + 1)
-        try:
-            got = jvp(name, tangents, arrays, own)
-            break
-        except MemoryError:
-            failures += 1
-        finally:
-            _core.fail_allocation(0)
-        gc.collect()
-        assert _core.allocation_count() == count, f"after allocation {failures} failed"
-        assert [sys.getrefcount(x) for x in kept] == references
-    assert failures >= 2
+    got = run_out_of_memory(lambda: jvp(name, tangents, arrays, own), kept, least=2)
     assert_same(got, expected)
 
 

@@ -1,16 +1,20 @@
 """Scores as arrays: those of every mechanism, and their gradients, by the kernels of attention."""
 
-import gc
-import sys
-
 import numpy as np
 import pytest
 from arrays import BIG, EDGES, FUNCTIONS, LAYOUTS, LEADS, OPTIONS, PRIMES, inputs, lay_out
 from arrays import options as shared_options
-from checks import assert_agree, assert_same, assert_unchanged, check_simple, python
+from checks import (
+    assert_agree,
+    assert_same,
+    assert_unchanged,
+    check_simple,
+    python,
+    run_out_of_memory,
+)
 
 import attnc
-from attnc import _core, reference
+from attnc import reference
 from attnc.functional.options import Pairs
 from attnc.functional.scores import __all__ as NAMES
 from attnc.registry import record_of
@@ -276,21 +280,7 @@ def test_memory_runs_out_anywhere(name, rng):
     own |= {"mask": rng.random((2, 300, 260)) < 0.8}
     expected = both(name, arrays, own)
     kept = [x for x in (*arrays, *own.values()) if isinstance(x, np.ndarray)]
-    gc.collect()
-    count, references, failures = _core.allocation_count(), [*map(sys.getrefcount, kept)], 0
-    while True:
-        _core.fail_allocation(failures + 1)
-        try:
-            got = both(name, arrays, own)
-            break
-        except MemoryError:
-            failures += 1
-        finally:
-            _core.fail_allocation(0)
-        gc.collect()
-        assert _core.allocation_count() == count, f"after allocation {failures} failed"
-        assert [*map(sys.getrefcount, kept)] == references
-    assert failures >= 4
+    got = run_out_of_memory(lambda: both(name, arrays, own), kept, least=4)
     assert_same(got, expected)
 
 

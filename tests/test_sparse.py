@@ -4,9 +4,6 @@ Against the reference, which sorts, by the rule of tolerance; against difference
 `entmax`, a package of their authors' group, where it is installed.
 """
 
-import gc
-import sys
-
 import numpy as np
 import pytest
 from arrays import EDGES, FUNCTIONS, LAYOUTS, LEADS, OPTIONS, PRIMES, inputs, lay_out
@@ -19,6 +16,7 @@ from checks import (
     assert_close_like_naive,
     assert_same,
     assert_unchanged,
+    run_out_of_memory,
     wider,
 )
 from test_scores import largest_terms
@@ -420,21 +418,7 @@ def test_memory_runs_out_anywhere(name, normalizer, rng):
     own |= {"bias": rng.standard_normal((1, 1, 260)).astype("f4"), "softcap": 5.0}
     expected = both(name, arrays, own, normalizer)
     kept = [x for x in (*arrays, *own.values()) if isinstance(x, np.ndarray)]
-    gc.collect()
-    count, references, failures = _core.allocation_count(), [*map(sys.getrefcount, kept)], 0
-    while True:
-        _core.fail_allocation(failures + 1)
-        try:
-            got = both(name, arrays, own, normalizer)
-            break
-        except MemoryError:
-            failures += 1
-        finally:
-            _core.fail_allocation(0)
-        gc.collect()
-        assert _core.allocation_count() == count, f"after allocation {failures} failed"
-        assert [*map(sys.getrefcount, kept)] == references
-    assert failures >= 6
+    got = run_out_of_memory(lambda: both(name, arrays, own, normalizer), kept, least=6)
     assert_same(got, expected)
 
 
