@@ -3,7 +3,7 @@
  * A kernel is a function over the tasks [begin, end) of one call: it reads an argument struct,
  * writes outputs that no other task writes, and works in the scratch block it is handed. Kernels
  * allocate nothing, cannot fail, know no Python, and give the same bits for any split of the tasks.
- * Outputs are overwritten, never accumulated into.
+ * Outputs are overwritten, unless an argument says that they are added to.
  *
  * One set of kernels is compiled per instruction set and element type (targets/), from one source.
  *
