@@ -579,3 +579,16 @@ def test_a_center_that_moves_by_nan_stays_in_its_pairs(renormalize):
     assert np.isfinite(found.value[2]).all() and np.isfinite(found.key[2]).all()
     found = hvp([[False] * 3, [True] * 3], sink=np.array(0.5))  # one without keys feels nothing
     assert all(np.isfinite(x).all() for x in vars(found).values())
+
+
+@pytest.mark.parametrize("normalizer", ["sparsemax", "entmax15"])
+def test_a_tangent_of_nan_of_a_key_without_weight_stays_there(normalizer):
+    """The softcap bends what is not felt."""
+    scores, tangent = np.array([[3.0, 0.0, 2.9]]), np.array([[1.0, np.nan, 0.5]])
+    options = {"normalizer": normalizer, "softcap": 20.0}
+    assert attnc.attend(scores, return_weights=True, value=np.eye(3), **options).weights[0, 1] == 0
+    found = attnc.hvp(
+        attnc.attend, (scores, np.eye(3)), {"scores": tangent}, np.array([[1.0, 2, 3]]), **options
+    )
+    assert np.isfinite(found.scores).all() and found.scores[0, 1] == 0
+    assert np.isfinite(found.value).all() and found.scores[0, 0] != 0

@@ -512,6 +512,31 @@ def test_wrong_calls(changes, error, message):
         layer(X, **{"normalizer": "sparsemax", **changes})
 
 
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_where_denormal_numbers_count_as_zero(normalizer, isa, dtype, rng):
+    """A processor that takes them for 0 still tells weights of 0 from others."""
+    torch = pytest.importorskip("torch")
+    arrays = [SPREAD * rng.standard_normal((2, 9, 8)).astype(dtype) for _ in range(3)]
+    directions = [rng.standard_normal((2, 9, 8)).astype(dtype) for _ in range(4)]
+
+    def derivatives():
+        own, f = {"normalizer": normalizer}, attnc.dot_product_attention
+        context, pullback = attnc.vjp(f, *arrays, **own)
+        tangent = attnc.jvp(f, arrays, directions[:3], **own)[1]
+        second = attnc.hvp(f, arrays, directions[:3], directions[3], **own)
+        return context, *pullback(directions[3]), tangent, *second
+
+    expected = derivatives()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    try:
+        found = derivatives()
+    finally:
+        torch.set_flush_denormal(False)
+    for x, y in zip(found, expected, strict=True):
+        assert_same(x, y)
+
+
 def test_a_pullback_needs_what_forward_saved(rng):
     """The private entry refuses other arrays in its place."""
     x = np.ones((3, 4))
