@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+from benchmarks.isa import switches
+
 # Name in the tables -> the module of this package that knows how to call it.
 MODULES = {
     "attnc": "with_attnc",
@@ -45,9 +47,10 @@ class Contender:
     name: str
     module: str
     threads: int
+    isa: str | None = None  # the most that may be used; None: what the processor has
 
     def environment(self):
-        """The variables by which the libraries learn the number of threads, before they start."""
+        """The variables that tell the libraries, at their start, how much they may use."""
         count = str(self.threads)
         return os.environ | {
             "ATTNC_NUM_THREADS": count,
@@ -57,15 +60,18 @@ class Contender:
             "VECLIB_MAXIMUM_THREADS": count,
             "NPROC": count,  # XLA
             "JAX_PLATFORMS": "cpu",
+            **switches(self.isa),
         }
 
 
-def contenders(kind, threads, names):
+def contenders(kind, threads, names, isa=None):
     """The contenders of a kind: attnc first, then those of its peers that are in `names`."""
     if kind.name == "threads":
         return [
-            Contender("1 thread" if count == 1 else f"{count} threads", MODULES["attnc"], count)
+            Contender(
+                "1 thread" if count == 1 else f"{count} threads", MODULES["attnc"], count, isa
+            )
             for count in range(1, threads + 1)
         ]
     peers = [name for name in kind.peers if name in names]
-    return [Contender(name, MODULES[name], threads) for name in ("attnc", *peers)]
+    return [Contender(name, MODULES[name], threads, isa) for name in ("attnc", *peers)]

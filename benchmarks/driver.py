@@ -9,9 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from benchmarks.contenders import MODULES, PEERS, Contender, contenders
+from benchmarks.contenders import MODULES, PEERS, contenders
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -39,7 +39,11 @@ class Process:
     def __init__(self, contender):
         self.name = contender.name
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", contender.module, str(contender.threads)],
+            [
+                *(sys.executable, "-m", "benchmarks.worker"),
+                *(contender.module, str(contender.threads)),
+                *([contender.isa] if contender.isa else []),
+            ],
             cwd=ROOT,
             env=contender.environment(),
             stdin=subprocess.PIPE,
@@ -73,7 +77,7 @@ class Team:
     """The workers that were needed so far, and why others are left out."""
 
     def __init__(self):
-        self.workers, self.versions, self.left_out = {}, {}, {}
+        self.workers, self.about, self.left_out = {}, {}, {}
 
     def __enter__(self):
         return self
@@ -94,7 +98,7 @@ class Team:
                     raise RuntimeError(f"attnc: {worker.about['left_out']}")
                 self.left_out[contender.name] = worker.about["left_out"]
             else:
-                self.versions.setdefault(contender.module, worker.about["version"])
+                self.about.setdefault(contender.module, worker.about)
         return None if contender.name in self.left_out else self.workers[contender]
 
 
@@ -126,7 +130,7 @@ def time_case(team, kind, case, taking_part, settings, folder):
                 write=first,
             )
             add(record, workers, worker, answer)
-    limits = Contender("machine", MODULES["machine"], taking_part[0].threads)
+    limits = replace(taking_part[0], name="machine", module=MODULES["machine"])
     if kind.limit and (worker := team.worker(limits)):
         answer = worker.ask(
             "prepare_limit", limit=kind.limit, case=asdict(case), seconds=settings.seconds
@@ -173,7 +177,7 @@ def measure_memory(team, record, taking_part):
 # ---- all cases ----
 
 
-def run(kinds, settings, threads, names, report=lambda text: None):
+def run(kinds, settings, threads, names, report=lambda text: None, isa=None):
     """Measure kinds of cases.
 
     Parameters
@@ -188,13 +192,17 @@ def run(kinds, settings, threads, names, report=lambda text: None):
         The peers that are compared with attnc.
     report : callable, optional
         Is told in a line what is being measured.
+    isa : str, optional
+        The most that any contender may use; all that the processor has unless given.
 
     Returns
     -------
     dict
-        All raw figures, as results.json holds them.
+        All raw figures, as results-avx2.json holds them.
     """
-    plan = [(kind, case, contenders(kind, threads, names)) for kind in kinds for case in kind.cases]
+    plan = [
+        (kind, case, contenders(kind, threads, names, isa)) for kind in kinds for case in kind.cases
+    ]
     with tempfile.TemporaryDirectory() as folder, Team() as team:
         records = []
         for number, (kind, case, taking_part) in enumerate(plan, 1):
@@ -210,7 +218,7 @@ def run(kinds, settings, threads, names, report=lambda text: None):
                 if kind.name != "threads":
                     report(f"[{number}/{len(plan)}] {kind.name}: {case.label}, memory")
                     measure_memory(fresh, record, taking_part)
-        team.versions.update(fresh.versions)
+        team.about.update(fresh.about)
     else:
         left_out["extra memory"] = "the system has no /proc/self/clear_refs"
     return {
@@ -219,11 +227,16 @@ def run(kinds, settings, threads, names, report=lambda text: None):
         "threads": threads,
         "settings": asdict(settings),
         "versions": {
-            name: team.versions[module]
+            name: team.about[module]["version"]
             for name, module in MODULES.items()
-            if module in team.versions
+            if module in team.about
         }
         | {"Python": platform.python_version()},
+        "instructions": {
+            name: team.about[module]["instructions"]
+            for name, module in MODULES.items()
+            if module in team.about and team.about[module]["instructions"]
+        },
         "left_out": left_out,
         "results": records,
     }

@@ -14,7 +14,7 @@ class Figures:
     Parameters
     ----------
     record : dict
-        One of the "results" of results.json.
+        One of the "results" of a file like results-avx2.json.
     """
 
     def __init__(self, record):

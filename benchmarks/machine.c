@@ -120,6 +120,8 @@ static double on_threads(task *tasks, int threads)
 
 /* ---- what machine.py calls ---- */
 
+int bytes_of_vector(void) { return BYTES; }
+
 /* Floating-point operations of one step on one thread. */
 ptrdiff_t flop_of_step(int itemsize) { return 2 * (ptrdiff_t)SUMS * BYTES / itemsize; }
 

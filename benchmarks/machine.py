@@ -12,7 +12,9 @@ import numpy as np
 from benchmarks.contenders import LeftOut
 
 SOURCE = pathlib.Path(__file__).with_name("machine.c")
-FLAGS = "-O3 -march=native -ffp-contract=fast -shared -fPIC -pthread"
+FLAGS = "-O3 -march=native -ffp-contract=fast -shared -fPIC -pthread " + os.environ.get(
+    "BENCHMARK_CFLAGS", ""
+)
 STEPS = 1_000_000  # of multiply-adds in one call: a few milliseconds
 BYTES = 2**30  # read in one call: more than the caches of most processors
 
@@ -44,6 +46,11 @@ def version():
         function.argtypes, function.restype = arguments, ctypes.c_double
     library.flop_of_step.restype = ctypes.c_ssize_t
     return about.partition("\n")[0]
+
+
+def instructions():
+    """The width of the vectors."""
+    return f"{8 * library.bytes_of_vector()}-bit vectors"
 
 
 def prepare(limit, case, threads):

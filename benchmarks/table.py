@@ -7,16 +7,15 @@ from benchmarks.goals import MEAN_GOALS, goals_of, verdicts
 INTRODUCTION = """\
 # Benchmarks
 
-Written by `python -m benchmarks`; all raw figures are in [results.json](results.json).
-
-{machine}
+Written by `python -m benchmarks`, from the raw figures in {files}.
 
 How it was measured:
 
-- Every contender runs in a process of its own, with the same inputs and {threads}.
+- Every contender runs in a process of its own, with the same inputs and as many threads.
 - They take turns, in {rounds} rounds of {seconds:g} s ({rounds_if_long} where a call takes over
   {long:g} s), and pause after each turn. Times are medians of the rounds; compiling and the first
   calls are not counted. Before the rounds all results are compared with attnc's.
+- What a library may use of the processor is the same for all, and is what each reports.
 - GFLOP/s count what the formula needs: four operations for each pair of query and key that is
   allowed and each of D channels, 3.5 times as many with backward.
 - The limits of the machine are measured in the same rounds: multiply-adds on registers alone, and
@@ -140,7 +139,7 @@ def left_out(results):
 def section(kind, results):
     """A kind: heading, note, table, and who is missing."""
     body = threads_table(results) if kind.name == "threads" else results_table(kind, results)
-    parts = [f"## {kind.title}\n", kind.note + "\n" if kind.note else "", body, left_out(results)]
+    parts = [f"### {kind.title}\n", kind.note + "\n" if kind.note else "", body, left_out(results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -153,11 +152,16 @@ def machine_table(report):
         ["system", machine["system"]],
         ["date", report["date"]],
         *(
-            [name, versions[name]]
-            for name in ("Python", "NumPy", "PyTorch", "JAX", "attnc")
+            [name, ", ".join(filter(None, (versions[name], report["instructions"].get(name))))]
+            for name in ("Python", "NumPy", "PyTorch", "torch.compile", "JAX", "attnc")
             if name in versions
         ),
-        ["C compiler of the limits", versions.get("machine", "")],
+        [
+            "C compiler of the limits",
+            ", ".join(
+                filter(None, (versions.get("machine"), report["instructions"].get("machine")))
+            ),
+        ],
         *(
             [name, f"{digits(value)} {unit}"]
             for (name, unit), value in limits(report["results"]).items()
@@ -172,17 +176,24 @@ def threads(report):
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def results_page(report):
-    """The whole of RESULTS.md."""
-    settings = report["settings"]
+def results_page(reports):
+    """The whole of RESULTS.md: a part for each instruction set."""
+    files = [f"results-{report['instructions']['attnc']}.json" for report in reports]
     introduction = INTRODUCTION.format(
-        machine=machine_table(report).rstrip("\n"), threads=threads(report), **settings
+        files=" and ".join(f"[{name}]({name})" for name in files), **reports[0]["settings"]
     )
+    return "\n".join([introduction, *map(part, reports)])
+
+
+def part(report):
+    """One run: the machine, and the kinds of cases."""
     by_kind = {}
     for record in report["results"]:
         by_kind.setdefault(record["kind"], []).append(Figures(record))
     sections = [section(KINDS[name], results) for name, results in by_kind.items()]
-    return "\n".join([introduction, *sections])
+    return "\n".join(
+        [f"## With {report['instructions']['attnc']}\n", machine_table(report), *sections]
+    )
 
 
 # ---- README.md ----
@@ -242,10 +253,10 @@ def summary(report):
     ]
     measured = (
         f"Measured on {report['date']}: {machine['processor']}, {threads(report)}; attnc "
-        f"{versions['attnc']}, {', '.join(others)}. The limit is the machine's, measured in the "
-        "same run: the peak of fused multiply-adds, or the speed of reading memory. × is how many "
-        "times as fast attnc is. `make bench` repeats it; all of it is in "
-        "[benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
+        f"{versions['attnc']} ({report['instructions']['attnc']}), {', '.join(others)}. The limit "
+        "is the machine's, measured in the same run: the peak of fused multiply-adds, or the speed "
+        "of reading memory. × is how many times as fast attnc is. `make bench` repeats it; all of "
+        "it is in [benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
     )
     return f"{table(header, rows)}\n{measured}\n"
 

@@ -9,7 +9,11 @@ from benchmarks.inputs import COSINE_SCALE, local_centers, offsets, tangents
 
 
 def version():
-    return f"{attnc.__version__} ({_core.get_isa()})"
+    return attnc.__version__
+
+
+def instructions():
+    return _core.get_isa()
 
 
 def prepare(case, inputs):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks import with_attnc
-from benchmarks.with_attnc import version  # noqa: F401, part of the contender
+from benchmarks.with_attnc import instructions, version  # noqa: F401, part of the contender
 
 
 def prepare(case, inputs):

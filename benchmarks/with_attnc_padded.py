@@ -4,7 +4,7 @@ import numpy as np
 
 import attnc
 from benchmarks.inputs import offsets, padded, trimmed
-from benchmarks.with_attnc import version  # noqa: F401, part of the contender
+from benchmarks.with_attnc import instructions, version  # noqa: F401, part of the contender
 
 
 def prepare(case, inputs, names=("key_lengths", "query_lengths")):

@@ -1,7 +1,11 @@
 """attnc as a contender of itself: a packed batch with padding and the lengths of keys."""
 
 from benchmarks import with_attnc_padded
-from benchmarks.with_attnc_padded import results, version  # noqa: F401, part of the contender
+from benchmarks.with_attnc_padded import (  # noqa: F401, parts of the contender
+    instructions,
+    results,
+    version,
+)
 
 
 def prepare(case, inputs):

@@ -12,6 +12,14 @@ def version():
     return jax.__version__
 
 
+def instructions():
+    """The newest that XLA compiles for, which it keeps beside what it has compiled."""
+    compiled = jax.jit(jnp.exp).lower(jnp.ones(8)).compile()
+    features = compiled.runtime_executable().serialize()
+    found = [name for name in ("avx512f", "avx2", "avx") if f"+{name}".encode() in features]
+    return found[0] if found else ""
+
+
 def formulas(case):
     """The ways to compute a case, by name: functions of the arrays. Heads are the third axis."""
     attention = jax.nn.dot_product_attention

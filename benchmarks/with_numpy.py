@@ -1,7 +1,10 @@
 """Plain NumPy as a contender: the textbook formulas, with every array in full."""
 
+import re
+
 import numpy as np
 
+from benchmarks import isa
 from benchmarks.contenders import LeftOut
 from benchmarks.inputs import COSINE_SCALE, valid_keys
 
@@ -11,6 +14,14 @@ LARGEST = 2**27
 
 def version():
     return np.__version__
+
+
+def instructions():
+    """Of its own loops, and the kind of processor for which OpenBLAS takes this one."""
+    own = np.show_config(mode="dicts")["SIMD Extensions"]
+    newest = [*own["baseline"], *own.get("found", ())][-1]
+    cores = re.findall(r"Core: (\w+)", isa.said("import numpy", OPENBLAS_VERBOSE="2"))
+    return ", ".join([newest, *(f"OpenBLAS: {core}" for core in cores[:1])])
 
 
 def prepare(case, inputs):

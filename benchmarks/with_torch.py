@@ -1,9 +1,11 @@
 """PyTorch as a contender, eager: its fused attention, and the formulas that it lacks."""
 
+import re
+
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from benchmarks import monotonic_torch, recurrent_torch, transformer_torch
+from benchmarks import isa, monotonic_torch, recurrent_torch, transformer_torch
 from benchmarks.contenders import LeftOut
 from benchmarks.inputs import (
     COSINE_SCALE,
@@ -20,6 +22,22 @@ MOST_PAIRS = 2**26
 
 def version():
     return torch.__version__
+
+
+def instructions():
+    """Of its own kernels, of oneDNN, and of MKL, which names them only on Intel's processors."""
+    text = isa.said(
+        "import torch; x = torch.ones(64, 64); x @ x; x.to_mkldnn()",
+        ONEDNN_VERBOSE="1",
+        MKL_VERBOSE="1",
+    )
+    parts = [torch.backends.cpu.get_cpu_capability()]
+    for name, pattern in (
+        ("oneDNN", r"cpu,isa:([^\n]*)"),
+        ("MKL", r"\((Intel\(R\) AVX[^)]*)\) enabled processors"),
+    ):
+        parts += [f"{name}: {found}" for found in re.findall(pattern, text)[:1]]
+    return ", ".join(parts)
 
 
 def formulas(case):

@@ -1,6 +1,7 @@
 """torch.compile as a contender: the formulas of `with_torch`, compiled."""
 
 import torch
+from torch._inductor import cpu_vec_isa
 
 from benchmarks import transformer_torch, with_torch
 from benchmarks.contenders import LeftOut
@@ -13,6 +14,10 @@ def version():
     except Exception as error:  # whatever it says, it needs a C++ compiler and has none that works
         raise LeftOut(f"does not work here: {type(error).__name__}") from error
     return torch.__version__
+
+
+def instructions():
+    return str(cpu_vec_isa.pick_vec_isa())
 
 
 def prepare(case, inputs):

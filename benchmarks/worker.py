@@ -1,8 +1,8 @@
-"""The process of one contender: ``python -m benchmarks.worker MODULE THREADS``.
+"""The process of one contender: ``python -m benchmarks.worker MODULE THREADS [ISA]``.
 
 It reads requests, one JSON object a line, and answers each with one. Between two requests it waits
 in a read, so that its threads sleep while the others are timed. The first line it writes, unasked,
-is its version or why it is left out.
+is its version and its instruction set, or why it is left out.
 
 A request names a function below in ``do``, with its arguments. What raises `LeftOut` is answered
 with the reason; whatever else goes wrong ends the run, in the driver.
@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.cases import as_case
 from benchmarks.contenders import LeftOut
 from benchmarks.inputs import inputs
+from benchmarks.isa import exceeds
 
 # What two libraries may differ by, as a part of the norm: loose, to find wrong contenders only.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-6}
@@ -166,7 +167,7 @@ def status(field):
 # ---- the process ----
 
 
-def serve(name, threads):
+def serve(name, threads, most=None):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends this
     # Libraries print, too: they get standard error, and this protocol what was standard output.
     answers = os.fdopen(os.dup(1), "w")
@@ -177,7 +178,11 @@ def serve(name, threads):
 
     try:
         module = importlib.import_module(f"benchmarks.{name}")
-        answer({"version": module.version()})
+        version = module.version()
+        reported = module.instructions() if hasattr(module, "instructions") else ""
+        if exceeds(most, reported):
+            raise LeftOut(f"told to do without more than {most}, it reports {reported}")
+        answer({"version": version, "instructions": reported})
     except LeftOut as reason:
         return answer({"left_out": str(reason)})
     except ModuleNotFoundError:
@@ -196,4 +201,4 @@ def serve(name, threads):
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -10,11 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from attnc import _core
+
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import contenders, driver, machine, table, worker  # noqa: E402
+from benchmarks import contenders, driver, isa, machine, table, worker  # noqa: E402
 from benchmarks.cases import (  # noqa: E402
     KINDS,
     ROWS,
@@ -96,6 +99,7 @@ def run(names, peers, **options):
 # ---- a run ----
 
 PADDED = "attnc padded", "attnc padded keys"
+RESULTS = f"results-{_core.get_isa()}.json"
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +132,8 @@ def test_memory_of_outputs_counts(report):
 
 
 def test_the_page(report):
-    page = table.results_page(report)
-    assert page.count("\n## ") == len(TINY)
+    page = table.results_page([report])
+    assert page.count("\n### ") == len(TINY)
     assert "| 1, 2, 9, 4 causal |" in page
     assert "| 4, 2, 8, 4 lengths 8, 4, 2, 1 | forward + backward |" in page
     assert "| 3, 2, 8, 4 packed, 12 rows | forward |" in page
@@ -174,7 +178,7 @@ def test_other_ways(kind, without_memory):
         pytest.skip("none of the libraries is installed")
     report = driver.run([replace(KINDS[kind], cases=cases, limit=None)], SETTINGS, 1, names)
     assert all(tuple(record["contenders"]) == ("attnc", *names) for record in report["results"])
-    assert "None" not in table.results_page(report)
+    assert "None" not in table.results_page([report])
 
 
 # ---- the command ----
@@ -184,9 +188,9 @@ def test_files_are_written(tmp_path, capsys):
     args = "--quick --kinds small --peers NumPy --threads 1 --rounds 1 --out".split()
     command.main([*args, str(tmp_path / "new")])
     page = (tmp_path / "new" / "RESULTS.md").read_text(encoding="utf-8")
-    assert "## A small call" in page and "| 1, 4, 6, 8 | forward |" in page
+    assert "### A small call" in page and "| 1, 4, 6, 8 | forward |" in page
     assert capsys.readouterr().out == page
-    text = (tmp_path / "new" / "results.json").read_text(encoding="utf-8")
+    text = (tmp_path / "new" / RESULTS).read_text(encoding="utf-8")
     report = json.loads(text)
     assert report["threads"] == 1 and report["settings"]["rounds"] == 1
     assert [record["kind"] for record in report["results"]] == ["small", "small"]
@@ -196,6 +200,20 @@ def test_files_are_written(tmp_path, capsys):
     assert capsys.readouterr().out == page
 
 
+def test_both_instruction_sets_stand_in_one_page(tmp_path, capsys):
+    for name, year in (("avx2", "2002"), ("avx512", "2003")):
+        report = made_up_report() | {"instructions": {"attnc": name}, "date": f"{year}-02-03"}
+        (tmp_path / f"results-{name}.json").write_text(command.as_json(report), encoding="utf-8")
+    command.main(["--no-run", "--out", str(tmp_path)])
+    page = capsys.readouterr().out
+    assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == page
+    wide, narrow = page.index("\n## With avx512\n"), page.index("\n## With avx2\n")
+    assert page.index("2003-02-03") < narrow < page.index("2002-02-03") and wide < narrow
+    assert page.count("\n### ") == 4 and page.count("\n# ") == 0
+    with pytest.raises(SystemExit, match="no results in"):
+        command.main(["--no-run", "--out", str(tmp_path / "new")])
+
+
 def test_a_part_is_not_written(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "HERE", tmp_path)
     monkeypatch.setattr(command, "run", lambda *args, **options: made_up_report())
@@ -203,7 +221,7 @@ def test_a_part_is_not_written(monkeypatch, tmp_path):
         command.main(args)
         assert not list(tmp_path.iterdir())
     command.main([])
-    assert {path.name for path in tmp_path.iterdir()} == {"RESULTS.md", "results.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"RESULTS.md", "results-scalar.json"}
 
 
 def test_absent_peers_are_named(monkeypatch, tmp_path, without_memory):
@@ -212,7 +230,7 @@ def test_absent_peers_are_named(monkeypatch, tmp_path, without_memory):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     report = run(["additive"], ["PyTorch", "torch.compile", "JAX"])
     assert all(tuple(record["contenders"]) == ("attnc",) for record in report["results"])
-    page = table.results_page(report)
+    page = table.results_page([report])
     for name in LIBRARIES:
         assert f"| left out | {name} (not installed) |" in page
     assert "| × PyTorch |" not in page
@@ -220,7 +238,7 @@ def test_absent_peers_are_named(monkeypatch, tmp_path, without_memory):
 
 def test_without_a_compiler(monkeypatch, without_memory):
     monkeypatch.setenv("CC", "no-such-compiler")
-    page = table.results_page(run(["forward"], []))
+    page = table.results_page([run(["forward"], [])])
     assert "| left out | machine (no C compiler) |" in page
     assert "% of FMA peak" not in page
 
@@ -229,6 +247,41 @@ def test_list(capsys):
     command.main(["--list"])
     shown = capsys.readouterr().out
     assert all(f"\n{name} " in "\n" + shown for name in KINDS)
+
+
+# ---- instruction sets ----
+
+OTHERS = {"attnc": None, "PyTorch": "torch", "torch.compile": "torch", "JAX": "jax", "NumPy": None}
+
+
+@pytest.mark.skipif("avx2" not in _core.isa_names(), reason="needs a processor with AVX2")
+@pytest.mark.parametrize("name", OTHERS)
+def test_libraries_do_without_what_is_newer(name):
+    """Where there is AVX-512 this is a proof; elsewhere, that they report something."""
+    if OTHERS[name] and not importlib.util.find_spec(OTHERS[name]):
+        pytest.skip(f"{name} is not installed")
+    process = driver.Process(
+        contenders.Contender(name, contenders.MODULES[name], threads=1, isa="avx2")
+    )
+    process.close()
+    if "left_out" in process.about:  # its compiler is missing, for example
+        assert "told to do without" not in process.about["left_out"]
+        pytest.skip(process.about["left_out"])
+    reported = process.about["instructions"]
+    assert re.search("avx.?2|v3", reported, re.I) and not isa.exceeds("avx2", reported)
+
+
+def test_more_than_was_asked_for():
+    for reported in (
+        "avx512",
+        "AVX512",
+        "X86_V4, OpenBLAS: Haswell",
+        "AVX2, oneDNN: Intel AVX-512",
+    ):
+        assert isa.exceeds("avx2", reported) and not isa.exceeds(None, reported)
+    assert not isa.exceeds("avx2", "AVX2, oneDNN: Intel AVX2, MKL: Intel(R) AVX2")
+    with pytest.raises(SystemExit):
+        command.main(["--isa", "avx1024"])
 
 
 # ---- workers ----
@@ -356,7 +409,8 @@ def made_up_report():
         "machine": {"processor": "a processor", "processors": 4, "system": "a system"},
         "threads": 2,
         "settings": vars(driver.Settings()),
-        "versions": {"attnc": "9.9 (scalar)", "PyTorch": "8.8", "NumPy": "7.7", "Python": "3"},
+        "instructions": {"attnc": "scalar", "PyTorch": "SSE"},
+        "versions": {"attnc": "9.9", "PyTorch": "8.8", "NumPy": "7.7", "Python": "3"},
         "left_out": {"JAX": "not installed"},
         "results": rows,
     }
@@ -440,7 +494,7 @@ def test_which_goals():
 
 
 def test_the_page_of_made_up_figures():
-    page = table.results_page(made_up_report())
+    page = table.results_page([made_up_report()])
     assert (
         "| a processor, 4 logical cores |" in page and "| left out | JAX (not installed) |" in page
     )
@@ -464,7 +518,9 @@ def test_numbers():
 
 def test_readme(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "ROOT", tmp_path)
-    (tmp_path / "results.json").write_text(command.as_json(made_up_report()), encoding="utf-8")
+    (tmp_path / "results-scalar.json").write_text(
+        command.as_json(made_up_report()), encoding="utf-8"
+    )
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n\n{table.BEGIN}\nold\n{table.END}\n\nafter\n", encoding="utf-8")
     for _ in range(2):  # the second time nothing changes
