@@ -354,12 +354,14 @@ def check_vjp(vjp, function, arrays, options):
     attnc.check_gradients(f, backward, *moved.values())
 
 
-def run_out_of_memory(run, kept, least):
+def run_out_of_memory(run, kept=(), *, least, most=None):
     """What run() returns, once every allocation of it has failed in turn, at least so many.
 
-    Each failure is a MemoryError that loses no memory, and no reference to the arrays kept.
+    Each failure is a MemoryError that loses no memory, and no reference to the arrays kept; nor
+    does a call that succeeds lose any.
     """
     gc.collect()
+    gc.freeze()  # each collection below walks through what was made since, not through all tests
     count, failures = _core.allocation_count(), 0
     references = [sys.getrefcount(x) for x in kept]
     while True:
@@ -374,5 +376,9 @@ def run_out_of_memory(run, kept, least):
         gc.collect()
         assert _core.allocation_count() == count, f"after allocation {failures} failed"
         assert [sys.getrefcount(x) for x in kept] == references
-    assert failures >= least
+    assert failures >= least and (most is None or failures <= most)
+    held = _core.allocation_count()
+    run()
+    gc.collect()
+    assert _core.allocation_count() == held, "after a call"
     return got

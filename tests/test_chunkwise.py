@@ -1,6 +1,5 @@
 """chunkwise_attention: the softmax of every chunk, exact for scores of any size."""
 
-import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
@@ -15,6 +14,7 @@ from checks import (
     check_outputs,
     needs_proc,
     peak_memory,
+    run_out_of_memory,
     wider,
 )
 from hypothesis import given, settings
@@ -472,20 +472,7 @@ def test_memory_runs_out(rng):
         return [output, *pullback(d)]
 
     expected = all_of_it()
-    gc.collect()
-    count, failures = _core.allocation_count(), 0
-    while True:
-        _core.fail_allocation(failures + 1)
-        try:
-            got = all_of_it()
-            break
-        except MemoryError:
-            failures += 1
-        finally:
-            _core.fail_allocation(0)
-        gc.collect()
-        assert _core.allocation_count() == count
     # weights, their gradients and those of the arrays, and what each of the five kernels works in;
     # NumPy has the context, which is small
-    assert failures == 10
+    got = run_out_of_memory(all_of_it, least=10, most=10)
     assert_same(got, expected)

@@ -1,14 +1,13 @@
 """The private functions under the layers, called with anything: an error, never a crash; and memory
 that runs out at every allocation of theirs."""
 
-import gc
 import sys
 from collections import namedtuple
 
 import numpy as np
 import plain
 import pytest
-from checks import assert_close_like_naive, assert_same, python, wider
+from checks import assert_close_like_naive, assert_same, python, run_out_of_memory, wider
 
 import attnc
 from attnc import _core
@@ -739,23 +738,6 @@ def test_memory_runs_out_anywhere(name, no_failures):
         return LARGE[name](np.random.default_rng(0))
 
     expected = plain.each(run(), np.copy)
-    gc.collect()
-    count, failures = _core.allocation_count(), 0
-    while True:
-        _core.fail_allocation(failures + 1)
-        try:
-            got = run()
-            break
-        except MemoryError:
-            failures += 1
-        finally:
-            _core.fail_allocation(0)
-        if _core.allocation_count() != count:
-            gc.collect()
-        assert _core.allocation_count() == count, f"after allocation {failures} failed"
-    assert failures >= 1 if name == "panels" else failures >= 2
+    got = run_out_of_memory(run, least=1 if name == "panels" else 2)
     if name not in ("panels", "transformed keys"):  # these have elements that mean nothing
         assert_same(plain.each(got, np.copy), expected)
-    del got
-    gc.collect()
-    assert _core.allocation_count() == count

@@ -47,20 +47,7 @@ def test_memory_runs_out_in_a_packed_batch(name, no_failures, rng):
         return output, vars(pullback(output))
 
     expected = run()
-    gc.collect()
-    count, failures = _core.allocation_count(), 0
-    while True:
-        _core.fail_allocation(failures + 1)
-        try:
-            got = run()
-            break
-        except MemoryError:
-            failures += 1
-        finally:
-            _core.fail_allocation(0)
-        gc.collect()
-        assert _core.allocation_count() == count, f"after allocation {failures} failed"
-    assert failures >= 8
+    got = run_out_of_memory(run, least=8)
     assert_same(got, expected)
 
 

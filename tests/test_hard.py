@@ -1,6 +1,5 @@
 """hard_attention: one key a query, and the gradient of its log-probability and entropy."""
 
-import gc
 import itertools
 import pickle
 
@@ -14,6 +13,7 @@ from checks import (
     assert_close_like_naive,
     assert_same,
     assert_unchanged,
+    run_out_of_memory,
     wider,
 )
 
@@ -618,20 +618,6 @@ def test_memory_runs_out_anywhere(rng):
         return tuple(result), vars(pullback(*d))
 
     expected = run()
-    gc.collect()
-    count, failures = _core.allocation_count(), 0
-    while True:
-        _core.fail_allocation(failures + 1)
-        try:
-            got = run()
-            break
-        except MemoryError:
-            failures += 1
-        finally:
-            _core.fail_allocation(0)
-        gc.collect()
-    assert failures >= 4  # contexts, scratch and both gradients
+    # contexts, scratch and both gradients
+    got = run_out_of_memory(run, least=4)
     assert_same(got, expected)
-    del got
-    gc.collect()
-    assert _core.allocation_count() == count
