@@ -30,7 +30,8 @@ help:
 	@echo 'make bench   compare the speed with that of PyTorch, JAX and NumPy'
 	@echo 'make asan    run the tests with AddressSanitizer and UndefinedBehaviorSanitizer;'
 	@echo '             ARGS="--sample 12" takes one in twelve of the cases of each test'
-	@echo 'make tsan    run kernels and thread pool, without Python, with ThreadSanitizer'
+	@echo 'make tsan    run kernels and thread pool, without Python, with ThreadSanitizer;'
+	@echo '             ARGS=2 takes each problem in float or in double, not in both'
 	@echo 'make emulate run the kernels for another machine (CC, RUN), without Python'
 	@echo 'make coverage  count the lines of C that the tests reach'
 	@echo 'make lint    check the style of the Python and the C files, and the types'
@@ -92,7 +93,7 @@ threads = $(if $(ATTNC_NO_THREADS),-DATTNC_NO_THREADS,$(if $(emscripten),,-pthre
 tsan:
 	mkdir -p build
 	$(CC) -O1 -g -fsanitize=thread $(strict) $(harness) -o build/tsan -lm
-	$$(setarch --addr-no-randomize echo setarch --addr-no-randomize 2>/dev/null) build/tsan
+	$$(setarch --addr-no-randomize echo setarch --addr-no-randomize 2>/dev/null) build/tsan $(ARGS)
 
 # make emulate CC=aarch64-linux-gnu-gcc RUN="qemu-aarch64 -L /usr/aarch64-linux-gnu"
 # make emulate CC=emcc RUN=node

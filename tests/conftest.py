@@ -21,20 +21,15 @@ def pytest_addoption(parser):
         "--sample",
         type=int,
         metavar="N",
-        help="of the cases of each test one in N, at least one; which ones, --seed says",
-    )
-
-    parser.addoption(
-        "--all",
-        action="store_true",
-        help="every case, also of tests of which one in some is run unless this is given",
+        help="of the cases of each test one in N, at least one; which ones, --seed says; 1: every "
+        "case, also of tests of which one in some is run without this option",
     )
 
 
 def pytest_configure(config):
     config.addinivalue_line(
         "markers",
-        "one_in(n): of the cases of each of these tests one in n is run, unless --all is given: "
+        "one_in(n): of the cases of each of these tests one in n is run, unless --sample is given: "
         "where many settings meet, and most of what they share is tested elsewhere as well",
     )
     cases = config.getoption("cases")
@@ -61,7 +56,7 @@ def pytest_collection_modifyitems(config, items):
     kept = set()
     for cases in tests.values():
         mark = cases[0].get_closest_marker("one_in")
-        share = n or (1 if mark is None or config.getoption("all") else mark.args[0])
+        share = n or (1 if mark is None else mark.args[0])
         # By a hash of the name: the same in every process, whatever else is collected.
         cases.sort(key=lambda item: zlib.crc32(f"{seed} {item.nodeid}".encode()))
         kept.update(cases[: -(-len(cases) // share)])
