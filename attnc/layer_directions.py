@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.arrays import plain_array
+from attnc.arrays import is_array, plain_array
 from attnc.directions import arguments, named_gradients, named_tangents
 from attnc.dual import Dual, NoTangent
 from attnc.dual_calls import built_like, carried, dual
@@ -144,23 +144,21 @@ def _twin(layer: Layer, tangents: Mapping[str, Any], *, own_gradients: bool) -> 
         if first != name:
             _require_equal(layer, first, name, tangents)
     memo: dict[int, Any] = {}  # what stands for an array in the copy
-    made: dict[Any, tuple[Any, Any]] = {}  # by place
-
-    def stand_in(array: Any, new: Any) -> None:
-        first, dual_number = made.setdefault(place(array), (array, new))
-        if (first.shape, first.strides) != (array.shape, array.strides):
-            dual_number = dual_number.T
-        owner, transposed = owner_of(array)
-        memo.setdefault(id(owner), dual_number.T if transposed else dual_number)
-
+    made: dict[Any, tuple[Any, ...]] = {}  # by place: an array, its dual numbers, its gradient
     for name in sorted(owners, key=lambda name: name not in moved.values()):  # these first
         home, own = owners[name]
-        stand_in(home._parameters[own], dual(home._parameters[own], tangents.get(name)))
-        gradient = home._gradients[own]
-        if own_gradients:
-            gradient = Dual(np.zeros_like(gradient), np.zeros_like(gradient))
-        stand_in(home._gradients[own], gradient)
+        array, gradient = home._parameters[own], home._gradients[own]
+        new = dual(array, tangents.get(name)), _zeros(gradient) if own_gradients else gradient
+        first, *stand_ins = made.setdefault(place(array), (array, *new))
+        turned = (first.shape, first.strides) != (array.shape, array.strides)
+        for each, stand_in in zip((array, gradient), stand_ins, strict=True):
+            owner, transposed = owner_of(each)
+            memo.setdefault(id(owner), stand_in.T if turned != transposed else stand_in)
     return copy.deepcopy(layer, memo)
+
+
+def _zeros(array: Any) -> Dual:
+    return Dual(np.zeros_like(array), np.zeros_like(array))
 
 
 def _require_equal(layer: Layer, first: str, name: str, tangents: Mapping[str, Any]) -> None:
@@ -190,7 +188,7 @@ def _incoming(where: str, output: Any, pullback: Any, dcontext: Any) -> dict[str
         said = {name: x for name, x in said.items() if name in names or further}
         names += [name for name in said if name not in names]
     else:
-        said = {names[0]: output}
+        said = {names[0]: output if is_array(output) or isinstance(output, float) else None}
     given = named_gradients(where, names, said, dcontext)
     # The gradient of a loss is a number, which layers check as one.
     return {
@@ -204,15 +202,19 @@ def _incoming(where: str, output: Any, pullback: Any, dcontext: Any) -> dict[str
 
 def _value(x: Any) -> Any:
     """An output without its tangents."""
-    if isinstance(x, tuple):
+    if isinstance(x, tuple | list):
         return built_like(x, [_value(item) for item in x])
+    if isinstance(x, dict):
+        return {name: _value(item) for name, item in x.items()}
     return x.value if isinstance(x, Dual) else x
 
 
 def _tangent(x: Any) -> Any:
     """The tangents of an output, arrays of their own; None of what is not real."""
-    if isinstance(x, tuple):
+    if isinstance(x, tuple | list):
         return built_like(x, [_tangent(item) for item in x])
+    if isinstance(x, dict):
+        return {name: _tangent(item) for name, item in x.items()}
     if isinstance(x, Dual):
         tangent = np.array(x.tangent, x.dtype, order="C")
         return tangent if isinstance(x.value, np.ndarray) else tangent[()]

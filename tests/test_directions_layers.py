@@ -297,6 +297,23 @@ def test_tied_parameters_stay_tied():
         attnc.jvp(one.layer, one.arrays, other | {"layers.0.weight": 2 * u})
 
 
+def test_ties_by_memory_alone():
+    """As parameters are in a module of PyTorch: arrays of their own on memory of others."""
+    one = Case("Sequential", "tied")
+    expected = [
+        attnc.jvp(one.layer, one.arrays, one.tangents),
+        vars(attnc.hvp(one.layer, one.arrays, one.tangents, draw(2, 5, 4))),
+    ]
+    first, second = one.layer.layers
+    memory = first.parameters["weight"].flatten()
+    first._parameters["weight"] = memory.reshape(4, 3)
+    second._parameters["weight"] = memory.reshape(4, 3).T
+    second._gradients["weight"] = np.zeros((3, 4))
+    assert_same(attnc.jvp(one.layer, one.arrays, one.tangents), expected[0])
+    found = vars(attnc.hvp(one.layer, one.arrays, one.tangents, draw(2, 5, 4)))
+    assert_same(found, expected[1])
+
+
 def test_frozen_parameters_have_tangents_and_no_gradient():
     one = Case("Residual", "frozen")
     frozen = {n: t for n, t in one.tangents.items() if n in one.layer.frozen_parameters}
@@ -464,6 +481,20 @@ def test_what_loses_tangents_is_said_of_the_layer(function, named):
     with pytest.raises(TypeError, match="^Sorted: for jvp and hvp its _vjp must") as error:
         attnc.jvp(Sorted(function), [draw(2, 3)], [draw(2, 3)])
     assert named in str(error.value)
+
+
+def test_outputs_of_any_build():
+    class Both(Scale):
+        def _vjp(self, x):
+            y, pullback = super()._vjp(x)
+            return {"y": y, "all": [y, (3, np.ones(2), 0.5)]}, pullback
+
+    x, u = draw(2, 3), draw(3, 2).T
+    output, tangent = attnc.jvp(Both(3), [x], [u])
+    y, moved = attnc.jvp(Scale(3), [x], [u])
+    assert_same(output, {"y": y, "all": [y, (3, np.ones(2), 0.5)]})
+    assert_same(tangent, {"y": moved, "all": [moved, (None, np.zeros(2), 0.0)]})
+    assert_same(vars(attnc.hvp(Both(3), [x], [u], x)), vars(attnc.hvp(Scale(3), [x], [u], x)))
 
 
 def test_functions_without_them_are_refused_by_name():
@@ -712,3 +743,22 @@ def test_tensors_are_refused_by_name():
             attnc.jvp(f, [x], [x])
         with pytest.raises(TypeError, match=rf"^{where}: tangent of x must be a NumPy array"):
             attnc.jvp(f, [X], [x])
+
+
+@pytest.mark.parametrize(
+    "library, word", [("jax.numpy", "jax.jvp"), ("autograd.numpy", "make_jvp")]
+)
+def test_arrays_of_other_libraries_are_sent_to_its_transformation(library, word):
+    module = pytest.importorskip(library)
+    if library == "jax.numpy":
+        x = module.ones((2, 4))
+        with pytest.raises(TypeError, match=f"^Linear: x must be .*{word}"):
+            attnc.jvp(LINEAR, [x], [X])
+        return
+
+    def inside(x):
+        with pytest.raises(TypeError, match=f"^Linear: x must be .*{word}"):
+            attnc.jvp(LINEAR, [x], [X])
+        return x.sum()
+
+    pytest.importorskip("autograd").grad(inside)(X)
