@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from attnc import _core, gradients
+from attnc.directions import arguments
 from attnc.dual import Dual, tangent_of, value_of
 from attnc.functional.dropout import dropout_key
 from attnc.gradients import Gradients, Pullback
@@ -35,7 +36,6 @@ __all__ = [
     "carried",
     "contiguous",
     "dual",
-    "names_of",
     "normalize",
     "parts",
     "product",
@@ -149,23 +149,6 @@ def built_like(several: Any, items: list[Any]) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def names_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of the arguments that a function takes by position.
-
-    Parameters
-    ----------
-    function : callable
-
-    Returns
-    -------
-    tuple of str
-    """
-    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = inspect.signature(function).parameters.values()
-    return tuple(parameter.name for parameter in parameters if parameter.kind in kinds)
-
-
-@functools.lru_cache(maxsize=256)
 def _takes_rng(function: Callable[..., Any]) -> bool:
     return "rng" in inspect.signature(function).parameters
 
@@ -205,7 +188,7 @@ class _Call:
     def __init__(self, record, arrays, options):
         self.record = record
         self.tangents = {}
-        given = dict(zip(names_of(record.function), arrays, strict=False)) | options
+        given = arguments(record.name, record.function, arrays, options)
         for name, x in given.items():
             _, tangent = parts(x)
             if tangent is not None:

@@ -247,6 +247,9 @@ CASES = {
         ),
     },
     "LayerNorm": {"bias": (lambda: attnc.LayerNorm(4, **F64), [WORDS], {})},
+    "LearnedBaseline": {
+        "features": (lambda: attnc.estimators.LearnedBaseline(4, **F64), [WORDS], {})
+    },
     "LearnedPositions": {
         "offsets": (
             lambda: attnc.LearnedPositions(9, 4, rng=0, **F64),

@@ -18,12 +18,12 @@ from attnc.layers.base import caught_gradients
 from attnc.mode import mode
 
 EACH = [(name, case) for name, cases in CASES.items() for case in cases]
-NO_CASE = {"Layer", "KVCache"}  # the base of all, and what decoding keeps, which is no layer
 
 
 def test_every_layer_has_a_case():
-    public = {name for name in layers.__all__ if inspect.isclass(getattr(layers, name))}
-    assert public - NO_CASE == set(CASES)
+    public = {name: getattr(m, name) for m in (layers, attnc.estimators) for name in m.__all__}
+    found = {n for n, x in public.items() if inspect.isclass(x) and issubclass(x, Layer)}
+    assert found - {"Layer"} == set(CASES)
 
 
 # ---- against differences -------------------------------------------------------------------------
