@@ -110,7 +110,10 @@ class Dual(NDArrayOperatorsMixin):
         return f"Dual({self.value}, tangent={self.tangent})"
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise NoTangent("Dual: an array of numbers would lose the tangent; take asarray, value_of")
+        raise NoTangent(
+            "Dual: an array of numbers would lose the tangent; take asarray, value_of, or to write "
+            "into np.zeros_like(x, shape=...)"
+        )
 
     def astype(self, dtype: Any) -> Dual:
         """Both in another dtype.

@@ -101,7 +101,12 @@ def _on_dual_numbers(
     layer: Layer, arrays: Sequence[Any], tangents: Any, options: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
     """The arguments of a call with their tangents, and the tangents of parameters by name."""
-    where, parameters = type(layer).__name__, layer.parameters
+    where = type(layer).__name__
+    if not isinstance(layer, Layer):
+        raise TypeError(
+            f"{where}: for jvp and hvp f must be an attnc.layers.Layer, got one without"
+        )
+    parameters = layer.parameters
     given = arguments(where, layer._vjp, arrays, options)
     try:
         inspect.signature(layer._vjp).bind(*arrays, **options)

@@ -52,6 +52,18 @@ def test_nested_tangents():
     assert type(tangent) is type(output) and type(tangent.state) is tuple
 
 
+def test_a_state_of_one_array_in_a_tuple(rng):
+    """Of a decoder whose state has more: the tangents are built like the state that was given."""
+    arrays, options = call("attention_decoder", "cosine luong rnn 1 False", rng)
+    B, H = len(arrays[0]), arrays[2][1].shape[0]
+    h, g = rng.standard_normal((1, B, H)), np.ones((B, arrays[0].shape[1], H))
+    options |= {"window": 2}  # which counts the steps in the state
+    alone = attnc.hvp(attention_decoder, arrays, {"state": h}, g, **options | {"state": h})
+    found = attnc.hvp(attention_decoder, arrays, {"state": (h,)}, g, **options | {"state": (h,)})
+    assert type(found.state) is tuple
+    assert_same(found.state, (alone.state,))
+
+
 def test_integers_and_constants_have_none():
     logits, targets = np.zeros((2, 3)), np.array([0, 2])
     loss, tangent = attnc.jvp(losses.softmax_cross_entropy, [logits, targets], [logits + 1, None])
