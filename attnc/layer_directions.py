@@ -186,6 +186,8 @@ def _incoming(where: str, output: Any, pullback: Any, dcontext: Any) -> dict[str
     parameters = inspect.signature(pullback).parameters.values()
     names = [p.name for p in parameters if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)]
     further = any(p.kind == kinds.VAR_KEYWORD for p in parameters)
+    if not names:
+        raise TypeError(f"{where}: for hvp its pullback must name the gradients that it takes")
     if isinstance(output, tuple):
         fields = getattr(output, "_fields", None)
         outputs = names if fields is None else ["d" + field for field in fields]

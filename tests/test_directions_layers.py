@@ -429,7 +429,7 @@ class Scale(Layer):
 
 
 class Direct(Layer):
-    """Returns the pullback of a function, and adds to gradients by hand in a layer inside."""
+    """Takes inputs without names, and returns what a function does."""
 
     def __init__(self):
         super().__init__("float64")
@@ -481,6 +481,18 @@ def test_what_loses_tangents_is_said_of_the_layer(function, named):
     with pytest.raises(TypeError, match="^Sorted: for jvp and hvp its _vjp must") as error:
         attnc.jvp(Sorted(function), [draw(2, 3)], [draw(2, 3)])
     assert named in str(error.value)
+
+
+def test_a_pullback_without_names():
+    class Nameless(Scale):
+        def _vjp(self, x):
+            y, pullback = super()._vjp(x)
+            return y, lambda *gradients: pullback(*gradients)
+
+    x = draw(2, 3)
+    assert_same(attnc.jvp(Nameless(3), [x], [x]), attnc.jvp(Scale(3), [x], [x]))
+    with pytest.raises(TypeError, match="^Nameless: for hvp its pullback must name"):
+        attnc.hvp(Nameless(3), [x], [x], x)
 
 
 def test_outputs_of_any_build():
