@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from attnc import _core
+from attnc.mode import mode
 from attnc.typing import Array, DType, Function, Real, Shape
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "integer",
     "integer_array",
     "integer_lengths",
+    "is_array",
+    "is_dual",
     "like",
     "number",
     "plain_array",
@@ -37,6 +40,7 @@ __all__ = [
     "result_dtype",
     "sum_rows",
     "sum_to",
+    "values_of",
 ]
 
 # ---- arrays --------------------------------------------------------------------------------------
@@ -61,7 +65,49 @@ def plain_array(where: str, name: str, value: Any) -> Array:
         If `value` is a tensor of another library or a masked array, alone or in a list, or a list
         of rows of unequal length.
     """
-    return _core.plain_array(where, name, value)
+    return value if is_dual(value) else _core.plain_array(where, name, value)
+
+
+def is_dual(value: Any) -> bool:
+    """Whether it is a dual number, in forward mode through layers: there it stands for an array.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    bool
+    """
+    return mode.dual is not None and isinstance(value, mode.dual.Dual)
+
+
+def values_of(array: Any) -> Any:
+    """An array without its tangent, for decisions; that of NumPy itself.
+
+    Parameters
+    ----------
+    array : object
+
+    Returns
+    -------
+    object
+    """
+    return array.value if is_dual(array) else array
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of NumPy, or what stands for one.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    bool
+    """
+    return isinstance(value, np.ndarray) or is_dual(value)
 
 
 def _is_masked(value: Any) -> bool:
@@ -227,6 +273,8 @@ def contiguous(array: Real, dtype: DType) -> Array:
         flags = array.flags
         if flags.c_contiguous and flags.aligned:  # most are, and np.require takes longer to see it
             return array
+    if is_dual(array):
+        return mode.dual.contiguous(array, dtype)
     if getattr(array, "dtype", None) != dtype:
         with np.errstate(under="ignore"):  # what is too small for the type is 0 there, or subnormal
             array = np.asarray(array, dtype)

@@ -25,6 +25,10 @@ from attnc.typing import Array
 __all__ = ["Dual", "asarray", "tangent_of", "value_of"]
 
 
+class NoTangent(TypeError):
+    """Raised where a dual number would lose its tangent: by what has no rule for it."""
+
+
 class Dual(NDArrayOperatorsMixin):
     """An array and its tangent.
 
@@ -95,6 +99,8 @@ class Dual(NDArrayOperatorsMixin):
         return Dual(self.value[index], self.tangent[index])
 
     def __setitem__(self, index: Any, x: Any) -> None:
+        if isinstance(x, list):
+            x = np.stack(x)
         self.value[index], self.tangent[index] = value_of(x), tangent_of(x)
 
     def __bool__(self) -> bool:
@@ -104,7 +110,10 @@ class Dual(NDArrayOperatorsMixin):
         return f"Dual({self.value}, tangent={self.tangent})"
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("Dual: an array of numbers would lose the tangent; take asarray, value_of")
+        raise NoTangent(
+            "Dual: an array of numbers would lose the tangent; take asarray, value_of, or to write "
+            "into np.zeros_like(x, shape=...)"
+        )
 
     def astype(self, dtype: Any) -> Dual:
         """Both in another dtype.
@@ -118,6 +127,15 @@ class Dual(NDArrayOperatorsMixin):
         Dual
         """
         return Dual(self.value.astype(dtype), self.tangent.astype(dtype))
+
+    def copy(self) -> Dual:
+        """Both copied.
+
+        Returns
+        -------
+        Dual
+        """
+        return Dual(self.value.copy(), self.tangent.copy())
 
     def reshape(self, *shape: Any) -> Dual:
         """Both in another shape.
@@ -144,6 +162,47 @@ class Dual(NDArrayOperatorsMixin):
         Dual
         """
         return Dual(self.value.swapaxes(*axes), self.tangent.swapaxes(*axes))
+
+    def transpose(self, *axes: Any) -> Dual:
+        """Both with their axes in another order.
+
+        Parameters
+        ----------
+        *axes : int
+
+        Returns
+        -------
+        Dual
+        """
+        return Dual(self.value.transpose(*axes), self.tangent.transpose(*axes))
+
+    def take(self, indices: Any, axis: int | None = None) -> Dual:
+        """Of both what is at some places.
+
+        Parameters
+        ----------
+        indices : array_like of int
+        axis : int, optional
+
+        Returns
+        -------
+        Dual
+        """
+        return Dual(self.value.take(indices, axis), self.tangent.take(indices, axis))
+
+    def any(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """Whether one is there that is not 0, or has a tangent that is not.
+
+        Parameters
+        ----------
+        axis : int or tuple of int, optional
+        keepdims : bool
+
+        Returns
+        -------
+        ndarray of bool
+        """
+        return ((self.value != 0) | (self.tangent != 0)).any(axis=axis, keepdims=keepdims)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Dual:
         """The sums of both.
@@ -178,16 +237,18 @@ class Dual(NDArrayOperatorsMixin):
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *arrays: Any, out: Any = None, **options: Any
     ) -> Any:
+        if (ufunc, method) == (np.add, "at"):
+            return _add_at(*arrays)
         rule = _UFUNCS.get(ufunc)
         if rule is None or method != "__call__" or options:
             called = ufunc.__name__ + ("" if method == "__call__" else f".{method}")
             called += "".join(f", {name}=" for name in options)
-            raise TypeError(f"Dual: numpy.{called} has no rule for tangents")
+            raise NoTangent(f"Dual: numpy.{called} has no rule for tangents")
         result = rule(ufunc, *arrays)
         if out is None:
             return result
         if not isinstance(out[0], Dual):
-            raise TypeError(f"Dual: numpy.{ufunc.__name__} into an array would lose the tangent")
+            raise NoTangent(f"Dual: numpy.{ufunc.__name__} into an array would lose the tangent")
         out[0][...] = result
         return out[0]
 
@@ -196,7 +257,7 @@ class Dual(NDArrayOperatorsMixin):
     ) -> Any:
         rule = _FUNCTIONS.get(function)
         if rule is None:
-            raise TypeError(f"Dual: numpy.{function.__name__} has no rule for tangents")
+            raise NoTangent(f"Dual: numpy.{function.__name__} has no rule for tangents")
         return rule(function, *args, **kwargs)
 
 
@@ -285,7 +346,7 @@ def _quotient(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
 def _power(ufunc: np.ufunc, x: Any, n: Any) -> Dual:
     """x^n with a constant n: n x^(n - 1) u."""
     if isinstance(n, Dual) or np.ndim(n):
-        raise TypeError("Dual: numpy.power has no rule for tangents of an exponent")
+        raise NoTangent("Dual: numpy.power has no rule for tangents of an exponent")
     return Dual(x.value**n, n * x.value ** (n - 1) * x.tangent)
 
 
@@ -312,6 +373,14 @@ def _of_one(slope: Callable[[Any, Any], Any]) -> Callable[..., Dual]:
     return rule
 
 
+def _add_at(x: Any, index: Any, y: Any) -> None:
+    """x[index] += y, with all that comes to one place."""
+    if not isinstance(x, Dual):
+        raise NoTangent("Dual: numpy.add.at into an array would lose the tangent")
+    np.add.at(x.value, index, value_of(y))
+    np.add.at(x.tangent, index, tangent_of(y))
+
+
 def _of_values(ufunc: np.ufunc, *arrays: Any) -> Any:
     """What is a constant wherever it is smooth: of the values alone."""
     return ufunc(*map(value_of, arrays))
@@ -333,7 +402,7 @@ _UFUNCS: dict[Any, Callable[..., Any]] = {
     np.maximum: _extreme,
     np.logaddexp: _logaddexp,
     np.negative: _of_one(lambda x, y: -1),
-    np.absolute: _of_one(lambda x, y: np.sign(x)),
+    np.absolute: _of_one(lambda x, y: np.where(x < 0, -1, 1).astype(x.dtype)),
     np.square: _of_one(lambda x, y: 2 * x),
     np.sqrt: _of_one(lambda x, y: 1 / (2 * y)),
     np.exp: _of_one(lambda x, y: y),
@@ -382,9 +451,9 @@ def _einsum(function: Callable[..., Any], subscripts: str, *arrays: Any) -> Dual
     return Dual(function(subscripts, *values), sum(terms[1:], start=terms[0]))
 
 
-def _of_value(function: Callable[..., Any], x: Dual, *args: Any, **options: Any) -> Any:
-    """What has no tangent: of the value alone."""
-    return function(x.value, *args, **options)
+def _of_value(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What has no tangent: of the values alone."""
+    return function(*map(value_of, args), **options)
 
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
@@ -392,7 +461,8 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.einsum: _einsum,
     np.shape: _of_value,
     np.ndim: _of_value,
+    np.may_share_memory: _of_value,
     **dict.fromkeys((np.sum, np.mean, np.cumsum, np.concatenate, np.stack, np.split), _linear),
     **dict.fromkeys((np.reshape, np.swapaxes, np.transpose, np.broadcast_to), _linear),
-    **dict.fromkeys((np.zeros_like, np.take_along_axis), _linear),
+    **dict.fromkeys((np.zeros_like, np.empty_like, np.take_along_axis), _linear),
 }

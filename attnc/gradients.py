@@ -15,6 +15,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
+from attnc.mode import mode
 from attnc.registry import Output, Record, record_of, records
 
 __all__ = [
@@ -332,6 +333,8 @@ def vjp(
     """
     record = record_of(f)
     if record is not None:
+        if mode.dual is not None:
+            return mode.dual.vjp(record, arrays, options)
         output, saved, static = record.forward(*arrays, **options)
         first = output[0] if isinstance(output, tuple) else output
         scalar = getattr(first, "ndim", 1) == 0

@@ -6,6 +6,7 @@ import numpy as np
 from checks import assert_same, assert_unchanged
 
 import attnc
+from attnc.layers.named import place
 
 
 def arrays_of(value):
@@ -94,7 +95,39 @@ def check_layer(layer, inputs, options, rng):
         check(name, gradient, arguments[name], lambda x, n=name: layer(**{**arguments, n: x}))
     for name, gradient in once.items():
         check(name, gradient, parameters[name].copy(), with_parameter(name))
+    if type(layer).__module__.startswith("attnc."):
+        check_directions(layer, inputs, options, (output, keywords or d, vars(gradients) | once))
     return output, gradients
+
+
+def check_directions(layer, inputs, options, call):
+    """`attnc.jvp` and `attnc.hvp` of a call with this output, d and gradients by name.
+
+    For a direction t the inner product of d and the tangent of the output is that of t and the
+    gradients; and as second derivatives are symmetric, so are the products of each of two
+    directions with the hvp of the other. Both hold but for roundings of their terms.
+    """
+    output, d, gradients = call
+    rng, parameters = np.random.default_rng(0), layer.parameters
+    names = {
+        place(parameters[n]): n for n in [*parameters][::-1] if n not in layer.frozen_parameters
+    }
+    names = [*(n for n in gradients if n not in parameters), *names.values()]  # each array once
+    first, second = ({n: like_random(rng, gradients[n]) for n in names} for _ in range(2))
+
+    def products(direction, of):
+        pairs = [zip(arrays_of(direction[n]), arrays_of(of[n]), strict=True) for n in names]
+        terms = np.concatenate([np.zeros(1), *((x * y).ravel() for pair in pairs for x, y in pair)])
+        return terms.sum(), 1e-11 * (1 + np.abs(terms).sum())
+
+    got, tangent = attnc.jvp(layer, inputs, first, **options)
+    assert_same(got, output)
+    forward = inner(tuple(d.values()) if isinstance(d, dict) else d, tangent)
+    backward, allowed = products(first, gradients)
+    assert abs(forward - backward) <= allowed, f"{layer}: forward {forward}, backward {backward}"
+    of_first, of_second = (vars(attnc.hvp(layer, inputs, t, d, **options)) for t in (first, second))
+    (left, allowed), (right, _) = products(second, of_first), products(first, of_second)
+    assert abs(left - right) <= allowed, f"{layer}: hvp is not symmetric, {left} and {right}"
 
 
 def check_house(layer, tmp_path):

@@ -54,6 +54,8 @@ FUNCTIONS = {
     "broadcast_to": lambda x, y: np.broadcast_to(y, (4, 3)) * 1.0,
     "take_along_axis": lambda x, y: np.take_along_axis(x, np.array([[0], [2]]), axis=1),
     "zeros_like": lambda x, y: np.zeros_like(x) + y,
+    "zeros_like of another shape": lambda x, y: np.zeros_like(x, shape=(3,)) + y,
+    "empty_like": lambda x, y: _filled(np.empty_like(x, shape=(4, 3)), y),
 }
 METHODS = {
     "an item": lambda x, y: x[1, 2],
@@ -66,7 +68,22 @@ METHODS = {
     "iteration": lambda x, y: sum(row * row for row in x),
     "in place": lambda x, y: _changed(x, y),
     "a constant put in": lambda x, y: _put(x),
+    "a list put in": lambda x, y: _filled(x * 1.0, [y[0], x[0] * 2]),
+    "copy": lambda x, y: _changed(x, y.copy()),
+    "transpose": lambda x, y: x[None].transpose(2, 0, 1),
+    "take": lambda x, y: x.take(np.array([2, 0, 2]), axis=1),
+    "add at": lambda x, y: _added(x * 1.0, y),
 }
+
+
+def _filled(z, x):
+    z[...] = np.stack(x) if isinstance(z, np.ndarray) and isinstance(x, list) else x
+    return z
+
+
+def _added(z, y):
+    np.add.at(z, np.array([1, 1]), y)
+    return z
 
 
 def _changed(x, y):
@@ -103,7 +120,11 @@ def test_every_rule_is_tested():
     ufuncs = {name.split()[0] for name in UFUNCS}
     assert {u.__name__ for u, rule in dual._UFUNCS.items() if rule not in VALUES} == ufuncs
     functions = {name.split()[0] for name in FUNCTIONS}
-    assert {f.__name__ for f in dual._FUNCTIONS} - functions == {"shape", "ndim"}
+    assert {f.__name__ for f in dual._FUNCTIONS} - functions == {
+        "shape",
+        "ndim",
+        "may_share_memory",
+    }
 
 
 VALUES = dual._of_values, dual._finite
@@ -130,6 +151,22 @@ def test_equal_ones_have_the_tangent_of_the_first():
     assert np.maximum(y, x).tangent.tolist() == [3, 4]
 
 
+def test_the_absolute_value_goes_up_from_zero():
+    assert abs(Dual(np.zeros(1), np.full(1, 3.0))).tangent.tolist() == [3]
+
+
+def test_any_sees_tangents():
+    x = Dual(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]), np.array([[0.0, 2.0], [0, 0], [0, 0]]))
+    assert x.any(axis=1).tolist() == [True, True, False]
+    assert x.any(axis=0, keepdims=True).tolist() == [[True, True]]
+    assert x.any() and not x[2].any()
+
+
+def test_memory_is_that_of_the_values():
+    x = Dual(np.ones(3), np.ones(3))
+    assert np.may_share_memory(x, x[1:]) and not np.may_share_memory(x, x.copy())
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", [*UFUNCS, *FUNCTIONS])
 def test_dtypes_stay(name, dtype, rng):
@@ -153,6 +190,7 @@ def test_dtypes_stay(name, dtype, rng):
         (lambda x: np.add.reduce(x), "numpy.add.reduce"),
         (lambda x: np.add(x, 1, where=np.ones(3, bool)), "numpy.add, where="),
         (lambda x: np.add(np.ones(3), x, out=np.ones(3)), "into an array would lose"),
+        (lambda x: np.add.at(np.ones(3), [0], x[0]), "numpy.add.at into an array would lose"),
         (lambda x: np.sort(x), "numpy.sort"),
         (lambda x: np.linalg.norm(x), "numpy.norm"),
         (lambda x: np.asarray(x), "would lose the tangent"),

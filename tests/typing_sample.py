@@ -77,6 +77,8 @@ attnc.vjp(attnc.functional.gru, x, [x, x, x, x], length=[5, 3])  # type: ignore[
 out, tangent = attnc.jvp(attnc.functional.gru, [x, [x, x, x, x]], {"x": x}, lengths=[5, 3])
 assert_type(attnc.hvp(attnc.functional.relu, [x], [x], x), attnc.gradients.Gradients)
 attnc.jvp(attnc.functional.relu, [x])  # type: ignore[call-arg]
+out, tangent = attnc.jvp(attnc.Linear(3, 2), [x], {"weight": x})
+assert_type(attnc.hvp(attnc.Linear(3, 2), [x], [x], x), attnc.gradients.Gradients)
 
 # ---- layers --------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from attnc.arrays import (
     sum_rows,
 )
 from attnc.functional.shapes import same_shape
+from attnc.mode import mode
 from attnc.registry import register
 from attnc.typing import Array, Real
 
@@ -195,6 +196,8 @@ def activate(
 
     The sums take the place of x and up: what backward needs.
     """
+    if mode.dual is not None:
+        return mode.dual.activate(kind, x, up, bias, up_bias, dropout, key)
     return _core.activation(kind, x, up, bias, up_bias, dropout, key)
 
 
@@ -209,6 +212,8 @@ def activate_backward(
     sums: bool = False,
 ) -> tuple[Array | None, ...]:
     """The gradients of x and `up` and, where sums are asked for, of the two biases."""
+    if mode.dual is not None:
+        return mode.dual.activate_backward(kind, dy, x, up, dropout, key, sums)
     dx, dup, *parts = _core.activation_backward(kind, dy, x, up, dropout, key, sums)
     return dx, dup, *(None if part is None else sum_rows(part) for part in parts)
 

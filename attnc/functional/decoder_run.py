@@ -343,6 +343,13 @@ class PreparedMemory:
         return f"PreparedMemory(value={self.value.dtype} {self.value.shape})"
 
 
+class MaskedMemory(NamedTuple):
+    """A memory (B, Tk, M), and the keys (B, Tk) that are allowed in it, or None for all."""
+
+    value: Array
+    allowed: Array | None
+
+
 def last_step(memory):
     """Last valid step of each memory (B, M), 0 where there is none; its weights (B, Tk), 1 there;
     and the index (sequences, steps) of those that exist."""
@@ -350,7 +357,7 @@ def last_step(memory):
     valid = np.ones((B, Tk), bool) if memory.allowed is None else memory.allowed
     sequences = np.flatnonzero(valid.any(axis=1))
     pick = sequences, Tk - 1 - valid[sequences, ::-1].argmax(axis=1) if Tk else sequences
-    summary = np.zeros((B, M), memory.value.dtype)
+    summary = np.zeros_like(memory.value, shape=(B, M))
     summary[sequences] = memory.value[pick]
     weights = np.zeros((B, Tk), memory.value.dtype)
     weights[pick] = 1

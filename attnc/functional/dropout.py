@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from attnc import _core
+from attnc.mode import mode
 from attnc.typing import Array
 
 __all__: list[str] = []
@@ -32,6 +33,8 @@ def add_dropout(
     outside training, nothing is dropped: the way back then returns what it gets. What is dropped is
     not read.
     """
+    if mode.dual is not None:
+        return mode.dual.add_dropout(residual, y, rate, rng)
     if not rate or rng is None:
         return _core.add_dropout(residual, y, 0.0, 0), _same
     key = dropout_key(rng)

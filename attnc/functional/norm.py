@@ -27,6 +27,7 @@ from attnc.arrays import (
 )
 from attnc.functional.plain import by_formula
 from attnc.functional.shapes import same_shape
+from attnc.mode import mode
 from attnc.registry import register
 from attnc.typing import Array, Real
 
@@ -164,12 +165,17 @@ def _backward(saved, static, dy):
 
 def normalize(x, weight, bias, epsilon, center):
     """y, and what `normalize_backward` needs: arrays of one dtype, C-contiguous."""
+    if mode.dual is not None:
+        return mode.dual.normalize(x, weight, bias, epsilon, center)
     y, stats = _core.norm(x, weight, bias, epsilon, center)
     return y, (x, weight, stats, center)
 
 
 def normalize_backward(saved, dy, sums=True):
     """The gradients of x, weight and bias; without `sums` that of x alone."""
+    if callable(saved):  # of dual numbers: a pullback
+        found = vars(saved(dy))
+        return found["x"], found.get("weight"), found.get("bias")
     x, weight, stats, center = saved
     dx, parts = _core.norm_backward(dy, x, weight, stats, center, sums)
     return (dx, *sum_rows(parts)) if sums else (dx, None, None)

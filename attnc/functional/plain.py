@@ -144,6 +144,7 @@ def _built_like(given, found):
     from attnc.dual import tangent_of
 
     if isinstance(given, tuple):
+        found = found if isinstance(found, tuple | list) else (found,)  # of a state of one array
         parts = [_built_like(*pair) for pair in zip(given, found, strict=True)]
         return type(given)(*parts) if hasattr(given, "_fields") else tuple(parts)
     tangent = np.broadcast_to(tangent_of(found), np.shape(found))

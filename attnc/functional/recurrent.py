@@ -40,6 +40,7 @@ from attnc.functional.operations import Cell, CellBack
 from attnc.functional.plain import by_formula
 from attnc.functional.shapes import shape_of
 from attnc.gradients import require_incoming, shows_shapes
+from attnc.mode import mode
 from attnc.registry import Output, parted, register, together
 from attnc.typing import Array, Integers, Real, Seed, State
 
@@ -477,6 +478,20 @@ class Recurrence:
         return like(d, x), tuple(map(like, dparameters, parameters)), state
 
 
+def run(kind, x, parameters, state, lengths, *, where, dtype, **options):
+    """The output of a `Recurrence`, and its way back, for layers."""
+    if mode.dual is not None:
+        plain = [mode.dual.parts(value)[0] for value in (x, parameters, state)]
+        checked = options["bidirectional"], options["dropout"], where, dtype
+        _Call(kind, *plain, lengths, *checked)  # which names the layer in errors
+        options |= {"lengths": lengths}
+        return mode.dual.recurrence(_FUNCTIONS[kind], x, parameters, state, dtype, options)
+    recurrence = Recurrence(
+        kind, x, parameters, state, lengths, where=where, dtype=dtype, **options
+    )
+    return recurrence.output, recurrence.backward
+
+
 def _listed(where, parameters):
     try:
         return list(parameters)
@@ -686,7 +701,9 @@ def _outputs(kind):
     return outputs
 
 
-for _function in (rnn, gru, lstm):
+_FUNCTIONS = {"rnn": rnn, "gru": gru, "lstm": lstm}
+
+for _function in _FUNCTIONS.values():
     _documented(_function)
     register(
         _function,

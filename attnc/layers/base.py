@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ..arrays import contiguous, flag, integer, integer_array, real_array
+from ..arrays import contiguous, flag, integer, integer_array, is_dual, real_array
 from ..files import MODEL, read_arrays, write_arrays
 from ..functional.options import nearest
 from ..typing import Array, DType, Integers, Path, Real, Shape
@@ -72,6 +72,8 @@ class Layer:
     in lists, tuples and dicts), then write ``_vjp(*inputs, **options)``, which returns the output
     and a pullback. The pullback adds the gradients of the parameters by `add_gradient`, so that it
     may be called from several threads, and returns `attnc.gradients.Gradients` of the inputs.
+    `attnc.jvp` and `attnc.hvp` run both on dual numbers, which the functions of NumPy that
+    `attnc.dual` lists, and `attnc.vjp`, take for arrays; another function raises there, by name.
 
     Layers may share parameters: by being one layer in two places, ``model.target_embedding =
     model.source_embedding``, or by `tie`. Such a parameter has several names in `parameters`, and
@@ -356,7 +358,7 @@ class Layer:
         gradient = layer._gradients[own]
         shape, distinct = gradient.shape, True
         if type(d) is not np.ndarray or d.dtype != gradient.dtype:
-            d = real_array(where, name, d)
+            d = _real_array(where, name, d)
         if rows is not None:
             if gradient.ndim == 0:
                 raise ValueError(f"{where}: rows must be None for {name}, a number, got {rows}")
@@ -374,7 +376,8 @@ class Layer:
             raise ValueError(f"{where}: {name} must have shape {shape}, got {d.shape}")
         if layer._frozen[own].value:
             return
-        into, key = _caught.into, (id(layer), own)
+        # What forward mode adds goes to arrays of its own, and is for nobody else.
+        into, key = None if is_dual(gradient) else _caught.into, (id(layer), own)
         if into is None:
             with ADDING:
                 _add(gradient, d, rows, distinct)
@@ -456,7 +459,7 @@ class Layer:
     def __getstate__(self) -> dict[str, Any]:
         """The attributes, for copies and pickle, which would make arrays of their own of views."""
         views = {
-            kind: {name: _owner_of(array) for name, array in getattr(self, kind).items()}
+            kind: {name: owner_of(array) for name, array in getattr(self, kind).items()}
             for kind in ("_parameters", "_gradients")
         }
         return {**vars(self), **views, "_frozen": dict(self._frozen), "_tied": set(self._tied)}
@@ -525,7 +528,7 @@ class Layer:
 
     def _real(self, name: str, value: Any, *shape: Any) -> Array:
         """`value` as an array of the layer's dtype and `shape` (ints match, strings are free)."""
-        array = real_array(type(self).__name__, name, value)
+        array = _real_array(type(self).__name__, name, value)
         self._check_shape(name, array.shape, shape)
         return contiguous(array, self.dtype)
 
@@ -545,6 +548,11 @@ class Layer:
     def _incoming(self, name: str, value: Any, shape: Shape) -> Array | None:
         """An incoming gradient in the layer's dtype; None stands for zeros and stays None."""
         return None if value is None else self._real(name, value, *shape)
+
+
+def _real_array(where: str, name: str, value: Any) -> Array:
+    """`value` as an array of real numbers, or the dual number that it is."""
+    return value if is_dual(value) else real_array(where, name, value)
 
 
 def _add(gradient, d, rows, distinct):
@@ -608,7 +616,7 @@ def _layers_in(name, value):
         raise TypeError(f"{name} must be a list, tuple or dict of layers, got a set (no order)")
 
 
-def _owner_of(array):
+def owner_of(array):
     """(array, False), or (owner, True) for the transpose of an array that owns its memory."""
     owner = array.base
     if isinstance(owner, np.ndarray):

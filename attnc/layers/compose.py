@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import contiguous, flag, generator, like, probability, quiet
+from ..arrays import contiguous, flag, generator, is_array, like, probability, quiet
 from ..functional.dropout import add_dropout
 from ..gradients import Gradients, require_incoming, vjp
 from ..typing import Array, Real, Seed
@@ -27,7 +27,7 @@ def _one_generator(where: str, train: bool, rng: Any) -> Any:
 
 
 def _array_of(where: str, layer: Layer, output: Any) -> np.ndarray:
-    if isinstance(output, np.ndarray):
+    if is_array(output):
         return output
     raise TypeError(
         f"{where}: layers must return one array, got {type(output).__name__} from {layer!r} "

@@ -21,6 +21,7 @@ from ..arrays import (
 from ..functional.decoder import (
     NAMED,
     allowed_keys,
+    attention_decoder,
     check_alignment,
     check_choice,
     check_fertility,
@@ -32,13 +33,15 @@ from ..functional.decoder_run import (
     SCORES,
     Decoder,
     DecoderOutput,
+    MaskedMemory,
     PreparedMemory,
     Run,
     last_step,
 )
 from ..functional.recurrent import CELLS as SORTS
-from ..functional.recurrent import PARAMETERS, nothing
-from ..gradients import Gradients, require_incoming
+from ..functional.recurrent import PARAMETERS, joined, nothing
+from ..gradients import Gradients, require_incoming, vjp
+from ..mode import mode
 from ..typing import Bools, DType, Integers, Real, Seed, State
 from .attention import (
     AdditiveAttention,
@@ -609,6 +612,8 @@ class AttentionDecoder(Layer):
             )
         if nothing(state):
             state = None
+        if mode.dual is not None:
+            return self._by_record(inputs, memory, state, key_mask, key_lengths, train, rng)
         prepared = self.prepare(memory, key_mask, key_lengths)
         output, run, initial = self._run("inputs", inputs, prepared, state, train, rng)
         B, _, Tk = output.weights.shape
@@ -623,14 +628,7 @@ class AttentionDecoder(Layer):
             dweights = self._incoming("dweights", dweights, run.attend.weights.shape)
             dfinal = run.decoder.read_state("dstate", dstate, B, Tk)
             found = run.backward(doutputs, dweights, dfinal)
-            for cell, down in zip(self.cells, found["cells"], strict=True):
-                for name, gradient in zip(PARAMETERS, down, strict=True):
-                    cell.add_gradient(name, gradient)
-            for name in self._named():
-                owner, home = self if name in self._parameters else self.score, name
-                if name.startswith("chunk_"):
-                    owner, home = self.chunk_score, name.removeprefix("chunk_")
-                owner.add_gradient(home, found[name])
+            self._add_gradients([d for down in found["cells"] for d in down], found)
             dmemory, optional = found["memory"], {}
             if state is None:
                 self._learn_initial(initial, found["state"], run.memory, dmemory)
@@ -639,6 +637,67 @@ class AttentionDecoder(Layer):
             return Gradients(
                 {"inputs": like(found["inputs"], inputs), "memory": like(dmemory, memory)}, optional
             )
+
+        return output, pullback
+
+    def _add_gradients(self, of_cells, found):
+        """Add those of the parameters of all cells, in order, and by name of all others."""
+        homes = [(cell, name) for cell in self.cells for name in PARAMETERS]
+        for (cell, name), gradient in zip(homes, of_cells, strict=True):
+            cell.add_gradient(name, gradient)
+        for name in self._named():
+            owner, home = self if name in self._parameters else self.score, name
+            if name.startswith("chunk_"):
+                owner, home = self.chunk_score, name.removeprefix("chunk_")
+            owner.add_gradient(home, found[name])
+
+    def _by_record(self, inputs, memory, state, key_mask, key_lengths, train, rng):
+        """The same as `_vjp` by the record of the function, which takes dual numbers."""
+        given = inputs, memory
+        inputs = self._real("inputs", inputs, "B", "T", self.input_size)
+        B, T, _ = inputs.shape
+        memory = self._real("memory", memory, B, "Tk", self.memory_size)
+        Tk = memory.shape[1]
+        allowed = allowed_keys(type(self).__name__, B, Tk, key_mask, key_lengths)
+        of_memory, initial = MaskedMemory(memory, allowed), {}
+        if state is not None:  # its errors name the layer
+            self._decoder().read_state("state", mode.dual.parts(state)[0], B, Tk)
+        else:
+            initial = self._initial(of_memory, B)
+            state = joined(list(initial.values()))
+        cells = [cell._parameters[name] for cell in self.cells for name in PARAMETERS]
+        options: dict[str, Any] = {
+            "cell": self.cell,
+            "attention": self.attention,
+            "order": self.order,
+            "input_feeding": self.input_feeding,
+            "max_fertility": 2.0 if self.max_fertility is None else self.max_fertility,
+            "window": self.window,
+            "position": self.position,
+            "renormalize": self.renormalize,
+            "alignment": self.alignment,
+            "chunk_width": self.chunk_width,
+            "noise": self._noise((B, T, Tk), train, rng),
+            "key_mask": allowed,
+        }
+        function: Any = attention_decoder
+        output, back = vjp(function, inputs, memory, cells, state, **options, **self._named())
+
+        @quiet
+        def pullback(doutputs=None, dweights=None, dstate=None):
+            incoming = {"doutputs": doutputs, "dweights": dweights, "dstate": dstate}
+            require_incoming(type(self).__name__, **incoming)
+            found = vars(back(**incoming))
+            self._add_gradients(found["cells"], found)
+            dmemory, optional = found["memory"], {}
+            if initial:
+                last = found["state"]
+                last = dict(zip(initial, last if len(initial) > 1 else [last], strict=True))
+                self._learn_initial(initial, last, of_memory, dmemory)
+            else:
+                optional["state"] = found["state"]
+            dinputs, dmemory = like(found["inputs"], given[0]), like(dmemory, given[1])
+            return Gradients({"inputs": dinputs, "memory": dmemory}, optional)
 
         return output, pullback
 

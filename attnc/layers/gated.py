@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import generator, integer_array, like, quiet
+from ..arrays import generator, integer_array, is_array, like, quiet
 from ..functional.options import takes_options
 from ..gradients import Gradients, require_incoming, shows_shapes, vjp
 from ..typing import Array, Real, Seed
@@ -400,7 +400,7 @@ def _given(key, value):
 def _context_of(where, output):
     """The context of what an attention layer returns."""
     context = getattr(output, "context", output)
-    if isinstance(context, np.ndarray) and (context is output or output[0] is context):
+    if is_array(context) and (context is output or output[0] is context):
         return context
     raise TypeError(
         f"{where}: attention must return a context, or a named tuple that begins with it, got "

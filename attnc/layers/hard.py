@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 
 from .. import functional
-from ..arrays import broadcasts, flag, generator, like, number, quiet, sum_to
+from ..arrays import broadcasts, flag, generator, like, number, quiet, sum_to, values_of
 from ..functional.decoder import check_choice
 from ..functional.hard import HardResult
 from ..functional.options import Pairs, ScoreOptions, outside, takes_options
@@ -293,8 +293,8 @@ def pairs_of(options: dict[str, Any], query: Array, Tk: int) -> dict[str, Any]:
     """
     pairs = {name: x for name, x in options.items() if name in Pairs.__annotations__}
     masks, bias = [], options.get("bias")
-    if bias is not None and np.isneginf(bias).any():
-        masks.append(bias != -np.inf)
+    if bias is not None and np.isneginf(values_of(bias)).any():
+        masks.append(values_of(bias) != -np.inf)
     if options.get("center") is not None:
         masks.append(_window_mask(options["center"], pairs.pop("window", None), query, Tk))
     if pairs.get("mask") is not None:
@@ -310,7 +310,7 @@ def pairs_of(options: dict[str, Any], query: Array, Tk: int) -> dict[str, Any]:
 
 def _window_mask(center, window, query, Tk):
     """Which keys the window around each center holds; all where the center is NaN."""
-    center = np.asarray(center)
+    center = np.asarray(values_of(center))
     fits = isinstance(window, (tuple, list)) and len(window) == 2
     fits &= center.dtype.kind in "fiu"
     if not fits or (center.ndim and not broadcasts(center.shape, query.shape[:-1])):

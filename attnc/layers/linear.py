@@ -7,6 +7,7 @@ import numpy as np
 from .. import _core
 from ..arrays import flag, generator, like, quiet, sum_rows
 from ..gradients import Gradients, require_incoming
+from ..mode import mode
 from ..typing import Array, DType, Real, Seed
 from .base import glorot, positive
 from .torch_weights import TorchArray, TorchWeights, flat, transposed
@@ -121,7 +122,7 @@ class Linear(TorchWeights):
         """
         shape, weight = x.shape, self._parameters["weight"]
         rows = x.reshape(-1, self.input_size)  # one product, whatever the leading axes
-        y = _core.product(rows, weight).reshape(*shape[:-1], self.output_size)
+        y = product(rows, weight).reshape(*shape[:-1], self.output_size)
 
         def back(dy, dbias=None):
             dy = dy.reshape(-1, self.output_size)
@@ -129,7 +130,7 @@ class Linear(TorchWeights):
                 self.add_gradient("weight", weight_gradient(rows, dy))
             if dbias is not None:
                 self.add_gradient("bias", dbias)
-            return _core.product(dy, weight.T).reshape(shape)
+            return product(dy, weight.T).reshape(shape)
 
         return y, back
 
@@ -138,9 +139,14 @@ class Linear(TorchWeights):
         return arrays | ({"bias": flat(self._parameters["bias"])} if self.bias else {})
 
 
+def product(x, y):
+    """The matrix product x y."""
+    return _core.product(x, y) if mode.dual is None else mode.dual.product(x, y)
+
+
 def weight_gradient(x, dy):
     """x^T dy; a row of x that no gradient reaches, as of padding, is not read."""
-    found = _core.product(x.T, dy)
+    found = product(x.T, dy)
     if np.isfinite(found).all():
         return found
-    return _core.product(np.where(dy.any(axis=1, keepdims=True), x, x.dtype.type(0)).T, dy)
+    return product(np.where(dy.any(axis=1, keepdims=True), x, x.dtype.type(0)).T, dy)

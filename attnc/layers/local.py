@@ -281,7 +281,8 @@ class LocalAttention(_Attention):
         def back(dcenter):
             """c = last sigmoid(x), x = v_p . tanh(q W_p)."""
             dshare = sum_to(dcenter * last, share.shape)
-            used = dshare != 0  # 0 times what is behind a mask would be NaN, where that is
+            # 0 times what is behind a mask would be NaN, where that is; `any` sees tangents, too.
+            used: Any = dshare[..., None].any(axis=-1)
             dx = np.where(used, dshare * share * (1 - share), 0).astype(self.dtype)[..., None]
             read = np.where(used[..., None], query, np.zeros_like(query))
             felt = np.where(used[..., None], hidden, np.zeros_like(hidden))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Unpack, overload
 
 import numpy as np
 
-from .. import _core, functional
+from .. import functional
 from ..arrays import flag, generator, like, number, probability, quiet, sum_rows
 from ..functional.attention import FullResult, LseResult, WeightsResult
 from ..functional.norm import normalize, normalize_backward
@@ -19,7 +19,7 @@ from .attention import for_function
 from .base import glorot, positive
 from .cache import KVCache, Memory, by_head, counts_of, counts_positions, refuse_cache
 from .heads import lift_options, merge_heads, split_heads
-from .linear import weight_gradient
+from .linear import product, weight_gradient
 from .torch_weights import TorchArray, TorchWeights, flat, prefixed, stacked, transposed
 
 EPSILON = 1e-6  # under the root of `normalize_qk`: the default of `attnc.rms_norm`
@@ -569,7 +569,7 @@ class MultiHeadAttention(TorchWeights):
             if not np.isfinite(dx).all():  # a row that no gradient reaches is not read
                 reached = dy.any(axis=-1)
                 _, used = normalize(x[reached], scale, None, EPSILON, center=False)
-                dx = np.zeros_like(x)
+                dx = np.zeros_like(dx)
                 dx[reached], dscale, _ = normalize_backward(used, dy[reached], sums=learned)
             if learned:
                 self.add_gradient(name, dscale)
@@ -604,7 +604,7 @@ class MultiHeadAttention(TorchWeights):
         """Rows x times the weight, whose first `inputs` axes are those of x; and the way back."""
         weight = self._parameters[f"{name}_weight"]
         matrix = weight.reshape(math.prod(weight.shape[:inputs]), -1)
-        y = _core.product(x, matrix)
+        y = product(x, matrix)
         if self.projection_bias:
             y += self._parameters[f"{name}_bias"].reshape(-1)
 
@@ -616,7 +616,7 @@ class MultiHeadAttention(TorchWeights):
             if self.projection_bias:
                 bias = self._parameters[f"{name}_bias"]
                 self.add_gradient(f"{name}_bias", sum_rows(dy).reshape(bias.shape))
-            return _core.product(dy, matrix.T)
+            return product(dy, matrix.T)
 
         return y, back
 

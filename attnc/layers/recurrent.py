@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arrays import flag, generator, probability
 from ..functional.recurrent import CELLS as SORTS
-from ..functional.recurrent import PARAMETERS, Recurrence, RecurrentOutput
+from ..functional.recurrent import PARAMETERS, RecurrentOutput, run
 from ..gradients import Gradients
 from ..typing import DType, Integers, Real, Seed, State
 from .base import Layer, glorot, method_of, orthogonal, positive
@@ -204,7 +204,7 @@ class _Recurrent(TorchWeights):
     def _vjp(self, x, state=None, lengths=None, *, train=False, rng=None):
         train = flag(type(self).__name__, "train", train)
         parameters = [cell._parameters[name] for cell in self.cells for name in PARAMETERS]
-        recurrence = Recurrence(
+        output, back = run(
             self._cell.kind,
             x,
             parameters,
@@ -218,14 +218,14 @@ class _Recurrent(TorchWeights):
         )
 
         def pullback(doutputs=None, dstate=None):
-            dx, dparameters, dinitial = recurrence.backward(doutputs, dstate)
+            dx, dparameters, dinitial = back(doutputs, dstate)
             down = iter(dparameters)
             for cell in self.cells:
                 for name in PARAMETERS:
                     cell.add_gradient(name, next(down))
             return Gradients({"x": dx}, {} if state is None else {"state": dinitial})
 
-        return recurrence.output, pullback
+        return output, pullback
 
 
 class RNN(_Recurrent):

@@ -132,7 +132,7 @@ class RelativePositionBias(Layer):
         ahead = np.arange(-Tq + 1, Tk) - offset
         rows = self._bucket(ahead)
         line = self._parameters["weight"].T[:, rows]
-        bias = np.empty((1, self.num_heads, Tq, Tk), self.dtype)
+        bias = np.empty_like(line, order="C", shape=(1, self.num_heads, Tq, Tk))
         for i in range(Tq):
             bias[0, :, i] = line[:, Tq - 1 - i : Tq - 1 - i + Tk]
 
@@ -140,10 +140,11 @@ class RelativePositionBias(Layer):
         def pullback(dbias=None):
             require_incoming(where, dbias=dbias)
             dbias = self._real("dbias", dbias, *bias.shape)
-            dline = np.zeros(line.shape)  # float64: what is summed may cancel
+            # float64: what is summed may cancel
+            dline = np.zeros_like(dbias, np.float64, order="C", shape=line.shape)
             for i in range(Tq):
                 dline[:, Tq - 1 - i : Tq - 1 - i + Tk] += dbias[0, :, i]
-            dweight = np.zeros((self.buckets, self.num_heads))
+            dweight = np.zeros_like(dline, shape=(self.buckets, self.num_heads))
             np.add.at(dweight, rows, dline.T)
             self.add_gradient("weight", dweight)
             return Gradients({})  # numbers of queries and keys have no gradient

@@ -10,6 +10,7 @@ from ..arrays import flag, generator, number, probability, quiet
 from ..functional.decoder import check_alignment, check_local
 from ..functional.decoder_run import PreparedMemory
 from ..gradients import shows_shapes, vjp
+from ..mode import mode
 from ..typing import Array, DType, Integers, Seed
 from .base import positive
 from .decoder import AttentionDecoder, check_coverage
@@ -460,6 +461,11 @@ class Seq2Seq(TokenModel):
             labels = self._labels(labels, "target", target, self.target_vocabulary_size)
         rng = generator(where, rng) if sampling or train else None
         (memory, state, masks), back_to_source = self._encode(source, source_lengths, train, rng)
+        if sampling and mode.dual is not None:
+            raise self._error(
+                f"sampling must be 0 for jvp and hvp, got {sampling} (the model's own choices are "
+                "decisions; pass those that scheduled_inputs has made as target)"
+            )
         if sampling:
             target = scheduled_inputs(
                 self.decoder,
