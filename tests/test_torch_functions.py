@@ -280,6 +280,26 @@ def test_wrap():
     assert attnc.torch.gru.__doc__.startswith("`attnc.gru` on PyTorch tensors")
 
 
+def test_no_argument_is_lost_in_silence():
+    """Of a function that takes one by position, and no more."""
+
+    def double(x):
+        return 2 * x
+
+    attnc.registry.register(
+        double,
+        required=["x"],
+        incoming=["dy"],
+        forward=lambda x: (2 * x, (), None),
+        backward=lambda saved, static, dy: (2 * dy,),
+    )
+    doubled, x = attnc.torch.wrap(double), random(3, grad=True)
+    assert torch.equal(torch.autograd.grad(doubled(x).sum(), x)[0], torch.full((3,), 2.0))
+    for given in (x, x.detach()):
+        with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
+            doubled(given, given)
+
+
 # ---- random numbers, threads ---------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from attnc.registry import Record, record_of
 from attnc.torch.arrays import tensor_of
@@ -24,6 +25,7 @@ _DOC = """`attnc.{name}` on PyTorch tensors: where that says array, it is a tens
 {doc}"""
 
 _Tensor = torch.Tensor
+_grad_enabled = torch.is_grad_enabled
 _trace = torch._C._get_tracing_state
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms_active = torch._C._are_functorch_transforms_active
@@ -59,21 +61,20 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def on_tensors(*args: Any, **options: Any) -> Any:
         # torch.jit.trace would take what is no operator for a constant.
-        if torch.compiler.is_compiling() or _dispatch_modes() or _trace() is not None:
+        if is_compiling() or _dispatch_modes() or _trace() is not None:
             return _traced(operators, draws, args, options)
         if not options and not _transforms_active():  # the same as below, in less time
-            wanted = torch.is_grad_enabled()
-            # PyTorch takes its time to raise, so what requires a gradient is not tried.
-            try:
-                arrays = [
-                    x.numpy()
-                    for x in args
-                    if type(x) is _Tensor and not (wanted and x.requires_grad)
-                ]
-            except (TypeError, RuntimeError):
-                arrays = []
-            if arrays and len(arrays) == len(args) and forward_ad._current_level < 0:
-                return _on_arrays(record, arrays, options)
+            wanted = _grad_enabled()
+            for x in args:
+                if type(x) is not _Tensor or wanted and x.requires_grad:
+                    break
+            else:
+                try:
+                    arrays = [x.numpy() for x in args]
+                except (TypeError, RuntimeError):
+                    arrays = []
+                if arrays and forward_ad._current_level < 0:
+                    return _on_arrays(record, arrays, options)
         call, tensors = split(record, args, options)
         if not call.plain:
             return _traced(operators, draws, args, options)
@@ -97,7 +98,7 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _differentiates(tensors: list[torch.Tensor]) -> bool:
     """Whether PyTorch may ask for a derivative."""
-    if torch.is_grad_enabled():
+    if _grad_enabled():
         for tensor in tensors:
             if tensor.requires_grad:
                 return True

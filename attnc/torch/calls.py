@@ -26,6 +26,8 @@ class Slot(int):
 
 
 _slots = [Slot(k) for k in range(32)]  # of tensors by position, to have them at hand
+_Tensor = torch.Tensor
+_CONSTANTS = frozenset((type(None), bool, int, float, str))
 
 
 class Call:
@@ -40,15 +42,15 @@ class Call:
         What was passed by name, likewise.
     """
 
-    __slots__ = ("arguments", "key", "options", "places", "plain", "record", "simple", "skeleton")
+    # What most calls leave as it is belongs to the class: a call in PyTorch makes one of these.
+    places: list[tuple[str, tuple[int, ...]]] | None = None
+    simple = False  # whether its tensors are known to be all its arguments, constants its options
+    plain = True  # whether no tensor is of a class that has operators of its own
+    key = "none"  # of the random numbers: "none", "given" or "drawn"
+    skeleton: Any = None  # how the outputs are nested, once they are known
 
     def __init__(self, record: Record, arguments: list[Any], options: dict[str, Any]) -> None:
         self.record, self.arguments, self.options = record, arguments, options
-        self.places: list[tuple[str, tuple[int, ...]]] | None = None
-        self.simple = False  # whether it is known to have tensors alone, beside its options
-        self.plain = True  # whether no tensor is of a class that has operators of its own
-        self.key = "none"  # of the random numbers: "none", "given" or "drawn"
-        self.skeleton: Any = None  # how the outputs are nested, once they are known
 
     # ---- arguments ----
 
@@ -79,10 +81,8 @@ class Call:
 
     def bound(self, arrays: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of the function, by position and by name."""
-        if not self.options:
-            if self.simple:
-                return arrays, {}
-            return [filled(x, arrays) for x in self.arguments], {}
+        if self.simple:
+            return arrays, self.options
         arguments = [filled(x, arrays) for x in self.arguments]
         # A number in a tensor is a number: a length that is the size of another tensor.
         options = {
@@ -99,6 +99,9 @@ class Call:
     def gradients(self, found: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
         """Those gradients of what a record's backward returned that are needed, in a row."""
         by_name = dict(zip(self.record.arrays, found))  # noqa: B905
+        if self.simple:
+            each = zip(names_of(self.record), needs)  # noqa: B905
+            return [by_name.get(name) for name, needed in each if needed]
         result = []
         for (name, path), needed in zip(self.slots(), needs, strict=True):
             if needed:
@@ -210,20 +213,22 @@ def split(
         If an array that has a gradient is given, but is no tensor; if a tensor wants a gradient
         where there is none.
     """
-    tensors: list[torch.Tensor] = []
-    arguments: list[Any] = []
-    call = Call(record, arguments, options)
-    call.simple = True
-    for name, x in zip(names_of(record), args):  # noqa: B905
-        if type(x) is torch.Tensor:  # the same as below, in less time
-            arguments.append(_slots[len(tensors)])
-            tensors.append(x)
-        else:
+    names = names_of(record)
+    tensors = [x for x in args if type(x) is _Tensor]
+    if len(tensors) == len(args) <= len(names) <= len(_slots):  # as below, in less time
+        call = Call(record, _slots[: len(args)], options)
+        call.simple = True
+    else:
+        tensors = []
+        call = Call(record, [], options)
+        for name, x in zip(names, args):  # noqa: B905
+            call.arguments.append(_taken(call, name, x, (), tensors))
+        call.arguments += args[len(names) :]  # too many: the function says so
+    for x in options.values():
+        if type(x) not in _CONSTANTS:
             call.simple = False
-            arguments.append(_taken(call, name, x, (), tensors))
-    arguments.extend(args[len(arguments) :])  # too many: the function says so
-    if options:
-        call.options = {name: _taken(call, name, x, (), tensors) for name, x in options.items()}
+            call.options = {name: _taken(call, name, x, (), tensors) for name, x in options.items()}
+            break
     return call, tensors
 
 
