@@ -9,6 +9,8 @@ from calls import CALLS
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
+from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 from torch.utils import checkpoint  # noqa: E402
 from torch_calls import RECORDS, OnTensors, assert_same_bits, leaves  # noqa: E402
 
@@ -278,6 +280,83 @@ def test_wrap():
         attnc.torch.wrap(np.tanh)
     assert attnc.torch.gru.__name__ == "gru" and attnc.torch.gru.__module__ == "attnc.torch"
     assert attnc.torch.gru.__doc__.startswith("`attnc.gru` on PyTorch tensors")
+
+
+SEQUENCES = {
+    "tuple": tuple,
+    "ParameterList": nn.ParameterList,
+    "generator": iter,
+    "values": lambda W: nn.ParameterDict({str(k): w for k, w in enumerate(W)}).values(),
+}
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_sequences_of_parameters(kind):
+    x, W = random(2, 5, 4), [nn.Parameter(random(*shape)) for shape in ((4, 9), (3, 9), (9,), (9,))]
+
+    def loss(parameters):
+        return attnc.torch.gru(x, parameters).outputs.square().sum()
+
+    expected = torch.autograd.grad(loss(W), W)
+    found = torch.autograd.grad(loss(SEQUENCES[kind](W)), W)
+    assert all(map(torch.equal, found, expected))
+    with torch.no_grad():  # also where a tensor has operators of its own, which are traced
+        y = attnc.torch.gru(TwoTensor(x, x), SEQUENCES[kind](W)).outputs
+        assert torch.equal(y.a, attnc.torch.gru(x, W).outputs)
+    named = {str(k): w for k, w in enumerate(W)}
+    for wrong in (named, nn.ParameterDict(named)):
+        name = type(wrong).__name__
+        with pytest.raises(TypeError, match=f"gru: parameters must be a sequence .* got {name}; p"):
+            attnc.torch.gru(x, wrong)
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:.*nested.*:UserWarning")
+def test_nested_tensors(layout):
+    x = random(1, 3, 8)
+    nest = torch.nested.nested_tensor([x[0], x[0, :2]], layout=layout)
+    for call, what in (
+        (lambda: attend(nest, nest, nest), "dot_product_attention: query"),
+        (lambda: attend(x, x, nest.detach().requires_grad_()), "dot_product_attention: value"),
+        (lambda: attend(x, x, x, mask=nest), "dot_product_attention: mask"),
+        (lambda: attnc.torch.gru(x, [nest]), "gru: parameters"),
+        (lambda: torch.func.vmap(lambda q: attend(q, nest, q))(x[None]), "dot_.*: key"),
+        (lambda: attnc.torch.nn.GRU(8, 3)(nest), "GRU: x"),
+        (lambda: attnc.torch.scaled_dot_product_attention(nest, nest, nest), "scaled_dot.*: query"),
+    ):
+        with pytest.raises(
+            TypeError, match=f"{what} must be a dense tensor, got a nested one; .*0"
+        ):
+            call()
+
+
+def test_gradients_that_are_batched_in_the_older_way():
+    x = random(1, 3, 8, grad=True)
+    outputs = attnc.torch.nn.GRU(8, 3)(x).outputs
+    for name, y in (("dot_product_attention", attend(x, x, x)), ("GRU", outputs)):
+        for options in ({}, {"create_graph": True}):
+            with pytest.raises(NotImplementedError, match=f"{name}: is_grads_batched=True.*vmap"):
+                torch.autograd.grad(
+                    y, x, random(4, *y.shape), is_grads_batched=True, retain_graph=True, **options
+                )
+    with pytest.raises(NotImplementedError, match="attention: .* vectorize=True .* jacrev"):
+        torch.autograd.functional.jacobian(lambda x: attend(x, x, x), x, vectorize=True)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("name", list(RECORDS))
+def test_wrong_calls_are_named(name, grad):
+    """As the function itself does it, not by what it calls."""
+    x = random(1, 3, 8, grad=grad)
+    function = getattr(attnc.torch, name)
+    count = len(RECORDS[name].required)
+    for call in (
+        function,
+        lambda: function(*[x] * 40),
+        lambda: function(*[x] * count, unknown=1),
+    ):
+        with pytest.raises(TypeError, match=f"^{name}\\b"):
+            call()
 
 
 def test_no_argument_is_lost_in_silence():

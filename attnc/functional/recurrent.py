@@ -669,7 +669,6 @@ def _forward(kind):
         )  # fmt: skip
         return recurrence.output, *parted(recurrence)
 
-    forward.__qualname__ = kind  # Python's errors name it: an argument that is missing, or unknown
     return forward
 
 

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from attnc.registry import Record, record_of
-from attnc.torch.arrays import tensor_of
+from attnc.torch.arrays import require_dense, tensor_of
 from attnc.torch.calls import Call, flat, limited, names_of, nested, split
 from attnc.torch.functions import Value, eager
 from attnc.torch.operators import Operators, run
@@ -75,12 +75,18 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
                     arrays = []
                 if arrays and forward_ad._current_level < 0:
                     return _on_arrays(record, arrays, options)
+        active = _transforms_active()
+        if active:
+            args, options = _as_tensors(record, args, options, _copied)
         call, tensors = split(record, args, options)
         if not call.plain:
-            return _traced(operators, draws, args, options)
+            arguments, options = call.bound(tensors)  # what was given may be an iterator
+            return _traced(operators, draws, tuple(arguments), options)
         if draws and options:
             _draw(call)
-        if _transforms_active():
+        if active:
+            for argument, tensor in zip(call.names, tensors, strict=True):
+                require_dense(name, argument, tensor)
             outputs = Value.run(call, None, *tensors)
             return nested(call.skeleton, iter(outputs))
         if not _differentiates(tensors):
@@ -114,6 +120,43 @@ def _on_arrays(record: Record, arguments: list[Any], options: dict[str, Any]) ->
     return nested(skeleton, map(tensor_of, outputs))
 
 
+# ---- where a program is transformed ------------------------------------------------------------
+
+
+def _as_tensors(
+    record: Record, args: tuple[Any, ...], options: dict[str, Any], make: Callable[[Any], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with tensors, made by `make`, for masks, lengths and numbers in lists.
+
+    vmap has an axis to give to tensors, and to nothing else.
+    """
+    positional = zip(names_of(record), args)  # noqa: B905
+    given = [make(x) if _are_numbers(record, name, x) else x for name, x in positional]
+    named = {name: make(x) if _are_numbers(record, name, x) else x for name, x in options.items()}
+    return (*given, *args[len(given) :]), named
+
+
+def _are_numbers(record: Record, name: str, x: Any) -> bool:
+    """Whether an argument is one that a tensor may stand for."""
+    if name in record.fixed and isinstance(x, np.ndarray):
+        return True
+    wanted = name in record.fixed or name in record.arrays
+    return wanted and isinstance(x, (list, tuple)) and _of_numbers(x)
+
+
+def _copied(x: Any) -> torch.Tensor:
+    """A tensor of an array in any layout, or of lists."""
+    array = np.asarray(x)
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
+
+
+def _of_numbers(x: Any) -> bool:
+    """Whether lists within each other hold numbers alone."""
+    if isinstance(x, (list, tuple)):
+        return all(map(_of_numbers, x))
+    return isinstance(x, (bool, int, float, np.generic))
+
+
 # ---- where a program is traced -------------------------------------------------------------------
 
 
@@ -128,6 +171,7 @@ def _traced(
             options = {**options, "rng": torch.randint(_KEYS, (), generator=rng)}
         elif isinstance(rng, np.random.Generator):
             options = {**options, "rng": int(rng.integers(_KEYS))}
+    args, options = _as_tensors(operators.record, args, options, torch.as_tensor)
     options = {name: _constant(x) for name, x in options.items()}
     call, tensors = split(operators.record, args, options)
     return run(operators, call.arguments, call.options, tensors)

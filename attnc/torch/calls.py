@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 
 from attnc import _core
 from attnc.registry import Record
-from attnc.torch.arrays import array_of
+from attnc.torch.arrays import array_of, require_dense
 
 __all__: list[str] = []
 
@@ -243,6 +243,7 @@ def _taken(
                 f"{name}.detach()"
             )
         if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            require_dense(call.record.name, name, x)
             call.plain = False
         tensors.append(x)
         return Slot(len(tensors) - 1)
@@ -252,12 +253,19 @@ def _taken(
         return x
     if isinstance(x, (list, tuple)):
         return [_taken(call, name, item, (*path, k), tensors) for k, item in enumerate(x)]
+    shown = name + "".join(f"[{k}]" for k in path)
     if isinstance(x, np.ndarray):
-        shown = name + "".join(f"[{k}]" for k in path)
         raise TypeError(
             f"{call.record.name}: {shown} must be a tensor, got a NumPy array; torch.from_numpy "
             "makes one in its memory"
         )
+    if isinstance(x, (Mapping, torch.nn.ParameterDict)):
+        raise TypeError(
+            f"{call.record.name}: {shown} must be a sequence of tensors, got {type(x).__name__}; "
+            f"pass {shown}.values()"
+        )
+    if isinstance(x, Iterable) and not hasattr(x, "dtype"):  # a ParameterList, model.parameters()
+        return _taken(call, name, list(x), path, tensors)
     return x
 
 

@@ -36,7 +36,6 @@ def _array(where: str, name: str, tensor: torch.Tensor) -> Any:
 
     The layers compute in their own dtype whatever they get.
     """
-    tensor = tensor.detach()
     return array_of(where, name, tensor.float() if tensor.dtype is torch.bfloat16 else tensor)
 
 
