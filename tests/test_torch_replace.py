@@ -368,9 +368,16 @@ def losses_of(model, steps=8):
 
 
 @pytest.mark.parametrize("model", [GPT, Translator])
-def test_training_goes_on_as_before(model):
+def test_training_goes_on_as_before(model, monkeypatch):
     """The same losses, replaced from the start, in the middle of training, or not at all."""
-    found = []
+    found, calls = [], []
+
+    def counted(function):
+        return lambda *args, **options: calls.append(when) or function(*args, **options)
+
+    monkeypatch.setattr(replacing, "_attention", counted(replacing._attention))
+    for name, function in replacing._RECURRENT.items():
+        monkeypatch.setitem(replacing._RECURRENT, name, counted(function))
     for when in ("never", "start", "middle"):
         torch.manual_seed(0)
         made = model().double()
@@ -381,6 +388,7 @@ def test_training_goes_on_as_before(model):
         if when == "middle":
             assert attnc.torch.replace(made).replaced
         found.append(next(steps))
+    assert "never" not in calls and calls.count("start") == 2 * calls.count("middle") >= 16
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
     np.testing.assert_allclose(found[2], found[0], rtol=1e-9)
     assert found[0][-1] < 0.9 * found[0][0]
@@ -580,6 +588,27 @@ def test_recurrent_dtypes_under_autocast(kind, half):
             ours.zero_grad()
             sum(a.float().sum() for a, _ in pairs).backward()
             assert all(p.grad.dtype is torch.float32 for p in ours.parameters())
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # of PyTorch, within
+def test_compile(kind, dynamic):
+    """In one graph, where PyTorch is told to trace recurrent modules at all."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    module = replaced(KINDS[kind](4, 5, 2, bidirectional=True, batch_first=True))
+    options = {"fullgraph": True, "backend": "aot_eager", "dynamic": dynamic}
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(module, **options)
+        for B, T in ((3, 6), (2, 7)):
+            x = torch.randn(B, T, 4, requires_grad=True)
+            assert_equal(run(compiled, x, given=[x]), run(module, x, given=[x]), f"{B} {T}")
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="allow_rnn"):
+        torch.compile(module, **options)(x)
+    found = torch.compile(module, backend="aot_eager")(x)  # in Python
+    assert_equal(leaves(found), leaves(module(x)))
 
 
 def test_checkpoint_and_dropout_of_weights():

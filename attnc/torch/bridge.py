@@ -126,22 +126,28 @@ def _on_arrays(record: Record, arguments: list[Any], options: dict[str, Any]) ->
 def _as_tensors(
     record: Record, args: tuple[Any, ...], options: dict[str, Any], make: Callable[[Any], Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments with tensors, made by `make`, for masks, lengths and numbers in lists.
+    """The arguments with tensors, made by `make`, for masks, lengths and other arrays of numbers.
 
     vmap has an axis to give to tensors, and to nothing else.
     """
-    positional = zip(names_of(record), args)  # noqa: B905
-    given = [make(x) if _are_numbers(record, name, x) else x for name, x in positional]
-    named = {name: make(x) if _are_numbers(record, name, x) else x for name, x in options.items()}
+
+    def made(name: str, x: Any) -> Any:
+        if name in record.fixed:
+            numbers = isinstance(x, (np.ndarray, list, tuple))
+        else:  # real arrays are tensors, or lists, among them those of tensors
+            numbers = make is _copied and isinstance(x, (list, tuple)) and _are_numbers(x)
+        return make(x) if numbers else x
+
+    given = [made(name, x) for name, x in zip(names_of(record), args)]  # noqa: B905
+    named = {name: made(name, x) for name, x in options.items()}
     return (*given, *args[len(given) :]), named
 
 
-def _are_numbers(record: Record, name: str, x: Any) -> bool:
-    """Whether an argument is one that a tensor may stand for."""
-    if name in record.fixed and isinstance(x, np.ndarray):
-        return True
-    wanted = name in record.fixed or name in record.arrays
-    return wanted and isinstance(x, (list, tuple)) and _of_numbers(x)
+def _are_numbers(x: Any) -> bool:
+    """Whether lists within each other hold numbers alone."""
+    if isinstance(x, (list, tuple)):
+        return all(map(_are_numbers, x))
+    return isinstance(x, (bool, int, float, np.generic))
 
 
 def _copied(x: Any) -> torch.Tensor:
@@ -153,7 +159,10 @@ def _copied(x: Any) -> torch.Tensor:
 def _of_numbers(x: Any) -> bool:
     """Whether lists within each other hold numbers alone."""
     if isinstance(x, (list, tuple)):
-        return all(map(_of_numbers, x))
+        for item in x:  # as compilers follow it
+            if isinstance(item, torch.Tensor) or not _of_numbers(item):
+                return False
+        return True
     return isinstance(x, (bool, int, float, np.generic))
 
 
