@@ -134,8 +134,9 @@ def _as_tensors(
     def made(name: str, x: Any) -> Any:
         if name in record.fixed:
             numbers = isinstance(x, (np.ndarray, list, tuple))
-        else:  # real arrays are tensors, or lists, among them those of tensors
-            numbers = make is _copied and isinstance(x, (list, tuple)) and _are_numbers(x)
+        else:  # a real array is a tensor, or a list, of numbers or of tensors
+            lists = make is _copied and name in record.arrays and isinstance(x, (list, tuple))
+            numbers = lists and _are_numbers(x)
         return make(x) if numbers else x
 
     given = [made(name, x) for name, x in zip(names_of(record), args)]  # noqa: B905

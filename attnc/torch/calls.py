@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from attnc import _core
-from attnc.registry import Record
+from attnc.registry import Output, Record
 from attnc.torch.arrays import array_of, require_dense
 
 __all__: list[str] = []
@@ -301,8 +301,8 @@ def _only(x: Any, values: list[Any]) -> Any:
 
 
 def flat(output: Any) -> tuple[list[Any], Any]:
-    """The outputs of a function in a row, and how they are nested."""
-    if not isinstance(output, (tuple, list)):
+    """The outputs of a function, or what describes them, in a row, and how they are nested."""
+    if not isinstance(output, (tuple, list)) or isinstance(output, Output):
         return [output], None
     row: list[Any] = []
     parts = []
@@ -310,12 +310,8 @@ def flat(output: Any) -> tuple[list[Any], Any]:
         items, part = flat(item)
         row += items
         parts.append(part)
-    return row, (kind_of(output), tuple(parts))
-
-
-def kind_of(output: Any) -> Any:
-    """The class of a named tuple, or None of any other."""
-    return type(output) if hasattr(output, "_fields") else None
+    kind = type(output) if hasattr(output, "_fields") else None
+    return row, (kind, tuple(parts))
 
 
 def leaves(skeleton: Any) -> int:

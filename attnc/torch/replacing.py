@@ -65,8 +65,8 @@ def replace(model: torch.nn.Module, *, undo: bool = False) -> Replacement:
       a module calls PyTorch's own ``forward``. So does `MultiheadAttention` where
       `torch.nn.TransformerEncoderLayer` takes its fast path, in evaluation without gradients: it
       does not call the module, but computes with its Parameters.
-    - `torch.compile` leaves recurrent modules to Python, as PyTorch's: ``fullgraph=True`` takes them
-      with ``torch._dynamo.config.allow_rnn = True``, but for packed sequences.
+    - `torch.compile` leaves recurrent modules to Python, as it does PyTorch's; ``fullgraph=True``
+      takes them with ``torch._dynamo.config.allow_rnn = True``, unless sequences are packed.
     - `torch.jit.script` compiles PyTorch's classes alone: undo before.
 
     Parameters
