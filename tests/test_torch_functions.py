@@ -400,6 +400,25 @@ def test_dropout_draws_from_the_generator():
     np.testing.assert_array_equal(attend(x, x, x, dropout=0.5, rng=7), expected)
 
 
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("options", [{}, {"sample": True}, {"causal": True}], ids=str)
+def test_choices_come_from_the_generator(options, grad):
+    """Also without any option, as a key is drawn unless one says otherwise."""
+    scores, value = random(3, 40, 50, grad=grad), random(3, 50, 4)
+
+    def choose(**more):
+        return attnc.torch.hard_attention(scores, value, **options, **more).index
+
+    torch.manual_seed(0)
+    first, second = choose(), choose()
+    torch.manual_seed(0)
+    assert torch.equal(choose(), first) and not torch.equal(first, second)
+    state = torch.get_rng_state()
+    choose(rng=3)
+    choose(index=first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpoint(reentrant):
     """What is computed twice drops the same places."""

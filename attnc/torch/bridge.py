@@ -14,7 +14,7 @@ from torch.compiler import is_compiling
 
 from attnc.registry import Record, record_of
 from attnc.torch.arrays import require_dense, tensor_of
-from attnc.torch.calls import Call, flat, limited, names_of, nested, split
+from attnc.torch.calls import CONSTANTS, Call, flat, limited, names_of, nested, split
 from attnc.torch.functions import Value, eager
 from attnc.torch.operators import Operators, run
 
@@ -58,12 +58,14 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         )
     operators = Operators(record)
     name, draws = record.name, "rng" in names_of(record)
+    always = draws and _will_draw(record, {})  # unless an option says otherwise
 
     def on_tensors(*args: Any, **options: Any) -> Any:
         # torch.jit.trace would take what is no operator for a constant.
         if is_compiling() or _dispatch_modes() or _trace() is not None:
             return _traced(operators, draws, args, options)
-        if not options and not _transforms_active():  # the same as below, in less time
+        # The same as below, in less time.
+        if not (always or _transforms_active()) and (not options or _are_constant(options)):
             wanted = _grad_enabled()
             for x in args:
                 if type(x) is not _Tensor or wanted and x.requires_grad:
@@ -82,7 +84,7 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         if not call.plain:
             arguments, options = call.bound(tensors)  # what was given may be an iterator
             return _traced(operators, draws, tuple(arguments), options)
-        if draws and options:
+        if draws and (options or always):
             _draw(call)
         if active:
             for argument, tensor in zip(call.names, tensors, strict=True):
@@ -100,6 +102,14 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     if function.__doc__:  # there is none under python -OO
         on_tensors.__doc__ = _DOC.format(name=name, doc=inspect.cleandoc(function.__doc__))
     return on_tensors
+
+
+def _are_constant(options: dict[str, Any]) -> bool:
+    """Whether options have nothing to be taken out, and nothing is drawn by them."""
+    for name, x in options.items():
+        if type(x) not in CONSTANTS or name == "dropout":
+            return False
+    return True
 
 
 def _differentiates(tensors: list[torch.Tensor]) -> bool:

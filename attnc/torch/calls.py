@@ -27,7 +27,7 @@ class Slot(int):
 
 _slots = [Slot(k) for k in range(32)]  # of tensors by position, to have them at hand
 _Tensor = torch.Tensor
-_CONSTANTS = frozenset((type(None), bool, int, float, str))
+CONSTANTS = frozenset((type(None), bool, int, float, str))
 
 
 class Call:
@@ -225,7 +225,7 @@ def split(
             call.arguments.append(_taken(call, name, x, (), tensors))
         call.arguments += args[len(names) :]  # too many: the function says so
     for x in options.values():
-        if type(x) not in _CONSTANTS:
+        if type(x) not in CONSTANTS:
             call.simple = False
             call.options = {name: _taken(call, name, x, (), tensors) for name, x in options.items()}
             break
