@@ -343,14 +343,42 @@ def test_results_are_fresh(kind, layers, bidirectional, rng):
 
 
 @kinds
-def test_float16_is_computed_in_float32(kind, rng):
-    arrays = arrays_for(kind, rng, np.float16)
-    single = plain.each(arrays, lambda x: x.astype(np.float32))
-    d = incoming(kind, rng, arrays, dtype=np.float32)
-    output, gradients = run(kind, arrays, d)
-    expected, expected_gradients = run(kind, single, d)
-    assert_same(output, expected)
-    assert_same(gradients, plain.each(expected_gradients, lambda x: x.astype(np.float16)))
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_halves_are_computed_in_float32(kind, half, rng):
+    """And rounded once: outputs, gradients and the tangents of both."""
+    half = np.float16 if half == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    function = getattr(attnc.functional, kind)
+    narrow, more = arrays_for(kind, rng, half), arrays_for(kind, rng, half)
+    single, moves = (plain.each(x, lambda x: x.astype(np.float32)) for x in (narrow, more))
+    d = incoming(kind, rng, narrow, dtype=np.float32)
+    options = {"lengths": LENGTHS}
+
+    def rounded(results):
+        return plain.each(results, lambda x: x.astype(half))
+
+    assert_same(tuple(function(*narrow, **options)), rounded(tuple(function(*single, **options))))
+    output, gradients = run(kind, narrow, d, **options)
+    expected, right = run(kind, single, d, **options)
+    assert_same(output, rounded(expected))
+    assert_same(gradients, rounded(right))
+    for tangents in (more, moves):
+        output, tangent = attnc.jvp(function, narrow, tangents, **options)
+        expected, right = attnc.jvp(function, single, moves, **options)
+        assert_same(tuple(output), rounded(tuple(expected)))
+        assert_same(tuple(tangent), rounded(tuple(right)))
+    changes = vars(attnc.hvp(function, narrow, more, *d[:1], **options))
+    right = vars(attnc.hvp(function, single, moves, *d[:1], **options))
+    assert_same(changes, rounded(right))
+
+
+@kinds
+def test_a_half_with_float32_is_float32(kind, rng):
+    x, parameters, state = arrays_for(kind, rng, np.float16)
+    wide = plain.each((x, parameters, state), lambda x: x.astype(np.float32))
+    function = getattr(attnc.functional, kind)
+    expected = tuple(function(*wide))
+    assert_same(tuple(function(x, *wide[1:])), expected)
+    assert_same(tuple(function(wide[0], parameters, state)), expected)
 
 
 @kinds

@@ -113,6 +113,21 @@ def test_two_sizes():
     assert counter.frame_count == 1
 
 
+def test_lengths_in_lists():
+    """Also where vmap gives the call an axis, and where a length is a size that changes."""
+    x = torch.randn(4, 3, 5, 8)
+
+    def f(x):
+        return attend(x, x, x, key_lengths=[1, x.shape[-2] - 1, 3])
+
+    function = compiled(torch.func.vmap(f))
+    assert torch.equal(function(x), attend(x, x, x, key_lengths=[[1, 4, 3]]))
+    function = compiled(f, dynamic=True)
+    for size in (5, 9):
+        y = torch.randn(3, size, 8)
+        assert torch.equal(function(y), f(y))
+
+
 @pytest.mark.skipif("ATTNC_TEST_INDUCTOR" not in os.environ, reason="takes a minute")
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a compiler")
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

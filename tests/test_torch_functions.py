@@ -9,6 +9,8 @@ from calls import CALLS
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
+from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 from torch.utils import checkpoint  # noqa: E402
 from torch_calls import RECORDS, OnTensors, assert_same_bits, leaves  # noqa: E402
 
@@ -20,6 +22,7 @@ ml_dtypes = pytest.importorskip("ml_dtypes")
 # PyTorch compiles a part of itself the first time that forward mode is used, and says this.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 attend = attnc.torch.dot_product_attention
+SPARSE = ["sparsemax", "entmax15"]
 
 
 def random(*shape, dtype=torch.float32, grad=False):
@@ -280,6 +283,103 @@ def test_wrap():
     assert attnc.torch.gru.__doc__.startswith("`attnc.gru` on PyTorch tensors")
 
 
+SEQUENCES = {
+    "tuple": tuple,
+    "ParameterList": nn.ParameterList,
+    "generator": iter,
+    "values": lambda W: nn.ParameterDict({str(k): w for k, w in enumerate(W)}).values(),
+}
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_sequences_of_parameters(kind):
+    x, W = random(2, 5, 4), [nn.Parameter(random(*shape)) for shape in ((4, 9), (3, 9), (9,), (9,))]
+
+    def loss(parameters):
+        return attnc.torch.gru(x, parameters).outputs.square().sum()
+
+    expected = torch.autograd.grad(loss(W), W)
+    found = torch.autograd.grad(loss(SEQUENCES[kind](W)), W)
+    assert all(map(torch.equal, found, expected))
+    with torch.no_grad():  # also where a tensor has operators of its own, which are traced
+        y = attnc.torch.gru(TwoTensor(x, x), SEQUENCES[kind](W)).outputs
+        assert torch.equal(y.a, attnc.torch.gru(x, W).outputs)
+    named = {str(k): w for k, w in enumerate(W)}
+    for wrong in (named, nn.ParameterDict(named)):
+        name = type(wrong).__name__
+        with pytest.raises(TypeError, match=f"gru: parameters must be a sequence .* got {name}; p"):
+            attnc.torch.gru(x, wrong)
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:.*nested.*:UserWarning")
+def test_nested_tensors(layout):
+    x = random(1, 3, 8)
+    nest = torch.nested.nested_tensor([x[0], x[0, :2]], layout=layout)
+    for call, what in (
+        (lambda: attend(nest, nest, nest), "dot_product_attention: query"),
+        (lambda: attend(x, x, nest.detach().requires_grad_()), "dot_product_attention: value"),
+        (lambda: attend(x, x, x, mask=nest), "dot_product_attention: mask"),
+        (lambda: attnc.torch.gru(x, [nest]), "gru: parameters"),
+        (lambda: torch.func.vmap(lambda q: attend(q, nest, q))(x[None]), "dot_.*: key"),
+        (lambda: attnc.torch.nn.GRU(8, 3)(nest), "GRU: x"),
+        (lambda: attnc.torch.scaled_dot_product_attention(nest, nest, nest), "scaled_dot.*: query"),
+    ):
+        with pytest.raises(
+            TypeError, match=f"{what} must be a dense tensor, got a nested one; .*0"
+        ):
+            call()
+
+
+def test_gradients_that_are_batched_in_the_older_way():
+    x = random(1, 3, 8, grad=True)
+    outputs = attnc.torch.nn.GRU(8, 3)(x).outputs
+    for name, y in (("dot_product_attention", attend(x, x, x)), ("GRU", outputs)):
+        for options in ({}, {"create_graph": True}):
+            with pytest.raises(NotImplementedError, match=f"{name}: is_grads_batched=True.*vmap"):
+                torch.autograd.grad(
+                    y, x, random(4, *y.shape), is_grads_batched=True, retain_graph=True, **options
+                )
+    with pytest.raises(NotImplementedError, match="attention: .* vectorize=True .* jacrev"):
+        torch.autograd.functional.jacobian(lambda x: attend(x, x, x), x, vectorize=True)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("name", list(RECORDS))
+def test_wrong_calls_are_named(name, grad):
+    """As the function itself does it, not by what it calls."""
+    x = random(1, 3, 8, grad=grad)
+    function = getattr(attnc.torch, name)
+    count = len(RECORDS[name].required)
+    for call in (
+        function,
+        lambda: function(*[x] * 40),
+        lambda: function(*[x] * count, unknown=1),
+    ):
+        with pytest.raises(TypeError, match=f"^{name}\\b"):
+            call()
+
+
+def test_no_argument_is_lost_in_silence():
+    """Of a function that takes one by position, and no more."""
+
+    def double(x):
+        return 2 * x
+
+    attnc.registry.register(
+        double,
+        required=["x"],
+        incoming=["dy"],
+        forward=lambda x: (2 * x, (), None),
+        backward=lambda saved, static, dy: (2 * dy,),
+    )
+    doubled, x = attnc.torch.wrap(double), random(3, grad=True)
+    assert torch.equal(torch.autograd.grad(doubled(x).sum(), x)[0], torch.full((3,), 2.0))
+    for given in (x, x.detach()):
+        with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
+            doubled(given, given)
+
+
 # ---- random numbers, threads ---------------------------------------------------------------------
 
 
@@ -298,6 +398,25 @@ def test_dropout_draws_from_the_generator():
     assert torch.equal(a, attend(x, x, x, dropout=0.5, rng=own.manual_seed(3)))
     expected = attnc.dot_product_attention(*[x.numpy()] * 3, dropout=0.5, rng=7)
     np.testing.assert_array_equal(attend(x, x, x, dropout=0.5, rng=7), expected)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("options", [{}, {"sample": True}, {"causal": True}], ids=str)
+def test_choices_come_from_the_generator(options, grad):
+    """Also without any option, as a key is drawn unless one says otherwise."""
+    scores, value = random(3, 40, 50, grad=grad), random(3, 50, 4)
+
+    def choose(**more):
+        return attnc.torch.hard_attention(scores, value, **options, **more).index
+
+    torch.manual_seed(0)
+    first, second = choose(), choose()
+    torch.manual_seed(0)
+    assert torch.equal(choose(), first) and not torch.equal(first, second)
+    state = torch.get_rng_state()
+    choose(rng=3)
+    choose(index=first)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -363,6 +482,37 @@ def test_a_thousand_calls_at_once():
         expected, others = both(xs)
         assert torch.equal(y, expected)
         assert all(map(torch.equal, gradients, others))
+
+
+FLUSHED = pytest.mark.xfail(
+    strict=True, reason="csrc/kernels compare weights, which may be 0, with a subnormal number"
+)
+
+
+@pytest.mark.parametrize(
+    "normalizer", ["softmax", *(pytest.param(name, marks=FLUSHED) for name in SPARSE)]
+)
+def test_flushed_denormals(normalizer):
+    """torch.set_flush_denormal changes what the processor computes, also in attnc."""
+    arrays, moves = ([random(2, 9, 8).numpy() for _ in range(3)] for _ in range(2))
+    options = {"normalizer": normalizer, "causal": True}
+    d = random(2, 9, 8).numpy()
+
+    def run():
+        context, pullback = attnc.vjp(attnc.dot_product_attention, *arrays, **options)
+        tangents = attnc.jvp(attnc.dot_product_attention, arrays, moves, **options)
+        changes = attnc.hvp(attnc.dot_product_attention, arrays, moves, d, **options)
+        return context, *pullback(d), *tangents, *changes
+
+    expected = run()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("the processor does not flush them")
+    try:
+        found = run()
+    finally:
+        torch.set_flush_denormal(False)
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -583,6 +583,59 @@ def test_dropout_comes_from_the_generator_of_torch():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class Noisy(attnc.Layer):
+    """A layer of a user, which draws in its own way."""
+
+    def _vjp(self, x, *, train=False, rng=None):
+        return x + train * np.random.default_rng(rng).random(x.shape), lambda dy: (dy,)
+
+
+RANDOM = {  # beside LAYERS: how they are made, whether they draw
+    "no dropout": (lambda: attnc.GRU(3, 4, 2, rng=0), False),
+    "dropout": (lambda: attnc.GRU(3, 4, 2, dropout=0.5, rng=0), True),
+    "within": (lambda: attnc.Sequential(attnc.Dropout(0.5)), True),
+    "nothing within": (lambda: attnc.Sequential(attnc.Dropout(0.0), attnc.Linear(3, 3)), False),
+    "noise": (lambda: attnc.AttentionDecoder(3, 4, 5, alignment="monotonic", rng=0), True),
+    "no noise": (
+        lambda: attnc.AttentionDecoder(3, 4, 5, alignment="monotonic", energy_noise=0.0, rng=0),
+        False,
+    ),
+    "choice": (lambda: attnc.HardAttention(3, 5, rng=0), True),
+    "of a user": (Noisy, True),
+}
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *RANDOM])
+def test_what_draws_nothing_leaves_the_generator_of_torch_alone(name):
+    """And what draws takes all from it: the same state, the same outputs."""
+    if name in RANDOM:
+        make, draws = RANDOM[name]
+        layer, options, given = make(), {}, (x(B, T, 3), x(B, S, 5))
+        given = given[: 1 + hasattr(layer, "memory_size") + hasattr(layer, "key_size")]
+    else:
+        make, options = CALLS[name]
+        layer, draws, given = LAYERS[name](), None, make()
+    module = LayerModule(layer).train()
+    given = tensors(given, torch.float64 if layer.dtype == np.float64 else torch.float32)
+
+    def run():
+        return [numbers(y) for y in leaves(module(*given, **options))]
+
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    outputs = run()
+    same = torch.equal(torch.get_rng_state(), before)
+    assert draws is None or same != draws
+    torch.set_rng_state(before)
+    assert_same(run(), outputs)
+    module.eval()
+    if same:
+        assert_same(run(), outputs)
+    else:
+        with pytest.raises(AssertionError):
+            assert_same(run(), outputs)
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpoint(reentrant):
     module, given = Drops(), torch.randn(3, 5, 4, requires_grad=True)

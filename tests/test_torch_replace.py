@@ -368,9 +368,16 @@ def losses_of(model, steps=8):
 
 
 @pytest.mark.parametrize("model", [GPT, Translator])
-def test_training_goes_on_as_before(model):
+def test_training_goes_on_as_before(model, monkeypatch):
     """The same losses, replaced from the start, in the middle of training, or not at all."""
-    found = []
+    found, calls = [], []
+
+    def counted(function):
+        return lambda *args, **options: calls.append(when) or function(*args, **options)
+
+    monkeypatch.setattr(replacing, "_attention", counted(replacing._attention))
+    for name, function in replacing._RECURRENT.items():
+        monkeypatch.setitem(replacing._RECURRENT, name, counted(function))
     for when in ("never", "start", "middle"):
         torch.manual_seed(0)
         made = model().double()
@@ -381,6 +388,7 @@ def test_training_goes_on_as_before(model):
         if when == "middle":
             assert attnc.torch.replace(made).replaced
         found.append(next(steps))
+    assert "never" not in calls and calls.count("start") == 2 * calls.count("middle") >= 16
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
     np.testing.assert_allclose(found[2], found[0], rtol=1e-9)
     assert found[0][-1] < 0.9 * found[0][0]
@@ -523,11 +531,84 @@ def test_dtypes_and_devices():
     with torch.autocast("cpu", torch.bfloat16):
         found = attention(x, x, x, need_weights=False)[0]
         expected = nn.MultiheadAttention.forward(attention, x, x, x, need_weights=False)[0]
-        outputs = replaced(nn.GRU(8, 4))(found)[0]
-    assert found.dtype is expected.dtype is torch.bfloat16 and outputs.dtype is torch.float32
+    assert found.dtype is expected.dtype is torch.bfloat16
     assert torch.allclose(found, expected, atol=2**-5)
-    (found.float().sum() + outputs.sum()).backward()
+    found.float().sum().backward()
     assert all(p.grad.dtype is torch.float32 for p in attention.parameters())
+
+
+HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+
+
+@HALVES
+@pytest.mark.parametrize("kind", KINDS)
+def test_recurrent_models_of_halves(kind, half):
+    """Nearer to float64 than PyTorch's, which rounds every step; with all its dtypes."""
+    torch.manual_seed(0)
+    theirs = KINDS[kind](5, 7, 2, bidirectional=True).to(half)
+    x, state = torch.randn(9, 3, 5).to(half), torch.randn(4, 3, 7).to(half)
+    state = (state, -state) if kind == "lstm" else state
+    found = {}
+    for name, module in (
+        ("exact", copy.deepcopy(theirs).double()),
+        ("theirs", theirs),
+        ("ours", replaced(copy.deepcopy(theirs))),
+    ):
+        dtype = next(module.parameters()).dtype
+        given = x.to(dtype, copy=True).requires_grad_()
+        first = tuple(h.to(dtype) for h in state) if kind == "lstm" else state.to(dtype)
+        output, last = module(given, first)
+        last = last if kind == "lstm" else (last,)
+        sum(y.square().sum() for y in (output, *last)).backward()
+        found[name] = output, *last, given.grad, *(p.grad for p in module.parameters())
+    for ours, other, exact in zip(found["ours"], found["theirs"], found["exact"], strict=True):
+        assert ours.dtype is other.dtype is half and ours.shape == other.shape
+        error, others = ((y.double() - exact).abs().max() for y in (ours, other))
+        assert error <= max(2 * others, torch.finfo(half).eps * exact.abs().max())
+        assert error < 0.05 * exact.abs().max()
+
+
+@HALVES
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+def test_recurrent_dtypes_under_autocast(kind, half):
+    theirs = KINDS[kind](5, 7)
+    ours = replaced(copy.deepcopy(theirs))
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for of_state in (None, torch.float32, half):
+            x = torch.randn(9, 3, 5).to(dtype)
+            state = None if of_state is None else torch.randn(1, 3, 7).to(of_state)
+            state = (state, state) if kind == "lstm" and state is not None else state
+            # PyTorch's LSTM has another kernel on some machines, which lacks some dtypes.
+            without = torch.backends.mkldnn.flags(enabled=False, allow_tf32=False)
+            with without, torch.autocast("cpu", half):
+                pairs = list(zip(leaves(ours(x, state)), leaves(theirs(x, state)), strict=True))
+            assert all(a.dtype is b.dtype for a, b in pairs)
+            assert all(torch.allclose(a.float(), b.float(), atol=0.02) for a, b in pairs)
+            ours.zero_grad()
+            sum(a.float().sum() for a, _ in pairs).backward()
+            assert all(p.grad.dtype is torch.float32 for p in ours.parameters())
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # of PyTorch, within
+def test_compile(kind, dynamic):
+    """In one graph, where PyTorch is told to trace recurrent modules at all."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    module = replaced(KINDS[kind](4, 5, 2, bidirectional=True, batch_first=True))
+    options = {"fullgraph": True, "backend": "aot_eager", "dynamic": dynamic}
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(module, **options)
+        for B, T in ((3, 6), (2, 7)):
+            x = torch.randn(B, T, 4, requires_grad=True)
+            assert_equal(run(compiled, x, given=[x]), run(module, x, given=[x]), f"{B} {T}")
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="allow_rnn"):
+        torch.compile(module, **options)(x)
+    found = torch.compile(module, backend="aot_eager")(x)  # in Python
+    assert_equal(leaves(found), leaves(module(x)))
 
 
 def test_checkpoint_and_dropout_of_weights():

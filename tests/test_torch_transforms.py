@@ -210,6 +210,54 @@ def test_lengths_may_be_mapped_too():
     assert torch.equal(found, attend(y, y, y, key_lengths=lengths[:, None]))
 
 
+MASKS = {
+    "mask": np.random.default_rng(0).random((3, 5, 5)) < 0.7,
+    "key_lengths": np.array([1, 5, 3]),
+    "causal_offset": np.array([0, 1, -2]),
+    "slope": np.array([0.5, 1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("form", ["array", "list", "reversed array", "tuple"])
+@pytest.mark.parametrize("name", MASKS)
+def test_what_is_no_tensor_is_the_same_for_all_examples(name, form):
+    """A mask in the function that is mapped has the axes of one example."""
+    x, array = torch.randn(4, 3, 5, 8, dtype=torch.float64), MASKS[name]
+    if form == "list" or name == "slope":  # which has a gradient, and so is no array
+        array = array.tolist()
+    elif form == "tuple":
+        array = tuple(array.tolist())
+    elif form == "reversed array":
+        array = np.ascontiguousarray(array[::-1])[::-1]
+    options = {name: array, "window": (3, 0)}
+
+    def f(x):
+        return attend(x, x, x, **options)
+
+    one_by_one = torch.stack([f(x[k]) for k in range(4)])
+    assert_same_numbers(vmap(f)(x), one_by_one)
+    gradients = torch.stack([grad(_loss(f))(x[k]) for k in range(4)])
+    assert_same_numbers(vmap(grad(_loss(f)))(x), gradients)
+    assert_same_numbers(vmap(vmap(f))(torch.stack([x, 2 * x]))[1], vmap(f)(2 * x))
+
+
+@pytest.mark.parametrize("lengths", [[1, 5, 3], np.array([1, 5, 3]), 4], ids=str)
+def test_lengths_that_are_no_tensor_of_recurrent_networks(lengths):
+    W = [torch.randn(2, 9), torch.randn(3, 9), torch.randn(9), torch.randn(9)]
+    x = torch.randn(4, 3, 5, 2)
+
+    for given, named in (((None, lengths), {}), ((), {"lengths": lengths})):
+
+        def f(x, given=given, named=named):
+            return attnc.torch.gru(x, W, *given, **named).outputs
+
+        assert_same_numbers(vmap(f)(x), torch.stack([f(x[k]) for k in range(4)]))
+
+
+def assert_same_numbers(x, y):
+    torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
+
+
 def test_vmap_of_dropout():
     x = torch.randn(1, 6, 8).expand(3, 6, 8)
 

@@ -9,7 +9,7 @@ from arrays import FUNCTIONS, OPTIONS, inputs, options
 from checks import EVERYTHING, assert_agree, assert_same, check_vjp, evaluate, incoming
 
 import attnc
-from attnc import reference
+from attnc import reference, registry
 
 FLAGS = [
     dict.fromkeys(flags, True)
@@ -173,3 +173,21 @@ def test_refused_incoming_gradients(flags, d, error, message):
 def test_only_functions_of_the_package(f):
     with pytest.raises(TypeError, match="vjp: f must be a function of attnc or a layer"):
         attnc.vjp(f, np.ones((2, 3)))
+
+
+OWN = [r for r in registry.records() if r.function.__module__.startswith("attnc.")]
+
+
+@pytest.mark.parametrize("record", OWN, ids=lambda record: record.name)
+def test_wrong_calls_are_named(record):
+    """By the function, whatever computes it; also by forward mode."""
+    x = np.ones((1, 3, 8))
+    count = len(record.required)
+    for arrays, more in (([], {}), ([x] * 40, {}), ([x] * count, {"unknown": 1})):
+        for run in (
+            lambda: record.function(*arrays, **more),  # noqa: B023
+            lambda: attnc.vjp(record.function, *arrays, **more),  # noqa: B023
+            lambda: attnc.jvp(record.function, arrays, arrays, **more),  # noqa: B023
+        ):
+            with pytest.raises(TypeError, match=rf"^(jvp: )?{record.name}\b"):
+                run()

@@ -210,6 +210,12 @@ def attention_decoder(
         gradients of `state` and of all parameters that were passed
     attnc.AttentionDecoder : the layer
 
+    Notes
+    -----
+    float32 and float64 are each computed in themselves, narrower floats in float32, and outputs of
+    these are float32 too: a state has counts and sums, which go on from call to call and would lose
+    their digits.
+
     Examples
     --------
     >>> import numpy as np, attnc

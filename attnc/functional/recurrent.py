@@ -34,6 +34,7 @@ from attnc.arrays import (
     probability,
     quiet,
     real_array,
+    result_dtype,
     sum_rows,
 )
 from attnc.functional.operations import Cell, CellBack
@@ -308,6 +309,7 @@ class _Call:
             for label, array in self.parts("state", state)
         ]
         given = [x, *parameters, *(array for array in state if array is not None)]
+        self.result_dtype = result_dtype(given) if dtype is None else dtype
         self.dtype = dtype = computing_dtype(given) if dtype is None else dtype
 
         self._check_parameters([contiguous(array, dtype) for array in parameters])
@@ -402,7 +404,7 @@ class Recurrence:
     """A stack of cells of one `kind` over a batch: output, and the way back.
 
     What `rnn`, `gru`, `lstm` and the layers share. `where` begins error texts; with `dtype` all is
-    computed in it, whatever the arrays are.
+    computed in it and returned in it, whatever the arrays are.
     """
 
     @quiet
@@ -447,7 +449,9 @@ class Recurrence:
     def output(self):
         layers = [layer for _, _, layer in self.layers]
         final = zip(*(layer.final for layer in layers), strict=True)
-        return RecurrentOutput(layers[-1].outputs, joined(list(map(np.concatenate, final))))
+        found = [layers[-1].outputs, *map(np.concatenate, final)]
+        outputs, *state = [like(array, np.empty(0, self.call.result_dtype)) for array in found]
+        return RecurrentOutput(outputs, joined(state))
 
     @quiet
     def backward(self, doutputs, dstate):
@@ -548,8 +552,9 @@ _DOC = """    Parameters
 
     Notes
     -----
-    float32 and float64 are each computed in themselves, narrower floats in float32. The bits do not
-    depend on the number of threads.
+    float32 and float64 are each computed in themselves, narrower floats in float32, and rounded
+    once, at the end, where the arrays are all of one narrower dtype. The bits do not depend on the
+    number of threads.
 """
 
 
@@ -679,7 +684,6 @@ def _forward(kind):
         )  # fmt: skip
         return recurrence.output, *parted(recurrence)
 
-    forward.__qualname__ = kind  # Python's errors name it: an argument that is missing, or unknown
     return forward
 
 
@@ -693,10 +697,10 @@ def _outputs(kind):
     def outputs(x, parameters, state=None, lengths=None, *, bidirectional=False, **options):
         B, T, _ = shape_of(x)
         H = shape_of(parameters[1])[0]
-        last = Output((len(parameters) // len(PARAMETERS), B, H), "computed")
+        last = Output((len(parameters) // len(PARAMETERS), B, H))
         width = 2 * H if bidirectional else H
         state = joined([last] * len(CELLS[kind].state))
-        return RecurrentOutput(Output((B, T, width), "computed"), state)
+        return RecurrentOutput(Output((B, T, width)), state)
 
     return outputs
 

@@ -2,15 +2,18 @@
 
 Every function that has a record (`attnc.registry`) is here under its own name, with its own
 arguments: `attnc.torch.dot_product_attention`, `attnc.torch.gru`. It takes and returns tensors on
-the CPU and computes in their memory, whatever their strides. Masks, lengths and offsets, which have
-no gradient, may be tensors, arrays or numbers. `wrap` does the same for a function of your own.
+the CPU and computes in their memory, whatever their strides; sparse and nested tensors raise by
+name. Masks, lengths and offsets, which have no gradient, may be tensors, arrays or numbers; several
+arrays any sequence of tensors, a `torch.nn.ParameterList` too. `wrap` does the same for a function
+of your own.
 
 - `backward`, `torch.func.grad`, `vjp`, `jvp`, `hessian`, `create_graph=True`: as far as the second
   derivative; of a function whose record has no tangents, the first, in reverse. Forward mode within
   forward mode and third derivatives raise by name.
 - `torch.func.vmap` makes an axis of the function of the batched one. A parameter, which has no such
   axis, is the same for all; if it is batched, or its gradient is wanted for every example, the
-  examples are computed one by one.
+  examples are computed one by one. The older ``is_grads_batched=True`` and ``vectorize=True`` of
+  `torch.autograd` raise by name.
 - `torch.compile(fullgraph=True)`, `torch.export`: by operators of a graph, with fixed or with
   dynamic sizes. Their backward pass runs the forward pass again. There, PyTorch has neither forward
   mode nor second derivatives.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["array_of", "shared_tensor_of", "tensor_of"]
+__all__ = ["array_of", "require_dense", "shared_tensor_of", "tensor_of"]
 
 
 def array_of(where: str, name: str, tensor: torch.Tensor) -> np.ndarray:
@@ -31,8 +31,10 @@ def array_of(where: str, name: str, tensor: torch.Tensor) -> np.ndarray:
     Raises
     ------
     TypeError
-        If the tensor is on another device than the CPU, sparse or quantised; if it is of bfloat16
-        and ml_dtypes is not installed.
+        If the tensor is on another device than the CPU, sparse, nested or quantised; if it is of
+        bfloat16 and ml_dtypes is not installed.
+    NotImplementedError
+        If PyTorch has batched it in its older way, without torch.func.
     """
     try:
         return tensor.numpy()
@@ -42,11 +44,12 @@ def array_of(where: str, name: str, tensor: torch.Tensor) -> np.ndarray:
 
 def _other_array(where: str, name: str, tensor: torch.Tensor) -> np.ndarray:
     """The array of a tensor that PyTorch does not make one of by itself."""
-    if tensor.layout is not torch.strided:
-        layout = str(tensor.layout).removeprefix("torch.")
-        raise TypeError(
-            f"{where}: {name} must be a dense tensor, got layout {layout}; {name}.to_dense() is one"
+    if torch._C._functorch.is_legacy_batchedtensor(tensor):
+        raise NotImplementedError(
+            f"{where}: is_grads_batched=True and vectorize=True of torch.autograd are not there; "
+            "torch.func has vmap, jacrev, jacfwd and hessian for the same"
         )
+    require_dense(where, name, tensor)
     if tensor.device.type != "cpu":
         fix = "" if tensor.device.type == "meta" else f"; pass {name}.cpu()"
         raise TypeError(
@@ -67,6 +70,32 @@ def _other_array(where: str, name: str, tensor: torch.Tensor) -> np.ndarray:
         raise TypeError(
             f"{where}: {name} must have a dtype that NumPy knows, or bfloat16, got {tensor.dtype}"
         ) from error
+
+
+def require_dense(where: str, name: str, tensor: torch.Tensor) -> None:
+    """Refuse sparse and nested tensors.
+
+    Parameters
+    ----------
+    where, name : str
+        What the error text begins with.
+    tensor : Tensor
+
+    Raises
+    ------
+    TypeError
+        If it is one.
+    """
+    if tensor.is_nested:
+        raise TypeError(
+            f"{where}: {name} must be a dense tensor, got a nested one; {name}.to_padded_tensor(0) "
+            "is one, and lengths say what is padding"
+        )
+    if tensor.layout is not torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise TypeError(
+            f"{where}: {name} must be a dense tensor, got layout {layout}; {name}.to_dense() is one"
+        )
 
 
 def _bfloat16(where: str, name: str) -> Any:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from attnc.registry import Record, record_of
-from attnc.torch.arrays import tensor_of
-from attnc.torch.calls import Call, flat, limited, names_of, nested, split
+from attnc.torch.arrays import require_dense, tensor_of
+from attnc.torch.calls import CONSTANTS, Call, flat, limited, names_of, nested, split
 from attnc.torch.functions import Value, eager
 from attnc.torch.operators import Operators, run
 
@@ -24,6 +25,7 @@ _DOC = """`attnc.{name}` on PyTorch tensors: where that says array, it is a tens
 {doc}"""
 
 _Tensor = torch.Tensor
+_grad_enabled = torch.is_grad_enabled
 _trace = torch._C._get_tracing_state
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms_active = torch._C._are_functorch_transforms_active
@@ -56,30 +58,37 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         )
     operators = Operators(record)
     name, draws = record.name, "rng" in names_of(record)
+    always = draws and _will_draw(record, {})  # unless an option says otherwise
 
     def on_tensors(*args: Any, **options: Any) -> Any:
         # torch.jit.trace would take what is no operator for a constant.
-        if torch.compiler.is_compiling() or _dispatch_modes() or _trace() is not None:
+        if is_compiling() or _dispatch_modes() or _trace() is not None:
             return _traced(operators, draws, args, options)
-        if not options and not _transforms_active():  # the same as below, in less time
-            wanted = torch.is_grad_enabled()
-            # PyTorch takes its time to raise, so what requires a gradient is not tried.
-            try:
-                arrays = [
-                    x.numpy()
-                    for x in args
-                    if type(x) is _Tensor and not (wanted and x.requires_grad)
-                ]
-            except (TypeError, RuntimeError):
-                arrays = []
-            if arrays and len(arrays) == len(args) and forward_ad._current_level < 0:
-                return _on_arrays(record, arrays, options)
+        # The same as below, in less time.
+        if not (always or _transforms_active()) and (not options or _are_constant(options)):
+            wanted = _grad_enabled()
+            for x in args:
+                if type(x) is not _Tensor or wanted and x.requires_grad:
+                    break
+            else:
+                try:
+                    arrays = [x.numpy() for x in args]
+                except (TypeError, RuntimeError):
+                    arrays = []
+                if arrays and forward_ad._current_level < 0:
+                    return _on_arrays(record, arrays, options)
+        active = _transforms_active()
+        if active:
+            args, options = _as_tensors(record, args, options, _copied)
         call, tensors = split(record, args, options)
         if not call.plain:
-            return _traced(operators, draws, args, options)
-        if draws and options:
+            arguments, options = call.bound(tensors)  # what was given may be an iterator
+            return _traced(operators, draws, tuple(arguments), options)
+        if draws and (options or always):
             _draw(call)
-        if _transforms_active():
+        if active:
+            for argument, tensor in zip(call.names, tensors, strict=True):
+                require_dense(name, argument, tensor)
             outputs = Value.run(call, None, *tensors)
             return nested(call.skeleton, iter(outputs))
         if not _differentiates(tensors):
@@ -95,9 +104,17 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     return on_tensors
 
 
+def _are_constant(options: dict[str, Any]) -> bool:
+    """Whether options have nothing to be taken out, and nothing is drawn by them."""
+    for name, x in options.items():
+        if type(x) not in CONSTANTS or name == "dropout":
+            return False
+    return True
+
+
 def _differentiates(tensors: list[torch.Tensor]) -> bool:
     """Whether PyTorch may ask for a derivative."""
-    if torch.is_grad_enabled():
+    if _grad_enabled():
         for tensor in tensors:
             if tensor.requires_grad:
                 return True
@@ -111,6 +128,53 @@ def _on_arrays(record: Record, arguments: list[Any], options: dict[str, Any]) ->
         return tensor_of(output)
     outputs, skeleton = flat(output)
     return nested(skeleton, map(tensor_of, outputs))
+
+
+# ---- where a program is transformed ------------------------------------------------------------
+
+
+def _as_tensors(
+    record: Record, args: tuple[Any, ...], options: dict[str, Any], make: Callable[[Any], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with tensors, made by `make`, for masks, lengths and other arrays of numbers.
+
+    vmap has an axis to give to tensors, and to nothing else.
+    """
+
+    def made(name: str, x: Any) -> Any:
+        if name in record.fixed:
+            numbers = isinstance(x, (np.ndarray, list, tuple))
+        else:  # a real array is a tensor, or a list, of numbers or of tensors
+            lists = make is _copied and name in record.arrays and isinstance(x, (list, tuple))
+            numbers = lists and _are_numbers(x)
+        return make(x) if numbers else x
+
+    given = [made(name, x) for name, x in zip(names_of(record), args)]  # noqa: B905
+    named = {name: made(name, x) for name, x in options.items()}
+    return (*given, *args[len(given) :]), named
+
+
+def _are_numbers(x: Any) -> bool:
+    """Whether lists within each other hold numbers alone."""
+    if isinstance(x, (list, tuple)):
+        return all(map(_are_numbers, x))
+    return isinstance(x, (bool, int, float, np.generic))
+
+
+def _copied(x: Any) -> torch.Tensor:
+    """A tensor of an array in any layout, or of lists."""
+    array = np.asarray(x)
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
+
+
+def _of_numbers(x: Any) -> bool:
+    """Whether lists within each other hold numbers alone."""
+    if isinstance(x, (list, tuple)):
+        for item in x:  # as compilers follow it
+            if isinstance(item, torch.Tensor) or not _of_numbers(item):
+                return False
+        return True
+    return isinstance(x, (bool, int, float, np.generic))
 
 
 # ---- where a program is traced -------------------------------------------------------------------
@@ -127,6 +191,7 @@ def _traced(
             options = {**options, "rng": torch.randint(_KEYS, (), generator=rng)}
         elif isinstance(rng, np.random.Generator):
             options = {**options, "rng": int(rng.integers(_KEYS))}
+    args, options = _as_tensors(operators.record, args, options, torch.as_tensor)
     options = {name: _constant(x) for name, x in options.items()}
     call, tensors = split(operators.record, args, options)
     return run(operators, call.arguments, call.options, tensors)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from attnc import _core
-from attnc.registry import Record
-from attnc.torch.arrays import array_of
+from attnc.registry import Output, Record
+from attnc.torch.arrays import array_of, require_dense
 
 __all__: list[str] = []
 
@@ -26,6 +26,8 @@ class Slot(int):
 
 
 _slots = [Slot(k) for k in range(32)]  # of tensors by position, to have them at hand
+_Tensor = torch.Tensor
+CONSTANTS = frozenset((type(None), bool, int, float, str))
 
 
 class Call:
@@ -40,15 +42,15 @@ class Call:
         What was passed by name, likewise.
     """
 
-    __slots__ = ("arguments", "key", "options", "places", "plain", "record", "simple", "skeleton")
+    # What most calls leave as it is belongs to the class: a call in PyTorch makes one of these.
+    places: list[tuple[str, tuple[int, ...]]] | None = None
+    simple = False  # whether its tensors are known to be all its arguments, constants its options
+    plain = True  # whether no tensor is of a class that has operators of its own
+    key = "none"  # of the random numbers: "none", "given" or "drawn"
+    skeleton: Any = None  # how the outputs are nested, once they are known
 
     def __init__(self, record: Record, arguments: list[Any], options: dict[str, Any]) -> None:
         self.record, self.arguments, self.options = record, arguments, options
-        self.places: list[tuple[str, tuple[int, ...]]] | None = None
-        self.simple = False  # whether it is known to have tensors alone, beside its options
-        self.plain = True  # whether no tensor is of a class that has operators of its own
-        self.key = "none"  # of the random numbers: "none", "given" or "drawn"
-        self.skeleton: Any = None  # how the outputs are nested, once they are known
 
     # ---- arguments ----
 
@@ -79,10 +81,8 @@ class Call:
 
     def bound(self, arrays: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of the function, by position and by name."""
-        if not self.options:
-            if self.simple:
-                return arrays, {}
-            return [filled(x, arrays) for x in self.arguments], {}
+        if self.simple:
+            return arrays, self.options
         arguments = [filled(x, arrays) for x in self.arguments]
         # A number in a tensor is a number: a length that is the size of another tensor.
         options = {
@@ -99,6 +99,9 @@ class Call:
     def gradients(self, found: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
         """Those gradients of what a record's backward returned that are needed, in a row."""
         by_name = dict(zip(self.record.arrays, found))  # noqa: B905
+        if self.simple:
+            each = zip(names_of(self.record), needs)  # noqa: B905
+            return [by_name.get(name) for name, needed in each if needed]
         result = []
         for (name, path), needed in zip(self.slots(), needs, strict=True):
             if needed:
@@ -210,20 +213,22 @@ def split(
         If an array that has a gradient is given, but is no tensor; if a tensor wants a gradient
         where there is none.
     """
-    tensors: list[torch.Tensor] = []
-    arguments: list[Any] = []
-    call = Call(record, arguments, options)
-    call.simple = True
-    for name, x in zip(names_of(record), args):  # noqa: B905
-        if type(x) is torch.Tensor:  # the same as below, in less time
-            arguments.append(_slots[len(tensors)])
-            tensors.append(x)
-        else:
+    names = names_of(record)
+    tensors = [x for x in args if type(x) is _Tensor]
+    if len(tensors) == len(args) <= len(names) <= len(_slots):  # as below, in less time
+        call = Call(record, _slots[: len(args)], options)
+        call.simple = True
+    else:
+        tensors = []
+        call = Call(record, [], options)
+        for name, x in zip(names, args):  # noqa: B905
+            call.arguments.append(_taken(call, name, x, (), tensors))
+        call.arguments += args[len(names) :]  # too many: the function says so
+    for x in options.values():
+        if type(x) not in CONSTANTS:
             call.simple = False
-            arguments.append(_taken(call, name, x, (), tensors))
-    arguments.extend(args[len(arguments) :])  # too many: the function says so
-    if options:
-        call.options = {name: _taken(call, name, x, (), tensors) for name, x in options.items()}
+            call.options = {name: _taken(call, name, x, (), tensors) for name, x in options.items()}
+            break
     return call, tensors
 
 
@@ -238,6 +243,7 @@ def _taken(
                 f"{name}.detach()"
             )
         if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            require_dense(call.record.name, name, x)
             call.plain = False
         tensors.append(x)
         return Slot(len(tensors) - 1)
@@ -247,12 +253,19 @@ def _taken(
         return x
     if isinstance(x, (list, tuple)):
         return [_taken(call, name, item, (*path, k), tensors) for k, item in enumerate(x)]
+    shown = name + "".join(f"[{k}]" for k in path)
     if isinstance(x, np.ndarray):
-        shown = name + "".join(f"[{k}]" for k in path)
         raise TypeError(
             f"{call.record.name}: {shown} must be a tensor, got a NumPy array; torch.from_numpy "
             "makes one in its memory"
         )
+    if isinstance(x, (Mapping, torch.nn.ParameterDict)):
+        raise TypeError(
+            f"{call.record.name}: {shown} must be a sequence of tensors, got {type(x).__name__}; "
+            f"pass {shown}.values()"
+        )
+    if isinstance(x, Iterable) and not hasattr(x, "dtype"):  # a ParameterList, model.parameters()
+        return _taken(call, name, list(x), path, tensors)
     return x
 
 
@@ -288,8 +301,8 @@ def _only(x: Any, values: list[Any]) -> Any:
 
 
 def flat(output: Any) -> tuple[list[Any], Any]:
-    """The outputs of a function in a row, and how they are nested."""
-    if not isinstance(output, (tuple, list)):
+    """The outputs of a function, or what describes them, in a row, and how they are nested."""
+    if not isinstance(output, (tuple, list)) or isinstance(output, Output):
         return [output], None
     row: list[Any] = []
     parts = []
@@ -297,12 +310,8 @@ def flat(output: Any) -> tuple[list[Any], Any]:
         items, part = flat(item)
         row += items
         parts.append(part)
-    return row, (kind_of(output), tuple(parts))
-
-
-def kind_of(output: Any) -> Any:
-    """The class of a named tuple, or None of any other."""
-    return type(output) if hasattr(output, "_fields") else None
+    kind = type(output) if hasattr(output, "_fields") else None
+    return row, (kind, tuple(parts))
 
 
 def leaves(skeleton: Any) -> int:

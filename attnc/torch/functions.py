@@ -89,38 +89,38 @@ class Eager(Function):
         arrays = call.arrays_of(tensors)
         arguments, options = call.bound(arrays)
         output, saved, static = limited(call.record.forward, arguments, options)
+        if type(output) is np.ndarray:
+            outputs, result = [output], (tensor_of(output),)
+            shared = output.base is not None  # whether an output may lie in another array
+        else:
+            outputs, call.skeleton = flat(output)
+            result = tuple(map(tensor_of, outputs))
+            shared = True
+            _mark(ctx, call, result)
         # Where each saved array is among the tensors that autograd keeps, or, from the end, among
         # constants, the last of which is None.
-        place_of = {id(array): k for k, array in enumerate(arrays)}
-        place_of[id(None)] = -1
-        places = [place_of.get(id(array)) for array in saved]
-        result = _tensors(ctx, call, output)
+        place_of = dict(zip(map(id, arrays), range(len(arrays))))  # noqa: B905
         row: list[torch.Tensor] = [*tensors]
-        constants: list[Any] = []
-        parts: list[Any] = []
-        if None in places:
-            outputs = [output] if call.skeleton is None else flat(output)[0]
-            of_output = dict(zip(map(id, outputs), result, strict=True))
-            shares = any(_is_part(y) for y in outputs)
-            for k, array in enumerate(saved):
-                if places[k] is not None:
-                    continue
-                tensor = of_output.get(id(array))
-                if tensor is None:
-                    tensor = shared_tensor_of(array)
+        places, constants, parts = [], [], []
+        for array in saved:
+            place = -1 if array is None else place_of.get(id(array))
+            if place is None:
+                tensor = _tensor_among(array, outputs, result)
                 if tensor is None:
                     constants.append(array)
-                    places[k] = -1 - len(constants)
-                    continue
-                places[k] = len(row)
-                row.append(tensor)
-                if shares or _is_part(array):
-                    parts.append(array)
-            # What shares memory with an output is watched by watching that; with an argument, it is
-            # already.
-            if parts:
-                owners = dict(zip(map(_owner, outputs), result, strict=True))
-                row += [owners[_owner(array)] for array in parts if _owner(array) in owners]
+                    place = -1 - len(constants)
+                else:
+                    place = len(row)
+                    row.append(tensor)
+                    if shared or array.base is not None:
+                        parts.append(array)
+                place_of[id(array)] = place
+            places.append(place)
+        # What shares memory with an output is watched by watching that; with an argument, it is
+        # already.
+        if parts:
+            owners = dict(zip(map(_owner, outputs), result, strict=True))
+            row += [owners[owner] for owner in map(_owner, parts) if owner in owners]
         ctx.kept = call, places, constants, static
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*row)
@@ -136,7 +136,10 @@ class Eager(Function):
             return None, *_pulled(call, needs, saved[: len(needs)], gradients)
         if call.skeleton is not None:
             gradients = tuple([g for g, real in zip(gradients, call.real(), strict=True) if real])
-        if all(g is None for g in gradients):
+        for g in gradients:
+            if g is not None:
+                break
+        else:
             return None, *[None] * len(needs)
         arrays = call.arrays_of(saved) + constants[::-1] + [None]
         kept = tuple([arrays[place] for place in places])
@@ -152,26 +155,21 @@ class Eager(Function):
 eager = super(Function, Eager).apply  # see `_Differentiable.run`
 
 
-def _is_part(array: Any) -> bool:
-    """Whether the memory of an array is another array's."""
-    return isinstance(getattr(array, "base", None), np.ndarray)
+def _tensor_among(
+    array: Any, outputs: Sequence[Any], result: Sequence[torch.Tensor]
+) -> torch.Tensor | None:
+    """The tensor of a saved array, the result itself if it is that; None where there is none."""
+    for y, tensor in zip(outputs, result):  # noqa: B905
+        if y is array:
+            return tensor
+    return shared_tensor_of(array)
 
 
 def _owner(array: Any) -> int:
     """Whose memory an array is in, as a number."""
-    while _is_part(array):
+    while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return id(array)
-
-
-def _tensors(ctx: Any, call: Call, output: Any) -> tuple[torch.Tensor, ...]:
-    """The outputs in a row as tensors; autograd is told which of them have no gradient."""
-    if type(output) is np.ndarray:
-        return (tensor_of(output),)
-    outputs, call.skeleton = flat(output)
-    result = tuple(map(tensor_of, outputs))
-    _mark(ctx, call, result)
-    return result
 
 
 def _mark(ctx: Any, call: Call, outputs: Sequence[torch.Tensor]) -> None:

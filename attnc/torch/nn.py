@@ -36,7 +36,6 @@ def _array(where: str, name: str, tensor: torch.Tensor) -> Any:
 
     The layers compute in their own dtype whatever they get.
     """
-    tensor = tensor.detach()
     return array_of(where, name, tensor.float() if tensor.dtype is torch.bfloat16 else tensor)
 
 
@@ -320,9 +319,8 @@ class LayerModule(torch.nn.Module):
             options.setdefault("train", self.training)
         if "rng" in taken:
             rng = options.get("rng")
-            if isinstance(rng, torch.Generator) or (
-                rng is None and (options.get("train") or options.get("sampling"))
-            ):
+            draws = options.get("sampling") or options.get("train") and _draws(self._layer, options)
+            if isinstance(rng, torch.Generator) or rng is None and draws:
                 options["rng"] = _key(rng)
         tensors: list[torch.Tensor] = []
         structure = _without((inputs, options), torch.Tensor, tensors)
@@ -408,6 +406,25 @@ def _require_plain(where: str, tensors: list[torch.Tensor]) -> None:
             f"{where}: {what} must not meet a module of attnc.torch.nn; the functions of "
             "attnc.torch, and modules of PyTorch's after attnc.torch.replace, go with it"
         )
+
+
+def _draws(layer: Layer, options: dict[str, Any]) -> bool:
+    """Whether a layer may draw random numbers in training; what is not attnc's always may."""
+    for _, part in layer._walk():
+        kind, own = type(part), vars(part)
+        if "rng" not in _signature(kind)[1]:
+            continue
+        if not kind.__module__.startswith("attnc."):
+            return True
+        if isinstance(part, layers.HardAttention):
+            if options.get("index") is None:
+                return True
+        elif isinstance(part, layers.AttentionDecoder):
+            if part.alignment != "soft" and part.energy_noise != 0:
+                return True
+        elif own.get("dropout") or own.get("rate") or own.get("noise"):
+            return True
+    return False
 
 
 def _key(generator: torch.Generator | None) -> int:

@@ -17,7 +17,7 @@ import torch
 
 from attnc.registry import Output, Record
 from attnc.torch.batching import batched
-from attnc.torch.calls import Call, Slot, kind_of
+from attnc.torch.calls import Call, Slot, flat
 from attnc.torch.functions import Gradients, Value
 
 __all__: list[str] = []
@@ -81,7 +81,7 @@ class Operators:
     def outputs(self, tensors: Sequence[torch.Tensor], call: Call) -> tuple[list[Any], Any]:
         """Empty tensors like the outputs in a row, and how they are nested."""
         arguments, options = call.bound(list(tensors))
-        row, skeleton = _described(self.described_by(*arguments, **options))
+        row, skeleton = flat(self.described_by(*arguments, **options))
         return [self._empty(output, tensors, call) for output in row], skeleton
 
     def described_by(self, *arguments: Any, **options: Any) -> Any:
@@ -112,7 +112,7 @@ class Operators:
         """How the outputs are nested, for which sizes do not matter."""
         call = self.call(_Ones(), _Ones(), text)
         arguments, options = call.bound([_Shaped((1,) * rank) for rank in ranks])
-        return _described(self.described_by(*arguments, **options))[1]
+        return flat(self.described_by(*arguments, **options))[1]
 
     def _empty(self, output: Output, tensors: Sequence[torch.Tensor], call: Call) -> torch.Tensor:
         counting = self.record.arrays if output.of is None else output.of
@@ -137,19 +137,6 @@ class _Shaped(NamedTuple):
     """What has a shape alone."""
 
     shape: tuple[int, ...]
-
-
-def _described(output: Any) -> tuple[list[Output], Any]:
-    """The descriptions of the outputs in a row, and how they are nested."""
-    if isinstance(output, Output):
-        return [output], None
-    row: list[Output] = []
-    parts = []
-    for item in output:
-        items, part = _described(item)
-        row += items
-        parts.append(part)
-    return row, (kind_of(output), tuple(parts))
 
 
 def _define(name: str) -> None:

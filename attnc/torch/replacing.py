@@ -59,10 +59,14 @@ def replace(model: torch.nn.Module, *, undo: bool = False) -> Replacement:
     - Random choices of dropout come from PyTorch's generator, but are others than PyTorch's. The
       weights that `MultiheadAttention` returns are those before dropout.
     - A query that may attend to nothing has context 0, where PyTorch may give NaN.
+    - float16 and bfloat16 are computed in float32 and rounded once, at the end; under autocast too,
+      where PyTorch's modules round within, and with the dtypes that these return.
     - On another device than the CPU, with nested tensors, tensor subclasses or complex numbers,
       a module calls PyTorch's own ``forward``. So does `MultiheadAttention` where
       `torch.nn.TransformerEncoderLayer` takes its fast path, in evaluation without gradients: it
       does not call the module, but computes with its Parameters.
+    - `torch.compile` leaves recurrent modules to Python, as it does PyTorch's; ``fullgraph=True``
+      takes them with ``torch._dynamo.config.allow_rnn = True``, unless sequences are packed.
     - `torch.jit.script` compiles PyTorch's classes alone: undo before.
 
     Parameters
@@ -236,7 +240,16 @@ class _Recurrent:
             options["dropout"] = self.dropout
         if lengths is not None:
             options["lengths"] = lengths
-        return _RECURRENT[self.mode](x, parameters, state, **options)
+        output, last = _RECURRENT[self.mode](x, parameters, state, **options)
+        if not torch.is_autocast_enabled("cpu"):
+            return output, last
+        # PyTorch's modules have narrow products there, and all else in the dtype of the state.
+        dtype = torch.get_autocast_dtype("cpu")
+        if self.mode != "RNN_TANH":
+            carried = x if state is None else state[0] if self.mode == "LSTM" else state
+            dtype = torch.promote_types(carried.dtype, dtype)
+        several = self.mode == "LSTM"
+        return output.to(dtype), tuple(h.to(dtype) for h in last) if several else last.to(dtype)
 
 
 class GRU(_Recurrent, torch.nn.GRU):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from attnc.functional import dot_product_attention
+from attnc.torch.arrays import require_dense
 from attnc.torch.bridge import wrap
 
 __all__ = ["scaled_dot_product_attention"]
@@ -64,7 +65,7 @@ def scaled_dot_product_attention(
     Raises
     ------
     TypeError
-        If an argument is not a tensor where it has to be one, or not on the CPU.
+        If an argument is not a tensor where it has to be one, or not on the CPU, sparse or nested.
     RuntimeError
         As PyTorch's function does: if dtypes differ, a shape does not fit, `dropout_p` is out of
         range, or `attn_mask` and `is_causal` are given both.
@@ -108,6 +109,7 @@ def _check(query: Any, key: Any, value: Any, mask: Any, dropout_p: Any, is_causa
         if not isinstance(tensor, torch.Tensor) and not (name == "attn_mask" and tensor is None):
             raise TypeError(f"{_WHERE}: {name} must be a tensor, got {type(tensor).__name__}")
     for name, tensor in tensors.items():
+        require_dense(_WHERE, name, tensor)
         if tensor.ndim < 2:
             raise _error(f"{name} must have at least 2 axes, got shape {tuple(tensor.shape)}")
         if tensor.dtype != query.dtype:
