@@ -512,7 +512,7 @@ def test_wrong_calls(changes, error, message):
         layer(X, **{"normalizer": "sparsemax", **changes})
 
 
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("normalizer", [*NORMALIZERS, "softmax"])
 def test_where_denormal_numbers_count_as_zero(normalizer, isa, dtype, rng):
     """A processor that takes them for 0 still tells weights of 0 from others."""
     torch = pytest.importorskip("torch")

@@ -22,7 +22,6 @@ ml_dtypes = pytest.importorskip("ml_dtypes")
 # PyTorch compiles a part of itself the first time that forward mode is used, and says this.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 attend = attnc.torch.dot_product_attention
-SPARSE = ["sparsemax", "entmax15"]
 
 
 def random(*shape, dtype=torch.float32, grad=False):
@@ -482,37 +481,6 @@ def test_a_thousand_calls_at_once():
         expected, others = both(xs)
         assert torch.equal(y, expected)
         assert all(map(torch.equal, gradients, others))
-
-
-FLUSHED = pytest.mark.xfail(
-    strict=True, reason="csrc/kernels compare weights, which may be 0, with a subnormal number"
-)
-
-
-@pytest.mark.parametrize(
-    "normalizer", ["softmax", *(pytest.param(name, marks=FLUSHED) for name in SPARSE)]
-)
-def test_flushed_denormals(normalizer):
-    """torch.set_flush_denormal changes what the processor computes, also in attnc."""
-    arrays, moves = ([random(2, 9, 8).numpy() for _ in range(3)] for _ in range(2))
-    options = {"normalizer": normalizer, "causal": True}
-    d = random(2, 9, 8).numpy()
-
-    def run():
-        context, pullback = attnc.vjp(attnc.dot_product_attention, *arrays, **options)
-        tangents = attnc.jvp(attnc.dot_product_attention, arrays, moves, **options)
-        changes = attnc.hvp(attnc.dot_product_attention, arrays, moves, d, **options)
-        return context, *pullback(d), *tangents, *changes
-
-    expected = run()
-    if not torch.set_flush_denormal(True):
-        pytest.skip("the processor does not flush them")
-    try:
-        found = run()
-    finally:
-        torch.set_flush_denormal(False)
-    for x, y in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
