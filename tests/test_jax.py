@@ -1,6 +1,7 @@
 """The functions of attnc on arrays of JAX: values, gradients, and what JAX transforms them with."""
 
 import functools
+import sys
 
 import numpy as np
 import pytest
@@ -288,6 +289,35 @@ def test_scan_and_checkpoint(name, rng):
         np.testing.assert_allclose(value, plain, rtol=1e-12)
         assert_equal(gradient, np.stack(wanted), 1e-12)
     assert_equal(last, wanted[-1], 1e-12)
+
+
+def calls_in_python(function, *arrays):
+    """How many functions in Python run while one that is compiled does."""
+    count = 0
+
+    def profile(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    jax.block_until_ready(function(*arrays))
+    sys.setprofile(profile)
+    try:
+        result = function(*arrays)
+    finally:
+        sys.setprofile(None)
+    jax.block_until_ready(result)
+    return count
+
+
+def test_what_jit_returns_does_not_go_through_python(rng):
+    q = jnp.asarray(rng.standard_normal((2, 5, 4)))
+    f = attnc.jax.dot_product_attention
+    least = calls_in_python(jax.jit(jnp.sin), q)
+    assert calls_in_python(jax.jit(f), q, q, q) == least
+    total = lambda q: f(q, q, q, causal=True).sum()  # noqa: E731
+    assert calls_in_python(jax.jit(jax.value_and_grad(total)), q) == least
+    assert calls_in_python(jax.jit(jax.vmap(total)), q) == least
+    assert calls_in_python(jax.jit(jax.checkpoint(total)), q) == least
 
 
 # ---- forward mode and second order ----

@@ -273,6 +273,12 @@ class Call:
         self.real = tuple(k for k, slot in enumerate(self.operands) if slot.role == "real")
         self._check_dtypes()
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(
+            f"{s.name} {x.shape}" for s, x in zip(self.operands, self.arrays, strict=True)
+        )
+        return f"{self.record.name}({shapes})"
+
     @staticmethod
     def of(*parts: Any) -> Call:
         """The one call that is made of these.

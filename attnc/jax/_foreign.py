@@ -9,7 +9,7 @@ is never called from there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -52,15 +52,15 @@ def call_in_c(target: str, results: Sequence[Any], arguments: Sequence[Any], **h
     -------
     list of jax.Array
     """
-    like = axes_of(arguments)
+    like = axes_of(map(jax.typeof, arguments))
     wanted = [jax.ShapeDtypeStruct(x.shape, x.dtype, **like) for x in results]
     return list(jax.ffi.ffi_call(target, wanted, vmap_method="sequential")(*arguments, **how))
 
 
-def axes_of(arguments: Sequence[Any]) -> dict[str, Any]:
+def axes_of(types: Iterable[Any]) -> dict[str, Any]:
     """Under `shard_map`, how results differ over devices: as the arguments do, which are alike."""
-    for argument in arguments:
-        axes = getattr(jax.typeof(argument), "mat", None)
+    for of_argument in types:
+        axes = getattr(of_argument, "mat", None)
         if axes is not None and not axes.empty:
             mesh, every = jax.sharding.get_abstract_mesh(), jax.sharding.PartitionSpec()
             sharding = jax.sharding.NamedSharding(mesh, every)
