@@ -169,6 +169,20 @@ def test_no_pool_is_too_small(flags, cpus):
     run_alone(LARGE, flags, cpus)
 
 
+def test_no_memory_is_left_when_a_call_returns():
+    program = """
+    from attnc import _core
+    q = normal(2, 4, 300, 64)
+    f = jax.jit(jax.value_and_grad(lambda q: attnc.jax.dot_product_attention(q, q, q).sum()))
+    jax.block_until_ready(f(q))
+    before = _core.allocation_count()
+    for _ in range(300):
+        jax.block_until_ready(f(q))
+        assert _core.allocation_count() == before
+    """
+    run_alone(program)
+
+
 def test_shard_map():
     program = """
     from jax.sharding import AxisType, PartitionSpec as P

@@ -17,9 +17,9 @@ it on (``jax_enable_x64``); float16 or bfloat16, computed in float32. Errors are
 shapes and options come while JAX traces, those of values, such as a length, as errors of JAX when
 the program runs.
 
-The attention functions and their scores run without Python's GIL, on XLA's threads. All others,
-and derivatives but the first gradient, run in Python, on NumPy arrays, with some 50 us more a
-call, and run their forward pass again in the backward one.
+The attention functions and their scores run without Python's GIL, on XLA's threads, in all
+derivatives. All others run in Python, on NumPy arrays, with some 40 us more a call, and run their
+forward pass again in the backward one.
 
 Under `vmap` the new axis becomes one more leading axis, or part of the batch; a loop goes over it
 where that would not be the same: over parameters, over keys of dropout, and for gradients of
