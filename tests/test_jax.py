@@ -590,6 +590,23 @@ def test_shapes_are_refused_while_tracing(name, change, rng):
     assert checked or change != "last" or name in OF_ONE_ARRAY
 
 
+@pytest.mark.parametrize("name", FIRST)
+def test_texts_name_the_function(name, rng):
+    """None of those behind it, whatever is wrong."""
+    p = Problem(name, FIRST[name], rng)
+    wrongs = [p.arguments | {n: x} for n in p.arguments for x in (None, "x", {}, [1, 2])]
+    wrongs += [{n: x for n, x in p.arguments.items() if n != m} for m in p.arguments]
+    refused = 0
+    for arguments in [*wrongs, {}, p.arguments | {"maks": 1}]:
+        try:
+            jax.eval_shape(lambda arguments=arguments: p.bridged(**arguments))
+        except (TypeError, ValueError) as error:
+            refused += 1
+            assert str(error).startswith(f"{name}: "), error
+            assert not re.search(r"<lambda>|\b_\w+\(| object at 0x", str(error)), error
+    assert refused > 2
+
+
 def test_errors_while_running(rng):
     q, f = rng.standard_normal((2, 5, 4)), attnc.jax.dot_product_attention
     compiled = jax.jit(lambda n: f(q, q, q, key_lengths=n))

@@ -98,3 +98,47 @@ def test_check_grads(name, rng):
     check(f, order=2, modes=["rev"])
     check(f, order=1, modes=["fwd"])
     check(jax.jit(jax.grad(p.total)), order=1, modes=["fwd"])
+
+
+@pytest.mark.parametrize("name", ["dot_product_attention", "additive_scores", "gru", "layer_norm"])
+def test_hessian(name, rng):
+    """Forward over reverse under `vmap`: a batch of tangents, and arrays that are common to it."""
+    p = Problem(name, FIRST[name], rng)
+    x = p.real[0]
+    found = jax.jit(jax.hessian(lambda x: p.total(x, *p.real[1:])))(x)
+    units = np.eye(x.size).reshape(x.size, *x.shape)
+    still = [jax.tree.map(np.zeros_like, y) for y in p.real[1:]]
+    wanted = [moved_gradients(p, [u, *still])[0][0] for u in units]
+    assert found.shape == 2 * x.shape
+    found = np.asarray(found).reshape(*x.shape, x.size)
+    np.testing.assert_allclose(np.moveaxis(found, -1, 0), np.stack(wanted), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", [n for n in FIRST if n == "attend" or n.endswith("_scores")]
+                         + ["dot_product_attention", "additive_attention"])  # fmt: skip
+def test_other_dtypes(name, dtype, rng):
+    """The bits of `attnc.jvp` and `attnc.hvp`, of the dtype of each array."""
+    jax.config.update("jax_enable_x64", False)
+    dtype = np.dtype(jnp.dtype(dtype))
+    p = Problem(name, FIRST[name], rng, np.float32)
+    of_each = [np.float32 if n in ("slope", "sink", "center") else dtype for n in p.names]
+    p.real = [x.astype(d) for x, d in zip(p.real, of_each, strict=True)]
+    p.arguments |= dict(zip(p.names, p.real, strict=True))
+    along = [x.astype(d) for x, d in zip(directions(p, rng), of_each, strict=True)]
+    p.output = p.numpy(*p.real)
+    p.incoming = [x.astype(y.dtype) for x, y in zip(p.incoming, p.leaves(p.output), strict=True)]
+
+    @jax.jit
+    def both(real, along):
+        tangent = jax.jvp(p.jax, tuple(real), tuple(along))[1]
+        pullback = lambda *x: jax.vjp(p.jax, *x)[1](given)  # noqa: E731
+        return jax.tree.leaves(tangent), jax.jvp(pullback, tuple(real), tuple(along))[1]
+
+    given = jax.tree.unflatten(jax.tree.structure(p.output), p.incoming)
+    tangent, moved = both(p.real, along)
+    wanted = jax.tree.leaves(in_numpy(p, attnc.jvp, along)[1])
+    second = leaves_of(moved_gradients(p, along), p.real)
+    for x, y in zip([*tangent, *moved], [*wanted, *second], strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(np.asarray(x, np.float32), np.asarray(y, np.float32))
