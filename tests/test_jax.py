@@ -308,6 +308,7 @@ def test_scan_and_checkpoint(name, rng):
         functions = [
             functools.partial(looped, f, real=real) for f in (p.jax, jax.checkpoint(p.jax))
         ]
+        functions.append(jax.checkpoint(functions[0]))
         one = jax.checkpoint(lambda x: p.total(x, *real[1:]))
         return [g(many) for f in functions for g in (f, jax.grad(f))], jax.grad(one)(many[-1])
 
@@ -442,6 +443,28 @@ def test_what_has_no_derivative(bridged):
     registry._records[power] = record._replace(outputs=None)
     with pytest.raises(NotImplementedError, match="power: there is no `outputs` in its record"):
         bridged(x)
+
+
+def root(x):
+    """A function that takes neither zeros nor nothing."""
+    if not (x.size and (x > 0).all()):
+        raise ValueError(f"root: x must be positive, got {x}")
+    return np.sqrt(x)
+
+
+def test_a_function_that_takes_no_zeros():
+    registry.register(
+        root, required=["x"], incoming=["dy"], forward=lambda x: (root(x), (x,), None),
+        backward=lambda saved, static, dy: (dy / (2 * np.sqrt(saved[0])),),
+        outputs=lambda x: Output(x.shape), leading=["x"],
+    )  # fmt: skip
+    try:
+        f = attnc.jax.of(root)
+        x = jnp.array([[1.0, 4.0], [9.0, 16.0]])
+        assert_equal(jax.jit(jax.vmap(f))(x), np.sqrt(x))
+        assert_equal(jax.grad(lambda x: f(x).sum())(x), 0.5 / np.sqrt(x))
+    finally:
+        registry._records.pop(root)
 
 
 # ---- random numbers ----

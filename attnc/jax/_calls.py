@@ -272,6 +272,9 @@ def _identity(function: Any) -> tuple[str, str, int]:
 class _NoKey:
     """In the place of `rng` where none was given: what draws nothing does not mind."""
 
+    def __repr__(self) -> str:
+        return "None; a program of JAX draws nothing by itself: give a key, rng=jax.random.key(0)"
+
 
 class Call:
     """A function, the tree of its arguments, and its operands.
@@ -444,10 +447,14 @@ class Call:
             )
         if self.attention is not None:
             self.attention.check()
-        else:
-            self._check_by_a_call()
+        elif record.function.__module__.startswith("attnc."):
+            self._check_by_a_call()  # nobody knows whether others take zeros
         args, options = self.filled(self.arrays)
-        return record.outputs(*args, **options)
+        try:
+            return record.outputs(*args, **options)
+        except (AttributeError, IndexError, TypeError, ValueError):
+            self._call_on_zeros()  # something does not fit, and the function knows how to say it
+            raise
 
     def _check_by_a_call(self) -> None:
         """Refuse arguments that do not fit, as the function says it, before any program runs.
@@ -464,6 +471,9 @@ class Call:
                 return self._call_on(empty)
             except (AttributeError, IndexError, TypeError, ValueError):
                 pass
+        self._call_on_zeros()
+
+    def _call_on_zeros(self) -> None:
         self._call_on([np.zeros(x.shape, x.dtype) for x in self.arrays])
 
     def _without_elements(self) -> tuple[list[np.ndarray], set[int]]:
