@@ -476,6 +476,7 @@ def test_keys(rng):
     wanted = attnc.dot_product_attention(q, k, v, dropout=0.4, rng=7)
     compiled = jax.jit(lambda key: f(rng=key))
     assert_equal(f(rng=7), wanted)
+    assert_equal(f(rng=np.uint8(7)), wanted)
     assert_equal(compiled(jax.random.key(7)), wanted)
     assert_equal(compiled(jax.random.PRNGKey(7)), wanted)
     other = attnc.dot_product_attention(q, k, v, dropout=0.4, rng=2**40 + 7)

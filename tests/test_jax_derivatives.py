@@ -16,8 +16,10 @@ from test_jax import FIRST, Problem, double  # noqa: E402, F401
 
 import attnc.jax  # noqa: E402
 
-# Hard attention chooses by its scores: a difference may step over to another choice.
-SMOOTH = [name for name in FIRST if name != "hard_attention"]
+# Where a difference may step over a kink: hard attention chooses by its scores, and some sparse
+# weights are 0.
+WITH_KINKS = ("hard_attention", "sparsemax", "entmax15")
+SMOOTH = [pair for pair in CALLS if not any(kink in " ".join(pair) for kink in WITH_KINKS)]
 
 
 def directions(p, rng):
@@ -85,9 +87,10 @@ def test_every_order(name, case, rng):
             np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12 * most, err_msg=order)
 
 
-@pytest.mark.parametrize("name", SMOOTH)
-def test_check_grads(name, rng):
-    p = Problem(name, FIRST[name], rng)
+@pytest.mark.one_in(10)
+@pytest.mark.parametrize("name, case", SMOOTH)
+def test_check_grads(name, case, rng):
+    p = Problem(name, case, rng)
 
     @jax.jit
     def f(*real):

@@ -118,7 +118,7 @@ def key_of(name: str, rng: Any) -> Any:
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
         if not 0 <= rng < 2**64:
             raise ValueError(f"{rule}, got {rng}")
-        return np.array([rng & 0xFFFFFFFF, int(rng) >> 32], np.uint32)
+        return np.array([int(rng) & 0xFFFFFFFF, int(rng) >> 32], np.uint32)
     if isinstance(rng, np.random.Generator):
         raise TypeError(f"{rule}, got a Generator, which a compiled program cannot ask again")
     if not isinstance(rng, (jax.Array, np.ndarray)):
