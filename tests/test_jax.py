@@ -1,6 +1,8 @@
 """The functions of attnc on arrays of JAX: values, gradients, and what JAX transforms them with."""
 
 import functools
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -42,6 +44,11 @@ FIRST |= {name: "everything two" for name in CASES if name.endswith("_attention"
     "merge_attention": "both",
     "chunkwise_attention": "weights",
     "attend": "everything two",
+}
+# Functions whose calls here have one array alone, which may have any last axis.
+OF_ONE_ARRAY = {
+    *("relu", "gelu", "silu", "layer_norm", "rms_norm", "rotary"),
+    *("coverage_loss", "monotonic_alignment"),
 }
 
 
@@ -199,6 +206,27 @@ def test_numbers_are_part_of_the_program(options, rng):
     assert_equal(found, attnc.dot_product_attention(q, k, v, **options))
 
 
+@pytest.mark.parametrize("scale", [0.5, 2])
+def test_numbers_of_python_that_are_traced(scale, rng):
+    q = rng.standard_normal((2, 5, 4)).astype(np.float32)
+    f = attnc.jax.dot_product_attention
+    compiled = jax.jit(lambda scale: f(q, q, q, scale=scale))
+    # An array of its own dtype has a gradient, and in NumPy takes part in that of the result.
+    assert_equal(compiled(scale), attnc.dot_product_attention(q, q, q, scale=np.float32(scale)))
+    gradient = jax.jit(jax.grad(lambda scale: f(q, q, q, scale=scale).sum()))(float(scale))
+    _, pullback = attnc.vjp(attnc.dot_product_attention, q, q, q, scale=np.array(scale, np.float32))
+    np.testing.assert_array_equal(gradient, pullback(np.ones_like(q)).scale)
+    others = jax.jit(lambda x: f(q, q, q, sink=x, slope=x))(scale)
+    assert_equal(others, attnc.dot_product_attention(q, q, q, sink=scale, slope=scale))
+    halves = jax.jit(lambda x: f(*[q.astype(np.float16)] * 3, scale=x))(scale)
+    assert halves.dtype == np.float16
+    assert jax.jit(attnc.jax.relu)(scale) == scale
+    with pytest.raises(
+        TypeError, match="query must hold real numbers of a float dtype, got dtype bo"
+    ):
+        f(jnp.ones((2, 5, 4), bool), q, q)
+
+
 # ---- transformations ----
 
 
@@ -280,6 +308,7 @@ def test_scan_and_checkpoint(name, rng):
         functions = [
             functools.partial(looped, f, real=real) for f in (p.jax, jax.checkpoint(p.jax))
         ]
+        functions.append(jax.checkpoint(functions[0]))
         one = jax.checkpoint(lambda x: p.total(x, *real[1:]))
         return [g(many) for f in functions for g in (f, jax.grad(f))], jax.grad(one)(many[-1])
 
@@ -288,6 +317,35 @@ def test_scan_and_checkpoint(name, rng):
         np.testing.assert_allclose(value, plain, rtol=1e-12)
         assert_equal(gradient, np.stack(wanted), 1e-12)
     assert_equal(last, wanted[-1], 1e-12)
+
+
+def calls_in_python(function, *arrays):
+    """How many functions in Python run while one that is compiled does."""
+    count = 0
+
+    def profile(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    jax.block_until_ready(function(*arrays))
+    sys.setprofile(profile)
+    try:
+        result = function(*arrays)
+    finally:
+        sys.setprofile(None)
+    jax.block_until_ready(result)
+    return count
+
+
+def test_what_jit_returns_does_not_go_through_python(rng):
+    q = jnp.asarray(rng.standard_normal((2, 5, 4)))
+    f = attnc.jax.dot_product_attention
+    least = calls_in_python(jax.jit(jnp.sin), q)
+    assert calls_in_python(jax.jit(f), q, q, q) == least
+    total = lambda q: f(q, q, q, causal=True).sum()  # noqa: E731
+    assert calls_in_python(jax.jit(jax.value_and_grad(total)), q) == least
+    assert calls_in_python(jax.jit(jax.vmap(total)), q) == least
+    assert calls_in_python(jax.jit(jax.checkpoint(total)), q) == least
 
 
 # ---- forward mode and second order ----
@@ -387,6 +445,28 @@ def test_what_has_no_derivative(bridged):
         bridged(x)
 
 
+def root(x):
+    """A function that takes neither zeros nor nothing."""
+    if not (x.size and (x > 0).all()):
+        raise ValueError(f"root: x must be positive, got {x}")
+    return np.sqrt(x)
+
+
+def test_a_function_that_takes_no_zeros():
+    registry.register(
+        root, required=["x"], incoming=["dy"], forward=lambda x: (root(x), (x,), None),
+        backward=lambda saved, static, dy: (dy / (2 * np.sqrt(saved[0])),),
+        outputs=lambda x: Output(x.shape), leading=["x"],
+    )  # fmt: skip
+    try:
+        f = attnc.jax.of(root)
+        x = jnp.array([[1.0, 4.0], [9.0, 16.0]])
+        assert_equal(jax.jit(jax.vmap(f))(x), np.sqrt(x))
+        assert_equal(jax.grad(lambda x: f(x).sum())(x), 0.5 / np.sqrt(x))
+    finally:
+        registry._records.pop(root)
+
+
 # ---- random numbers ----
 
 
@@ -396,6 +476,7 @@ def test_keys(rng):
     wanted = attnc.dot_product_attention(q, k, v, dropout=0.4, rng=7)
     compiled = jax.jit(lambda key: f(rng=key))
     assert_equal(f(rng=7), wanted)
+    assert_equal(f(rng=np.uint8(7)), wanted)
     assert_equal(compiled(jax.random.key(7)), wanted)
     assert_equal(compiled(jax.random.PRNGKey(7)), wanted)
     other = attnc.dot_product_attention(q, k, v, dropout=0.4, rng=2**40 + 7)
@@ -429,18 +510,31 @@ def registry_function(name):
         (-1, "rng must be a key of JAX, .*, or an integer in 0..2\\*\\*64-1, got -1"),
         (np.random.default_rng(0), "got a Generator, which a compiled program cannot ask again"),
         ("7", "got str"),
-        (np.zeros(3, np.uint32), r"got an array of shape \(3,\) and dtype uint32"),
+        (True, "got bool"),
+        (np.zeros(3, np.uint32), r"got an array of shape \(3,\) and dtype uint32; a key has 64"),
+        (np.zeros(2, np.int32), r"got an array of shape \(2,\) and dtype int32"),
+        (np.array(7), r"got an array of shape \(\) and dtype int64; jax.random.key\(rng\) makes"),
+        (
+            lambda: jax.random.key(0, impl="rbg"),
+            r"got an array of shape \(\) and dtype key<rbg>; .* impl='threefry2x32'\) has",
+        ),
+        (
+            lambda: jax.random.split(jax.random.key(0), 3),
+            r"got an array of shape \(3,\) and dtype key<fry>; jax.vmap goes over several",
+        ),
     ],
 )
 def test_wrong_keys(key, error, rng):
     q = rng.standard_normal((2, 5, 4))
+    key = key() if callable(key) else key
     with pytest.raises((TypeError, ValueError), match=f"dot_product_attention: .*{error}"):
         attnc.jax.dot_product_attention(q, q, q, dropout=0.4, rng=key)
 
 
 def test_a_key_that_is_needed_in_python(rng):
     scores, value = rng.standard_normal((2, 3)), rng.standard_normal((3, 4))
-    with pytest.raises(jax.errors.JaxRuntimeError, match="hard_attention: rng must be .*a key"):
+    message = r"hard_attention: rng must be a key of JAX, jax.random.key\(0\), or an integer .*None"
+    with pytest.raises(TypeError, match=message):
         attnc.jax.hard_attention(scores, value)
     found = attnc.jax.hard_attention(scores, value, sample=False)
     assert_equal(found, attnc.hard_attention(scores, value, sample=False))
@@ -467,8 +561,12 @@ def test_errors_while_tracing(rng):
         TypeError, match="key must hold real numbers of a float dtype, got dtype int"
     ):
         f(q, q.astype(np.int64), q)
-    with pytest.raises(TypeError, match="query must be an array of JAX, got float"):
+    with pytest.raises(TypeError, match="query must be an array of JAX, got a list with float; ja"):
         f([[1.0]], q, q)
+    for name in ("bias", "sink", "slope", "center"):
+        message = f"dot_product_attention: {name} must be an array of JAX, got a list with float; "
+        with pytest.raises(TypeError, match=message):
+            f(q, q, q, window=(1, 1), **{name: [[0.5]]})
     with pytest.raises(
         TypeError, match="mask must be an array of JAX, a number or a string, got b"
     ):
@@ -483,6 +581,54 @@ def test_errors_while_tracing(rng):
     with pytest.raises(ValueError, match="gru: x must"):
         attnc.jax.gru(x[0], parameters)
     assert "gru" in dir(attnc.jax) and attnc.jax.gru.__doc__ == registry_function("gru").__doc__
+
+
+@pytest.mark.parametrize("change", ["rank", "last", "more"])
+@pytest.mark.parametrize("name", FIRST)
+def test_shapes_are_refused_while_tracing(name, change, rng):
+    """An array of another shape, each in turn: refused with the text of NumPy, or taken as well."""
+    changes = {
+        "rank": lambda x: x[0],
+        "last": lambda x: x[..., :-1],
+        "more": lambda x: x[None, None],
+    }
+    p = Problem(name, FIRST[name], rng)
+    fixed = [n for n in p.record.fixed if isinstance(p.arguments.get(n), np.ndarray)]
+    checked = 0
+    for argument in [*p.names, *fixed]:
+        arrays, tree = jax.tree.flatten(p.arguments[argument])
+        if arrays[0].ndim == 0:
+            continue
+        arrays[0] = np.array(changes[change](arrays[0]))
+        arguments = p.arguments | {argument: jax.tree.unflatten(tree, arrays)}
+        try:
+            p.record.function(**arguments)
+        except (TypeError, ValueError) as error:
+            if " must lie in " in str(error):
+                continue  # of the numbers, not of the shape
+            with pytest.raises(type(error), match=re.escape(str(error))):
+                jax.eval_shape(lambda arguments=arguments: p.bridged(**arguments))
+            checked += 1
+        else:
+            jax.eval_shape(lambda arguments=arguments: p.bridged(**arguments))
+    assert checked or change != "last" or name in OF_ONE_ARRAY
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_texts_name_the_function(name, rng):
+    """None of those behind it, whatever is wrong."""
+    p = Problem(name, FIRST[name], rng)
+    wrongs = [p.arguments | {n: x} for n in p.arguments for x in (None, "x", {}, [1, 2])]
+    wrongs += [{n: x for n, x in p.arguments.items() if n != m} for m in p.arguments]
+    refused = 0
+    for arguments in [*wrongs, {}, p.arguments | {"maks": 1}]:
+        try:
+            jax.eval_shape(lambda arguments=arguments: p.bridged(**arguments))
+        except (TypeError, ValueError) as error:
+            refused += 1
+            assert str(error).startswith(f"{name}: "), error
+            assert not re.search(r"<lambda>|\b_\w+\(| object at 0x", str(error)), error
+    assert refused > 2
 
 
 def test_errors_while_running(rng):

@@ -125,14 +125,14 @@ def test_every_struct_and_constant_is_checked():
     assert constants == set(CONSTANTS) | set(DTYPES)
 
 
-def run_alone(program, flags="", cpus=None, before=""):
+def run_alone(program, flags="", cpus=None):
     """Run a program in a process of its own, which has a minute to end."""
     head = """
         import numpy as np, jax, jax.numpy as jnp, attnc, attnc.jax
         rng = np.random.default_rng(0)
         normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
     """
-    text = "\n".join([before, textwrap.dedent(head), textwrap.dedent(program)])
+    text = textwrap.dedent(head) + textwrap.dedent(program)
     command = [sys.executable, "-c", text]
     if cpus is not None:
         if not shutil.which("taskset"):
@@ -169,6 +169,20 @@ def test_no_pool_is_too_small(flags, cpus):
     run_alone(LARGE, flags, cpus)
 
 
+def test_no_memory_is_left_when_a_call_returns():
+    program = """
+    from attnc import _core
+    q = normal(2, 4, 300, 64)
+    f = jax.jit(jax.value_and_grad(lambda q: attnc.jax.dot_product_attention(q, q, q).sum()))
+    jax.block_until_ready(f(q))
+    before = _core.allocation_count()
+    for _ in range(100):
+        jax.block_until_ready(f(q))
+        assert _core.allocation_count() == before
+    """
+    run_alone(program)
+
+
 def test_shard_map():
     program = """
     from jax.sharding import AxisType, PartitionSpec as P
@@ -192,6 +206,16 @@ def test_shard_map():
     for found in (jax.jit(jax.grad(sharded, (0, 1, 2, 3))), jax.jit(gradients_inside)):
         for x, y in zip(found(q, k, v, w), wanted, strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+    arrays = q, k, v, w
+    along = tuple(jnp.asarray(normal(*x.shape)) for x in arrays)
+    def second(f):
+        gradient = jax.grad(f, (0, 1, 2, 3))
+        return jax.jit(lambda a: jax.jvp(gradient, a, along)[1])(arrays)
+    np.testing.assert_allclose(
+        jax.jit(lambda a: jax.jvp(sharded, a, along)[1])(arrays),
+        jax.jvp(total, arrays, along)[1], rtol=1e-4)
+    for x, y in zip(second(sharded), second(total), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-3)
     norm = lambda x, w: jax.shard_map(
         attnc.jax.layer_norm, mesh=mesh, in_specs=(P("b"), P()), out_specs=P("b"))(x, w)
     total = lambda f: lambda x, w: (f(x, w) ** 3).sum()
@@ -201,26 +225,3 @@ def test_shard_map():
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
     """
     run_alone(program, "--xla_force_host_platform_device_count=2")
-
-
-def test_a_jax_without_hijax():
-    program = """
-    assert attnc.jax.run.__module__ == "attnc.jax._reverse"
-    q = normal(3, 5, 4)
-    f = lambda q: (attnc.jax.dot_product_attention(q, q, q) ** 2).sum()
-    context, pullback = attnc.vjp(attnc.dot_product_attention, q, q, q)
-    wanted = sum(pullback(2 * context))
-    np.testing.assert_allclose(jax.jit(jax.grad(f))(q), wanted, rtol=1e-5, atol=1e-6)
-    found = jax.vmap(jax.grad(f))(q)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
-    x = normal(3, 4)
-    np.testing.assert_allclose(jax.vmap(attnc.jax.relu)(x), np.maximum(x, 0))
-    for g in (jax.jacfwd(f), jax.hessian(f)):
-        try:
-            g(q)
-        except NotImplementedError as error:
-            assert str(error).startswith("dot_product_attention: forward mode"), error
-        else:
-            raise AssertionError("forward mode")
-    """
-    run_alone(program, before="import sys; sys.modules['jax.experimental.hijax'] = None")

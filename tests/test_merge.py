@@ -184,6 +184,13 @@ def test_errors(contexts, lses, kind, message):
         attnc.merge_attention(contexts, lses)
 
 
+def test_a_flag_that_is_none():
+    with pytest.raises(
+        TypeError, match="^merge_attention: return_lse must be True or False, got 1"
+    ):
+        attnc.merge_attention([ONE], [ONE[:, 0]], return_lse=1)
+
+
 def test_errors_of_gradients():
     _, pullback = attnc.vjp(attnc.merge_attention, [ONE], [ONE[:, 0]], return_lse=True)
     with pytest.raises(ValueError, match=r"dcontext must have the shape of its output, \(2, 3\)"):

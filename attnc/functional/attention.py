@@ -31,7 +31,7 @@ from typing import Any, Literal, NamedTuple, Unpack, overload
 import numpy as np
 
 from attnc import _core
-from attnc.arrays import like, real_array
+from attnc.arrays import flag, like, real_array
 from attnc.functional.dropout import dropout_key
 from attnc.functional.options import (
     AttentionOptions,
@@ -767,6 +767,7 @@ def _as_attend(contexts, lses, return_lse):
     _check_parts(contexts, lses)
     scores, values = np.stack(lses, axis=-1)[..., None, :], np.stack(contexts, axis=-2)
     # A set without keys is not read; and a mask, not its lse, says so: NaN there has no effect.
+    return_lse = flag("merge_attention", "return_lse", return_lse)
     options = {"mask": scores != -np.inf, "return_lse": return_lse}
     # The lses, which may be wider, count for what it is computed in, not for what it is stored in.
     return (scores, values), options, np.empty(0, np.result_type(*contexts))

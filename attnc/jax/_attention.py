@@ -240,21 +240,93 @@ class Attention:
         -------
         list of jax.Array
         """
-        call, names = self.call, self.call.output_names
-        arguments = [*self._arguments(operands), *(incoming[k] for k in sorted(incoming)), *kept]
-        in_order = [k for k in self.order if k in wanted]
-        results = [self._computed(k) for k in in_order]
         found = call_in_c(
             "attnc_attention_backward",
-            results,
-            arguments,
+            [self._computed(k) for k in self.order if k in wanted],
+            [*self._arguments(operands), *(incoming[k] for k in sorted(incoming)), *kept],
             plan=self.plan,
             save=np.int64(self._planned[1]),
-            incoming=np.int64(sum(_BIT_OF[names[k]] for k in incoming)),
-            wanted=np.int64(sum(1 << OPERANDS.index(call.operands[k].name) for k in in_order)),
+            incoming=self._bits_of_outputs(incoming),
+            wanted=self._bits_of_operands(wanted),
         )
-        by_number = dict(zip(in_order, found, strict=True))
-        return [by_number[k].astype(call.arrays[k].dtype) for k in wanted]
+        return self._in_order_of(wanted, found)
+
+    def jvp(self, call_in_c: Any, operands: Any, tangents: dict[int, Any]) -> list[Any]:
+        """The tangents of the outputs.
+
+        Parameters
+        ----------
+        call_in_c : callable
+        operands : sequence of jax.Array
+        tangents : dict
+            By the number of the operand, at least one; the others are 0.
+
+        Returns
+        -------
+        list of jax.Array
+        """
+        found: list[Any] = call_in_c(
+            "attnc_attention_jvp",
+            self.call.outputs,
+            [*self._arguments(operands), *self._tangents(tangents)],
+            plan=self.plan,
+            moving=self._bits_of_operands(tangents),
+        )
+        return found
+
+    def backward_jvp(
+        self,
+        call_in_c: Any,
+        operands: Any,
+        incoming: dict[int, Any],
+        tangents: dict[int, Any],
+        dincoming: dict[int, Any],
+        wanted: tuple[int, ...],
+    ) -> list[Any]:
+        """The tangents of the gradients of the operands `wanted`.
+
+        Parameters
+        ----------
+        call_in_c : callable
+        operands : sequence of jax.Array
+        incoming, dincoming : dict
+            Gradients of outputs, at least one, and their tangents, by the number of the output.
+        tangents : dict
+            By the number of the operand; the others are 0.
+        wanted : tuple of int
+
+        Returns
+        -------
+        list of jax.Array
+        """
+        found = call_in_c(
+            "attnc_attention_hvp",
+            [self._computed(k) for k in self.order if k in wanted],
+            [
+                *self._arguments(operands),
+                *(incoming[k] for k in sorted(incoming)),
+                *self._tangents(tangents),
+                *(dincoming[k] for k in sorted(dincoming)),
+            ],
+            plan=self.plan,
+            incoming=self._bits_of_outputs(incoming),
+            moving=self._bits_of_operands(tangents),
+            dincoming=self._bits_of_outputs(dincoming),
+            wanted=self._bits_of_operands(wanted),
+        )
+        return self._in_order_of(wanted, found)
+
+    def _bits_of_outputs(self, numbers: Any) -> np.int64:
+        return np.int64(sum(_BIT_OF[self.call.output_names[k]] for k in numbers))
+
+    def _bits_of_operands(self, numbers: Any) -> np.int64:
+        names = [self.call.operands[k].name for k in numbers]
+        return np.int64(sum(1 << OPERANDS.index(name) for name in names))
+
+    def _in_order_of(self, wanted: tuple[int, ...], found: list[Any]) -> list[Any]:
+        """Gradients, which come in the order of the plan, in this one and as JAX wants them."""
+        by_number = dict(zip([k for k in self.order if k in wanted], found, strict=True))
+        return [by_number[k].astype(self.call.arrays[k].dtype) for k in wanted]
 
     def _computed(self, k: int) -> jax.ShapeDtypeStruct:
         """An operand, or its gradient, as C has it."""
@@ -269,6 +341,9 @@ class Attention:
 
     def _arguments(self, operands: Any) -> list[Any]:
         return [self._as_read(k, operands[k]) for k in self.order]
+
+    def _tangents(self, tangents: dict[int, Any]) -> list[Any]:
+        return [self._as_read(k, tangents[k]) for k in self.order if k in tangents]
 
     def _as_read(self, k: int, operand: Any) -> Any:
         slot = self.call.operands[k]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -83,6 +84,9 @@ def jax_dtype(dtype: Any) -> np.dtype[Any]:
     return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
+RULE_OF_KEYS = "{}: rng must be a key of JAX, jax.random.key(0), or an integer in 0..2**64-1"
+MOST_ZEROS = 2**20  # some milliseconds of a product, in what is called while tracing
+
 # ---- from arguments to operands ----
 
 
@@ -108,21 +112,29 @@ def key_of(name: str, rng: Any) -> Any:
     ValueError
         If an integer has more than 64 bits, or a key of JAX other than 64.
     """
-    rule = f"{name}: rng must be a key of JAX, jax.random.key(0), or an integer in 0..2**64-1"
+    rule = RULE_OF_KEYS.format(name)
     if rng is None:
         return None
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
         if not 0 <= rng < 2**64:
             raise ValueError(f"{rule}, got {rng}")
-        return np.array([rng & 0xFFFFFFFF, int(rng) >> 32], np.uint32)
+        return np.array([int(rng) & 0xFFFFFFFF, int(rng) >> 32], np.uint32)
     if isinstance(rng, np.random.Generator):
         raise TypeError(f"{rule}, got a Generator, which a compiled program cannot ask again")
     if not isinstance(rng, (jax.Array, np.ndarray)):
         raise TypeError(f"{rule}, got {type(rng).__name__}")
+    got = f"an array of shape {rng.shape} and dtype {rng.dtype}"
     if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
+        if rng.shape:
+            raise ValueError(f"{rule}, got {got}; jax.vmap goes over several keys")
         rng = jax.random.key_data(rng)
+    elif rng.shape == () and jnp.issubdtype(rng.dtype, jnp.integer):
+        # One that is traced may be below 0, which nobody would see.
+        raise TypeError(f"{rule}, got {got}; jax.random.key(rng) makes a key of it")
     if rng.dtype != np.uint32 or rng.shape != (2,):
-        raise ValueError(f"{rule}, got an array of shape {rng.shape} and dtype {rng.dtype}")
+        words = rng.dtype == np.uint32 and len(rng.shape) == 1
+        fix = "; a key has 64 bits, as jax.random.key(0, impl='threefry2x32') has" if words else ""
+        raise ValueError(f"{rule}, got {got}{fix}")
     return rng[::-1]  # JAX makes key 7 of the words 0, 7
 
 
@@ -145,15 +157,17 @@ def _arguments(record: Record, args: tuple[Any, ...], options: dict[str, Any]) -
     return arguments
 
 
-def _slot(record: Record, name: str, leaf: Any) -> tuple[Slot, Any]:
-    """What a leaf of an argument is, and it as an operand."""
+def _slot(record: Record, name: str, leaf: Any, listed: bool) -> tuple[Slot, Any]:
+    """What a leaf of an argument is, and it as an operand. Whether it is in a list or the like."""
     if isinstance(leaf, np.generic):
         leaf = leaf.item()  # a number, as in attnc
     if leaf is None or isinstance(leaf, (bool, int, float, str)):
-        if name in record.required and leaf is not None:
+        array = name in record.required or (listed and name in record.arrays)
+        if array and leaf is not None:
+            got = f"a list with {type(leaf).__name__}" if listed else type(leaf).__name__
             raise TypeError(
-                f"{record.name}: {name} must be an array of JAX, got {type(leaf).__name__}; "
-                "jax.numpy.asarray makes one"
+                f"{record.name}: {name} must be an array of JAX, got {got}; jax.numpy.asarray "
+                "makes one"
             )
         return Slot(name, "constant", leaf), None
     if not isinstance(leaf, jax.Array) and type(leaf) is not np.ndarray:
@@ -168,7 +182,8 @@ def _slot(record: Record, name: str, leaf: Any) -> tuple[Slot, Any]:
             "value; close over it, or name it in static_argnames of jax.jit"
         )
     array = jnp.asarray(leaf)
-    if real and not jnp.issubdtype(array.dtype, jnp.floating):
+    weak_integer = array.weak_type and jnp.issubdtype(array.dtype, jnp.integer)
+    if real and not (weak_integer or jnp.issubdtype(array.dtype, jnp.floating)):
         raise TypeError(
             f"{record.name}: {name} must hold real numbers of a float dtype, got dtype "
             f"{array.dtype}; write {name}.astype(jax.numpy.float32)"
@@ -213,15 +228,30 @@ def bind(
             if name == "rng" and leaf is not None:
                 slot, operand = Slot(name, "key"), jnp.asarray(leaf)
             else:
-                slot, operand = _slot(record, name, leaf)
+                listed = not jax.tree_util.treedef_is_leaf(tree)
+                slot, operand = _slot(record, name, leaf, listed)
             slots.append(slot)
             if slot.role != "constant":
                 operands.append(operand)
+    operands = _without_weak_types([s for s in slots if s.role != "constant"], operands)
     if is_attention(record):
         names = [slot.name for slot in slots if slot.role != "constant"]
         operands = with_all_axes(names, operands)
     arrays = tuple(Array(x.shape, x.dtype) for x in operands)
     return Call.of(record, tuple(trees), tuple(slots), arrays), operands
+
+
+def _without_weak_types(slots: list[Slot], operands: list[Any]) -> list[Any]:
+    """Numbers of Python that are traced get the dtype of the other arrays, as everywhere in JAX."""
+    real = [slot.role == "real" for slot in slots]
+    strong = [
+        x.dtype for x, counts in zip(operands, real, strict=True) if counts and not x.weak_type
+    ]
+    dtype = strong[0] if strong else jax_dtype(np.float64)
+    return [
+        x.astype(dtype) if counts and x.weak_type and x.dtype != dtype else x
+        for x, counts in zip(operands, real, strict=True)
+    ]
 
 
 # ---- a call ----
@@ -272,6 +302,12 @@ class Call:
         self.operands = tuple(slot for slot in slots if slot.role != "constant")
         self.real = tuple(k for k, slot in enumerate(self.operands) if slot.role == "real")
         self._check_dtypes()
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(
+            f"{s.name} {x.shape}" for s, x in zip(self.operands, self.arrays, strict=True)
+        )
+        return f"{self.record.name}({shapes})"
 
     @staticmethod
     def of(*parts: Any) -> Call:
@@ -409,16 +445,66 @@ class Call:
                 f"{record.name}: there is no `outputs` in its record, which attnc.jax needs to "
                 "trace it; see attnc.registry.register"
             )
-        args, options = self.filled(self.arrays)
         if self.attention is not None:
             self.attention.check()
+        elif record.function.__module__.startswith("attnc."):
+            self._check_by_a_call()  # nobody knows whether others take zeros
+        args, options = self.filled(self.arrays)
         try:
             return record.outputs(*args, **options)
         except (AttributeError, IndexError, TypeError, ValueError):
-            # Something does not fit; the function itself knows how to say it.
-            args, options = self.filled([np.zeros(x.shape, x.dtype) for x in self.arrays])
-            record.function(*args, **self.run_options(options))
+            self._call_on_zeros()  # something does not fit, and the function knows how to say it
             raise
+
+    def _check_by_a_call(self) -> None:
+        """Refuse arguments that do not fit, as the function says it, before any program runs.
+
+        It is called with nothing along one axis, for which there is nothing to compute, and where
+        it minds, with zeros, whose shapes it may name. Where there is no such axis, as in a mean,
+        it is called with zeros, unless that would take long.
+        """
+        empty, sizes = self._without_elements()
+        if not sizes and sum(math.prod(x.shape) for x in self.arrays) > MOST_ZEROS:
+            return
+        if len(sizes) == 1:  # else the batch has two sizes, and the function says so
+            try:
+                return self._call_on(empty)
+            except (AttributeError, IndexError, TypeError, ValueError):
+                pass
+        self._call_on_zeros()
+
+    def _call_on_zeros(self) -> None:
+        self._call_on([np.zeros(x.shape, x.dtype) for x in self.arrays])
+
+    def _without_elements(self) -> tuple[list[np.ndarray], set[int]]:
+        """Arrays for the operands, with one more leading axis, or with a batch axis, of size 0; and
+        which sizes this axis had, if there is one."""
+        arrays, sizes = [], set()
+        for slot, x in zip(self.operands, self.arrays, strict=True):
+            shape = list(x.shape)
+            axis = self.record.batch_axes.get(slot.name)
+            if slot.name in self.record.leading:
+                shape.insert(0, 0)
+                sizes.add(0)
+            elif axis is not None and -len(shape) <= axis < len(shape):
+                sizes.add(shape[axis])
+                shape[axis] = 0
+            arrays.append(np.zeros(shape, x.dtype))
+        return arrays, sizes
+
+    def _call_on(self, arrays: list[np.ndarray]) -> None:
+        args, options = self.filled(arrays)
+        try:
+            self.record.function(*args, **self.run_options(options))
+        except TypeError:
+            given = self.run_options(options)
+            if self.draws or "rng" not in given:
+                raise
+            self.record.function(*args, **given | {"rng": 0})
+            raise TypeError(
+                f"{RULE_OF_KEYS.format(self.record.name)}, got None; a compiled program draws "
+                "nothing by itself"
+            ) from None
 
     def _output_leaves(self) -> list[Output]:
         return jax.tree.leaves(self._nested_outputs, is_leaf=lambda x: isinstance(x, Output))
@@ -478,33 +564,6 @@ class Call:
             part = getattr(nested, name.removeprefix("d"), None)
             parts.append(None if all(x is None for x in leaves(part)) else part)
         return tuple(parts)
-
-    def probe(self) -> None:
-        """Ask the function whether it takes arrays of these shapes, where the first axis is new.
-
-        It is asked with nothing along that axis, for which there is nothing to compute.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As the function says it.
-        """
-        _ = self.outputs
-        if self.attention is None and self.record.leading:
-            empty = [
-                np.zeros(
-                    (
-                        0 if name in self.record.leading and x.shape[0] != 1 else x.shape[0],
-                        *x.shape[1:],
-                    )
-                    if x.shape
-                    else (),
-                    x.dtype,
-                )
-                for x, name in zip(self.arrays, [s.name for s in self.operands], strict=True)
-            ]
-            args, options = self.filled(empty)
-            self.record.function(*args, **self.run_options(options))
 
     # ---- how it is run ----
 

@@ -149,6 +149,8 @@ def jvp(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -> list[A
     -------
     list of jax.Array
     """
+    if call.attention:
+        return call.attention.jvp(call_in_c, operands, tangents)
     of_record = _required(call, "jvp", "forward mode")
     numbers = tuple(sorted(tangents))
     results = [call.outputs[k] for k in call.real_outputs]
@@ -190,6 +192,10 @@ def backward_jvp(
     -------
     list of jax.Array
     """
+    if call.attention:
+        return call.attention.backward_jvp(
+            call_in_c, operands, incoming, tangents, dincoming, wanted
+        )
     of_record = _required(call, "backward_jvp", "second derivatives")
     groups = tuple(tuple(sorted(group)) for group in (incoming, tangents, dincoming))
     given = [group[k] for group in (incoming, tangents, dincoming) for k in sorted(group)]

@@ -1,33 +1,43 @@
-"""How JAX differentiates and batches a call: its passes as primitives, with their rules.
+"""How JAX differentiates and batches a call: its passes as a primitive, with their rules.
 
 Four passes make all derivatives of first and second order. With ``phi(x, g) = <g, f(x)>``, of which
 `Backward` is the gradient by x, second derivatives are symmetric: the gradient of ``<u,
 Backward(x, g)>`` is ``Jvp(x; u)`` by g and ``BackwardJvp(x, g; u)`` by x. So reverse over reverse
 needs no pass of its own.
 
-============== ============================= ================================================
-primitive      forward mode                  reverse mode
-============== ============================= ================================================
-`Forward`      `Jvp`                         `Backward`
-`Backward`     `BackwardJvp`                 `Jvp`, `BackwardJvp`
-`Jvp`          by tangents alone             `Backward`, `BackwardJvp`
-`BackwardJvp`  by tangents alone             raises: these would be third derivatives
-============== ============================= ================================================
+============== ====================================== ========================================
+pass           its tangents                           transposed in what it is linear in
+============== ====================================== ========================================
+`Forward`      `Jvp`
+`Backward`     `BackwardJvp`                          gradients of outputs: `Jvp`
+`Jvp`          `Jvp`; by operands `JvpJvp`            tangents: `Backward`
+`BackwardJvp`  `BackwardJvp`; by others none          tangents of operands: `BackwardJvp`, and
+                                                      of gradients: `Jvp`
+`JvpJvp`       none                                   both tangents: `BackwardJvp`
+============== ====================================== ========================================
 
-The last three are linear in gradients and tangents, and are transposed in them by each other.
+JAX makes reverse mode of these: it takes tangents and transposes what is linear in them. `JvpJvp`
+is there to be transposed, for reverse over forward mode, and cannot be run.
 
 Under `vmap` the new axis becomes a leading axis, or part of the batch axis, as the record says;
 where it can be neither, a loop goes over it.
+
+The primitive is one of `jax.extend`. Those of `jax.experimental.hijax` have rules for reverse mode,
+too; but what `jax.jit` of JAX 0.10 returns goes through Python, for 300 us at each call, where one
+is in it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.hijax import ShapedArray, VJPHiPrimitive, Zero
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from attnc.jax import _foreign as foreign
 from attnc.jax import _passes as passes
@@ -48,8 +58,7 @@ def run(call: Call, operands: Sequence[Any]) -> Sequence[Any]:
     -------
     sequence of jax.Array
     """
-    operands = _varying_alike(operands)
-    return Forward(call, operands)(*operands)
+    return Forward(call)(*_varying_alike(operands))
 
 
 def _varying_alike(operands: Sequence[Any]) -> list[Any]:
@@ -68,13 +77,8 @@ def _varying_alike(operands: Sequence[Any]) -> list[Any]:
     ]
 
 
-@jax.tree_util.register_static
-class Static(tuple[Any, ...]):
-    """What is known while tracing, among arrays that are not."""
-
-
 class Tag(NamedTuple):
-    """What an argument or a result of a primitive is shaped like.
+    """What an argument or a result of a pass is shaped like.
 
     Parameters
     ----------
@@ -87,30 +91,21 @@ class Tag(NamedTuple):
     number: int
 
 
-class Pass(VJPHiPrimitive):
-    """A pass of a call. What subclasses share: shapes, and batching.
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """A pass of a call. What subclasses share: how JAX comes to them, shapes, and batching.
 
     Parameters
     ----------
     call : Call
-    args : sequence of jax.Array
-        To be called on; operands come first.
-    **how
-        What else the pass is made of.
+        Its operands are the first arguments.
     """
 
     call: Call
 
-    def __init__(self, call: Call, args: Sequence[Any], **how: Any) -> None:
-        self.call = call
-        self.__dict__.update(how)
-        self.in_avals = tuple(jax.typeof(x).strip_weak_type() for x in args)
-        like = foreign.axes_of(args)
-        self.out_aval = tuple(
-            ShapedArray(x.shape, x.dtype, **like) for x in map(self._shape_of, self.results())
-        )
-        self.params = {"call": call, "in_avals_": self.in_avals, **how}
-        super().__init__()
+    def __call__(self, *args: Any) -> list[Any]:
+        found: list[Any] = _primitive.bind(*args, what=self)
+        return found
 
     def arguments(self) -> list[Tag]:
         """What the arguments are."""
@@ -120,10 +115,22 @@ class Pass(VJPHiPrimitive):
         """What the results are."""
         raise NotImplementedError
 
-    def again(self, call: Call, args: Sequence[Any]) -> Pass:
-        """The same pass of another call."""
-        how = {k: v for k, v in self.params.items() if k not in ("call", "in_avals_")}
-        return type(self)(call, args, **how)
+    def expand(self, *args: Any) -> list[Any]:
+        """The pass itself."""
+        raise NotImplementedError
+
+    def jvp(self, primals: Any, tangents: Any) -> Any:
+        """The results, and their tangents."""
+        raise NotImplementedError
+
+    def transpose(self, cotangents: Any, *args: Any) -> Any:
+        """Cotangents of the arguments that are not there, in which it is linear."""
+        raise NotImplementedError
+
+    def shaped(self, *args: Any) -> list[Any]:
+        """The types of the results from those of the arguments."""
+        like = foreign.axes_of(args)
+        return [ShapedArray(x.shape, x.dtype, **like) for x in map(self._shape_of, self.results())]
 
     def _shape_of(self, tag: Tag) -> Array:
         if tag.like == "operand":
@@ -150,12 +157,10 @@ class Pass(VJPHiPrimitive):
 
     # ---- batching ----
 
-    def batch(self, axis_data: Any, args: Sequence[Any], dims: Sequence[Any]) -> Any:
+    def batch(self, args: Sequence[Any], dims: Sequence[Any]) -> Any:
         """The pass over a new axis of some arguments."""
-        if all(dim is None for dim in dims):
-            found = self(*args)
-            return found, (None,) * len(found)
-        results = self._folded(axis_data.size, args, dims)
+        size = next(x.shape[dim] for x, dim in zip(args, dims, strict=True) if dim is not None)
+        results = self._folded(size, args, dims)
         if results is None:
             results = self._looped(args, dims)
             return results, (0,) * len(results)
@@ -168,7 +173,7 @@ class Pass(VJPHiPrimitive):
             filled = list(args)
             for k, x in zip(mapped, slices, strict=True):
                 filled[k] = x
-            return self.again(self.call, filled)(*filled)
+            return self(*filled)
 
         return jax.lax.map(one, [jnp.moveaxis(args[k], dims[k], 0) for k in mapped])
 
@@ -207,7 +212,7 @@ class Pass(VJPHiPrimitive):
             else:
                 folded.append(self._with_axis(x, dim, size, axis, leads))
         arrays = tuple(Array(x.shape, x.dtype) for x in folded[: len(call.arrays)])
-        again = self._again_if_it_fits(call, arrays, folded)
+        again = self._again_if_it_fits(arrays)
         if again is None:
             return None
         found = again(*folded)
@@ -251,100 +256,69 @@ class Pass(VJPHiPrimitive):
         at = axis if axis >= 0 else x.ndim + axis
         return x.reshape(*x.shape[:at], size, x.shape[at] // size, *x.shape[at + 1 :]), at
 
-    def _again_if_it_fits(self, call: Call, arrays: Any, folded: Sequence[Any]) -> Pass | None:
-        """The pass of the call with more axes, where the function takes it."""
+    def _again_if_it_fits(self, arrays: Any) -> Pass | None:
+        """The pass of the call on arrays with more axes, where the function takes it."""
         try:
-            other = call.with_arrays(arrays)
-            other.probe()
+            other = self.call.with_arrays(arrays)
+            _ = other.outputs
         except (TypeError, ValueError, NotImplementedError):
             return None
-        return self.again(other, folded)
+        return dataclasses.replace(self, call=other)
 
     # ---- for rules ----
 
-    def _no_third(self, *_: Any) -> Any:
+    def _no_third(self) -> Any:
         raise NotImplementedError(
             f"{self.call.record.name}: there are derivatives of first and second order, but no "
             "third ones and no forward mode over forward mode; take reverse mode for one of them"
         )
 
 
+_primitive = Primitive("attnc")
+_primitive.multiple_results = True
+_primitive.def_impl(lambda *args, what: what.expand(*args))
+_primitive.def_abstract_eval(lambda *args, what: what.shaped(*args))
+mlir.register_lowering(
+    _primitive, mlir.lower_fun(lambda *args, what: what.expand(*args), multiple_results=True)
+)
+ad.primitive_jvps[_primitive] = lambda primals, tangents, what: what.jvp(primals, tangents)
+ad.primitive_transposes[_primitive] = lambda cotangents, *args, what: what.transpose(
+    cotangents, *args
+)
+batching.primitive_batchers[_primitive] = lambda args, dims, what: what.batch(args, dims)
+
+
+# ---- what rules have in common ----
+
+
 def _is_zero(x: Any) -> bool:
-    return isinstance(x, Zero) or getattr(x, "dtype", None) == jax.dtypes.float0
+    return isinstance(x, ad.Zero) or getattr(x, "dtype", None) == jax.dtypes.float0
 
 
-def _zeros(avals: Sequence[Any]) -> list[Any]:
-    return [Zero(aval.to_tangent_aval()) for aval in avals]
+def _with_tangents(
+    results: Sequence[Any], numbers: Sequence[int], found: dict[int, Any]
+) -> tuple[Sequence[Any], list[Any]]:
+    """Results, which have these numbers, and their tangents, of which some were found."""
+    types = [jax.typeof(x).to_tangent_aval() for x in results]
+    return results, [
+        found[k] if k in found else ad.Zero(t) for k, t in zip(numbers, types, strict=True)
+    ]
 
 
-class Forward(Pass):
-    """The outputs; with `save` also what backward needs."""
-
-    save: bool
-
-    def __init__(self, call: Call, args: Sequence[Any], save: bool = False) -> None:
-        super().__init__(call, args, save=save)
-
-    def arguments(self) -> list[Tag]:
-        """The operands."""
-        return self._operands
-
-    def results(self) -> list[Tag]:
-        """The outputs and what is saved."""
-        return [*self._outputs, *(self._saved if self.save else [])]
-
-    def expand(self, *operands: Any) -> Any:
-        """The pass itself."""
-        return tuple(passes.forward(self.call, operands, self.save))
-
-    def vjp_fwd(self, perturbed: Any, *operands: Any) -> Any:
-        """Forward, which saves."""
-        call = self.call
-        wanted = Static(k for k in call.real if perturbed[k])
-        found = Forward(call, operands, save=True)(*operands)
-        kept = _kept_of(call, found)
-        return (found if self.save else found[: len(call.outputs)]), (operands, kept, wanted)
-
-    def vjp_bwd_retval(self, residuals: Any, cotangents: Any) -> Any:
-        """Backward."""
-        operands, kept, wanted = residuals
-        incoming = _given(self.call, cotangents)
-        found = gradients(self.call, operands, incoming, tuple(wanted), kept)
-        return _filled(self.in_avals, found)
-
-    def jvp(self, primals: Any, tangents: Any) -> Any:
-        """By two passes: who cuts a program in what is linear in tangents and what is not, as
-        `jax.checkpoint` does, needs outputs that no tangent enters. What is saved has none."""
-        call = self.call
-        moving = {k: tangents[k] for k in call.real if not _is_zero(tangents[k])}
-        moved = tangents_of(call, primals, moving)
-        return self(*primals), tuple(
-            moved.get(k, Zero(aval.to_tangent_aval())) for k, aval in enumerate(self.out_aval)
-        )
-
-    def lin(self, perturbed: Any, *operands: Any) -> Any:
-        """For `jax.linearize`: the tangents come later."""
-        return self(*operands), operands
-
-    def linearized(self, operands: Any, *tangents: Any) -> Any:
-        """The tangents, when they are there."""
-        return self.jvp(operands, tangents)[1]
+def _moving(numbers: Sequence[int], values: Sequence[Any]) -> dict[int, Any]:
+    """Those that are not 0, by these numbers."""
+    return {k: x for k, x in zip(numbers, values, strict=True) if not _is_zero(x)}
 
 
-def _given(call: Call, cotangents: Sequence[Any]) -> dict[int, Any]:
-    """Gradients of the real outputs that are not 0."""
-    return {k: cotangents[k] for k in call.real_outputs if not _is_zero(cotangents[k])}
+def _asking(arguments: dict[int, Any]) -> tuple[int, ...]:
+    """The arguments by which a pass is transposed."""
+    return tuple(k for k, x in arguments.items() if ad.is_undefined_primal(x))
 
 
-def _filled(avals: Sequence[Any], found: dict[int, Any]) -> tuple[Any, ...]:
-    """Cotangents of all arguments: those that were found, and zeros."""
-    return tuple(found.get(k, Zero(aval.to_ct_aval())) for k, aval in enumerate(avals))
-
-
-def _kept_of(call: Call, found: Sequence[Any]) -> tuple[Any, ...]:
-    """What backward takes of what a `Forward` that saves returned."""
-    outputs = [found[k] for k in passes.kept_outputs(call)]
-    return (*outputs, *found[len(call.outputs) :])
+def _answers(arguments: dict[int, Any], found: dict[int, Any]) -> list[Any]:
+    """Cotangents of arguments: None for those that do not ask, or get 0."""
+    asking = _asking(arguments)
+    return [found.get(k) if k in asking else None for k in arguments]
 
 
 def gradients(
@@ -372,16 +346,27 @@ def gradients(
     """
     if not incoming or not wanted:
         return {}
-    if kept is None and not passes.keeps(call):
-        kept = ()
-    elif kept is None:
-        kept = _kept_of(call, Forward(call, operands, save=True)(*operands))
+    if kept is None:
+        _, kept = _forward_that_saves(call, operands)
     numbers = tuple(sorted(incoming))
-    args = [*operands, *(incoming[k] for k in numbers), *kept]
-    return dict(zip(wanted, Backward(call, args, numbers, wanted)(*args), strict=True))
+    given = [incoming[k] for k in numbers]
+    return dict(zip(wanted, Backward(call, numbers, wanted)(*operands, *given, *kept), strict=True))
 
 
-def tangents_of(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -> dict[int, Any]:
+def _forward_that_saves(call: Call, operands: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """All that it returns, and what backward takes of that."""
+    if not passes.keeps(call):
+        return Forward(call)(*operands), []
+    found = Forward(call, save=True)(*operands)
+    return found, [found[k] for k in passes.kept_outputs(call)] + found[len(call.outputs) :]
+
+
+def tangents_of(
+    call: Call,
+    operands: Sequence[Any],
+    tangents: dict[int, Any],
+    kept: Sequence[Any] = (),
+) -> dict[int, Any]:
     """Tangents by the number of the output, through `Jvp`.
 
     Parameters
@@ -390,6 +375,8 @@ def tangents_of(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -
     operands : sequence of jax.Array
     tangents : dict
         By the number of the operand; the others are 0.
+    kept : sequence of jax.Array, optional
+        What a `Forward` that saves left, for whom it may be transposed to.
 
     Returns
     -------
@@ -398,8 +385,9 @@ def tangents_of(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -
     if not tangents:
         return {}
     numbers = tuple(sorted(tangents))
-    args = [*operands, *(tangents[k] for k in numbers)]
-    return dict(zip(call.real_outputs, Jvp(call, args, numbers)(*args), strict=True))
+    given = [tangents[k] for k in numbers]
+    found = Jvp(call, numbers, bool(kept))(*operands, *given, *kept)
+    return dict(zip(call.real_outputs, found, strict=True))
 
 
 def moved_gradients(
@@ -427,21 +415,47 @@ def moved_gradients(
         return gradients(call, operands, dincoming, wanted)
     groups = tuple(tuple(sorted(group)) for group in (incoming, tangents, dincoming))
     parts = [group[k] for group in (incoming, tangents, dincoming) for k in sorted(group)]
-    args = [*operands, *parts]
-    found = BackwardJvp(call, args, groups, wanted)(*args)
+    found = BackwardJvp(call, groups, wanted)(*operands, *parts)
     return dict(zip(wanted, found, strict=True))
 
 
+# ---- the passes ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward(Pass):
+    """The outputs; with `save` also what backward needs."""
+
+    save: bool = False
+
+    def arguments(self) -> list[Tag]:
+        """The operands."""
+        return self._operands
+
+    def results(self) -> list[Tag]:
+        """The outputs and what is saved."""
+        return [*self._outputs, *(self._saved if self.save else [])]
+
+    def expand(self, *args: Any) -> list[Any]:
+        """The pass itself."""
+        return passes.forward(self.call, args, self.save)
+
+    def jvp(self, primals: Any, tangents: Any) -> Any:
+        """By two passes: who cuts a program in what is linear in tangents and what is not, as
+        reverse mode does, needs outputs that no tangent enters. What is saved has none."""
+        found, kept = _forward_that_saves(self.call, primals)
+        moving = _moving(range(len(primals)), tangents)
+        moved = tangents_of(self.call, primals, moving, kept)
+        count = len(self.results())
+        return _with_tangents(found[:count], range(count), moved)
+
+
+@dataclasses.dataclass(frozen=True)
 class Backward(Pass):
     """The gradients of the operands `wanted`, from those of the outputs `numbers`."""
 
     numbers: tuple[int, ...]
     wanted: tuple[int, ...]
-
-    def __init__(
-        self, call: Call, args: Sequence[Any], numbers: tuple[int, ...], wanted: tuple[int, ...]
-    ) -> None:
-        super().__init__(call, args, numbers=numbers, wanted=wanted)
 
     def arguments(self) -> list[Tag]:
         """Operands, gradients of outputs, and what forward left."""
@@ -452,88 +466,52 @@ class Backward(Pass):
         return [Tag("operand", k) for k in self.wanted]
 
     def _parts(self, args: Sequence[Any]) -> Any:
-        count, end = len(self.call.arrays), len(self.call.arrays) + len(self.numbers)
-        return args[:count], dict(zip(self.numbers, args[count:end], strict=True)), args[end:]
+        count = len(self.call.arrays)
+        end = count + len(self.numbers)
+        return args[:count], args[count:end], args[end:]
 
-    def expand(self, *args: Any) -> Any:
+    def expand(self, *args: Any) -> list[Any]:
         """The pass itself."""
         operands, incoming, kept = self._parts(args)
-        return tuple(passes.backward(self.call, operands, incoming, kept, self.wanted))
+        by_number = dict(zip(self.numbers, incoming, strict=True))
+        return passes.backward(self.call, operands, by_number, kept, self.wanted)
 
     def jvp(self, primals: Any, tangents: Any) -> Any:
         """By operands and incoming gradients; what forward left follows from these."""
-        operands, incoming, _ = self._parts(primals)
+        operands, incoming, kept = self._parts(primals)
         of_operands, of_incoming, _ = self._parts(tangents)
-        moving = {k: of_operands[k] for k in self.call.real if not _is_zero(of_operands[k])}
-        moved = {k: x for k, x in of_incoming.items() if not _is_zero(x)}
-        found = moved_gradients(self.call, operands, incoming, moving, moved, self.wanted)
-        zeros = _zeros(self.out_aval)
-        return self(*primals), tuple(
-            found.get(k, zero) for k, zero in zip(self.wanted, zeros, strict=True)
-        )
+        moving = _moving(range(len(operands)), of_operands)
+        moved = _moving(self.numbers, of_incoming)
+        if moving:
+            by_number = dict(zip(self.numbers, incoming, strict=True))
+            found = moved_gradients(self.call, operands, by_number, moving, moved, self.wanted)
+        else:
+            found = gradients(self.call, operands, moved, self.wanted, kept)
+        return _with_tangents(self(*primals), self.wanted, found)
 
-    def lin(self, perturbed: Any, *args: Any) -> Any:
-        """For `jax.linearize`."""
-        return self(*args), args
-
-    def linearized(self, args: Any, *tangents: Any) -> Any:
-        """The tangents, when they are there."""
-        return self.jvp(args, tangents)[1]
-
-    def vjp_fwd(self, perturbed: Any, *args: Any) -> Any:
-        """Backward, which leaves what it was called on."""
-        return self(*args), (args, Static(perturbed))
-
-    def vjp_bwd_retval(self, residuals: Any, cotangents: Any) -> Any:
-        """By the symmetry of second derivatives."""
-        args, perturbed = residuals
-        call, count = self.call, len(self.call.arrays)
-        operands, incoming, _ = self._parts(args)
-        along = _along(self.wanted, cotangents)
-        found: dict[int, Any] = {}
-        if along and any(perturbed[count : count + len(self.numbers)]):
-            moved = tangents_of(call, operands, along)
-            found |= {count + at: moved[k] for at, k in enumerate(self.numbers)}
-        by_operands = tuple(k for k in call.real if perturbed[k])
-        if along and by_operands:
-            found |= moved_gradients(call, operands, incoming, along, {}, by_operands)
-        return _filled(self.in_avals, found)
-
-    def transpose(self, cotangents: Any, *args: Any) -> None:
+    def transpose(self, cotangents: Any, *args: Any) -> Any:
         """It is linear in the incoming gradients."""
-        operands, incoming, _ = self._parts(args)
-        along = _along(self.wanted, cotangents)
-        _accumulate(incoming, tangents_of(self.call, operands, along))
+        operands, incoming, kept = self._parts(args)
+        along = _moving(self.wanted, cotangents)
+        found = tangents_of(self.call, operands, along, kept)
+        by_number = dict(zip(self.numbers, incoming, strict=True))
+        return [*[None] * len(operands), *_answers(by_number, found), *[None] * len(kept)]
 
 
-def _along(numbers: Sequence[int], cotangents: Sequence[Any]) -> dict[int, Any]:
-    """Those that are not 0, by these numbers."""
-    return {k: x for k, x in zip(numbers, cotangents, strict=True) if not _is_zero(x)}
-
-
-def _accumulate(to: dict[int, Any], found: dict[int, Any]) -> None:
-    """Hand what was found to the accumulators that ask for it."""
-    for k, accumulator in to.items():
-        if k in found and hasattr(accumulator, "accum"):
-            accumulator.accum(found[k])
-
-
-def _asking(arguments: dict[int, Any]) -> tuple[int, ...]:
-    """The arguments in which a primitive is transposed."""
-    return tuple(k for k, x in arguments.items() if hasattr(x, "accum"))
-
-
+@dataclasses.dataclass(frozen=True)
 class Jvp(Pass):
-    """The tangents of the real outputs from those of the operands `numbers`."""
+    """The tangents of the real outputs from those of the operands `numbers`.
+
+    With `keeps` what forward left is there too: `Backward` needs it, to which this is transposed.
+    """
 
     numbers: tuple[int, ...]
-
-    def __init__(self, call: Call, args: Sequence[Any], numbers: tuple[int, ...]) -> None:
-        super().__init__(call, args, numbers=numbers)
+    keeps: bool
 
     def arguments(self) -> list[Tag]:
-        """Operands and tangents."""
-        return [*self._operands, *(Tag("operand", k) for k in self.numbers)]
+        """Operands, tangents, and what forward left."""
+        kept = self._kept if self.keeps else []
+        return [*self._operands, *(Tag("operand", k) for k in self.numbers), *kept]
 
     def results(self) -> list[Tag]:
         """Tangents."""
@@ -541,59 +519,77 @@ class Jvp(Pass):
 
     def _parts(self, args: Sequence[Any]) -> Any:
         count = len(self.call.arrays)
-        return args[:count], dict(zip(self.numbers, args[count:], strict=True))
+        end = count + len(self.numbers)
+        return args[:count], args[count:end], args[end:]
 
-    def expand(self, *args: Any) -> Any:
+    def expand(self, *args: Any) -> list[Any]:
         """The pass itself."""
-        return tuple(passes.jvp(self.call, *self._parts(args)))
+        operands, along, _ = self._parts(args)
+        return passes.jvp(self.call, operands, dict(zip(self.numbers, along, strict=True)))
 
     def jvp(self, primals: Any, tangents: Any) -> Any:
-        """It is linear in the tangents; by the operands there is none."""
-        operands, _ = self._parts(primals)
-        of_operands, of_tangents = self._parts(tangents)
-        if any(not _is_zero(of_operands[k]) for k in self.call.real):
-            self._no_third()
-        moving = {k: x for k, x in of_tangents.items() if not _is_zero(x)}
-        moved = tangents_of(self.call, operands, moving)
-        zeros = _zeros(self.out_aval)
-        return self(*primals), tuple(
-            moved.get(k, zero) for k, zero in zip(self.call.real_outputs, zeros, strict=True)
-        )
+        """By the tangents, in which it is linear, and by the operands."""
+        operands, along, kept = self._parts(primals)
+        of_operands, of_along, _ = self._parts(tangents)
+        found = tangents_of(self.call, operands, _moving(self.numbers, of_along), kept)
+        moving = _moving(range(len(operands)), of_operands)
+        if moving:
+            second = JvpJvp(self.call, (self.numbers, tuple(moving)))
+            by_operands = second(*operands, *along, *moving.values())
+            for k, x in zip(self.call.real_outputs, by_operands, strict=True):
+                found[k] = found[k] + x if k in found else x
+        return _with_tangents(self(*primals), self.call.real_outputs, found)
 
-    def lin(self, perturbed: Any, *args: Any) -> Any:
-        """For `jax.linearize`."""
-        return self(*args), args
-
-    def linearized(self, args: Any, *tangents: Any) -> Any:
-        """The tangents, when they are there."""
-        return self.jvp(args, tangents)[1]
-
-    def vjp_fwd(self, perturbed: Any, *args: Any) -> Any:
-        """Jvp, which leaves what it was called on."""
-        return self(*args), (args, Static(perturbed))
-
-    def vjp_bwd_retval(self, residuals: Any, cotangents: Any) -> Any:
-        """By tangents, backward; by operands, the jvp of backward."""
-        args, perturbed = residuals
-        call, count = self.call, len(self.call.arrays)
-        operands, tangents = self._parts(args)
-        along = _along(call.real_outputs, cotangents)
-        by_tangents = tuple(k for at, k in enumerate(self.numbers) if perturbed[count + at])
-        by_operands = tuple(k for k in call.real if perturbed[k])
-        found: dict[int, Any] = {}
-        if along and by_operands:
-            found |= moved_gradients(call, operands, along, tangents, {}, by_operands)
-        of_tangents = gradients(call, operands, along, by_tangents)
-        found |= {count + self.numbers.index(k): x for k, x in of_tangents.items()}
-        return _filled(self.in_avals, found)
-
-    def transpose(self, cotangents: Any, *args: Any) -> None:
+    def transpose(self, cotangents: Any, *args: Any) -> Any:
         """It is linear in the tangents."""
-        operands, tangents = self._parts(args)
-        along = _along(self.call.real_outputs, cotangents)
-        _accumulate(tangents, gradients(self.call, operands, along, _asking(tangents)))
+        operands, along, kept = self._parts(args)
+        by_number = dict(zip(self.numbers, along, strict=True))
+        incoming = _moving(self.call.real_outputs, cotangents)
+        left = kept if self.keeps else None
+        found = gradients(self.call, operands, incoming, _asking(by_number), left)
+        return [*[None] * len(operands), *_answers(by_number, found), *[None] * len(kept)]
 
 
+@dataclasses.dataclass(frozen=True)
+class JvpJvp(Pass):
+    """The tangents of `Jvp` by the operands: linear in both groups of tangents of operands."""
+
+    groups: tuple[tuple[int, ...], tuple[int, ...]]
+
+    def arguments(self) -> list[Tag]:
+        """Operands, and both tangents."""
+        return [*self._operands, *(Tag("operand", k) for group in self.groups for k in group)]
+
+    def results(self) -> list[Tag]:
+        """Tangents."""
+        return [Tag("output", k) for k in self.call.real_outputs]
+
+    def expand(self, *args: Any) -> list[Any]:
+        """There is none: this would be forward mode over forward mode."""
+        return self._no_third()
+
+    def jvp(self, primals: Any, tangents: Any) -> Any:
+        """There is none."""
+        return self._no_third()
+
+    def transpose(self, cotangents: Any, *args: Any) -> Any:
+        """By one of the tangents, where the other is there."""
+        count = len(self.call.arrays)
+        operands, rest = args[:count], iter(args[count:])
+        first, second = ({k: next(rest) for k in group} for group in self.groups)
+        incoming = _moving(self.call.real_outputs, cotangents)
+
+        def answers(asked: dict[int, Any], there: dict[int, Any]) -> list[Any]:
+            asking = _asking(asked)
+            if not asking or not incoming:
+                return [None] * len(asked)
+            found = moved_gradients(self.call, operands, incoming, there, {}, asking)
+            return _answers(asked, found)
+
+        return [*[None] * count, *answers(first, second), *answers(second, first)]
+
+
+@dataclasses.dataclass(frozen=True)
 class BackwardJvp(Pass):
     """The tangents of the gradients of the operands `wanted`.
 
@@ -603,9 +599,6 @@ class BackwardJvp(Pass):
 
     groups: tuple[tuple[int, ...], ...]
     wanted: tuple[int, ...]
-
-    def __init__(self, call: Call, args: Sequence[Any], groups: Any, wanted: tuple[int, ...]):
-        super().__init__(call, args, groups=groups, wanted=wanted)
 
     def arguments(self) -> list[Tag]:
         """Operands, incoming gradients, tangents of both."""
@@ -626,38 +619,35 @@ class BackwardJvp(Pass):
         rest = iter(args[count:])
         return args[:count], *({k: next(rest) for k in group} for group in self.groups)
 
-    def expand(self, *args: Any) -> Any:
+    def expand(self, *args: Any) -> list[Any]:
         """The pass itself."""
         operands, *groups = self._parts(args)
         incoming, moving, moved = groups
-        found = passes.backward_jvp(self.call, operands, incoming, moving, moved, self.wanted)
-        return tuple(found)
+        return passes.backward_jvp(self.call, operands, incoming, moving, moved, self.wanted)
 
     def jvp(self, primals: Any, tangents: Any) -> Any:
         """It is linear in the tangents; by operands and incoming gradients there is none."""
         operands, incoming, _, _ = self._parts(primals)
         of_operands, of_incoming, *of_tangents = self._parts(tangents)
-        still = [*(of_operands[k] for k in self.call.real), *of_incoming.values()]
-        if not all(map(_is_zero, still)):
+        if not all(map(_is_zero, (*of_operands, *of_incoming.values()))):
             self._no_third()
-        moving, moved = ({k: x for k, x in t.items() if not _is_zero(x)} for t in of_tangents)
+        moving, moved = (_moving(tuple(t), tuple(t.values())) for t in of_tangents)
         found = moved_gradients(self.call, operands, incoming, moving, moved, self.wanted)
-        zeros = _zeros(self.out_aval)
-        return self(*primals), tuple(
-            found.get(k, zero) for k, zero in zip(self.wanted, zeros, strict=True)
-        )
+        return _with_tangents(self(*primals), self.wanted, found)
 
-    def vjp_fwd(self, perturbed: Any, *args: Any) -> Any:
-        """There is none."""
-        return self._no_third()
-
-    def transpose(self, cotangents: Any, *args: Any) -> None:
+    def transpose(self, cotangents: Any, *args: Any) -> Any:
         """It is linear in the tangents of operands and of incoming gradients."""
         operands, incoming, moving, moved = self._parts(args)
-        along = _along(self.wanted, cotangents)
-        by_operands = _asking(moving)
-        if along and by_operands:
-            found = moved_gradients(self.call, operands, incoming, along, {}, by_operands)
-            _accumulate(moving, found)
+        along = _moving(self.wanted, cotangents)
+        by_operands: dict[int, Any] = {}
+        by_gradients: dict[int, Any] = {}
+        if along and _asking(moving):
+            wanted = _asking(moving)
+            by_operands = moved_gradients(self.call, operands, incoming, along, {}, wanted)
         if _asking(moved):
-            _accumulate(moved, tangents_of(self.call, operands, along))
+            by_gradients = tangents_of(self.call, operands, along)
+        return [
+            *[None] * (len(operands) + len(incoming)),
+            *_answers(moving, by_operands),
+            *_answers(moved, by_gradients),
+        ]

@@ -31,7 +31,7 @@ const void *attnc_ffi_attribute(const attnc_ffi_call *call, const char *name, in
     return NULL;
 }
 
-const int64_t *attnc_ffi_array_attribute(const attnc_ffi_call *call, const char *name, size_t *size)
+const void *attnc_ffi_array_attribute(const attnc_ffi_call *call, const char *name, size_t *size)
 {
     const attnc_ffi_array *array = attnc_ffi_attribute(call, name, ATTNC_FFI_ARRAY);
     if (!array || array->dtype != ATTNC_FFI_S64)

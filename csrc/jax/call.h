@@ -30,9 +30,8 @@ attnc_ffi_error *attnc_ffi_fail(const attnc_ffi_call *call, int code, const char
 
 /* The attribute of that name and type, or NULL. */
 const void *attnc_ffi_attribute(const attnc_ffi_call *call, const char *name, int type);
-/* An array of int64; NULL where it is none. */
-const int64_t *attnc_ffi_array_attribute(const attnc_ffi_call *call, const char *name,
-                                         size_t *size);
+/* An array of int64, of which nobody says that it is aligned; NULL where it is none. */
+const void *attnc_ffi_array_attribute(const attnc_ffi_call *call, const char *name, size_t *size);
 /* A scalar int64 that is not negative: a set of bits; -1 where there is none. */
 int64_t attnc_ffi_bits(const attnc_ffi_call *call, const char *name);
 

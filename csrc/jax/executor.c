@@ -3,7 +3,6 @@
 
 #include "call.h"
 #include "../engine/pool.h"
-#include "../engine/scratch.h"
 
 #ifdef ATTNC_NO_THREADS
 
@@ -18,8 +17,8 @@ attnc_executor attnc_xla_executor(const attnc_ffi_call *call)
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* Tasks [0, tasks) of a kernel in chunks, which threads take one after the other. It lives as long
- * as somebody holds it, the caller or a task of the pool; but kernel, args and scratch are the
+/* Tasks [0, tasks) of a kernel in chunks, which threads take one after the other. It is in use as
+ * long as somebody holds it, the caller or a task of the pool; but kernel, args and scratch are the
  * caller's, and only touched by who has taken a chunk, for which the caller waits. */
 typedef struct {
     attnc_kernel_fn kernel;
@@ -31,10 +30,37 @@ typedef struct {
     atomic_ptrdiff_t taken, done;
     pthread_mutex_t lock; /* of `done` reaching `chunks` */
     pthread_cond_t all_done;
+    atomic_int in_use;
 } job;
+
+/* Calls at once that have helpers. Tasks of the pool that start late hold a job after its call has
+ * returned; where they hold all, the pool is busy and more of them would not help. */
+enum { JOBS = 64 };
+static job jobs[JOBS];
 
 /* Threads take at most so many chunks each, unless others are slower. */
 static const ptrdiff_t CHUNKS_PER_THREAD = 8;
+
+/* A job for one holder; NULL where there is none. */
+static job *take_job(void)
+{
+    for (int k = 0; k < JOBS; k++) {
+        job *j = &jobs[k];
+        int unused = 0;
+        if (!atomic_compare_exchange_strong(&j->in_use, &unused, 1))
+            continue;
+        if (pthread_mutex_init(&j->lock, NULL) == 0) {
+            if (pthread_cond_init(&j->all_done, NULL) == 0) {
+                atomic_store(&j->holders, 1);
+                return j;
+            }
+            pthread_mutex_destroy(&j->lock);
+        }
+        atomic_store(&j->in_use, 0);
+        return NULL;
+    }
+    return NULL;
+}
 
 static void let_go(job *j)
 {
@@ -42,7 +68,7 @@ static void let_go(job *j)
         return;
     pthread_cond_destroy(&j->all_done);
     pthread_mutex_destroy(&j->lock);
-    attnc_release(j);
+    atomic_store(&j->in_use, 0);
 }
 
 static void work_on(job *j)
@@ -91,20 +117,20 @@ static void parallel_for(void *context, attnc_kernel_fn kernel, const void *args
     const int worth = tasks > 1 ? attnc_threads_for(tasks, work) : 1;
     job *j = NULL;
     threads = worth < threads ? worth : threads;
-    if (threads <= 1 || !(j = attnc_allocate(sizeof *j))) {
+    if (threads <= 1 || !(j = take_job())) {
         kernel(args, 0, tasks, scratch);
         return;
     }
     const ptrdiff_t most = threads * CHUNKS_PER_THREAD;
-    *j = (job){.kernel = kernel,
-               .args = args,
-               .tasks = tasks,
-               .chunks = tasks < most ? tasks : most,
-               .scratch = scratch,
-               .stride = stride,
-               .holders = 1,
-               .lock = PTHREAD_MUTEX_INITIALIZER,
-               .all_done = PTHREAD_COND_INITIALIZER};
+    j->kernel = kernel;
+    j->args = args;
+    j->tasks = tasks;
+    j->chunks = tasks < most ? tasks : most;
+    j->scratch = scratch;
+    j->stride = stride;
+    atomic_store(&j->threads, 0);
+    atomic_store(&j->taken, 0);
+    atomic_store(&j->done, 0);
     for (int t = 1; t < threads; t++)
         ask_for_help(context, j);
     work_on(j);

@@ -3,8 +3,8 @@
  * these shapes; the handler (attention.c) puts its buffers in and runs the engine. It holds no
  * pointer and nothing of one process, so that a program may be kept on disk.
  *
- * defines: ATTNC_PLAN_OPERANDS, attnc_plan_operand, attnc_plan, attnc_plan_mechanism,
- *          ATTNC_PLAN_VERSION, attnc_plan_words
+ * defines: ATTNC_PLAN_OPERANDS, attnc_plan_operand, attnc_plan_axis, attnc_plan,
+ *          attnc_plan_mechanism, ATTNC_PLAN_VERSION, ATTNC_PLAN_WORDS
  */
 #ifndef ATTNC_PLAN_H
 #define ATTNC_PLAN_H
@@ -44,6 +44,19 @@ typedef enum {
     ATTNC_PLAN_OPERANDS(ATTNC_NAME_OPERAND) ATTNC_PLAN_OPERAND_COUNT
 } attnc_plan_operand;
 #define ATTNC_PLAN_BIT(NAME) ((int64_t)1 << ATTNC_PLAN_##NAME)
+
+/* What is as long as an axis: a size of the plan, or a number. */
+typedef enum {
+    ATTNC_AXIS_NONE,
+    ATTNC_AXIS_TQ,
+    ATTNC_AXIS_TK,
+    ATTNC_AXIS_DQ,
+    ATTNC_AXIS_DK,
+    ATTNC_AXIS_D,
+    ATTNC_AXIS_DV,
+    ATTNC_AXIS_OFFSET,
+    ATTNC_AXIS_TWO
+} attnc_plan_axis;
 
 typedef enum {
     ATTNC_PLAN_DOT_PRODUCT,

@@ -2,8 +2,8 @@
 #include "options.h"
 
 #include "arrays.h"
+#include "../engine/values.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 
@@ -262,19 +262,16 @@ static int convert_argument(attnc_call *c, attnc_argument *argument, int halves)
     return rows_are_readable(argument->array) ? 0 : make_contiguous(argument);
 }
 
-/* A constant must be a number of the computing dtype that leaves room for what the kernels multiply
- * it with; one that became infinite or subnormal would make rows NaN or wrong. */
-static int check_range(const attnc_call *c, const char *name, double value, const char *range,
-                       double least, double most)
+static int check_range(const attnc_call *c, const char *name, double value, attnc_range range)
 {
-    if (value == 0 || (fabs(value) >= least && fabs(value) <= most))
+    if (attnc_is_in(range, value))
         return 0;
     PyObject *got = PyFloat_FromDouble(value);
     if (got)
         attnc_fail(c, PyExc_ValueError,
                    "%s must be 0 or of a magnitude in %s to be computed in %s, "
                    "got %R%s",
-                   name, range, c->in.f32 ? "float32" : "float64", got,
+                   name, range.text, c->in.f32 ? "float32" : "float64", got,
                    c->in.f32 && isfinite(value) ? "; float64 arrays allow more" : "");
     Py_XDECREF(got);
     return -1;
@@ -282,17 +279,10 @@ static int check_range(const attnc_call *c, const char *name, double value, cons
 
 static int check_constants(const attnc_call *c)
 {
-    /* The scale multiplies the query before the key does, the cap's inverse the scores. */
     const double scale = c->scale.array || isnan(c->in.scale) ? 1 : c->in.scale;
-    if (c->in.f32)
-        return check_range(c, "scale", scale, "1e-30..1e30", 1e-30, 1e30) < 0
-                   ? -1
-                   : check_range(c, "softcap", c->in.softcap, "1.2e-38..8.5e37", FLT_MIN,
-                                 1 / (double)FLT_MIN);
-    return check_range(c, "scale", scale, "1e-300..1e300", 1e-300, 1e300) < 0
+    return check_range(c, "scale", scale, attnc_scale_range(c->in.f32)) < 0
                ? -1
-               : check_range(c, "softcap", c->in.softcap, "2.3e-308..4.4e307", DBL_MIN,
-                             1 / DBL_MIN);
+               : check_range(c, "softcap", c->in.softcap, attnc_softcap_range(c->in.f32));
 }
 
 static int convert(attnc_call *c)

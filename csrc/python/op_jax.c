@@ -7,6 +7,7 @@
 #include "options.h"
 #include "../jax/attention.h"
 #include "../jax/call.h"
+#include "../jax/plan.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -188,7 +189,12 @@ PyObject *attnc_jax_plan(PyObject *module, PyObject *const *args, Py_ssize_t cou
     Py_ssize_t at = 0, k = 0;
     while (names && PyDict_Next(args[2], &at, &name, &value)) {
         flat[own + k] = value;
-        if (PyTuple_SetItem(names, k++, Py_NewRef(name)) < 0)
+        if (!PyUnicode_Check(name)) {
+            PyErr_Format(PyExc_TypeError, "jax_plan: names of options must be strings, got %R",
+                         name);
+            Py_CLEAR(names);
+        }
+        else if (PyTuple_SetItem(names, k++, Py_NewRef(name)) < 0)
             Py_CLEAR(names);
     }
     if (!names)
@@ -316,7 +322,9 @@ PyObject *attnc_jax_handlers(PyObject *module, PyObject *none)
         const char *name;
         attnc_ffi_handler *handler;
     } rows[] = {{"attnc_attention_forward", attnc_xla_attention_forward},
+                {"attnc_attention_jvp", attnc_xla_attention_jvp},
                 {"attnc_attention_backward", attnc_xla_attention_backward},
+                {"attnc_attention_hvp", attnc_xla_attention_hvp},
                 {"attnc_python", run_in_python}};
     (void)module, (void)none;
     PyObject *handlers = PyDict_New();
