@@ -1,5 +1,6 @@
 """Transforms of torch.func over the functions on tensors, and second derivatives."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -359,3 +360,27 @@ def test_modules_say_what_they_do_not_go_with():
     with warnings.catch_warnings(), pytest.raises(NotImplementedError, match="^GRU: torch.jit"):
         warnings.simplefilter("ignore")
         torch.jit.trace(module, (x,))
+
+
+def test_arrays_are_checked_where_a_program_is_transformed():
+    """What is made a tensor of there must be what it is elsewhere."""
+    q, k, v = (torch.randn(2, 4, 8) for _ in range(3))
+    masked = np.ma.masked_array(np.ones((4, 4), bool), mask=np.eye(4, dtype=bool))
+
+    def gradient(**options):
+        return grad(lambda a: attend(a, k, v, **options).sum())(q)
+
+    for options, message in (
+        ({"mask": masked}, "mask must be a plain array, got a masked array"),
+        ({"key_lengths": [[2], [3, 4]]}, "key_lengths must"),
+        ({"key_lengths": np.array([2, None])}, "key_lengths must"),
+    ):
+        for run in (gradient, functools.partial(attend, q, k, v)):
+            with pytest.raises((TypeError, ValueError), match=f"dot_product_attention: {message}"):
+                run(**options)
+
+
+def test_a_position_with_a_gradient_is_refused():
+    position = torch.arange(3.0, requires_grad=True)
+    with pytest.raises(TypeError, match="rotary: position must not require a gradient"):
+        attnc.torch.rotary(torch.randn(3, 4, requires_grad=True), position)

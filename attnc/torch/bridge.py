@@ -12,6 +12,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
+from attnc.arrays import plain_array
 from attnc.registry import Record, record_of
 from attnc.torch.arrays import require_dense, tensor_of
 from attnc.torch.calls import CONSTANTS, Call, flat, limited, names_of, nested, split
@@ -134,7 +135,10 @@ def _on_arrays(record: Record, arguments: list[Any], options: dict[str, Any]) ->
 
 
 def _as_tensors(
-    record: Record, args: tuple[Any, ...], options: dict[str, Any], make: Callable[[Any], Any]
+    record: Record,
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    make: Callable[[str, str, Any], Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with tensors, made by `make`, for masks, lengths and other arrays of numbers.
 
@@ -147,7 +151,7 @@ def _as_tensors(
         else:  # a real array is a tensor, or a list, of numbers or of tensors
             lists = make is _copied and name in record.arrays and isinstance(x, (list, tuple))
             numbers = lists and _are_numbers(x)
-        return make(x) if numbers else x
+        return make(record.name, name, x) if numbers else x
 
     given = [made(name, x) for name, x in zip(names_of(record), args)]  # noqa: B905
     named = {name: made(name, x) for name, x in options.items()}
@@ -161,20 +165,22 @@ def _are_numbers(x: Any) -> bool:
     return isinstance(x, (bool, int, float, np.generic))
 
 
-def _copied(x: Any) -> torch.Tensor:
-    """A tensor of an array in any layout, or of lists."""
-    array = np.asarray(x)
+def _copied(where: str, name: str, x: Any) -> Any:
+    """A tensor of an array in any layout, or of lists; x itself if it is not of numbers."""
+    if isinstance(x, (list, tuple)) and any(isinstance(item, _Tensor) for item in x):
+        raise TypeError(
+            f"{where}: {name} must be a tensor or numbers, got a list of tensors; torch.stack "
+            "makes one of them"
+        )
+    array = plain_array(where, name, x)
+    if array.dtype.kind not in "biuf":  # the function says so by name
+        return x
     return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
 
 
-def _of_numbers(x: Any) -> bool:
-    """Whether lists within each other hold numbers alone."""
-    if isinstance(x, (list, tuple)):
-        for item in x:  # as compilers follow it
-            if isinstance(item, torch.Tensor) or not _of_numbers(item):
-                return False
-        return True
-    return isinstance(x, (bool, int, float, np.generic))
+def _followed(where: str, name: str, x: Any) -> torch.Tensor:
+    """The same, in a way that a compiler can follow."""
+    return torch.as_tensor(x)
 
 
 # ---- where a program is traced -------------------------------------------------------------------
@@ -191,7 +197,7 @@ def _traced(
             options = {**options, "rng": torch.randint(_KEYS, (), generator=rng)}
         elif isinstance(rng, np.random.Generator):
             options = {**options, "rng": int(rng.integers(_KEYS))}
-    args, options = _as_tensors(operators.record, args, options, torch.as_tensor)
+    args, options = _as_tensors(operators.record, args, options, _followed)
     options = {name: _constant(x) for name, x in options.items()}
     call, tensors = split(operators.record, args, options)
     return run(operators, call.arguments, call.options, tensors)

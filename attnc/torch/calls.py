@@ -169,6 +169,7 @@ def _number(array: Any) -> Any:
 
 
 _names: dict[Callable[..., Any], tuple[str, ...]] = {}
+_counts: dict[Callable[..., Any], int] = {}
 
 
 def names_of(record: Record) -> tuple[str, ...]:
@@ -186,6 +187,15 @@ def names_of(record: Record) -> tuple[str, ...]:
     if names is None:
         names = _names[record.function] = tuple(inspect.signature(record.function).parameters)
     return names
+
+
+def _count_of_arrays(record: Record) -> int:
+    """How many of the first arguments are arrays that have a gradient."""
+    count = _counts.get(record.function)
+    if count is None:
+        own = [name in record.arrays for name in names_of(record)]
+        count = _counts[record.function] = (*own, False).index(False)
+    return count
 
 
 # ---- taking a call apart -------------------------------------------------------------------------
@@ -215,7 +225,7 @@ def split(
     """
     names = names_of(record)
     tensors = [x for x in args if type(x) is _Tensor]
-    if len(tensors) == len(args) <= len(names) <= len(_slots):  # as below, in less time
+    if len(tensors) == len(args) <= min(_count_of_arrays(record), len(_slots)):  # in less time
         call = Call(record, _slots[: len(args)], options)
         call.simple = True
     else:
