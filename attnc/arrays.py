@@ -20,6 +20,7 @@ from attnc.mode import mode
 from attnc.typing import Array, DType, Function, Real, Shape
 
 __all__ = [
+    "all_finite",
     "boolean_mask",
     "broadcasts",
     "computing_dtype",
@@ -36,6 +37,7 @@ __all__ = [
     "plain_array",
     "probability",
     "quiet",
+    "reached",
     "real_array",
     "result_dtype",
     "sum_rows",
@@ -94,6 +96,40 @@ def values_of(array: Any) -> Any:
     object
     """
     return array.value if is_dual(array) else array
+
+
+def all_finite(array: Any) -> bool:
+    """Whether all numbers of an array are finite, and those of its tangent in forward mode.
+
+    Parameters
+    ----------
+    array : Dual or ndarray
+
+    Returns
+    -------
+    bool
+    """
+    if is_dual(array):
+        return all_finite(array.value) and all_finite(array.tangent)
+    return bool(np.isfinite(array).all())
+
+
+def reached(gradient: Any) -> Any:
+    """Which numbers of a gradient are not 0, or have a tangent that is not, in forward mode.
+
+    What no gradient reaches is not to be read: there may be NaN, as in padding.
+
+    Parameters
+    ----------
+    gradient : Dual or ndarray
+
+    Returns
+    -------
+    ndarray of bool
+    """
+    if is_dual(gradient):
+        return reached(gradient.value) | reached(gradient.tangent)
+    return gradient != 0
 
 
 def is_array(value: Any) -> bool:

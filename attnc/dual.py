@@ -10,10 +10,15 @@ evaluation program")::
 are written in. One that it does not know raises, by name: nothing is ever differentiated as if it
 were constant. Run on a function it is the function's `jvp`; run on a pullback it is its second
 order. Derivatives are of the formulas as they stand, and arrays keep their dtype.
+
+Formulas write through views. So a tangent lies in memory as its value does: what is a view of the
+one is a view of the other.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +27,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from attnc.typing import Array
 
-__all__ = ["Dual", "asarray", "tangent_of", "value_of"]
+__all__ = ["Dual", "asarray", "laid_out", "paired", "tangent_of", "value_of"]
 
 
 class NoTangent(TypeError):
@@ -99,12 +104,23 @@ class Dual(NDArrayOperatorsMixin):
         return Dual(self.value[index], self.tangent[index])
 
     def __setitem__(self, index: Any, x: Any) -> None:
-        if isinstance(x, list):
+        if isinstance(x, list | tuple):
             x = np.stack(x)
         self.value[index], self.tangent[index] = value_of(x), tangent_of(x)
 
+    def __getattr__(self, name: str) -> Any:
+        # Python calls this only where there is no such attribute.
+        if hasattr(np.ndarray, name) and not name.startswith("_"):
+            raise NoTangent(f"Dual: numpy.ndarray.{name} has no rule for tangents")
+        raise AttributeError(f"'Dual' object has no attribute {name!r}")
+
     def __bool__(self) -> bool:
         return bool(self.value)
+
+    def _number(self) -> Any:
+        raise NoTangent("Dual: a number of Python would lose the tangent; go on with the array")
+
+    __float__ = __int__ = __index__ = __complex__ = _number
 
     def __repr__(self) -> str:
         return f"Dual({self.value}, tangent={self.tangent})"
@@ -115,40 +131,77 @@ class Dual(NDArrayOperatorsMixin):
             "into np.zeros_like(x, shape=...)"
         )
 
-    def astype(self, dtype: Any) -> Dual:
-        """Both in another dtype.
+    def astype(
+        self,
+        dtype: Any,
+        order: Any = "K",
+        casting: Any = "unsafe",
+        subok: bool = True,
+        copy: bool = True,
+    ) -> Any:
+        """Both in another dtype; of integers and bools the value alone, a constant.
 
         Parameters
         ----------
         dtype : dtype
+        order : {'K', 'C', 'F', 'A'}
+        casting : str
+        subok, copy : bool
+            As of `numpy.ndarray.astype`.
 
         Returns
         -------
-        Dual
+        Dual or ndarray
         """
-        return Dual(self.value.astype(dtype), self.tangent.astype(dtype))
+        value = self.value.astype(dtype, order, casting, subok, copy)
+        if value.dtype.kind in "biu":
+            return value
+        return paired("astype", self, value, self.tangent.astype(dtype, order, copy=copy))
 
-    def copy(self) -> Dual:
+    def copy(self, order: Any = "C") -> Dual:
         """Both copied.
 
+        Parameters
+        ----------
+        order : {'C', 'F', 'A', 'K'}
+
         Returns
         -------
         Dual
         """
-        return Dual(self.value.copy(), self.tangent.copy())
+        value = self.value.copy(order)
+        return Dual(value, laid_out(self.tangent.copy(), value))
 
-    def reshape(self, *shape: Any) -> Dual:
+    def reshape(self, *shape: Any, **options: Any) -> Dual:
         """Both in another shape.
 
         Parameters
         ----------
         *shape : int
+        **options
+            ``order``, "C" or "F".
 
         Returns
         -------
         Dual
         """
-        return Dual(self.value.reshape(*shape), self.tangent.reshape(*shape))
+        result: Any = np.reshape(self, shape[0] if len(shape) == 1 else shape, **options)
+        return result
+
+    def ravel(self, *options: Any, **named: Any) -> Dual:
+        """Both with one axis.
+
+        Parameters
+        ----------
+        *options, **named
+            As of `numpy.ravel`: ``order``, "C" or "F".
+
+        Returns
+        -------
+        Dual
+        """
+        result: Any = np.ravel(self, *options, **named)
+        return result
 
     def swapaxes(self, *axes: int) -> Dual:
         """Both with two axes swapped.
@@ -161,7 +214,8 @@ class Dual(NDArrayOperatorsMixin):
         -------
         Dual
         """
-        return Dual(self.value.swapaxes(*axes), self.tangent.swapaxes(*axes))
+        result: Any = np.swapaxes(self, *axes)
+        return result
 
     def transpose(self, *axes: Any) -> Dual:
         """Both with their axes in another order.
@@ -176,61 +230,74 @@ class Dual(NDArrayOperatorsMixin):
         """
         return Dual(self.value.transpose(*axes), self.tangent.transpose(*axes))
 
-    def take(self, indices: Any, axis: int | None = None) -> Dual:
-        """Of both what is at some places.
+    def dot(self, other: Any) -> Dual:
+        """As `numpy.dot`.
 
         Parameters
         ----------
-        indices : array_like of int
-        axis : int, optional
+        other : Dual or array_like
 
         Returns
         -------
         Dual
         """
-        return Dual(self.value.take(indices, axis), self.tangent.take(indices, axis))
+        return np.dot(self, other)
 
-    def any(self, axis: Any = None, keepdims: bool = False) -> Any:
-        """Whether one is there that is not 0, or has a tangent that is not.
+    def take(self, *options: Any, **named: Any) -> Dual:
+        """Of both what is at some places.
 
         Parameters
         ----------
-        axis : int or tuple of int, optional
-        keepdims : bool
+        *options, **named
+            As of `numpy.take`: ``indices`` and ``axis``.
+
+        Returns
+        -------
+        Dual
+        """
+        return np.take(self, *options, **named)
+
+    def any(self, *options: Any, **named: Any) -> Any:
+        """Whether one is there that is not 0, of the value alone.
+
+        Parameters
+        ----------
+        *options, **named
+            As of `numpy.any`.
 
         Returns
         -------
         ndarray of bool
         """
-        return ((self.value != 0) | (self.tangent != 0)).any(axis=axis, keepdims=keepdims)
+        return np.any(self, *options, **named)
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Dual:
+    def sum(self, *options: Any, **named: Any) -> Dual:
         """The sums of both.
 
         Parameters
         ----------
-        axis : int or tuple of int, optional
-        keepdims : bool
+        *options, **named
+            As of `numpy.sum`: ``axis`` and ``keepdims``.
 
         Returns
         -------
         Dual
         """
-        return np.sum(self, axis=axis, keepdims=keepdims)
+        return np.sum(self, *options, **named)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Dual:
+    def mean(self, *options: Any, **named: Any) -> Dual:
         """The means of both.
 
         Parameters
         ----------
-        axis : int or tuple of int, optional
-        keepdims : bool
+        *options, **named
+            As of `numpy.mean`: ``axis`` and ``keepdims``.
 
         Returns
         -------
         Dual
         """
-        return np.mean(self, axis=axis, keepdims=keepdims)
+        return np.mean(self, *options, **named)
 
     # ---- functions of NumPy ----
 
@@ -244,11 +311,14 @@ class Dual(NDArrayOperatorsMixin):
             called = ufunc.__name__ + ("" if method == "__call__" else f".{method}")
             called += "".join(f", {name}=" for name in options)
             raise NoTangent(f"Dual: numpy.{called} has no rule for tangents")
-        result = rule(ufunc, *arrays)
+        with np.errstate(all="ignore"):  # tangents meet infinities where values do not
+            result = rule(ufunc, *arrays)
         if out is None:
             return result
         if not isinstance(out[0], Dual):
             raise NoTangent(f"Dual: numpy.{ufunc.__name__} into an array would lose the tangent")
+        if not isinstance(out[0].value, np.ndarray):  # `s += x` makes a new number of a number
+            return result
         out[0][...] = result
         return out[0]
 
@@ -258,7 +328,73 @@ class Dual(NDArrayOperatorsMixin):
         rule = _FUNCTIONS.get(function)
         if rule is None:
             raise NoTangent(f"Dual: numpy.{function.__name__} has no rule for tangents")
+        try:
+            _signature(rule).bind(function, *args, **kwargs)
+        except TypeError as error:
+            raise NoTangent(
+                f"Dual: numpy.{function.__name__} has no rule for tangents with these arguments: "
+                f"{error}"
+            ) from None
         return rule(function, *args, **kwargs)
+
+
+@functools.cache
+def _signature(rule: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(rule)
+
+
+def laid_out(tangent: Any, value: Any) -> Any:
+    """A tangent in the shape, dtype and memory layout of its value.
+
+    Parameters
+    ----------
+    tangent, value : ndarray or number
+
+    Returns
+    -------
+    ndarray or number
+        The tangent itself where it is so.
+    """
+    if not isinstance(value, np.ndarray):
+        return value.dtype.type(tangent)
+    if isinstance(tangent, np.ndarray) and _layout(tangent) == _layout(value):
+        return tangent
+    laid = np.empty_like(value, subok=False)
+    laid[...] = tangent
+    return laid
+
+
+def _layout(x: Any) -> tuple[Any, ...]:
+    return x.shape, x.strides, x.dtype
+
+
+def paired(name: str, x: Dual, value: Any, tangent: Any) -> Dual:
+    """What NumPy made of both parts of x, each a view of it or a copy: both views, or both copies.
+
+    Parameters
+    ----------
+    name : str
+        Of the function.
+    x : Dual
+    value, tangent : ndarray
+
+    Returns
+    -------
+    Dual
+
+    Raises
+    ------
+    NoTangent
+        If only the value is a view: what is written through it would not reach the tangent.
+    """
+    if not np.may_share_memory(value, x.value):
+        return Dual(value, tangent.copy() if np.may_share_memory(tangent, x.tangent) else tangent)
+    if not np.may_share_memory(tangent, x.tangent):
+        raise NoTangent(
+            f"Dual: numpy.{name} has no rule for a view of an array that lies otherwise than its "
+            "tangent; take that of its copy()"
+        )
+    return Dual(value, tangent)
 
 
 def value_of(x: Any) -> Any:
@@ -310,28 +446,32 @@ def asarray(x: Any, dtype: Any = None) -> Array:
 # ---- rules of ufuncs -----------------------------------------------------------------------------
 
 
-def _spread(tangent: Any, value: Any) -> Any:
-    """A tangent in the shape and dtype of its value."""
-    if np.shape(tangent) != np.shape(value):
-        tangent = np.broadcast_to(tangent, np.shape(value)).copy()
-    return tangent if tangent.dtype == value.dtype else tangent.astype(value.dtype)
+def _felt(moved: Any, *tangents: Any) -> Any:
+    """What moves with these tangents, 0 where they are: an infinite slope is not felt there."""
+    if np.isfinite(moved).all():
+        return moved
+    still = functools.reduce(np.logical_and, (tangent == 0 for tangent in tangents))
+    return np.where(still, 0, moved)
 
 
 def _sum(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """x + y and x - y."""
     value = ufunc(value_of(x), value_of(y))
-    return Dual(value, _spread(ufunc(tangent_of(x), tangent_of(y)), value))
+    return Dual(value, laid_out(ufunc(tangent_of(x), tangent_of(y)), value))
 
 
-def _product(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
-    """x * y and x @ y: u y + x v."""
+def _product(ufunc: Callable[..., Any], x: Any, y: Any) -> Dual:
+    """x * y, x @ y and their like: u y + x v."""
     value = ufunc(value_of(x), value_of(y))
     terms = []
     if isinstance(x, Dual):
         terms.append(ufunc(x.tangent, value_of(y)))
     if isinstance(y, Dual):
         terms.append(ufunc(value_of(x), y.tangent))
-    return Dual(value, _spread(sum(terms[1:], start=terms[0]), value))
+    if ufunc is np.multiply:
+        moving = [z.tangent for z in (x, y) if isinstance(z, Dual)]
+        terms = [_felt(term, tangent) for term, tangent in zip(terms, moving, strict=True)]
+    return Dual(value, laid_out(sum(terms[1:], start=terms[0]), value))
 
 
 def _quotient(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
@@ -339,28 +479,35 @@ def _quotient(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     value = ufunc(value_of(x), value_of(y))
     change = tangent_of(x)
     if isinstance(y, Dual):
-        change = change - value * y.tangent
-    return Dual(value, _spread(change / value_of(y), value))
+        change = change - _felt(value * y.tangent, y.tangent)
+    return Dual(value, laid_out(_felt(change / value_of(y), change), value))
 
 
 def _power(ufunc: np.ufunc, x: Any, n: Any) -> Dual:
     """x^n with a constant n: n x^(n - 1) u."""
     if isinstance(n, Dual) or np.ndim(n):
         raise NoTangent("Dual: numpy.power has no rule for tangents of an exponent")
-    return Dual(x.value**n, n * x.value ** (n - 1) * x.tangent)
+    value = x.value**n
+    slope = n * x.value ** (n - 1) if n != 0 else np.zeros_like(value)
+    return Dual(value, laid_out(_felt(slope * x.tangent, x.tangent), value))
 
 
 def _extreme(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """The smaller or larger of two: its tangent, that of x where they are equal."""
     value = ufunc(value_of(x), value_of(y))
-    return Dual(value, _spread(np.where(value_of(x) == value, tangent_of(x), tangent_of(y)), value))
+    tangent = np.where(value_of(x) == value, tangent_of(x), tangent_of(y))
+    return Dual(value, laid_out(tangent, value))
 
 
 def _logaddexp(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """l = log(exp(x) + exp(y)): exp(x - l) u + exp(y - l) v."""
     value = ufunc(value_of(x), value_of(y))
-    terms = (np.exp(value_of(z) - value) * tangent_of(z) for z in (x, y))
-    return Dual(value, _spread(sum(terms), value))
+    terms = (
+        _felt(np.exp(value_of(z) - value) * z.tangent, z.tangent)
+        for z in (x, y)
+        if isinstance(z, Dual)
+    )
+    return Dual(value, laid_out(sum(terms), value))
 
 
 def _of_one(slope: Callable[[Any, Any], Any]) -> Callable[..., Dual]:
@@ -368,7 +515,7 @@ def _of_one(slope: Callable[[Any, Any], Any]) -> Callable[..., Dual]:
 
     def rule(ufunc: np.ufunc, x: Dual) -> Dual:
         value = ufunc(x.value)
-        return Dual(value, slope(x.value, value) * x.tangent)
+        return Dual(value, laid_out(_felt(slope(x.value, value) * x.tangent, x.tangent), value))
 
     return rule
 
@@ -384,11 +531,6 @@ def _add_at(x: Any, index: Any, y: Any) -> None:
 def _of_values(ufunc: np.ufunc, *arrays: Any) -> Any:
     """What is a constant wherever it is smooth: of the values alone."""
     return ufunc(*map(value_of, arrays))
-
-
-def _finite(ufunc: np.ufunc, x: Dual) -> Any:
-    """Whether both are finite: formulas ask before they multiply by 0."""
-    return ufunc(x.value) & ufunc(x.tangent)
 
 
 _UFUNCS: dict[Any, Callable[..., Any]] = {
@@ -408,13 +550,15 @@ _UFUNCS: dict[Any, Callable[..., Any]] = {
     np.exp: _of_one(lambda x, y: y),
     np.log: _of_one(lambda x, y: 1 / x),
     np.tanh: _of_one(lambda x, y: 1 - y * y),
-    np.isfinite: _finite,
-    **dict.fromkeys((np.equal, np.not_equal, np.less, np.less_equal), _of_values),
+    **dict.fromkeys((np.equal, np.not_equal, np.less, np.less_equal, np.isfinite), _of_values),
     **dict.fromkeys((np.greater, np.greater_equal, np.isnan, np.floor, np.sign), _of_values),
 }
 
 
 # ---- rules of other functions --------------------------------------------------------------------
+#
+# A rule takes the arguments of its function under their names, those that it is right for: with
+# others, such as `out`, the function raises.
 
 
 def _linear(function: Callable[..., Any], arrays: Any, *args: Any, **options: Any) -> Any:
@@ -426,29 +570,105 @@ def _linear(function: Callable[..., Any], arrays: Any, *args: Any, **options: An
         tangents = [x.tangent if isinstance(x, Dual) else np.zeros_like(x) for x in arrays]
         found = (function(part, *args, **options) for part in (values, tangents))
     value, tangent = found
-    if isinstance(value, list | tuple):
-        return list(map(Dual, value, tangent))
-    return Dual(value, tangent)
+    return Dual(value, laid_out(tangent, value))
 
 
-def _where(function: Callable[..., Any], condition: Any, x: Any, y: Any) -> Any:
+def _reduced(
+    function: Callable[..., Any], a: Any, axis: Any = None, *, keepdims: bool = False
+) -> Any:
+    return _linear(function, a, axis=axis, keepdims=keepdims)
+
+
+def _cumulated(function: Callable[..., Any], a: Any, axis: Any = None) -> Any:
+    return _linear(function, a, axis)
+
+
+def _joined(function: Callable[..., Any], arrays: Any, axis: Any = 0) -> Any:
+    return _linear(function, arrays, axis)
+
+
+def _taken(function: Callable[..., Any], a: Any, indices: Any, axis: Any = None) -> Any:
+    return _linear(function, a, indices, axis)
+
+
+def _taken_along(function: Callable[..., Any], arr: Any, indices: Any, axis: int = -1) -> Any:
+    return _linear(function, arr, indices, axis)
+
+
+def _made_like(
+    function: Callable[..., Any], a: Any, dtype: Any = None, order: Any = "K", *, shape: Any = None
+) -> Any:
+    value = function(a.value, dtype, order, shape=shape)
+    return value if value.dtype.kind in "biu" else Dual(value, np.zeros_like(value))
+
+
+def _split(
+    function: Callable[..., Any], ary: Any, indices_or_sections: Any, axis: int = 0
+) -> list[Dual]:
+    parts = (function(part, indices_or_sections, axis) for part in (ary.value, ary.tangent))
+    return list(map(Dual, *parts))
+
+
+def _swapped(function: Callable[..., Any], a: Any, axis1: int, axis2: int) -> Dual:
+    return Dual(function(a.value, axis1, axis2), function(a.tangent, axis1, axis2))
+
+
+def _transposed(function: Callable[..., Any], a: Any, axes: Any = None) -> Dual:
+    return Dual(function(a.value, axes), function(a.tangent, axes))
+
+
+def _broadcast(function: Callable[..., Any], array: Any, shape: Any) -> Dual:
+    return Dual(function(array.value, shape), function(array.tangent, shape))
+
+
+def _reshaped(function: Callable[..., Any], a: Any, shape: Any, order: str = "C") -> Dual:
+    _require_order(function, order)
+    parts = (part.reshape(shape, order=order) for part in (a.value, a.tangent))
+    return paired("reshape", a, *parts)
+
+
+def _raveled(function: Callable[..., Any], a: Any, order: str = "C") -> Dual:
+    _require_order(function, order)
+    return paired("ravel", a, *(part.ravel(order) for part in (a.value, a.tangent)))
+
+
+def _require_order(function: Callable[..., Any], order: str) -> None:
+    """Refuse orders that depend on how an array lies."""
+    if order not in ("C", "F"):
+        raise NoTangent(
+            f"Dual: numpy.{function.__name__} has no rule for tangents in order {order!r}; take "
+            '"C" or "F"'
+        )
+
+
+def _where(function: Callable[..., Any], condition: Any, *branches: Any) -> Any:
     """By a condition of values."""
     condition = value_of(condition)
-    value = function(condition, value_of(x), value_of(y))
-    if not isinstance(x, Dual) and not isinstance(y, Dual):
+    value = function(condition, *map(value_of, branches))
+    if not any(isinstance(x, Dual) for x in branches):
         return value
-    return Dual(value, _spread(function(condition, tangent_of(x), tangent_of(y)), value))
+    return Dual(value, laid_out(function(condition, *map(tangent_of, branches)), value))
 
 
-def _einsum(function: Callable[..., Any], subscripts: str, *arrays: Any) -> Dual:
+def _einsum(
+    function: Callable[..., Any], subscripts: str, *operands: Any, optimize: Any = False
+) -> Dual:
     """A product of several: the sum over its factors, each with its tangent in its place."""
-    values = [value_of(x) for x in arrays]
+    if not isinstance(subscripts, str):
+        raise NoTangent("Dual: numpy.einsum has no rule for tangents but with subscripts in a str")
+    function = functools.partial(function, subscripts, optimize=optimize)
+    values = [value_of(x) for x in operands]
     terms = [
-        function(subscripts, *values[:k], x.tangent, *values[k + 1 :])
-        for k, x in enumerate(arrays)
+        function(*values[:k], x.tangent, *values[k + 1 :])
+        for k, x in enumerate(operands)
         if isinstance(x, Dual)
     ]
-    return Dual(function(subscripts, *values), sum(terms[1:], start=terms[0]))
+    value = function(*values)
+    return Dual(value, laid_out(sum(terms[1:], start=terms[0]), value))
+
+
+def _dot(function: Callable[..., Any], a: Any, b: Any) -> Dual:
+    return _product(function, a, b)
 
 
 def _of_value(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -459,10 +679,18 @@ def _of_value(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.where: _where,
     np.einsum: _einsum,
-    np.shape: _of_value,
-    np.ndim: _of_value,
-    np.may_share_memory: _of_value,
-    **dict.fromkeys((np.sum, np.mean, np.cumsum, np.concatenate, np.stack, np.split), _linear),
-    **dict.fromkeys((np.reshape, np.swapaxes, np.transpose, np.broadcast_to), _linear),
-    **dict.fromkeys((np.zeros_like, np.empty_like, np.take_along_axis), _linear),
+    np.dot: _dot,
+    np.split: _split,
+    np.cumsum: _cumulated,
+    np.take: _taken,
+    np.take_along_axis: _taken_along,
+    np.reshape: _reshaped,
+    np.ravel: _raveled,
+    np.swapaxes: _swapped,
+    np.transpose: _transposed,
+    np.broadcast_to: _broadcast,
+    **dict.fromkeys((np.sum, np.mean), _reduced),
+    **dict.fromkeys((np.concatenate, np.stack), _joined),
+    **dict.fromkeys((np.zeros_like, np.empty_like), _made_like),
+    **dict.fromkeys((np.shape, np.ndim, np.may_share_memory, np.any), _of_value),
 }

@@ -21,7 +21,7 @@ import numpy as np
 
 from attnc import _core, gradients
 from attnc.directions import arguments
-from attnc.dual import Dual, tangent_of, value_of
+from attnc.dual import Dual, laid_out, paired, tangent_of, value_of
 from attnc.functional.dropout import dropout_key
 from attnc.gradients import Gradients, Pullback
 from attnc.mode import mode
@@ -91,9 +91,8 @@ def dual(value: Any, tangent: Any = None) -> Any:
     if dtype is None or dtype.kind in "biuO":
         return value
     if tangent is None:
-        tangent = np.zeros(value.shape, dtype)
-        return Dual(value, tangent if isinstance(value, np.ndarray) else tangent[()])
-    return Dual(value, tangent if tangent.dtype == dtype else tangent.astype(dtype))
+        tangent = np.zeros_like(value, subok=False)
+    return Dual(value, laid_out(tangent, value))
 
 
 def parts(x: Any) -> tuple[Any, Any]:
@@ -273,8 +272,8 @@ def contiguous(x: Any, dtype: Any) -> Dual:
     -------
     Dual
     """
-    value = np.require(x.value, dtype, ("C_CONTIGUOUS", "ALIGNED"))
-    return dual(value, x.tangent)
+    parts = (np.require(part, dtype, ("C_CONTIGUOUS", "ALIGNED")) for part in (x.value, x.tangent))
+    return paired("require", x, *parts)
 
 
 def _both(function: Callable[..., Any], *arrays: Any) -> Dual:

@@ -3,13 +3,13 @@
 A layer is NumPy and functions of this package. So its forward pass on dual numbers is its `jvp`,
 and its pullback on them its second order; nothing is written twice. It runs on a twin, which has
 dual numbers in the place of the parameters and arrays of its own for gradients. So threads do not
-meet, and the layer itself is only read.
+meet, and the layer itself is only read. What else it holds the twin shares: a generator that the
+layer draws from moves on as in a call of the layer.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,8 +21,9 @@ from attnc.directions import arguments, named_gradients, named_tangents
 from attnc.dual import Dual, NoTangent
 from attnc.dual_calls import built_like, carried, dual
 from attnc.gradients import Gradients
-from attnc.layers.base import Layer, owner_of
+from attnc.layers.base import Layer
 from attnc.layers.named import in_memory_order, place
+from attnc.twins import twin_of
 
 __all__ = ["hvp_of_layer", "jvp_of_layer"]
 
@@ -87,10 +88,14 @@ def _running(layer: Layer) -> Iterator[None]:
     try:
         with carried():
             yield
-    except NoTangent as error:
+    except (TypeError, ValueError) as error:
+        # Where one number is put into an array, NumPy says what it makes of the error.
+        cause = error if isinstance(error, NoTangent) else error.__cause__
+        if not isinstance(cause, NoTangent):
+            raise
         raise TypeError(
             f"{type(layer).__name__}: for jvp and hvp its _vjp must compute with what has a rule "
-            f"for tangents, or by attnc.vjp; got {str(error).removeprefix('Dual: ')}"
+            f"for tangents, or by attnc.vjp; got {str(cause).removeprefix('Dual: ')}"
         ) from error
 
 
@@ -140,7 +145,7 @@ def _input(layer: Layer, value: Any, tangent: Any) -> Any:
 
 
 def _twin(layer: Layer, tangents: Mapping[str, Any], *, own_gradients: bool) -> Layer:
-    """A copy of a layer that shares its parameters, with tangents; what is tied remains so."""
+    """A copy of a layer with dual numbers for its parameters; what is tied remains so."""
     owners = layer._owners()
     moved: dict[Any, str] = {}  # by place the name whose tangent counts
     for name in tangents:
@@ -148,7 +153,7 @@ def _twin(layer: Layer, tangents: Mapping[str, Any], *, own_gradients: bool) -> 
         first = moved.setdefault(place(array), name)
         if first != name:
             _require_equal(layer, first, name, tangents)
-    memo: dict[int, Any] = {}  # what stands for an array in the copy
+    replaced: dict[int, Any] = {}  # what stands for an array in the copy
     made: dict[Any, tuple[Any, ...]] = {}  # by place: an array, its dual numbers, its gradient
     for name in sorted(owners, key=lambda name: name not in moved.values()):  # these first
         home, own = owners[name]
@@ -157,9 +162,8 @@ def _twin(layer: Layer, tangents: Mapping[str, Any], *, own_gradients: bool) -> 
         first, *stand_ins = made.setdefault(place(array), (array, *new))
         turned = (first.shape, first.strides) != (array.shape, array.strides)
         for each, stand_in in zip((array, gradient), stand_ins, strict=True):
-            owner, transposed = owner_of(each)
-            memo.setdefault(id(owner), stand_in.T if turned != transposed else stand_in)
-    return copy.deepcopy(layer, memo)
+            replaced[id(each)] = stand_in.T if turned else stand_in
+    return twin_of(layer, replaced)
 
 
 def _zeros(array: Any) -> Dual:

@@ -1,8 +1,12 @@
 """`attnc.jvp` and `attnc.hvp` of every layer: against central differences, and what they refuse."""
 
 import copy
+import functools
 import inspect
+import os
 import threading
+from collections import OrderedDict
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -475,12 +479,161 @@ def test_a_layer_that_returns_what_a_function_does():
         (np.asarray, "would lose the tangent"),
         (attnc.functional.gelu, "would lose the tangent"),
         (lambda x: np.zeros(3).__setitem__(slice(None), x[0]), "would lose the tangent"),
+        (lambda x: np.zeros(3).__setitem__(0, x[0, 0]), "would lose the tangent"),
+        (lambda x: float(x.sum()), "would lose the tangent"),
+        (lambda x: x.max(), "got numpy.ndarray.max has no rule"),
+        (lambda x: np.sum(x, initial=1.0), "got numpy.sum has no rule for tangents with"),
+        (lambda x: np.sum(x, axis=0, out=np.zeros(3)), "got numpy.sum has no rule"),
+        (lambda x: np.reshape(x, -1, order="A"), "got numpy.reshape has no rule"),
     ],
 )
 def test_what_loses_tangents_is_said_of_the_layer(function, named):
     with pytest.raises(TypeError, match="^Sorted: for jvp and hvp its _vjp must") as error:
         attnc.jvp(Sorted(function), [draw(2, 3)], [draw(2, 3)])
     assert named in str(error.value)
+
+
+def test_other_errors_are_its_own():
+    def broken(x):
+        raise ValueError("of the layer itself")
+
+    with pytest.raises(ValueError, match="^of the layer itself$"):
+        attnc.jvp(Sorted(broken), [draw(2, 3)], [draw(2, 3)])
+
+
+class Padded(Layer):
+    """Leaves alone the rows that are 0, and writes through a view."""
+
+    def _vjp(self, x):
+        kept = x.any(-1, keepdims=True)
+        y = np.where(kept, 2 * x + 1, 0.0)
+        flat = y.reshape(-1)
+        flat *= 3
+
+        def pullback(dy):
+            return Gradients({"x": np.where(kept, 6 * dy * x.sum(), 0.0)})
+
+        return y, pullback
+
+
+def columns(x):
+    return np.asfortranarray(x)
+
+
+@pytest.mark.parametrize("of_tangent", [np.copy, columns])
+@pytest.mark.parametrize("of_value", [np.copy, columns])
+def test_layouts_and_decisions_of_a_layer(of_value, of_tangent):
+    x, u, layer = of_value(draw(2, 3)), of_tangent(draw(2, 3)), Padded("float64")
+    x[0] = 0
+    y, tangent = attnc.jvp(layer, [x], [u])
+    assert_same(y, layer(x))
+    # The reshape of columns is a copy, in NumPy too.
+    factor = 6 if x.flags.c_contiguous else 2
+    assert_agree(tangent, factor * u * [[0], [1]])
+    found = attnc.hvp(layer, [x], [u], of_tangent(np.ones((2, 3))))
+    assert_agree(found.x, np.array([[0.0] * 3, [6 * u.sum()] * 3]))
+
+
+class Holder(Scale):
+    """Holds itself and what is in it in many ways, beside things that cannot be copied."""
+
+    def __init__(self, things):
+        super().__init__(3)
+        self.things = things
+        self.inner = Scale(3)
+        self.pair = Pair(self.inner, [self.inner])
+        self.named = OrderedDict(inner=self.inner)
+        self.plain = Helper(self)
+        self.method = self.inner._vjp
+        self.partial = functools.partial(attnc.vjp, self.inner)
+        self.factor_too = self._parameters["factor"]
+
+    def _vjp(self, x):
+        assert self.plain.deep[0]["owner"] is self
+        assert self.pair.one is self.inner and self.named["inner"] is self.inner
+        assert self.pair.several[0] is self.inner
+        assert self.factor_too is self._parameters["factor"]
+        y, back = super()._vjp(x)
+        z, second = self.method(y)
+        out, third = self.partial(z)
+
+        def pullback(dy):
+            return Gradients({"x": back(second(third(dy).x).x).x})
+
+        return out, pullback
+
+
+class Helper:
+    def __init__(self, owner):
+        self.deep = [{"owner": owner}, self]
+
+
+class Pair(NamedTuple):
+    one: Layer
+    several: list
+
+
+def test_a_twin_shares_what_is_no_layer():
+    """A lock, a file, a module, a generator: what no copy can be made of."""
+    data = np.zeros(5)
+    things = [threading.Lock(), np, (i for i in range(3)), data, None]
+    seen = []
+
+    class Looks(Holder):
+        def _vjp(self, x):
+            seen.append(self)
+            return super()._vjp(x)
+
+    layer, x, u = Looks(things), draw(2, 3), draw(2, 3)
+    v = {"x": u, "factor": draw(3), "inner.factor": draw(3)}
+    with open(os.devnull) as things[-1]:  # a file
+        y, tangent = attnc.jvp(layer, [x], v)
+        attnc.hvp(layer, [x], v, x)
+    f, g = layer.parameters["factor"], layer.parameters["inner.factor"]
+    assert_same(y, layer(x))
+    assert_agree(
+        tangent,
+        u * f * g * g + x * v["factor"] * g * g + 2 * x * f * g * v["inner.factor"],
+    )
+    first, second, own = seen
+    assert own is layer and first is not layer and second is not first
+    assert first.things is things and second.things is things
+    assert first.inner is not layer.inner and first.method.__self__ is first.inner
+    assert layer.inner is layer.method.__self__ is layer.partial.args[0]
+
+
+def test_a_generator_of_a_layer_moves_on():
+    class Noisy(Layer):
+        def __init__(self):
+            super().__init__("float64")
+            self.rng = np.random.default_rng(0)
+
+        def _vjp(self, x):
+            return x * self.rng.standard_normal(x.shape), None
+
+    one, other, x = Noisy(), Noisy(), draw(2, 3)
+    assert_same(attnc.jvp(one, [x], [x])[0], other(x))
+    assert_same(one(x), other(x))
+
+
+def test_a_state_that_is_written_otherwise():
+    """What a layer leaves out of its copies is in its twin."""
+
+    class Logged(Scale):
+        def __init__(self):
+            super().__init__(3)
+            self.log = [threading.Lock()]
+
+        def __getstate__(self):
+            return {**super().__getstate__(), "log": None}
+
+        def _vjp(self, x):
+            with self.log[0]:
+                return super()._vjp(x)
+
+    layer, x, u = Logged(), draw(2, 3), draw(2, 3)
+    assert_same(attnc.jvp(layer, [x], [u]), attnc.jvp(Scale(3), [x], [u]))
+    assert_same(vars(attnc.hvp(layer, [x], [u], x)), vars(attnc.hvp(Scale(3), [x], [u], x)))
 
 
 def test_a_pullback_without_names():

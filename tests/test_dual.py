@@ -1,10 +1,16 @@
 """Dual numbers: every operation they know against differences, and that others raise."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 
 from attnc import dual
+from attnc.arrays import all_finite, contiguous, reached
 from attnc.dual import Dual, asarray, tangent_of, value_of
+from attnc.dual_calls import carried
+from attnc.dual_calls import dual as dual_of
 
 STEP = 1e-4
 LEFT, RIGHT = (2, 3), (1, 3)  # broadcast
@@ -23,6 +29,8 @@ UFUNCS = {
     "divide a constant": lambda x, y: 2 / x,
     "divide by a constant": lambda x, y: x / np.array([1.0, 2.0, 4.0]),
     "power": lambda x, y: x**3,
+    "power of zero": lambda x, y: x**0 + x,
+    "power of a half": lambda x, y: x**0.5,
     "minimum": lambda x, y: np.minimum(x, y),
     "maximum": lambda x, y: np.maximum(x, 1.2),
     "logaddexp": lambda x, y: np.logaddexp(x, y),
@@ -40,9 +48,14 @@ FUNCTIONS = {
     "where of two": lambda x, y: np.where(y < 1.3, x * x, y),
     "where of a constant condition": lambda x, y: np.where([True, False, True], x, y),
     "einsum": lambda x, y: np.einsum("ij,kj->ik", x, y),
+    "einsum of a path": lambda x, y: np.einsum("ij,kj,kl->il", x, y, y, optimize=True),
     "einsum of a constant": lambda x, y: np.einsum("ij,kj->k", np.ones((2, 3)), y),
     "sum": lambda x, y: np.sum(x, axis=0),
     "sum of all": lambda x, y: x.sum(),
+    "dot": lambda x, y: x.dot(y.T),
+    "dot of vectors": lambda x, y: np.dot(x[0], y[0]),
+    "take": lambda x, y: np.take(x, [2, 0, 2], axis=1),
+    "ravel": lambda x, y: x.ravel() * np.ravel(x.T, order="F"),
     "mean": lambda x, y: x.mean(axis=-1, keepdims=True),
     "cumsum": lambda x, y: np.cumsum(x, axis=1),
     "concatenate": lambda x, y: np.concatenate([x, y, np.ones((1, 3))]),
@@ -64,6 +77,12 @@ METHODS = {
     "T": lambda x, y: x.T @ x,
     "reshape": lambda x, y: x.reshape(3, 2),
     "reshape to a tuple": lambda x, y: x.reshape((6,)),
+    "reshape by columns": lambda x, y: x.reshape(-1, order="F"),
+    "astype": lambda x, y: x.astype(np.float64, copy=False),
+    "a copy by columns": lambda x, y: x.copy("F"),
+    "a sum of numbers": lambda x, y: _summed(x, y),
+    "a sum from a constant": lambda x, y: _summed_rows(x),
+    "a tuple put in": lambda x, y: _filled(x * 1.0, (y[0], x[0] * 2)),
     "swapaxes": lambda x, y: x.swapaxes(0, 1),
     "iteration": lambda x, y: sum(row * row for row in x),
     "in place": lambda x, y: _changed(x, y),
@@ -77,8 +96,23 @@ METHODS = {
 
 
 def _filled(z, x):
-    z[...] = np.stack(x) if isinstance(z, np.ndarray) and isinstance(x, list) else x
+    z[...] = np.stack(x) if isinstance(z, np.ndarray) and isinstance(x, list | tuple) else x
     return z
+
+
+def _summed(x, y):
+    total = x.sum()
+    first = total
+    total += y.sum()
+    total *= 2
+    return total * first
+
+
+def _summed_rows(x):
+    total = 0.0
+    for row in x:
+        total += row.sum()
+    return total
 
 
 def _added(z, y):
@@ -118,19 +152,20 @@ def test_derivatives_are_differences(name, rng):
 
 def test_every_rule_is_tested():
     ufuncs = {name.split()[0] for name in UFUNCS}
-    assert {u.__name__ for u, rule in dual._UFUNCS.items() if rule not in VALUES} == ufuncs
+    assert {u.__name__ for u, rule in dual._UFUNCS.items() if rule is not VALUES} == ufuncs
     functions = {name.split()[0] for name in FUNCTIONS}
     assert {f.__name__ for f in dual._FUNCTIONS} - functions == {
         "shape",
         "ndim",
         "may_share_memory",
+        "any",
     }
 
 
-VALUES = dual._of_values, dual._finite
+VALUES = dual._of_values
 
 
-@pytest.mark.parametrize("ufunc", [u for u, rule in dual._UFUNCS.items() if rule in VALUES])
+@pytest.mark.parametrize("ufunc", [u for u, rule in dual._UFUNCS.items() if rule is VALUES])
 def test_what_has_no_tangent_is_an_array(ufunc, rng):
     (x, u), (y, v) = draws(rng)
     arrays = (x, y)[: ufunc.nin]
@@ -138,11 +173,6 @@ def test_what_has_no_tangent_is_an_array(ufunc, rng):
     found = ufunc(*duals)
     assert isinstance(found, np.ndarray)
     np.testing.assert_array_equal(found, ufunc(*arrays))
-
-
-def test_finite_are_those_whose_tangent_is_too():
-    x = Dual(np.array([1.0, np.inf, 1.0]), np.array([1.0, 1.0, np.nan]))
-    assert np.isfinite(x).tolist() == [True, False, False]
 
 
 def test_equal_ones_have_the_tangent_of_the_first():
@@ -155,11 +185,120 @@ def test_the_absolute_value_goes_up_from_zero():
     assert abs(Dual(np.zeros(1), np.full(1, 3.0))).tangent.tolist() == [3]
 
 
-def test_any_sees_tangents():
-    x = Dual(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]), np.array([[0.0, 2.0], [0, 0], [0, 0]]))
-    assert x.any(axis=1).tolist() == [True, True, False]
+def test_decisions_are_by_values_alone():
+    """So the value of a formula is that of the plain call."""
+    x = Dual(np.array([[0.0, 0.0], [1.0, np.inf]]), np.array([[0.0, 2.0], [np.nan, 0]]))
+    assert x.any(-1).tolist() == np.any(x, axis=1).tolist() == [False, True]
     assert x.any(axis=0, keepdims=True).tolist() == [[True, True]]
-    assert x.any() and not x[2].any()
+    assert np.isfinite(x).tolist() == [[True, True], [True, False]]
+    assert [i.tolist() for i in np.where(x)] == [[1, 1], [0, 1]]
+    for mask in (x.astype(bool), np.zeros_like(x, dtype=bool), x[0].astype(int, copy=False)):
+        assert isinstance(mask, np.ndarray)
+
+
+def test_what_needs_tangents_asks_for_them():
+    x = Dual(np.array([0.0, 0.0, 1.0]), np.array([0.0, 2.0, 0.0]))
+    broken = Dual(np.ones(2), np.array([1.0, np.nan]))
+    with carried():
+        assert reached(x).tolist() == [False, True, True]
+        assert all_finite(x) and not all_finite(broken) and not all_finite(1 / x)
+    assert reached(x.value).tolist() == [False, False, True]
+    assert all_finite(broken.value) and not all_finite(broken.tangent)
+
+
+@pytest.mark.parametrize(
+    "f, slope",
+    [
+        (np.sqrt, np.inf),
+        (np.log, np.inf),
+        (lambda x: x**0, 0),
+        (lambda x: x**0.5, np.inf),
+        (lambda x: x**1, 1),
+        (lambda x: 1 / x, -np.inf),
+        (lambda x: x / np.zeros(2), np.inf),
+        (lambda x: x * np.array([np.inf, np.inf]), np.inf),
+        (lambda x: np.logaddexp(np.log(x), -np.inf), None),
+        (lambda x: np.logaddexp(-np.inf, np.log(x)), None),
+    ],
+)
+def test_an_infinite_slope_is_not_felt_where_the_tangent_is_zero(f, slope):
+    """Nor does a tangent raise or warn where the value of the plain formula does not."""
+    x = Dual(np.zeros(2, np.float32), np.array([0, 1], np.float32))
+    with np.errstate(all="raise"):
+        moved = f(x).tangent
+    assert moved[0] == 0
+    if slope is not None:
+        assert moved[1] == slope
+
+
+def by_columns(x):
+    return np.asfortranarray(x)
+
+
+def by_steps(x):
+    return np.repeat(x, 2, axis=-1)[..., ::2]
+
+
+def backwards(x):
+    return x[::-1].copy()[::-1]
+
+
+LAYOUTS = {"rows": np.copy, "columns": by_columns, "steps": by_steps, "backwards": backwards}
+VIEWS = {
+    "reshape": lambda z: z.reshape(-1),
+    "reshape of a transpose": lambda z: z.T.reshape(-1),
+    "reshape of a slice": lambda z: z[:, :1].reshape(-1),
+    "reshape by columns": lambda z: z.reshape(-1, order="F"),
+    "ravel": lambda z: z.ravel(),
+    "transpose": lambda z: z.T[1:],
+    "swapaxes": lambda z: np.swapaxes(z, 0, 1),
+    "split": lambda z: np.split(z, 3, axis=1)[1],
+    "astype": lambda z: z.astype(np.float64, copy=False),
+    "as C takes it": lambda z: contiguous(z, z.dtype),
+}
+MADE = {
+    "an input": lambda x, y: x,
+    "a sum": lambda x, y: x + 2 * y,
+    "a sum with a constant": lambda x, y: x + np.ones((2, 3), order="F"),
+    "a product": lambda x, y: y * x,
+    "a quotient": lambda x, y: x / y,
+    "a power": lambda x, y: x**2,
+    "an extreme": lambda x, y: np.maximum(y, x),
+    "a choice": lambda x, y: np.where([True, False, True], x, 1.0),
+    "joined": lambda x, y: np.concatenate([x, np.ones((1, 3), order="F")]),
+    "of a transpose": lambda x, y: (x.T * 2).T,
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_is_written_through_a_view_moves_both(made, view, rng):
+    """Whatever is a view of the value is one of the tangent, however the two were laid out."""
+    (x, u), (y, v) = ((rng.uniform(0.5, 2, LEFT), rng.standard_normal(LEFT)) for _ in range(2))
+
+    def written(x, y):
+        z = MADE[made](x, y)
+        part = VIEWS[view](z)
+        part *= 3
+        return z
+
+    for of_x, of_tangent, of_y in itertools.product(LAYOUTS.values(), repeat=3):
+        with carried():
+            pairs = (of_x(x), of_tangent(u)), (of_y(y), of_tangent(v))
+            found = written(*(dual_of(*pair) for pair in pairs))
+        np.testing.assert_array_equal(found.value, written(of_x(x), of_y(y)))
+        near = (written(of_x(x + k * STEP * u), of_y(y + k * STEP * v)) for k in (-2, -1, 1, 2))
+        a, b, c, d = near
+        np.testing.assert_allclose(found.tangent, (a - 8 * b + 8 * c - d) / (12 * STEP), atol=1e-8)
+
+
+def test_a_view_of_the_value_alone_is_refused():
+    x = Dual(np.ones((2, 3)), np.ones((3, 2)).T)
+    with pytest.raises(TypeError, match=r"numpy\.reshape has no rule .* copy\(\)"):
+        x.reshape(-1)
+    z = x.copy()
+    z.reshape(-1)[:] *= 2
+    assert (z.tangent == 2).all() and (x.tangent == 1).all()
 
 
 def test_memory_is_that_of_the_values():
@@ -194,6 +333,27 @@ def test_dtypes_stay(name, dtype, rng):
         (lambda x: np.sort(x), "numpy.sort"),
         (lambda x: np.linalg.norm(x), "numpy.norm"),
         (lambda x: np.asarray(x), "would lose the tangent"),
+        (lambda x: np.sum(x, initial=5.0), "numpy.sum has no rule for tangents with"),
+        (lambda x: np.sum(x, 0, None), "numpy.sum has no rule"),
+        (lambda x: x.sum(out=np.zeros(())), "'out'"),
+        (lambda x: x.mean(where=[True, False, True]), "numpy.mean has no rule"),
+        (lambda x: np.cumsum(x, 0, float), "numpy.cumsum has no rule"),
+        (lambda x: np.concatenate([x, x], out=np.zeros(6)), "numpy.concatenate has no rule"),
+        (lambda x: np.stack([x, x], dtype=np.float32), "numpy.stack has no rule"),
+        (lambda x: np.take(x, [0], mode="wrap"), "numpy.take has no rule"),
+        (lambda x: np.einsum("i->", x, dtype=np.float32), "numpy.einsum has no rule"),
+        (lambda x: np.einsum(x, [0], []), "numpy.einsum has no rule"),
+        (lambda x: np.dot(x, x, np.zeros(())), "numpy.dot has no rule"),
+        (lambda x: x.reshape(3, order="A"), "numpy.reshape has no rule"),
+        (lambda x: x.max(), "numpy.ndarray.max has no rule"),
+        (lambda x: x.clip(0, 1), "numpy.ndarray.clip has no rule"),
+        (lambda x: x.var(), "numpy.ndarray.var has no rule"),
+        (lambda x: x.flat, "numpy.ndarray.flat has no rule"),
+        (lambda x: float(x.sum()), "a number of Python would lose"),
+        (lambda x: int(x.sum()), "a number of Python would lose"),
+        (lambda x: complex(x.sum()), "a number of Python would lose"),
+        (lambda x: range(x.sum()), "a number of Python would lose"),
+        (lambda x: math.exp(x.sum()), "a number of Python would lose"),
         (lambda x: np.array([x]), "would lose the tangent"),
     ],
 )
@@ -201,6 +361,11 @@ def test_what_it_does_not_know_raises(call, named):
     with pytest.raises(TypeError, match="Dual: ") as error:
         call(Dual(np.ones(3), np.ones(3)))
     assert named in str(error.value)
+
+
+def test_what_no_array_has_it_has_not_either():
+    x = Dual(np.ones(3), np.ones(3))
+    assert not hasattr(x, "nothing") and not hasattr(x, "__array_interface__")
 
 
 def test_an_array_takes_no_dual():

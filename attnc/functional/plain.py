@@ -101,7 +101,7 @@ class _Call:
 
     def dual(self, value, tangent):
         """Dual numbers of a value, in the dtype of the call; None is a tangent of 0."""
-        from attnc.dual import Dual
+        from attnc.dual import Dual, laid_out
 
         if value is None:
             return None
@@ -111,7 +111,7 @@ class _Call:
         value = value.astype(self.dtype)
         if tangent is None:
             return Dual(value, np.zeros_like(value))
-        return Dual(value, np.asarray(tangent).astype(self.dtype))
+        return Dual(value, laid_out(np.asarray(tangent), value))
 
 
 def _dual_gradients(call, output, incoming, dincoming):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _core
-from ..arrays import flag, generator, like, quiet, sum_rows
+from ..arrays import all_finite, flag, generator, like, quiet, reached, sum_rows
 from ..gradients import Gradients, require_incoming
 from ..mode import mode
 from ..typing import Array, DType, Real, Seed
@@ -147,6 +147,7 @@ def product(x, y):
 def weight_gradient(x, dy):
     """x^T dy; a row of x that no gradient reaches, as of padding, is not read."""
     found = product(x.T, dy)
-    if np.isfinite(found).all():
+    if all_finite(found):
         return found
-    return product(np.where(dy.any(axis=1, keepdims=True), x, x.dtype.type(0)).T, dy)
+    read = np.where(reached(dy).any(axis=1, keepdims=True), x, x.dtype.type(0))
+    return product(read.T, dy)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Unpack, overload
 import numpy as np
 
 from .. import functional
-from ..arrays import flag, generator, integer, integer_array, like, quiet, sum_to
+from ..arrays import flag, generator, integer, integer_array, like, quiet, reached, sum_to
 from ..functional.decoder import check_choice
 from ..functional.options import LayerOptions, Masks, takes_options
 from ..gradients import Gradients, require_incoming, vjp
@@ -281,8 +281,7 @@ class LocalAttention(_Attention):
         def back(dcenter):
             """c = last sigmoid(x), x = v_p . tanh(q W_p)."""
             dshare = sum_to(dcenter * last, share.shape)
-            # 0 times what is behind a mask would be NaN, where that is; `any` sees tangents, too.
-            used: Any = dshare[..., None].any(axis=-1)
+            used = reached(dshare)  # 0 times what is behind a mask would be NaN, where that is
             dx = np.where(used, dshare * share * (1 - share), 0).astype(self.dtype)[..., None]
             read = np.where(used[..., None], query, np.zeros_like(query))
             felt = np.where(used[..., None], hidden, np.zeros_like(hidden))

@@ -9,7 +9,17 @@ from typing import Any, NamedTuple, Unpack, overload
 import numpy as np
 
 from .. import functional
-from ..arrays import flag, generator, like, number, probability, quiet, sum_rows
+from ..arrays import (
+    all_finite,
+    flag,
+    generator,
+    like,
+    number,
+    probability,
+    quiet,
+    reached,
+    sum_rows,
+)
 from ..functional.attention import FullResult, LseResult, WeightsResult
 from ..functional.norm import normalize, normalize_backward
 from ..functional.options import LayerOptions, Masks, takes_options
@@ -566,11 +576,11 @@ class MultiHeadAttention(TorchWeights):
         def back(dy):
             learned = not self._frozen[name].value
             dx, dscale, _ = normalize_backward(saved, dy, sums=learned)
-            if not np.isfinite(dx).all():  # a row that no gradient reaches is not read
-                reached = dy.any(axis=-1)
-                _, used = normalize(x[reached], scale, None, EPSILON, center=False)
+            if not all_finite(dx):  # a row that no gradient reaches is not read
+                rows = reached(dy).any(axis=-1)
+                _, used = normalize(x[rows], scale, None, EPSILON, center=False)
                 dx = np.zeros_like(dx)
-                dx[reached], dscale, _ = normalize_backward(used, dy[reached], sums=learned)
+                dx[rows], dscale, _ = normalize_backward(used, dy[rows], sums=learned)
             if learned:
                 self.add_gradient(name, dscale)
             return dx

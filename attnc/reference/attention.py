@@ -56,7 +56,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.dual import Dual, asarray, value_of
+from attnc.dual import Dual, asarray, tangent_of, value_of
 from attnc.typing import Array, Function, Real
 
 __all__ = [
@@ -330,7 +330,7 @@ def _is_query(shape, query_lengths):
 
 def _sum_over_pairs(pairs, rows, allowed):
     """`pairs @ rows` over the allowed pairs. Elsewhere pairs are 0, but 0 * NaN would not be."""
-    if np.isfinite(rows).all():
+    if np.isfinite(value_of(rows)).all() and np.isfinite(tangent_of(rows)).all():
         return pairs @ rows
     return np.where(allowed[..., None], pairs[..., None] * rows[..., None, :, :], 0).sum(axis=-2)
 
