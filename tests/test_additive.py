@@ -62,7 +62,7 @@ def test_hidden_sizes(given, H, dtype, isa, rng):
     check(NAME, arrays, own, rng)
 
 
-@pytest.mark.parametrize("size", [1e-30, 0.01, 5, 100, 1e30])
+@pytest.mark.parametrize("size", [1e-30, 0.01, 1, 2, 3, 5, 10, 100, 1e30])
 def test_hidden_sums_of_any_size(size, dtype, isa, rng):
     """From where tanh is the identity to where it is a sign."""
     (query, key, *rest), own = some_of((), rng, dtype, Tq=33, Tk=70)
