@@ -102,7 +102,7 @@ def test_programs_that_do_not_fit(name, rng):
             changed = [*arguments[:k], np.ascontiguousarray(wrong), *arguments[k + 1 :]]
             assert calls.run(name, arguments=changed).startswith(REFUSED)
     for k, right in enumerate(results):
-        for wrong in (right[:, :4], right.astype(np.float32)):
+        for wrong in (right[:, :4], np.zeros_like(right, np.float32)):
             changed = [*results[:k], np.ascontiguousarray(wrong), *results[k + 1 :]]
             assert calls.run(name, results=changed).startswith(REFUSED)
     for fewer in (arguments[:-1], [*arguments, arguments[0]], []):
