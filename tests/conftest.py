@@ -21,8 +21,8 @@ def pytest_addoption(parser):
         "--sample",
         type=int,
         metavar="N",
-        help="of the cases of each test one in N, at least one; which ones, --seed says; 1: every "
-        "case, also of tests of which one in some is run without this option",
+        help="of the cases of each test one in N, at least one but of those that take long; which "
+        "ones, --seed says; 1: every case, also of tests of which one in some is run without it",
     )
 
 
@@ -31,6 +31,10 @@ def pytest_configure(config):
         "markers",
         "one_in(n): of the cases of each of these tests one in n is run, unless --sample is given: "
         "where many settings meet, and most of what they share is tested elsewhere as well",
+    )
+    config.addinivalue_line(
+        "markers",
+        "long: takes the time of a hundred others; left out where --sample takes a part",
     )
     cases = config.getoption("cases")
     settings.register_profile(
@@ -57,6 +61,8 @@ def pytest_collection_modifyitems(config, items):
     for cases in tests.values():
         mark = cases[0].get_closest_marker("one_in")
         share = n or (1 if mark is None else mark.args[0])
+        if n and n > 1:
+            cases = [item for item in cases if not item.get_closest_marker("long")]
         # By a hash of the name: the same in every process, whatever else is collected.
         cases.sort(key=lambda item: zlib.crc32(f"{seed} {item.nodeid}".encode()))
         kept.update(cases[: -(-len(cases) // share)])

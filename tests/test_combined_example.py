@@ -40,6 +40,7 @@ def test_wrong_arguments(wrong):
     assert wrong[2:6] in done.stderr
 
 
+@pytest.mark.long
 @every
 def test_it_is_learnt_with_the_structure_and_not_without(structure):
     """As the command does by default."""

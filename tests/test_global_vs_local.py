@@ -189,6 +189,7 @@ def test_the_dot_model_is_the_decoder_of_luong(sets, rng):
     np.testing.assert_allclose(logits, model.output(outputs), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_what_global_attention_reaches():
     """On single dates, a small model in a quarter of the steps."""
     rng = np.random.default_rng(0)

@@ -161,6 +161,7 @@ def test_several_tiles(name, sizes, option, dtype, isa, rng):
     check(name, *_of(problem(name, option, rng, dtype, **sizes)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sizes", LONG, ids=by_size)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_long_sums(name, sizes, rng):

@@ -176,6 +176,7 @@ def test_a_bag_learns_which_adjectives_go_with_animals(rng, parts):
     assert right[~order].mean() > 0.75 and right[order].mean() < 0.65
 
 
+@pytest.mark.long
 def test_what_it_reaches(parts):
     """As the command does by default, without the report: some 20 seconds."""
     rng = np.random.default_rng(0)
