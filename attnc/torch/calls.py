@@ -169,7 +169,7 @@ def _number(array: Any) -> Any:
 
 
 _names: dict[Callable[..., Any], tuple[str, ...]] = {}
-_counts: dict[Callable[..., Any], int] = {}
+_leading: dict[Callable[..., Any], int] = {}  # how many of the first ones have a gradient
 
 
 def names_of(record: Record) -> tuple[str, ...]:
@@ -186,16 +186,9 @@ def names_of(record: Record) -> tuple[str, ...]:
     names = _names.get(record.function)
     if names is None:
         names = _names[record.function] = tuple(inspect.signature(record.function).parameters)
+        own = [name in record.arrays for name in names]
+        _leading[record.function] = (*own, False).index(False)
     return names
-
-
-def _count_of_arrays(record: Record) -> int:
-    """How many of the first arguments are arrays that have a gradient."""
-    count = _counts.get(record.function)
-    if count is None:
-        own = [name in record.arrays for name in names_of(record)]
-        count = _counts[record.function] = (*own, False).index(False)
-    return count
 
 
 # ---- taking a call apart -------------------------------------------------------------------------
@@ -225,7 +218,7 @@ def split(
     """
     names = names_of(record)
     tensors = [x for x in args if type(x) is _Tensor]
-    if len(tensors) == len(args) <= min(_count_of_arrays(record), len(_slots)):  # in less time
+    if len(tensors) == len(args) <= min(_leading[record.function], len(_slots)):  # in less time
         call = Call(record, _slots[: len(args)], options)
         call.simple = True
     else:
