@@ -146,22 +146,23 @@ def section(kind, results):
 def machine_table(report):
     """What was measured on what, with which versions."""
     machine, versions = report["machine"], report["versions"]
+
+    def about(name):
+        """The version of a contender, and the instruction set that it reports."""
+        said = versions.get(name), report["instructions"].get(name)
+        return ", ".join(filter(None, said))
+
     rows = [
         ["processor", f"{machine['processor']}, {machine['processors']} logical cores"],
         ["threads", str(report["threads"])],
         ["system", machine["system"]],
         ["date", report["date"]],
         *(
-            [name, ", ".join(filter(None, (versions[name], report["instructions"].get(name))))]
+            [name, about(name)]
             for name in ("Python", "NumPy", "PyTorch", "torch.compile", "JAX", "attnc")
             if name in versions
         ),
-        [
-            "C compiler of the limits",
-            ", ".join(
-                filter(None, (versions.get("machine"), report["instructions"].get("machine")))
-            ),
-        ],
+        ["C compiler of the limits", about("machine")],
         *(
             [name, f"{digits(value)} {unit}"]
             for (name, unit), value in limits(report["results"]).items()
