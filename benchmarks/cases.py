@@ -84,6 +84,8 @@ class Case:
             text += f" packed, {sum(self.lengths)} rows"
         elif self.lengths:
             text += " lengths " + ", ".join(map(str, self.lengths))
+        text += f" {self.dtype}" if self.itemsize == 2 else ""
+        text += " one query" if self.itemsize == 2 and self.Tq == 1 else ""
         text += f" {self.tangents} tangent{'s' * (self.tangents == 'all')}" if self.tangents else ""
         return text + (" causal" if self.causal else "")
 
@@ -95,7 +97,12 @@ class Case:
     @property
     def itemsize(self):
         """Bytes of a number."""
-        return {"float32": 4, "float64": 8}[self.dtype]
+        return {"float32": 4, "float64": 8}.get(self.dtype, 2)
+
+    @property
+    def computed(self):
+        """The dtype of the products: of halves, which are how numbers are stored, float32."""
+        return "float32" if self.itemsize == 2 else self.dtype
 
     @property
     def pairs(self):
@@ -221,6 +228,10 @@ LOCAL = tuple(
     if centers == "random" or Tk == 4096
 )
 
+# Of half precision: decoding, which reads memory, and forward + backward, which computes.
+HALVES = Case("dot_product", 1, 32, 1, 4096, 128), dot(1, 8, 1024, 64, backward=True)
+HALF_DTYPES = "float16", "bfloat16"
+
 # ---- kinds ----
 
 ROWS = (
@@ -332,6 +343,14 @@ KINDS = {
             "float64",
             both(dot(1, 8, 1024, 64, dtype="float64")),
             note="JAX computes the softmax of its dot-product attention in float32 also here.",
+        ),
+        Kind(
+            "halves",
+            "Stored in half precision",
+            tuple(replace(case, dtype=dtype) for case in HALVES for dtype in HALF_DTYPES),
+            peers=("attnc in float32", "PyTorch"),
+            note="Numbers are stored in 16 bits and computed with in float32. Beside it attnc on "
+            "the same numbers in float32, and PyTorch's fused attention in the half precision.",
         ),
         Kind(
             "recurrent",

@@ -90,7 +90,7 @@ def limits(results):
         if figures.limit():
             name = figures.kind.limit
             if name == "FMA peak":
-                name += f" {figures.case.dtype}"
+                name += f" {figures.case.computed}"
             found.setdefault((name, figures.kind.rate), []).append(figures.limit())
     return {key: median(values) for key, values in found.items()}
 

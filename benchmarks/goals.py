@@ -88,8 +88,17 @@ class Goal:
         return "yes" if more <= self.microseconds else f"no ({digits(more)} µs)"
 
 
-def goals_of(kind, case):
-    """The goals of a case, by the name of its kind."""
+def goals_of(kind, case, isa):
+    """The goals of a case, by the name of its kind and the instruction set.
+
+    Those of other instruction sets than AVX2 are the goals with AVX-512.
+    """
+    narrow = goals_on_avx2(kind, case) if isa == "avx2" else None
+    return goals_anywhere(kind, case) if narrow is None else narrow
+
+
+def goals_anywhere(kind, case):
+    """The goals of a case that do not depend on the instruction set, or are those with AVX-512."""
     backward = case.backward
     if kind in ("forward", "backward"):
         return goals_of_row(case)
@@ -99,6 +108,8 @@ def goals_of(kind, case):
         return [Goal(ratio=2.4), Goal(1.7 if case.causal else 1.35, ("attnc padded keys",))]
     if kind == "decode" and case.Tk == 4096:
         return [Goal(percent=75)]
+    if kind == "halves" and case.Tq == 1:  # half as much to read
+        return [Goal(1.8, ("attnc in float32",))]
     if kind == "monotonic" and backward and case.B * case.Tq > 1000:
         return [Goal(10)]
     if kind == "local" and backward and case.Tq == case.Tk:
@@ -149,8 +160,29 @@ def goals_of_row(case):
     return goals
 
 
-# Of the geometric mean over the rows of a kind.
-MEAN_GOALS = {"forward": [Goal(ratio=1.55)], "backward": [Goal(ratio=1.8)]}
+def goals_on_avx2(kind, case):
+    """The goals with AVX2 where they are others; None where they are not."""
+    backward = case.backward
+    long = case.Tk >= 384 and not case.causal
+    if kind in ("forward", "backward") and long:
+        return [Goal(1.25 if backward else 1.2, percent=82)]
+    if kind == "decode" and case.Tk == 4096:
+        return [Goal(percent=85)]
+    if kind == "additive" and case.Tq > 1:
+        large = 15 if backward else 16
+        return [Goal(large if case.D > 128 else 4.5, LIBRARIES)]
+    if kind == "recurrent" and backward and case.mechanism == "encoder":
+        ratio = {128: 2, 256: 1.5, 512: 1.35}[case.D]
+        return [Goal(ratio, ("PyTorch", "JAX"), percent=80)]
+    return None
+
+
+def goals_of_mean(kind, isa):
+    """The goals of the geometric mean over the rows of a kind."""
+    backward = kind == "backward"
+    if isa == "avx2":
+        return [Goal(ratio=2.0 if backward else 1.7)]
+    return [Goal(ratio=1.8 if backward else 1.55)]
 
 
 def verdicts(goals, figures):

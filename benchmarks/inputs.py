@@ -10,12 +10,23 @@ COSINE_SCALE = 10.0  # the factor of the scores in cosine attention
 Inputs = namedtuple("Inputs", "arguments dcontext")
 
 
+def numpy_dtype(name):
+    """A dtype by its name, bfloat16 too, which another package brings."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
 def inputs(case):
     """Random arrays for a case, with scores of about one."""
     rng = np.random.default_rng(0)
 
+    dtype = numpy_dtype(case.dtype)
+
     def normal(*shape):
-        return rng.standard_normal(shape, dtype=case.dtype)
+        return rng.standard_normal(shape, dtype=case.computed).astype(dtype, copy=False)
 
     if case.recurrent:
         return recurrent_inputs(case, normal)

@@ -64,10 +64,12 @@ def prepare(limit, case, threads):
 
         return read, BYTES
 
-    def multiply_add():
-        succeed(library.multiply_add(case.itemsize, STEPS, threads))
+    itemsize = np.dtype(case.computed).itemsize
 
-    return multiply_add, library.flop_of_step(case.itemsize) * STEPS * threads
+    def multiply_add():
+        succeed(library.multiply_add(itemsize, STEPS, threads))
+
+    return multiply_add, library.flop_of_step(itemsize) * STEPS * threads
 
 
 def succeed(result):

@@ -2,7 +2,7 @@
 
 from benchmarks.cases import KINDS
 from benchmarks.figures import Figures, Mean, digits, duration, limits
-from benchmarks.goals import MEAN_GOALS, goals_of, verdicts
+from benchmarks.goals import goals_of, goals_of_mean, verdicts
 
 INTRODUCTION = """\
 # Benchmarks
@@ -62,8 +62,8 @@ def digits_of_memory(megabytes):
 # ---- RESULTS.md ----
 
 
-def results_table(kind, results):
-    """The table of a kind: a row for each case."""
+def results_table(kind, results, isa):
+    """The table of a kind: a row for each case. The goals are those with an instruction set."""
     names = ("attnc", *kind.peers)
     measured = [name for name in names if any(each.memory(name) is not None for each in results)]
     both = len({each.case.backward for each in results}) > 1
@@ -88,7 +88,7 @@ def results_table(kind, results):
             best(each),
             cell(each.ratio("PyTorch"), times),
             memory(each, measured),
-            verdicts(goals_of(kind.name, each.case), each),
+            verdicts(goals_of(kind.name, each.case, isa), each),
         ]
         for each in results
     ]
@@ -101,7 +101,7 @@ def results_table(kind, results):
                 cell(mean.ratio_to_best(), times),
                 cell(mean.ratio("PyTorch"), times),
                 "",
-                verdicts(MEAN_GOALS[kind.name], mean),
+                verdicts(goals_of_mean(kind.name, isa), mean),
             ]
         )
     return table(header, rows)
@@ -136,9 +136,10 @@ def left_out(results):
     )
 
 
-def section(kind, results):
+def section(kind, results, isa):
     """A kind: heading, note, table, and who is missing."""
-    body = threads_table(results) if kind.name == "threads" else results_table(kind, results)
+    threads = kind.name == "threads"
+    body = threads_table(results) if threads else results_table(kind, results, isa)
     parts = [f"### {kind.title}\n", kind.note + "\n" if kind.note else "", body, left_out(results)]
     return "\n".join(part for part in parts if part)
 
@@ -191,10 +192,9 @@ def part(report):
     by_kind = {}
     for record in report["results"]:
         by_kind.setdefault(record["kind"], []).append(Figures(record))
-    sections = [section(KINDS[name], results) for name, results in by_kind.items()]
-    return "\n".join(
-        [f"## With {report['instructions']['attnc']}\n", machine_table(report), *sections]
-    )
+    isa = report["instructions"]["attnc"]
+    sections = [section(KINDS[name], results, isa) for name, results in by_kind.items()]
+    return "\n".join([f"## With {isa}\n", machine_table(report), *sections])
 
 
 # ---- README.md ----

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
@@ -98,8 +99,8 @@ def prepare(case, inputs, formulas=formulas):
     *arguments, dcontext = *inputs.arguments, inputs.dcontext
     if case.packed:
         *arguments, dcontext = (padded(case, x) for x in (*arguments, dcontext))
-    tensors = [torch.from_numpy(x).requires_grad_(case.backward) for x in arguments]
-    dcontext = torch.from_numpy(dcontext)
+    tensors = [tensor(case, x).requires_grad_(case.backward) for x in arguments]
+    dcontext = tensor(case, dcontext)
 
     def call(formula):
         def forward():
@@ -112,6 +113,13 @@ def prepare(case, inputs, formulas=formulas):
         return forward_and_backward if case.backward else forward
 
     return {form: call(formula) for form, formula in formulas(case).items()}
+
+
+def tensor(case, x):
+    """An array as a tensor; of bfloat16, which NumPy does not know, by its bits."""
+    if case.dtype == "bfloat16":
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x)
 
 
 def forward_mode(case, inputs):
@@ -138,5 +146,5 @@ def results(case, output):
         return transformer_torch.results(case, output)
     if not case.compared:
         return []
-    arrays = [x.detach().numpy() for x in output]
+    arrays = [x.detach().to(getattr(torch, case.computed)).numpy() for x in output]
     return [trimmed(case, x) for x in arrays] if case.packed else arrays

@@ -30,7 +30,7 @@ from benchmarks.cases import (  # noqa: E402
     transformer,
 )
 from benchmarks.figures import Figures, Mean, digits, duration  # noqa: E402
-from benchmarks.goals import LIBRARIES, MEAN_GOALS, Goal, goals_of  # noqa: E402
+from benchmarks.goals import LIBRARIES, Goal, goals_of, goals_of_mean  # noqa: E402
 
 SETTINGS = replace(driver.QUICK, seconds=0.001, pause=0)
 PROC = pathlib.Path("/proc/self/clear_refs").exists()
@@ -70,11 +70,13 @@ MODELS = {
     "transformer": (transformer("transformer", 2, 9, 8, 2, layers=1, dropout=0.1),),
     "generation": (transformer("generation", 1, 9, 8, 2, layers=1),),
     "jvp": tuple(replace(dot(1, 2, 9, 4), tangents=which) for which in ("all", "query")),
+    "halves": tuple(dot(1, 2, 9, 4, dtype=d, backward=True) for d in ("float16", "bfloat16")),
 }
 
 # attnc by other ways, which have to give the same.
 WAYS = {
     "jvp": (MODELS["jvp"], ["attnc forward"]),
+    "halves": (MODELS["halves"], ["attnc in float32"]),
     "overhead": (both(dot(1, 1, 8, 16)), KINDS["overhead"].peers),
     "bridges": (
         (
@@ -470,8 +472,8 @@ def test_goal_of_memory(memory, verdict):
 
 
 def test_which_goals():
-    def texts(kind, case):
-        return [str(goal) for goal in goals_of(kind, case)]
+    def texts(kind, case, isa="avx512"):
+        return [str(goal) for goal in goals_of(kind, case, isa)]
 
     assert texts("forward", ROWS[0]) == ["3 × PyTorch"]
     assert texts("backward", replace(ROWS[0], backward=True)) == ["8 × PyTorch"]
@@ -482,15 +484,22 @@ def test_which_goals():
     best = "the best of PyTorch, torch.compile, JAX"
     assert texts("additive", additive(32, 10, 10, 128)) == [f"4 × {best}"]
     assert texts("additive", additive(32, 50, 50, 512)) == [f"10 × {best}"]
-    assert [str(goal) for goal in MEAN_GOALS["backward"]] == ["1.8 × PyTorch"]
-    with_goals = {n for n, kind in KINDS.items() if any(goals_of(n, case) for case in kind.cases)}
+    assert [str(goal) for goal in goals_of_mean("backward", "avx512")] == ["1.8 × PyTorch"]
+    with_goals = {n for n, kind in KINDS.items() if any(texts(n, case) for case in kind.cases)}
     assert with_goals == {
         "forward", "backward", "padding", "packed", "decode", "additive", "growth", "recurrent",
         "multihead", "layer", "transformer", "generation", "monotonic", "local", "jvp",
-        "overhead", "bridges",
+        "overhead", "bridges", "halves",
     }  # fmt: skip
     step = replace(recurrent("training", 64, 30, 30, 256, 512), backward=True)
     assert texts("recurrent", step) == ["1.5 × the best of PyTorch, JAX"]
+
+    assert texts("forward", dot(1, 8, 512, 64), "avx2") == ["1.2 × PyTorch or 82 % of the limit"]
+    assert texts("forward", ROWS[0], "avx2") == ["3 × PyTorch"]
+    assert texts("backward", causal, "avx2") == texts("backward", causal)
+    assert texts("additive", additive(32, 10, 10, 128), "avx2") == [f"4.5 × {best}"]
+    assert texts("recurrent", step, "avx2") == texts("recurrent", step)
+    assert [str(goal) for goal in goals_of_mean("backward", "avx2")] == ["2 × PyTorch"]
 
 
 def test_the_page_of_made_up_figures():
