@@ -17,11 +17,14 @@ static inline vec v_load(const real *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(real *p, vec x) { _mm256_storeu_ps(p, x); }
 static inline vec v_load_n(const real *p, ptrdiff_t n)
 {
-    return _mm256_maskload_ps(p, lanes_below(n));
+    return n >= LANES ? v_load(p) : _mm256_maskload_ps(p, lanes_below(n));
 }
 static inline void v_store_n(real *p, vec x, ptrdiff_t n)
 {
-    _mm256_maskstore_ps(p, lanes_below(n), x);
+    if (n >= LANES)
+        v_store(p, x);
+    else
+        _mm256_maskstore_ps(p, lanes_below(n), x);
 }
 static inline vec v_set1(real a) { return _mm256_set1_ps(a); }
 static inline vec v_zero(void) { return _mm256_setzero_ps(); }
@@ -154,11 +157,14 @@ static inline vec v_load(const real *p) { return _mm256_loadu_pd(p); }
 static inline void v_store(real *p, vec x) { _mm256_storeu_pd(p, x); }
 static inline vec v_load_n(const real *p, ptrdiff_t n)
 {
-    return _mm256_maskload_pd(p, lanes_below(n));
+    return n >= LANES ? v_load(p) : _mm256_maskload_pd(p, lanes_below(n));
 }
 static inline void v_store_n(real *p, vec x, ptrdiff_t n)
 {
-    _mm256_maskstore_pd(p, lanes_below(n), x);
+    if (n >= LANES)
+        v_store(p, x);
+    else
+        _mm256_maskstore_pd(p, lanes_below(n), x);
 }
 static inline vec v_set1(real a) { return _mm256_set1_pd(a); }
 static inline vec v_zero(void) { return _mm256_setzero_pd(); }
