@@ -272,7 +272,8 @@ typedef struct {
     ptrdiff_t out_row, a_row, a_col, b_row, b_col;
     attnc_stored a_stored; /* in halves: a_row or a_col is 1 */
     int skip_zero_rows;
-    int accumulate; /* out += that; not with skip_zero_rows */
+    int accumulate;  /* out += that; not with skip_zero_rows */
+    ptrdiff_t tasks; /* to be cut into so many, if there are columns enough; it may be more */
 } attnc_product;
 
 /* Products of one shape: the n-th is `each` with its arrays n steps, in elements, further on. */

@@ -27,8 +27,12 @@ int attnc_call_product(int f32, const attnc_product *p, const attnc_executor *ex
 int attnc_call_products(int f32, const attnc_products *p, const attnc_executor *executor)
 {
     const attnc_kernels *k = attnc_kernels_for(f32);
-    return run(f32, k->products, p, p->count * k->product_tasks(&p->each), attnc_products_work(p),
-               k->product_scratch(&p->each), executor);
+    const double work = attnc_products_work(p);
+    attnc_products cut = *p;
+    if (p->count > 0)
+        cut.each.tasks = attnc_divide_up(attnc_tasks_for(work), p->count);
+    return run(f32, k->products, &cut, p->count * k->product_tasks(&cut.each), work,
+               k->product_scratch(&cut.each), executor);
 }
 
 int attnc_call_monotonic(int f32, const attnc_monotonic *m, int backward,

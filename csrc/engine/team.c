@@ -66,10 +66,22 @@ int attnc_team_run(attnc_team *t, attnc_kernel_fn kernel, const void *args, ptrd
     return 0;
 }
 
+/* TASKS_A_THREAD are enough where one may begin late. More would copy and pack more. */
+enum { TASKS_A_THREAD = 4 };
+
+ptrdiff_t attnc_tasks_for(double work)
+{
+    const int threads = attnc_threads_for(PTRDIFF_MAX, work);
+    return threads > 1 ? threads * TASKS_A_THREAD : 1;
+}
+
 static int run_product(attnc_team *t, const attnc_product *p)
 {
-    return attnc_team_run(t, t->k->product, p, t->k->product_tasks(p), attnc_product_work(p),
-                          t->k->product_scratch(p));
+    const double work = attnc_product_work(p);
+    attnc_product cut = *p;
+    cut.tasks = attnc_tasks_for(work);
+    return attnc_team_run(t, t->k->product, &cut, t->k->product_tasks(&cut), work,
+                          t->k->product_scratch(&cut));
 }
 
 /* LONGEST_SUM, 64 of the kernel's blocks of 128 terms, is what one run of the kernel adds up. It

@@ -1,7 +1,7 @@
 /* team: who works on a call, and in what memory.
  *
  * defines: attnc_executor, attnc_team, attnc_team_begin, attnc_team_run, attnc_team_product,
- *          attnc_team_block, attnc_team_end
+ *          attnc_tasks_for, attnc_team_block, attnc_team_end
  */
 #ifndef ATTNC_TEAM_H
 #define ATTNC_TEAM_H
@@ -43,6 +43,10 @@ int attnc_team_run(attnc_team *t, attnc_kernel_fn kernel, const void *args, ptrd
                    double work, size_t scratch);
 
 int attnc_team_product(attnc_team *t, const attnc_product *p);
+
+/* Into how many tasks work is worth to be cut: several for each of the threads that it gets, one
+ * where it gets one. work: multiply-adds. */
+ptrdiff_t attnc_tasks_for(double work);
 
 /* Room for (a, b, c) elements until the team ends, or NULL. */
 void *attnc_team_block(attnc_team *t, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c);
