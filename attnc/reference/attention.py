@@ -899,6 +899,6 @@ def _arrays(dtype: Any, *arrays: Real) -> list[Array]:
 
 
 def _unit(x):
-    """x / |x| and |x|, along the last axis; a vector of zeros stays zeros."""
+    """x / |x| and |x|, along the last axis; a vector of zeros stays zeros, whatever its tangent."""
     norm = np.sqrt((x * x).sum(axis=-1, keepdims=True))
-    return x / np.where(norm == 0, 1, norm), norm
+    return x / np.where(norm == 0, np.inf, norm), norm
