@@ -390,6 +390,39 @@ def test_second_order_of_transforms(name):
     torch.testing.assert_close(found, along, rtol=0, atol=1e-9 * max(abs(along.item()), 1))
 
 
+@pytest.mark.parametrize(
+    "name, case",
+    [
+        ("dot_product_attention", "everything two"),
+        ("multiplicative_attention", "center none"),
+        ("lstm", "state"),
+        ("attention_decoder", "key_lengths"),
+        ("hard_attention", "index"),
+    ],
+)
+def test_vmap_of_forward_mode_of_forward_mode(name, case):
+    """Against a loop: arrays and both directions are mapped, or one direction alone."""
+    on = OnTensors(name, case)
+    x = [torch.stack([x, x * 0.75]) for x in on.real]
+    u, w = ([torch.randn_like(a) for a in x] for _ in range(2))
+    count = len(x)
+
+    def second(*parts):
+        of_parts = (parts[k * count : (k + 1) * count] for k in range(3))
+        return _jvp_of_jvp(on.of_real, *of_parts)[1]
+
+    all_of_them, still = [*x, *u, *w], [*[a[0] for a in x], *u, *[a[0] for a in w]]
+    for row, axes in ((all_of_them, (0, 0, 0)), (still, (None, 0, None))):
+        dims = tuple(axis for axis in axes for _ in range(count))
+        found = vmap(second, dims)(*row)
+        each = [
+            second(*[a if d is None else a[k] for a, d in zip(row, dims, strict=True)])
+            for k in range(2)
+        ]
+        for a, b in zip(found, map(torch.stack, zip(*each, strict=True)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10, equal_nan=True)
+
+
 def test_all_are_there():
     assert len(leaves(list(MAPPED))) >= 2 * 29
 
