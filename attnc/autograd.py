@@ -15,14 +15,14 @@ backward pass in C makes all of them. What may be differentiated, by the record 
 
     value(x)           reverse: pullback(g, x)       forward: push(t, x)
     pullback(g, x)     reverse: push and second      forward: second
-    push(t, x)         reverse: pullback and second  forward, by t alone: push
+    push(t, x)         reverse: pullback and second  forward: push and push_twice
 
-Here `push` is the record's jvp and `second(t, g, dg, x)` its backward_jvp. That these three are
-enough is symmetry. As derivatives of <g, f(x)>: the gradient of <u, pullback(g, x)> is push(u, x)
-with respect to g and second(u, g, 0, x) with respect to x; and that of <g, push(t, x)> is
-pullback(g, x) with respect to t and second(t, g, 0, x) with respect to x. So `grad`, `jacobian`,
-`hessian_vector_product` and `make_jvp` of a gradient work; third derivatives, and `make_jvp` of
-`make_jvp`, raise by name.
+Here `push` is the record's jvp, `second(t, g, dg, x)` its backward_jvp and `push_twice(t, s, x)`
+its jvp_jvp. That reverse mode needs no others is symmetry. As derivatives of <g, f(x)>: the
+gradient of <u, pullback(g, x)> is push(u, x) with respect to g and second(u, g, 0, x) with respect
+to x; and that of <g, push(t, x)> is pullback(g, x) with respect to t and second(t, g, 0, x) with
+respect to x. So `grad`, `jacobian`, `hessian_vector_product`, `make_jvp` of a gradient and of
+`make_jvp` work; third derivatives raise by name.
 
 A call that gets no boxes is the plain function. Named tuples come back as such, with boxes in them:
 a function to be differentiated as a whole returns ``autograd.builtins.tuple`` of one.
@@ -41,6 +41,7 @@ import numpy as np
 
 try:
     from autograd.builtins import SequenceBox
+    from autograd.builtins import tuple as _tuple
     from autograd.core import defjvp_argnums
     from autograd.extend import Box, JVPNode, VJPNode, defvjp_argnums, primitive, vspace
     from autograd.numpy.numpy_boxes import ArrayBox
@@ -191,6 +192,20 @@ class _Call:
         output, tangent = self._jvp()(self._by_name(tangents), *arguments, **options)
         return self._flat(tangent)
 
+    def push_twice(
+        self, tangents: Sequence[Any], others: Sequence[Any], values: Sequence[Any]
+    ) -> Any:
+        """The tangents of these tangents, when the boxes move along others."""
+        if self.record.jvp_jvp is None:
+            raise NotImplementedError(
+                f"{self.record.name}: has no forward mode of forward mode: its record has no "
+                "jvp_jvp; the gradient of make_jvp, or make_jvp of a gradient, gives second "
+                "derivatives"
+            )
+        arguments, options = self._filled(values)
+        moves = self._by_name(tangents), self._by_name(others)
+        return self._flat(self.record.jvp_jvp(*moves, *arguments, **options))
+
     def _by_name(self, tangents: Sequence[Any]) -> dict[str, Any]:
         """Tangents of the boxes as those of the arrays that they are in."""
         following = iter(tangents)
@@ -324,6 +339,11 @@ def _push(call: _Call, *arrays: Any) -> Any:
 
 
 @primitive
+def _push_twice(call: _Call, *arrays: Any) -> Any:
+    return call.push_twice(*_split(call, arrays, "ttx"))
+
+
+@primitive
 def _second(call: _Call, *arrays: Any) -> Any:
     return call.second(*_split(call, arrays, "tggx"))
 
@@ -407,18 +427,60 @@ def _push_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
 
 def _push_jvp(argnums: Any, gs: Any, ans: Any, args: Any, kwargs: Any) -> Any:
     call, *arrays = args
-    values = _split(call, arrays, "tx")[1]
-    if any(k > len(arrays) - len(values) for k in argnums):
-        raise NotImplementedError(
-            f"{call.record.name}: has no forward mode of forward mode; the gradient of make_jvp, "
-            "or make_jvp of a gradient, gives second derivatives"
-        )
-    return _push(call, *_spread(argnums, gs, len(arrays))[: len(values)], *values)
+    tangents, values = _split(call, arrays, "tx")
+    dtangents, others = _split(call, _spread(argnums, gs, len(arrays)), "tx")
+    terms = []
+    if any(k <= len(tangents) for k in argnums):
+        terms.append(_push(call, *dtangents, *values))
+    if any(k > len(tangents) for k in argnums):
+        terms.append(_push_twice(call, *tangents, *others, *values))
+    return _sum(call, terms)
+
+
+def _push_twice_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+    call, *arrays = args
+    *pair, values = _split(call, arrays, "ttx")
+    count = len(values)
+    if any(k > 2 * count for k in argnums):
+        _third(argnums, args, kwargs)
+
+    def vjp(g: Any) -> Any:
+        incoming = _each(call, g)
+        found: list[Any] = [None]
+        for tangents in reversed(pair):  # the gradient of either is linear in the other
+            second = _second(call, *tangents, *incoming, *[None] * len(incoming), *values)
+            found += [second[k] for k in range(count)]
+        return [found[k] for k in argnums]
+
+    return vjp
+
+
+def _push_twice_jvp(argnums: Any, gs: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+    call, *arrays = args
+    first, second, values = _split(call, arrays, "ttx")
+    count = len(values)
+    if any(k > 2 * count for k in argnums):
+        _third(argnums, args, kwargs)
+    dfirst, dsecond, _ = _split(call, _spread(argnums, gs, len(arrays)), "ttx")
+    terms = []
+    if any(k <= count for k in argnums):
+        terms.append(_push_twice(call, *dfirst, *second, *values))
+    if any(k > count for k in argnums):
+        terms.append(_push_twice(call, *first, *dsecond, *values))
+    return _sum(call, terms)
 
 
 def _third(argnums: Any, *rest: Any) -> Any:
     call = rest[-2][0]
     raise NotImplementedError(f"{call.record.name}: has no third derivatives")
+
+
+def _sum(call: _Call, terms: list[Any]) -> Any:
+    """The sum of one or two, each built like the real outputs."""
+    if len(terms) == 1:
+        return terms[0]
+    sums = [x + y for x, y in zip(*(_each(call, term) for term in terms), strict=True)]
+    return sums[0] if call.single else _tuple(sums)
 
 
 def _spread(argnums: Any, gs: Any, count: int) -> list[Any]:
@@ -433,6 +495,7 @@ for _function, _vjp, _jvp in (
     (_value, _value_vjp, _value_jvp),
     (_pullback, _pullback_vjp, _pullback_jvp),
     (_push, _push_vjp, _push_jvp),
+    (_push_twice, _push_twice_vjp, _push_twice_jvp),
     (_second, _third, _third),
 ):
     defvjp_argnums(_function, _vjp)

@@ -13,6 +13,11 @@ order. Derivatives are of the formulas as they stand, and arrays keep their dtyp
 
 Formulas write through views. So a tangent lies in memory as its value does: what is a view of the
 one is a view of the other.
+
+Both parts may be dual numbers themselves. ``(x + e v) + d (u + e w)`` has four parts, and that of
+``d e`` of a formula of it is ``f''(x)[u, v] + f'(x) w``: forward mode of forward mode. No rule
+confuses the two, if every array that has a tangent has all four parts: a rule sees one level, and
+NumPy hands the parts to the other.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from attnc.typing import Array
 
-__all__ = ["Dual", "asarray", "laid_out", "paired", "tangent_of", "value_of"]
+__all__ = ["Dual", "all_finite", "asarray", "laid_out", "paired", "tangent_of", "value_of"]
 
 
 class NoTangent(TypeError):
@@ -39,9 +44,9 @@ class Dual(NDArrayOperatorsMixin):
 
     Parameters
     ----------
-    value : ndarray
-    tangent : ndarray
-        Of the same shape.
+    value : ndarray or Dual
+    tangent : ndarray or Dual
+        Of the same shape; a Dual, of arrays that lie alike, where the value is one.
 
     Raises
     ------
@@ -106,7 +111,7 @@ class Dual(NDArrayOperatorsMixin):
     def __setitem__(self, index: Any, x: Any) -> None:
         if isinstance(x, list | tuple):
             x = np.stack(x)
-        self.value[index], self.tangent[index] = value_of(x), tangent_of(x)
+        self.value[index], self.tangent[index] = _outer(x), tangent_of(x)
 
     def __getattr__(self, name: str) -> Any:
         # Python calls this only where there is no such attribute.
@@ -317,7 +322,7 @@ class Dual(NDArrayOperatorsMixin):
             return result
         if not isinstance(out[0], Dual):
             raise NoTangent(f"Dual: numpy.{ufunc.__name__} into an array would lose the tangent")
-        if not isinstance(out[0].value, np.ndarray):  # `s += x` makes a new number of a number
+        if not isinstance(value_of(out[0]), np.ndarray):  # `s += x` makes a new number of a number
             return result
         out[0][...] = result
         return out[0]
@@ -348,13 +353,16 @@ def laid_out(tangent: Any, value: Any) -> Any:
 
     Parameters
     ----------
-    tangent, value : ndarray or number
+    tangent, value : ndarray, Dual or number
 
     Returns
     -------
-    ndarray or number
+    ndarray, Dual or number
         The tangent itself where it is so.
     """
+    if isinstance(value, Dual):
+        parts = (_outer(tangent), value.value), (tangent_of(tangent), value.tangent)
+        return Dual(*(laid_out(*pair) for pair in parts))
     if not isinstance(value, np.ndarray):
         return value.dtype.type(tangent)
     if isinstance(tangent, np.ndarray) and _layout(tangent) == _layout(value):
@@ -398,7 +406,7 @@ def paired(name: str, x: Dual, value: Any, tangent: Any) -> Dual:
 
 
 def value_of(x: Any) -> Any:
-    """The value of a Dual; what is none is its own.
+    """The value of a Dual, without any tangent; what is none is its own.
 
     Parameters
     ----------
@@ -408,7 +416,9 @@ def value_of(x: Any) -> Any:
     -------
     array_like
     """
-    return x.value if isinstance(x, Dual) else x
+    while isinstance(x, Dual):
+        x = x.value
+    return x
 
 
 def tangent_of(x: Any) -> Any:
@@ -423,6 +433,22 @@ def tangent_of(x: Any) -> Any:
     array_like
     """
     return x.tangent if isinstance(x, Dual) else 0
+
+
+def all_finite(x: Any) -> bool:
+    """Whether all numbers are finite, those of tangents too.
+
+    Parameters
+    ----------
+    x : Dual or array_like
+
+    Returns
+    -------
+    bool
+    """
+    if isinstance(x, Dual):
+        return all_finite(x.value) and all_finite(x.tangent)
+    return bool(np.isfinite(x).all())
 
 
 def asarray(x: Any, dtype: Any = None) -> Array:
@@ -446,28 +472,35 @@ def asarray(x: Any, dtype: Any = None) -> Array:
 # ---- rules of ufuncs -----------------------------------------------------------------------------
 
 
-def _felt(moved: Any, *tangents: Any) -> Any:
-    """What moves with these tangents, 0 where they are: an infinite slope is not felt there."""
-    if np.isfinite(moved).all():
-        return moved
-    still = functools.reduce(np.logical_and, (tangent == 0 for tangent in tangents))
-    return np.where(still, 0, moved)
+def _outer(x: Any) -> Any:
+    """The value of a Dual at this level, which may be one of the other level."""
+    return x.value if isinstance(x, Dual) else x
+
+
+def _felt(moved: Any, tangent: Any) -> Any:
+    """What moves with this tangent, 0 where that is: an infinite slope is not felt there."""
+    return moved if all_finite(moved) else np.where(_is_zero(tangent), 0, moved)
+
+
+def _is_zero(x: Any) -> Any:
+    """Where all parts are 0."""
+    return _is_zero(x.value) & _is_zero(x.tangent) if isinstance(x, Dual) else x == 0
 
 
 def _sum(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """x + y and x - y."""
-    value = ufunc(value_of(x), value_of(y))
+    value = ufunc(_outer(x), _outer(y))
     return Dual(value, laid_out(ufunc(tangent_of(x), tangent_of(y)), value))
 
 
 def _product(ufunc: Callable[..., Any], x: Any, y: Any) -> Dual:
     """x * y, x @ y and their like: u y + x v."""
-    value = ufunc(value_of(x), value_of(y))
+    value = ufunc(_outer(x), _outer(y))
     terms = []
     if isinstance(x, Dual):
-        terms.append(ufunc(x.tangent, value_of(y)))
+        terms.append(ufunc(x.tangent, _outer(y)))
     if isinstance(y, Dual):
-        terms.append(ufunc(value_of(x), y.tangent))
+        terms.append(ufunc(_outer(x), y.tangent))
     if ufunc is np.multiply:
         moving = [z.tangent for z in (x, y) if isinstance(z, Dual)]
         terms = [_felt(term, tangent) for term, tangent in zip(terms, moving, strict=True)]
@@ -476,11 +509,11 @@ def _product(ufunc: Callable[..., Any], x: Any, y: Any) -> Dual:
 
 def _quotient(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """q = x / y: (u - q v) / y."""
-    value = ufunc(value_of(x), value_of(y))
+    value = ufunc(_outer(x), _outer(y))
     change = tangent_of(x)
     if isinstance(y, Dual):
         change = change - _felt(value * y.tangent, y.tangent)
-    return Dual(value, laid_out(_felt(change / value_of(y), change), value))
+    return Dual(value, laid_out(_felt(change / _outer(y), change), value))
 
 
 def _power(ufunc: np.ufunc, x: Any, n: Any) -> Dual:
@@ -494,16 +527,16 @@ def _power(ufunc: np.ufunc, x: Any, n: Any) -> Dual:
 
 def _extreme(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """The smaller or larger of two: its tangent, that of x where they are equal."""
-    value = ufunc(value_of(x), value_of(y))
-    tangent = np.where(value_of(x) == value, tangent_of(x), tangent_of(y))
+    value = ufunc(_outer(x), _outer(y))
+    tangent = np.where(_outer(x) == value, tangent_of(x), tangent_of(y))
     return Dual(value, laid_out(tangent, value))
 
 
 def _logaddexp(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """l = log(exp(x) + exp(y)): exp(x - l) u + exp(y - l) v."""
-    value = ufunc(value_of(x), value_of(y))
+    value = ufunc(_outer(x), _outer(y))
     terms = (
-        _felt(np.exp(value_of(z) - value) * z.tangent, z.tangent)
+        _felt(np.exp(_outer(z) - value) * z.tangent, z.tangent)
         for z in (x, y)
         if isinstance(z, Dual)
     )
@@ -524,7 +557,7 @@ def _add_at(x: Any, index: Any, y: Any) -> None:
     """x[index] += y, with all that comes to one place."""
     if not isinstance(x, Dual):
         raise NoTangent("Dual: numpy.add.at into an array would lose the tangent")
-    np.add.at(x.value, index, value_of(y))
+    np.add.at(x.value, index, _outer(y))
     np.add.at(x.tangent, index, tangent_of(y))
 
 
@@ -566,7 +599,7 @@ def _linear(function: Callable[..., Any], arrays: Any, *args: Any, **options: An
     if isinstance(arrays, Dual):
         found = (function(part, *args, **options) for part in (arrays.value, arrays.tangent))
     else:
-        values = [value_of(x) for x in arrays]
+        values = [_outer(x) for x in arrays]
         tangents = [x.tangent if isinstance(x, Dual) else np.zeros_like(x) for x in arrays]
         found = (function(part, *args, **options) for part in (values, tangents))
     value, tangent = found
@@ -644,7 +677,7 @@ def _require_order(function: Callable[..., Any], order: str) -> None:
 def _where(function: Callable[..., Any], condition: Any, *branches: Any) -> Any:
     """By a condition of values."""
     condition = value_of(condition)
-    value = function(condition, *map(value_of, branches))
+    value = function(condition, *map(_outer, branches))
     if not any(isinstance(x, Dual) for x in branches):
         return value
     return Dual(value, laid_out(function(condition, *map(tangent_of, branches)), value))
@@ -657,7 +690,7 @@ def _einsum(
     if not isinstance(subscripts, str):
         raise NoTangent("Dual: numpy.einsum has no rule for tangents but with subscripts in a str")
     function = functools.partial(function, subscripts, optimize=optimize)
-    values = [value_of(x) for x in operands]
+    values = [_outer(x) for x in operands]
     terms = [
         function(*values[:k], x.tangent, *values[k + 1 :])
         for k, x in enumerate(operands)

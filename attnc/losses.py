@@ -717,14 +717,27 @@ def _derivatives(function: Any) -> dict[str, Any]:
         record: Any = record_of(function)
         loss, *kept = record.forward(*arrays, **options)
         gradients = dict(zip(record.arrays, record.backward(*kept, None), strict=True))
-        total = 0.0
-        for name, tangent in tangents.items():
-            if tangent is not None:  # what is not read has gradient 0, and 0 times NaN is NaN
-                d = gradients[name].astype(np.float64)
-                total += np.where(d == 0, 0, d * np.asarray(tangent, np.float64)).sum()
-        return loss, loss.dtype.type(total)
+        return loss, loss.dtype.type(_along(tangents, gradients))
 
-    return by_formula(function) | {"jvp": jvp}
+    @quiet
+    def jvp_jvp(tangents, others, *arrays, **options):
+        record: Any = record_of(function)
+        loss, *_ = record.forward(*arrays, **options)
+        incoming = (loss.dtype.type(1),), (None,)
+        moved = record.backward_jvp(tangents, *incoming, *arrays, **options)
+        return loss.dtype.type(_along(others, dict(zip(record.arrays, moved, strict=True))))
+
+    return by_formula(function) | {"jvp": jvp, "jvp_jvp": jvp_jvp}
+
+
+def _along(tangents: dict[str, Any], gradients: dict[str, Any]) -> Any:
+    """The product of gradients, or of their tangents, with the tangents of the arrays."""
+    total = 0.0
+    for name, tangent in tangents.items():
+        if tangent is not None:  # what is not read has gradient 0, and 0 times NaN is NaN
+            d = gradients[name].astype(np.float64)
+            total += np.where(d == 0, 0, d * np.asarray(tangent, np.float64)).sum()
+    return total
 
 
 register(

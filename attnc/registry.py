@@ -49,7 +49,7 @@ class Record(NamedTuple):
         The required arrays and then the optional ones.
     others : tuple of None
         What stands for all incoming gradients but the first where they are not given.
-    jvp, backward_jvp, outputs, fixed, leading, batch_axes
+    jvp, backward_jvp, outputs, fixed, leading, batch_axes, jvp_jvp
         As in `register`.
     """
 
@@ -68,6 +68,7 @@ class Record(NamedTuple):
     fixed: tuple[str, ...] = ()
     leading: tuple[str, ...] = ()
     batch_axes: Mapping[str, int] = MappingProxyType({})
+    jvp_jvp: Callable[..., Any] | None = None
 
     @property
     def name(self) -> str:
@@ -93,6 +94,7 @@ def register(
     fixed: Iterable[str] = (),
     leading: Iterable[str] = (),
     batch_axes: Mapping[str, int] | None = None,
+    jvp_jvp: Callable[..., Any] | None = None,
 ) -> Record:
     """Make a function known to `attnc.vjp`, and to all that stands on records.
 
@@ -139,6 +141,11 @@ def register(
     batch_axes : mapping of str to int, optional
         Where there is one batch axis instead: its place in the arrays, real and fixed, and in the
         outputs, by name. From the end, and below 0, in a state of arrays with more axes and fewer.
+    jvp_jvp : callable, optional
+        Forward mode of forward mode: ``jvp_jvp(tangents, others, *arrays, **options)`` returns the
+        tangent of what `jvp` returns for `tangents`, when the arrays alone move, along `others`:
+        the second derivative of the function in these two directions, built like the output, with
+        None for what is not real. Either is a dict as that of `jvp`, and both may be empty.
 
     Returns
     -------
@@ -186,9 +193,10 @@ def register(
         tuple(fixed),
         tuple(leading),
         MappingProxyType(dict(batch_axes or {})),
+        jvp_jvp,
     )
     _records[function] = record
-    for run in (forward, jvp, backward_jvp):
+    for run in (forward, jvp, backward_jvp, jvp_jvp):
         own = inspect.unwrap(run) if callable(run) else None
         if isinstance(own, FunctionType) and own.__module__.startswith("attnc."):
             own.__qualname__ = record.name  # with which Python's own errors begin: a wrong keyword

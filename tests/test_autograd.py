@@ -182,7 +182,24 @@ def test_forward_mode(name, case, rng):
 
 @pytest.mark.parametrize(("name", "case"), SECOND)
 def test_second_order(name, case, rng):
-    check_second_order(*problem(name, case, rng))
+    """Forward and reverse mode of both."""
+    f, leaves = problem(name, case, rng)
+    check_grads(f, all_of(leaves), modes=["fwd", "rev"], order=2)(*leaves)
+
+
+@pytest.mark.parametrize("name", ["dot_product_attention", "lstm"])
+def test_second_tangents_are_linear_in_both_directions(name, rng):
+    """And have their derivatives by these, in either mode."""
+    f, leaves = problem(name, {"lstm": "state"}.get(name, "none one both"), rng)
+    x = tuple(leaves)
+
+    def second(u, w):
+        return make_jvp(lambda x: make_jvp(lambda x: f(*x))(x)(u)[1])(x)(w)[1]
+
+    directions = vspace(x).randn(), vspace(x).randn()
+    check_grads(second, (0, 1), modes=["fwd", "rev"], order=1)(*directions)
+    for a, b in zip(several(second(*directions)), several(second(*directions[::-1])), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
 
 
 def test_second_order_with_dropout(rng):
@@ -193,22 +210,7 @@ def test_second_order_with_dropout(rng):
         generator = np.random.default_rng(3)
         return attnc.autograd.dot_product_attention(*arrays, dropout=0.4, rng=generator)
 
-    check_grads(f, (0, 1, 2), modes=["fwd"], order=1)(*arrays)
-    check_second_order(f, arrays)
-
-
-def check_second_order(f, leaves):
-    """Against differences: all second derivatives that there are.
-
-    autograd's own check of order 2 has forward mode of forward mode as well.
-    """
-    check_grads(f, all_of(leaves), modes=["rev"], order=2)(*leaves)
-    leaves, d = tuple(leaves), vspace(f(*leaves)).randn()
-    check_grads(lambda x, g: make_vjp(lambda x: f(*x), x)[0](g), (0, 1), ["fwd"], 1)(leaves, d)
-    tangents = vspace(leaves).randn()
-    check_grads(lambda x, t: make_jvp(lambda x: f(*x))(x)(t)[1], (0, 1), ["rev"], 1)(
-        leaves, tangents
-    )
+    check_grads(f, (0, 1, 2), modes=["fwd", "rev"], order=2)(*arrays)
 
 
 # ---- A function of one's own, with all that a record may have ------------------------------------
@@ -265,6 +267,14 @@ def mixed_backward_jvp(tangents, incoming, dincoming, x, pair, *, shift=None, wh
     return dx, (da, db), None if shift is None else np.asarray(np.sum(dg + 0 * x))
 
 
+def mixed_jvp_jvp(tangents, others, x, pair, *, shift=None, where=None):
+    (a, b), (tx, ta, tb, _) = pair, given_tangents(tangents)
+    sx, sa, sb, _ = given_tangents(others)
+    product = 2 * a * (tx * sa + sx * ta) + 2 * x * ta * sa + np.exp(b) * tb * sb + 0 * x
+    total = np.asarray((tx * sb + sx * tb + 0 * x).sum())
+    return Mixed(product if where is None else np.where(where, product, 0), None, total)
+
+
 HOW = {
     "required": ("x", "pair"),
     "optional": ("shift",),
@@ -277,7 +287,8 @@ HOW = {
 
 @pytest.fixture
 def own():
-    registry.register(mixed, jvp=mixed_jvp, backward_jvp=mixed_backward_jvp, **HOW)
+    passes = {"jvp": mixed_jvp, "backward_jvp": mixed_backward_jvp, "jvp_jvp": mixed_jvp_jvp}
+    registry.register(mixed, **passes, **HOW)
     yield attnc.autograd.wrap(mixed)
     del registry._records[mixed]
 
@@ -301,8 +312,7 @@ def test_all_orders_of_a_function_of_ones_own(own, arrays, masked):
         (one_product, [*arrays, shift]),
         (one_total, arrays[:1]),
     ):
-        check_grads(g, all_of(leaves), modes=["fwd"], order=1)(*leaves)
-        check_second_order(g, leaves)
+        check_grads(g, all_of(leaves), modes=["fwd", "rev"], order=2)(*leaves)
 
 
 def test_what_autograd_offers(own, arrays):
@@ -324,6 +334,8 @@ def test_what_autograd_offers(own, arrays):
     np.testing.assert_allclose(hessian_vector_product(loss)(a, b), curvature * b)
     np.testing.assert_allclose(make_jvp(grad(loss))(a)(b)[1], curvature * b)
     np.testing.assert_allclose(make_jvp(loss)(a)(b)[1], slope @ b)
+    along = make_jvp(lambda a: make_jvp(loss)(a)(b)[1])(a)(x)[1]
+    np.testing.assert_allclose(along, np.sum(curvature * b * x))
 
 
 def test_records_that_lack_something(own):
@@ -335,6 +347,8 @@ def test_records_that_lack_something(own):
     g = attnc.autograd.wrap(mixed)
     with pytest.raises(NotImplementedError, match="^mixed: has no second .* no backward_jvp"):
         jacobian(jacobian(lambda x: anp.sum(g(x, (x, x)).product)))(x)
+    with pytest.raises(NotImplementedError, match="^mixed: has no forward mode of .* no jvp_jvp"):
+        make_jvp(lambda x: make_jvp(lambda x: g(x, (x, x)).product)(x)(x)[1])(x)(x)
     with pytest.raises(TypeError, match="^wrap: function must be one of attnc.registry, got 'sum'"):
         attnc.autograd.wrap(np.sum)
 
@@ -345,13 +359,14 @@ def test_third_derivatives_raise(own, arrays):
     def loss(a):
         return anp.sum(own(x, (a, b)).product)
 
-    for f in (jacobian(jacobian(loss)), lambda a: make_jvp(grad(loss))(a)(b)[1]):
-        with pytest.raises(NotImplementedError, match="^mixed: has no third derivatives"):
-            jacobian(f)(a)
-        with pytest.raises(NotImplementedError, match="^mixed: has no (third|forward mode of)"):
-            make_jvp(f)(a)(b)
-    with pytest.raises(NotImplementedError, match="^mixed: has no forward mode of forward mode"):
-        make_jvp(lambda a: make_jvp(loss)(a)(b)[1])(a)(b)
+    for f in (
+        jacobian(jacobian(loss)),
+        lambda a: make_jvp(grad(loss))(a)(b)[1],
+        lambda a: make_jvp(lambda a: make_jvp(loss)(a)(b)[1])(a)(b)[1],
+    ):
+        for derivative in (lambda f: jacobian(f)(a), lambda f: make_jvp(f)(a)(b)):
+            with pytest.raises(NotImplementedError, match="^mixed: has no third derivatives"):
+                derivative(f)
 
 
 def test_one_forward_pass_gives_a_tangent(own, arrays, monkeypatch):

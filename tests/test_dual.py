@@ -150,6 +150,31 @@ def test_derivatives_are_differences(name, rng):
     np.testing.assert_allclose(result.tangent, (a - 8 * b + 8 * c - d) / (12 * STEP), atol=1e-9)
 
 
+def twice(x, v, u, w):
+    """x + e v + d (u + e w): both parts are dual numbers themselves."""
+    return Dual(Dual(x, v), Dual(u, w))
+
+
+@pytest.mark.parametrize("name", [*UFUNCS, *FUNCTIONS, *(f"method {n}" for n in METHODS)])
+def test_tangents_of_tangents_are_differences_of_these(name, rng):
+    known = UFUNCS | FUNCTIONS | {f"method {n}": f for n, f in METHODS.items()}
+    f, first, others = known[name], draws(rng), draws(rng)
+    parts = [(x, v, 3 * w, w) for (x, v), (_, w) in zip(first, others, strict=True)]
+    result = f(*(twice(*each) for each in parts))
+    along_v = f(*(Dual(x, v) for x, v, _, _ in parts))
+    along_u = f(*(Dual(x, u) for x, _, u, _ in parts))
+    np.testing.assert_array_equal(result.value.value, along_v.value)
+    np.testing.assert_array_equal(result.value.tangent, along_v.tangent)
+    np.testing.assert_array_equal(result.tangent.value, along_u.tangent)
+    near = (
+        f(*(Dual(x + k * STEP * v, u + k * STEP * w) for x, v, u, w in parts)).tangent
+        for k in (-2, -1, 1, 2)
+    )
+    a, b, c, d = near
+    expected = (a - 8 * b + 8 * c - d) / (12 * STEP)
+    np.testing.assert_allclose(result.tangent.tangent, expected, atol=1e-8)
+
+
 def test_every_rule_is_tested():
     ufuncs = {name.split()[0] for name in UFUNCS}
     assert {u.__name__ for u, rule in dual._UFUNCS.items() if rule is not VALUES} == ufuncs
@@ -231,6 +256,28 @@ def test_an_infinite_slope_is_not_felt_where_the_tangent_is_zero(f, slope):
         assert moved[1] == slope
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        np.sqrt,
+        np.log,
+        lambda x: x**0.5,
+        lambda x: 1 / x,
+        lambda x: x / np.zeros(3),
+        lambda x: x * np.full(3, np.inf),
+        lambda x: np.logaddexp(np.log(x), -np.inf),
+    ],
+)
+def test_nor_where_one_of_two_directions_is_zero(f):
+    """Of the second derivative: along u = 0 nothing moves, nor does a slope along v = 0."""
+    u, v = np.array([0, 1, 0], np.float32), np.array([1, 0, 0], np.float32)
+    with np.errstate(all="raise"):
+        found = f(twice(np.zeros(3, np.float32), v, u, np.zeros(3, np.float32)))
+    assert found.tangent.tangent.tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(found.tangent.value, f(Dual(np.zeros(3, np.float32), u)).tangent)
+    assert found.tangent.value[0] == found.value.tangent[1] == 0
+
+
 def by_columns(x):
     return np.asfortranarray(x)
 
@@ -290,6 +337,34 @@ def test_what_is_written_through_a_view_moves_both(made, view, rng):
         near = (written(of_x(x + k * STEP * u), of_y(y + k * STEP * v)) for k in (-2, -1, 1, 2))
         a, b, c, d = near
         np.testing.assert_allclose(found.tangent, (a - 8 * b + 8 * c - d) / (12 * STEP), atol=1e-8)
+
+
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("view", [view for view in VIEWS if view != "as C takes it"])
+def test_what_is_written_through_a_view_moves_all_four(made, view, rng):
+    arrays = [[draw(LEFT) for draw in [rng.random] + [rng.standard_normal] * 3] for _ in range(2)]
+
+    def written(x, y):
+        z = MADE[made](x, y)
+        part = VIEWS[view](z)
+        part *= part
+        return z
+
+    def moved(x, v, u, w, lay, r):
+        return Dual(lay(x + 1 + r * v), lay(u + r * w))
+
+    for of_x, of_y in itertools.product(LAYOUTS.values(), repeat=2):
+        pairs = list(zip(arrays, (of_x, of_y), strict=True))
+        found = written(*(twice(lay(x + 1), *map(lay, moves)) for (x, *moves), lay in pairs))
+        near = [
+            written(*(moved(*parts, lay, k * STEP) for parts, lay in pairs))
+            for k in (-2, -1, 0, 1, 2)
+        ]
+        a, b, here, c, d = (each.tangent for each in near)
+        np.testing.assert_array_equal(found.value.value, near[2].value)
+        np.testing.assert_array_equal(found.tangent.value, here)
+        expected = (a - 8 * b + 8 * c - d) / (12 * STEP)
+        np.testing.assert_allclose(found.tangent.tangent, expected, atol=1e-7)
 
 
 def test_a_view_of_the_value_alone_is_refused():
@@ -396,3 +471,6 @@ def test_as_an_array():
     assert asarray([1, 2], float).dtype == np.float64
     assert value_of(x) is x.value and tangent_of(x) is x.tangent
     assert value_of(3) == 3 and tangent_of(3) == 0
+    both = Dual(x, Dual(x.tangent, x.value))
+    assert value_of(both) is x.value and tangent_of(both).value is x.tangent
+    assert (both.shape, both.dtype, both[0, 0].size) == ((2, 3), np.float64, 1)

@@ -391,23 +391,45 @@ def _power_backward_jvp(tangents, incoming, dincoming, x, weight=None, *, expone
     )
 
 
+def _power_jvp_jvp(tangents, others, x, weight=None, *, exponent=3):
+    n, w = exponent, 1.0 if weight is None else weight
+    (dx, dw), (ex, ew) = (
+        [0.0 if of.get(k) is None else of[k] for k in ("x", "weight")] for of in (tangents, others)
+    )
+    curved = n * (n - 1) * x ** (n - 2) * w * dx * ex
+    return curved + n * x ** (n - 1) * (dx * ew + ex * dw)
+
+
 @pytest.fixture
 def bridged():
     registry.register(
         power, required=["x"], optional=["weight"], incoming=["dy"], forward=_power_forward,
         backward=_power_backward, jvp=_power_jvp, backward_jvp=_power_backward_jvp,
+        jvp_jvp=_power_jvp_jvp,
         outputs=lambda x, weight=None, **options: Output(x.shape), leading=["x"],
     )  # fmt: skip
     yield attnc.jax.of(power)
     registry._records.pop(power)
 
 
+def _twice(f, x, w):
+    """The second derivative as a function of its two directions."""
+    return lambda u, v: jax.jvp(lambda x: jax.jvp(lambda x: f(x, w), (x,), (u,))[1], (x,), (v,))[1]
+
+
 ORDERS = {
     "hessian": lambda f: jax.hessian(f, (0, 1)),
     "reverse over reverse": lambda f: jax.jacrev(jax.jacrev(f, (0, 1)), (0, 1)),
     "reverse over forward": lambda f: jax.jacrev(jax.jacfwd(f, (0, 1)), (0, 1)),
+    "forward over forward": lambda f: jax.jacfwd(jax.jacfwd(f, (0, 1)), (0, 1)),
     "of a checkpoint": lambda f: jax.hessian(jax.checkpoint(f), (0, 1)),
     "vmap": lambda f: jax.vmap(jax.hessian(f, (0, 1)), (0, None)),
+    "vmap of forward over forward": lambda f: jax.vmap(jax.jacfwd(jax.jacfwd(f)), (0, None)),
+    "along what moves": lambda f: (
+        lambda x, w: jax.jvp(lambda x, w: jax.jvp(f, (x, w), (x * x, w))[1], (x, w), (w + x, w))
+    ),
+    "by tangents": lambda f: lambda x, w: jax.jacrev(_twice(f, x, w), (0, 1))(x * x, w - x),
+    "by tangents, forward": lambda f: lambda x, w: jax.jacfwd(_twice(f, x, w))(x * x, w - x),
     "linearize": lambda f: lambda x, w: jax.linearize(jax.grad(f), x, w)[1](x, w),
     "jvp": lambda f: lambda x, w: jax.jvp(f, (x, w), (w + x, w)),
 }
@@ -423,18 +445,25 @@ def test_second_order(order, bridged):
 
 def test_check_grads(bridged):
     x, w = jnp.array([[1.0, 2.0], [3.0, 0.5]]), jnp.array([0.3, 0.7])
-    check_grads(bridged, (x, w), order=2, modes=["rev"])
-    check_grads(bridged, (x, w), order=1, modes=["fwd"])
+    check_grads(bridged, (x, w), order=2, modes=["fwd", "rev"])
 
 
 def test_what_has_no_derivative(bridged):
     x = jnp.array([1.0, 2.0])
     total = lambda x: bridged(x).sum()  # noqa: E731
-    with pytest.raises(NotImplementedError, match="power: there are derivatives of first and sec"):
-        jax.jacfwd(jax.jacfwd(total))(x)
-    with pytest.raises(NotImplementedError, match="power: there are derivatives of first and sec"):
-        jax.jacrev(jax.hessian(total))(x)
+    for third in (
+        jax.jacrev(jax.hessian(total)),
+        jax.jacfwd(jax.hessian(total)),
+        jax.jacfwd(jax.jacfwd(jax.jacfwd(total))),
+        jax.jacrev(jax.jacfwd(jax.jacfwd(total))),
+    ):
+        with pytest.raises(NotImplementedError, match="power: there are .* but no third ones"):
+            third(x)
     record = registry.record_of(power)
+    registry._records[power] = record._replace(jvp_jvp=None)
+    with pytest.raises(NotImplementedError, match="power: there is no `jvp_jvp` in its record"):
+        jax.jacfwd(jax.jacfwd(total))(x)
+    jax.jacrev(jax.jacfwd(total))(x)  # which needs the same rule, and does not run it
     registry._records[power] = record._replace(jvp=None, backward_jvp=None)
     with pytest.raises(NotImplementedError, match="power: there is no `jvp` in its record"):
         jax.jacfwd(total)(x)

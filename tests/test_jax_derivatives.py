@@ -35,6 +35,14 @@ def in_numpy(p, function, along, *incoming):
     )
 
 
+def second_tangents(p, along, others):
+    """What the record itself has of forward mode of forward mode."""
+    required = [p.arguments[n] for n in p.record.required]
+    options = {n: x for n, x in p.arguments.items() if n not in p.record.required}
+    moves = (dict(zip(p.names, each, strict=True)) for each in (along, others))
+    return p.record.jvp_jvp(*moves, *required, **options)
+
+
 def moved_gradients(p, along):
     """Tangents of the gradients, by `attnc.hvp`: leaves in the order of `p.real`."""
     tree = jax.tree.structure(p.output)
@@ -58,7 +66,7 @@ def leaves_of(gradients, real):
 @pytest.mark.parametrize("name, case", CALLS)
 def test_every_order(name, case, rng):
     p = Problem(name, case, rng)
-    along = directions(p, rng)
+    along, others = directions(p, rng), directions(p, rng)
     every = tuple(range(len(p.real)))
     gradient = jax.grad(p.total, every)
 
@@ -66,20 +74,24 @@ def test_every_order(name, case, rng):
         return sum((a * b).sum() for a, b in zip(*map(jax.tree.leaves, (x, y)), strict=True))
 
     @jax.jit
-    def everything(real, along):
-        real, along = tuple(real), tuple(along)
-        tangent = jax.jvp(p.jax, real, along)[1]
+    def everything(real, along, others):
+        real, along, others = tuple(real), tuple(along), tuple(others)
+        tangent = lambda *x: jax.jvp(p.jax, x, along)[1]  # noqa: E731
         in_direction = lambda *x: jax.jvp(p.total, x, along)[1]  # noqa: E731
-        return [x for k, x in enumerate(jax.tree.leaves(tangent)) if k in p.kept], {
+        tangents = jax.jvp(tangent, real, others)
+        return [[t[k] for k in p.kept] for t in map(jax.tree.leaves, tangents)], {
             "forward over reverse": jax.jvp(gradient, real, along)[1],
             "reverse over reverse": jax.grad(lambda *x: inner(gradient(*x), along), every)(*real),
             "reverse over forward": jax.grad(in_direction, every)(*real),
         }
 
-    tangent, orders = everything(p.real, along)
-    wanted = jax.tree.leaves(in_numpy(p, attnc.jvp, along)[1], is_leaf=lambda x: x is None)
-    for x, k in zip(tangent, p.kept, strict=True):
-        np.testing.assert_array_equal(x, wanted[k])  # the same bits
+    tangents, orders = everything(p.real, along, others)
+    for found, wanted in zip(
+        tangents, (in_numpy(p, attnc.jvp, along)[1], second_tangents(p, along, others)), strict=True
+    ):
+        wanted = jax.tree.leaves(wanted, is_leaf=lambda x: x is None)
+        for x, k in zip(found, p.kept, strict=True):
+            np.testing.assert_array_equal(x, wanted[k])  # the same bits
     wanted = leaves_of(moved_gradients(p, along), p.real)
     for order, found in orders.items():
         for x, y in zip(jax.tree.leaves(found), wanted, strict=True):
@@ -99,17 +111,18 @@ def test_check_grads(name, case, rng):
     # The error of a difference grows with its step squared: that of JAX, 1e-4, is too long for gru,
     # and a tenth of it for the Gaussians of windows.
     check = functools.partial(check_grads, args=tuple(p.real), eps=1e-6, atol=1e-6, rtol=1e-6)
-    check(f, order=2, modes=["rev"])
-    check(f, order=1, modes=["fwd"])
-    check(jax.jit(jax.grad(p.total)), order=1, modes=["fwd"])
+    check(f, order=2, modes=["fwd", "rev"])
 
 
 @pytest.mark.parametrize("name", ["dot_product_attention", "additive_scores", "gru", "layer_norm"])
 def test_hessian(name, rng):
-    """Forward over reverse under `vmap`: a batch of tangents, and arrays that are common to it."""
+    """Forward over reverse and over forward under `vmap`: batches of tangents, and arrays that are
+    common to them."""
     p = Problem(name, FIRST[name], rng)
     x = p.real[0]
-    found = jax.jit(jax.hessian(lambda x: p.total(x, *p.real[1:])))(x)
+    total = lambda x: p.total(x, *p.real[1:])  # noqa: E731
+    found, twice = jax.jit(jax.hessian(total))(x), jax.jit(jax.jacfwd(jax.jacfwd(total)))(x)
+    np.testing.assert_allclose(twice, found, rtol=1e-11, atol=1e-11)
     units = np.eye(x.size).reshape(x.size, *x.shape)
     still = [jax.tree.map(np.zeros_like, y) for y in p.real[1:]]
     wanted = [moved_gradients(p, [u, *still])[0][0] for u in units]
@@ -122,7 +135,7 @@ def test_hessian(name, rng):
 @pytest.mark.parametrize("name", [n for n in FIRST if n == "attend" or n.endswith("_scores")]
                          + ["dot_product_attention", "additive_attention"])  # fmt: skip
 def test_other_dtypes(name, dtype, rng):
-    """The bits of `attnc.jvp` and `attnc.hvp`, of the dtype of each array."""
+    """The bits of `attnc.jvp`, `attnc.hvp` and `jvp_jvp`, of the dtype of each array."""
     jax.config.update("jax_enable_x64", False)
     dtype = np.dtype(jnp.dtype(dtype))
     p = Problem(name, FIRST[name], rng, np.float32)
@@ -134,15 +147,32 @@ def test_other_dtypes(name, dtype, rng):
     p.incoming = [x.astype(y.dtype) for x, y in zip(p.incoming, p.leaves(p.output), strict=True)]
 
     @jax.jit
-    def both(real, along):
+    def all_three(real, along):
         tangent = jax.jvp(p.jax, tuple(real), tuple(along))[1]
         pullback = lambda *x: jax.vjp(p.jax, *x)[1](given)  # noqa: E731
-        return jax.tree.leaves(tangent), jax.jvp(pullback, tuple(real), tuple(along))[1]
+        moved = jax.jvp(pullback, tuple(real), tuple(along))[1]
+        of_tangent = lambda *x: jax.jvp(p.jax, x, tuple(along))[1]  # noqa: E731
+        twice = jax.jvp(of_tangent, tuple(real), tuple(along))[1]
+        return jax.tree.leaves(tangent), moved, jax.tree.leaves(twice)
 
     given = jax.tree.unflatten(jax.tree.structure(p.output), p.incoming)
-    tangent, moved = both(p.real, along)
+    tangent, moved, twice = all_three(p.real, along)
     wanted = jax.tree.leaves(in_numpy(p, attnc.jvp, along)[1])
     second = leaves_of(moved_gradients(p, along), p.real)
-    for x, y in zip([*tangent, *moved], [*wanted, *second], strict=True):
+    second += jax.tree.leaves(second_tangents(p, along, along))
+    for x, y in zip([*tangent, *moved, *twice], [*wanted, *second], strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(np.asarray(x, np.float32), np.asarray(y, np.float32))
+
+
+def test_forward_over_forward_of_the_plain_formula(rng):
+    def plain(q, k, v):
+        return jax.nn.softmax(q @ jnp.swapaxes(k, -1, -2) / np.sqrt(4), -1) @ v
+
+    x, u, w = (tuple(rng.standard_normal((3, 2, 5, 4))) for _ in range(3))
+
+    def twice(f):
+        return jax.jit(lambda x: jax.jvp(lambda *x: jax.jvp(f, x, u)[1], x, w))(x)[1]
+
+    found = twice(attnc.jax.dot_product_attention)
+    np.testing.assert_allclose(found, twice(plain), rtol=1e-11, atol=1e-11)

@@ -261,3 +261,14 @@ def test_float32_agrees_with_float64(name, case):
     for got, expected in pairs:
         size = max(1.0, np.abs(expected).max(initial=0))
         assert np.abs(got - expected).max(initial=0) <= 8 * np.finfo(np.float32).eps * size
+
+
+def test_a_query_of_zeros_has_no_direction_in_a_decoder_of_cosines():
+    """Its cosines and their gradients are 0: so are the tangents, of a state that begins at 0."""
+    problem = Problem("attention_decoder", "cosine bahdanau gru 2 False")
+    problem.real["state"] = each(np.zeros_like, problem.real["state"])
+    output, tangent = problem.jvp(problem.u)
+    given = problem.incoming(output, tangent)
+    left = dot(dict(zip(problem.record.incoming, problem.g, strict=True)), given)
+    right = dot(problem.u, problem.gradients(problem.real, problem.g))
+    assert abs(left - right) <= 1e-10 * max(1, abs(right))

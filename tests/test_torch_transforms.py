@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves  # noqa: E402
 from torch_calls import RECORDS, OnTensors, leaves  # noqa: E402
 
 import attnc.torch.nn  # noqa: E402
+from attnc import registry  # noqa: E402
 from attnc.registry import Output, register  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
@@ -52,6 +53,16 @@ def _backward_jvp(tangents, incoming, dincoming, x, weight, exponent=3):
     return back, _rows(dg * x**n + g * first * dx)
 
 
+def _jvp_jvp(tangents, others, x, weight, exponent=3):
+    (dx, dweight), (ex, eweight) = (
+        [_or_zeros(of.get(n), a) for n, a in (("x", x), ("weight", weight))]
+        for of in (tangents, others)
+    )
+    n = exponent
+    curved = n * (n - 1) * x ** (n - 2) * weight * dx * ex
+    return curved + n * x ** (n - 1) * (dx * eweight + ex * dweight)
+
+
 def _rows(x):
     return x.reshape(-1, x.shape[-1]).sum(0)
 
@@ -68,6 +79,7 @@ register(
     backward=_backward,
     jvp=_jvp,
     backward_jvp=_backward_jvp,
+    jvp_jvp=_jvp_jvp,
     outputs=lambda x, weight, exponent=3: Output(tuple(x.shape)),
     leading=["x"],
 )
@@ -82,6 +94,21 @@ TRANSFORMS = {
     "hessian": lambda f, x, w: hessian(_loss(f), (0, 1))(x, w),
     "jacrev of jacrev": lambda f, x, w: jacrev(jacrev(_loss(f), (0, 1)), (0, 1))(x, w),
     "jacrev of jacfwd": lambda f, x, w: jacrev(jacfwd(_loss(f), (0, 1)), (0, 1))(x, w),
+    "jacfwd of jacfwd": lambda f, x, w: jacfwd(jacfwd(_loss(f), (0, 1)), (0, 1))(x, w),
+    "jacfwd of jacfwd of all": lambda f, x, w: jacfwd(jacfwd(f))(x, w),
+    "jvp of jvp": lambda f, x, w: _jvp_of_jvp(f, (x, w), (x + 1, w), (w - x, w)),
+    "jvp of jvp along what moves": lambda f, x, w: jvp(
+        lambda x, w: jvp(f, (x, w), (x * x, w))[1], (x, w), (w + x, w)
+    ),
+    "grad of jvp of jvp by a tangent": lambda f, x, w: grad(
+        lambda u, v: _jvp_of_jvp(_loss(f), (x, w), (u, w), (v, w))[1], (0, 1)
+    )(x + 1, x * x),
+    "jvp of jvp of jvp by both tangents": lambda f, x, w: jvp(
+        lambda u, v: _jvp_of_jvp(f, (x, w), (u, w), (v, w))[1], (x + 1, x * x), (w + x, x)
+    ),
+    "vmap of jvp of jvp": lambda f, x, w: vmap(
+        lambda x: _jvp_of_jvp(f, (x, w), (x + 1, w), (w - x, w))
+    )(x),
     "vmap": lambda f, x, w: vmap(f, (0, None))(x, w),
     "vmap of the last axis": lambda f, x, w: vmap(f, (1, None), 1)(x.mT, w),
     "vmap of the parameter": lambda f, x, w: vmap(f, (None, 0))(x, torch.stack([w, 2 * w])),
@@ -90,6 +117,10 @@ TRANSFORMS = {
     "vmap of hessian": lambda f, x, w: vmap(hessian(_loss(f)), (0, None))(x, w),
     "grad of vmap": lambda f, x, w: grad(_loss(vmap(f, (0, None))), (0, 1))(x, w),
 }
+
+
+def _jvp_of_jvp(f, x, u, w):
+    return jvp(lambda *x: jvp(f, x, u)[1], x, w)
 
 
 def _loss(f):
@@ -117,10 +148,23 @@ def test_second_order_of_pytorch():
 
 def test_what_goes_too_far():
     x, weight = (torch.rand(3, dtype=torch.float64) for _ in range(2))
-    with pytest.raises(NotImplementedError, match="scaled_power: forward mode within"):
-        jacfwd(jacfwd(_loss(wrapped)))(x, weight)
-    with pytest.raises(NotImplementedError, match="scaled_power: there is no third derivative"):
-        jacrev(jacrev(jacrev(_loss(wrapped))))(x, weight)
+    for third in (
+        jacrev(jacrev(jacrev(_loss(wrapped)))),
+        jacrev(jacfwd(jacfwd(_loss(wrapped)))),
+        jacfwd(jacfwd(jacfwd(_loss(wrapped)))),
+        jacfwd(jacfwd(jacrev(_loss(wrapped)))),
+    ):
+        with pytest.raises(NotImplementedError, match="scaled_power: there is no third derivative"):
+            third(x, weight)
+
+
+def test_a_record_without_it(monkeypatch):
+    record = registry.record_of(scaled_power)
+    monkeypatch.setitem(registry._records, scaled_power, record._replace(jvp_jvp=None))
+    f, (x, weight) = attnc.torch.wrap(scaled_power), torch.rand(2, 3, dtype=torch.float64)
+    with pytest.raises(NotImplementedError, match="scaled_power: there is no forward mode within"):
+        jacfwd(jacfwd(_loss(f)))(x, weight)
+    hessian(_loss(f))(x, weight)
 
 
 # ---- every function ------------------------------------------------------------------------------
@@ -285,6 +329,27 @@ def test_vmap_of_dropout():
     torch.testing.assert_close(torch.einsum("tdij,ij->td", J, value), of_value(value))
 
 
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_vmap_of_dropout_in_forward_mode_of_forward_mode(randomness):
+    """What is dropped there is what is dropped in the gradients, for each example."""
+    x, u, w = torch.randn(3, 2, 6, 8, dtype=torch.float64)
+
+    def f(x):
+        return attend(x, x, x, dropout=0.5).sin().sum()
+
+    def twice(x, u, w):
+        return _jvp_of_jvp(f, (x,), (u,), (w,))[1]
+
+    def over_reverse(x, u, w):
+        return (jvp(grad(f), (x,), (u,))[1] * w).sum()
+
+    found = []
+    for second in (twice, over_reverse):
+        torch.manual_seed(5)
+        found.append(vmap(second, randomness=randomness)(x, u, w))
+    torch.testing.assert_close(*found)
+
+
 def test_incoming_gradients_may_be_mapped():
     """jacrev maps over them alone."""
     on = OnTensors("additive_attention", "none one both")
@@ -303,7 +368,7 @@ def test_incoming_gradients_may_be_mapped():
     "name", [n for n, c in MAPPED if RECORDS[n].jvp and RECORDS[n].backward_jvp]
 )
 def test_second_order_of_transforms(name):
-    """Forward over reverse against reverse over reverse."""
+    """Forward over reverse, and over forward, against reverse over reverse."""
     on = OnTensors(name, FIRST[name]).wanting()
     moves = [torch.randn_like(x) for x in on.real]
 
@@ -318,6 +383,44 @@ def test_second_order_of_transforms(name):
     for a, b in zip(found, expected, strict=True):
         scale = b.abs().max().item()
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * max(scale, 1))
+    others = [torch.randn_like(x) for x in on.real]
+    along = sum((a * b).sum() for a, b in zip(expected, others, strict=True))
+    real = tuple(x.detach() for x in on.real)
+    _, found = _jvp_of_jvp(loss, real, tuple(moves), tuple(others))
+    torch.testing.assert_close(found, along, rtol=0, atol=1e-9 * max(abs(along.item()), 1))
+
+
+@pytest.mark.parametrize(
+    "name, case",
+    [
+        ("dot_product_attention", "everything two"),
+        ("multiplicative_attention", "center none"),
+        ("lstm", "state"),
+        ("attention_decoder", "key_lengths"),
+        ("hard_attention", "index"),
+    ],
+)
+def test_vmap_of_forward_mode_of_forward_mode(name, case):
+    """Against a loop: arrays and both directions are mapped, or one direction alone."""
+    on = OnTensors(name, case)
+    x = [torch.stack([x, x * 0.75]) for x in on.real]
+    u, w = ([torch.randn_like(a) for a in x] for _ in range(2))
+    count = len(x)
+
+    def second(*parts):
+        of_parts = (parts[k * count : (k + 1) * count] for k in range(3))
+        return _jvp_of_jvp(on.of_real, *of_parts)[1]
+
+    all_of_them, still = [*x, *u, *w], [*[a[0] for a in x], *u, *[a[0] for a in w]]
+    for row, axes in ((all_of_them, (0, 0, 0)), (still, (None, 0, None))):
+        dims = tuple(axis for axis in axes for _ in range(count))
+        found = vmap(second, dims)(*row)
+        each = [
+            second(*[a if d is None else a[k] for a, d in zip(row, dims, strict=True)])
+            for k in range(2)
+        ]
+        for a, b in zip(found, map(torch.stack, zip(*each, strict=True)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10, equal_nan=True)
 
 
 def test_all_are_there():

@@ -249,6 +249,18 @@ def _jvp(forward, tangents, *arrays, **options):
 
 
 @quiet
+def _jvp_jvp(forward, tangents, others, *arrays, **options):
+    y, ready, (_, kind, given) = forward(*arrays, **options)
+    x, *up = ready
+    (dx, *dup), (ex, *eup) = (_tangents(each, ready) for each in (tangents, others))
+    change = _second_slope(kind, x) * dx * ex
+    if up:  # of f'(x) dx up and f(x) dup
+        slope = activate_backward(kind, np.ones_like(x), x, np.ones_like(x))[0]
+        change = change * up[0] + slope * (dx * eup[0] + ex * dup[0])
+    return like(np.asarray(change), y)
+
+
+@quiet
 def _backward_jvp(forward, tangents, incoming, dincoming, *arrays, **options):
     _, ready, (_, kind, given) = forward(*arrays, **options)
     x, *up = ready
@@ -286,6 +298,7 @@ for function, forward in (
         forward=forward,
         jvp=functools.partial(_jvp, forward),
         backward_jvp=functools.partial(_backward_jvp, forward),
+        jvp_jvp=functools.partial(_jvp_jvp, forward),
         backward=lambda saved, static, dy: _backward(saved, static, dy)[:1],
         outputs=same_shape,
         leading=["x"],
@@ -303,6 +316,7 @@ register(
     forward=_swiglu_forward,
     jvp=functools.partial(_jvp, _swiglu_forward),
     backward_jvp=functools.partial(_backward_jvp, _swiglu_forward),
+    jvp_jvp=functools.partial(_jvp_jvp, _swiglu_forward),
     backward=_backward,
     outputs=same_shape,
     leading=["gate", "up"],

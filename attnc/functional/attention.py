@@ -39,6 +39,7 @@ from attnc.functional.options import (
     takes_options,
     with_common,
 )
+from attnc.functional.plain import twice_by_formula
 from attnc.functional.shapes import broadcast, shape_of
 from attnc.gradients import shows_shapes
 from attnc.registry import Output, record_of, register
@@ -588,6 +589,7 @@ class Mechanism:
             backward=self.backward,
             jvp=self.jvp,
             backward_jvp=self.backward_jvp,
+            jvp_jvp=twice_by_formula(function),
             outputs=self.shapes,
             fixed=self.fixed,
             leading=[name for name in (*required, *optional, *self.fixed) if name in _LEADING],
@@ -796,6 +798,12 @@ def _merge_jvp(tangents, contexts, lses, *, return_lse=False):
     return _merged(output, stored), _merged(tangent, stored)
 
 
+def _merge_jvp_jvp(tangents, others, contexts, lses, *, return_lse=False):
+    arrays, options, stored = _as_attend(contexts, lses, return_lse)
+    moved = (_tangents_of_attend(each, contexts, lses) for each in (tangents, others))
+    return _merged(record_of(attend).jvp_jvp(*moved, *arrays, **options), stored)
+
+
 def _merge_backward_jvp(tangents, incoming, dincoming, contexts, lses, *, return_lse=False):
     arrays, options, _ = _as_attend(contexts, lses, return_lse)
     shape = arrays[1].shape[:-2] + arrays[1].shape[-1:]
@@ -932,6 +940,7 @@ register(
     backward=_merge_backward,
     jvp=_merge_jvp,
     backward_jvp=_merge_backward_jvp,
+    jvp_jvp=_merge_jvp_jvp,
     outputs=_merged_shapes,
     leading=("contexts", "lses"),
 )

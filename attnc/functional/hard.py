@@ -14,6 +14,7 @@ import numpy as np
 from attnc import _core
 from attnc.functional.attention import MECHANISMS, _dropout_key, attend
 from attnc.functional.options import ScoreOptions, outside, takes_options
+from attnc.functional.plain import twice_by_formula
 from attnc.gradients import shows_shapes
 from attnc.registry import Output, record_of, register
 from attnc.typing import Array, Integers, Real, Seed
@@ -153,6 +154,13 @@ def _jvp(tangents, scores, value, *, rng=None, sample=True, index=None, **option
     return HardResult(*output), HardResult(*tangent)
 
 
+_by_formula = twice_by_formula(hard_attention, lambda output: {"index": output.index})
+
+
+def _jvp_jvp(*arguments, **options):
+    return _by_formula(*arguments, **options)._replace(index=None)
+
+
 def _backward_jvp(
     tangents, incoming, dincoming, scores, value, *, rng=None, sample=True, index=None, **options
 ):
@@ -196,6 +204,7 @@ RECORD = register(
     backward=_backward,
     jvp=_jvp,
     backward_jvp=_backward_jvp,
+    jvp_jvp=_jvp_jvp,
     outputs=_outputs,
     fixed=("index", *_OF_ATTEND.fixed),
     leading=("index", *[name for name in _OF_ATTEND.leading if name != "sink"]),

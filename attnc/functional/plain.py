@@ -2,7 +2,8 @@
 
 Each function stands once more in `attnc.reference`, with a pullback by hand. Run on dual numbers
 (`attnc.dual`) the function is its `jvp`, and its pullback its `backward_jvp`: no derivative is
-written twice. Outputs are those of the function itself, to the bit.
+written twice. Outputs are those of the function itself, to the bit. On dual numbers of dual numbers
+the function is its `jvp_jvp`, forward mode of forward mode, which attention has by its formula too.
 
 The formulas are NumPy's, in the dtype of the call, and have Python's loops where the papers have
 recurrences: one round for each step of a recurrent network or a decoder, for each query and key of
@@ -23,11 +24,11 @@ import numpy as np
 from attnc.arrays import computing_dtype, generator, like, quiet, real_array
 from attnc.registry import record_of
 
-__all__ = ["by_formula"]
+__all__ = ["by_formula", "twice_by_formula"]
 
 
 def by_formula(function: Callable[..., Any]) -> dict[str, Any]:
-    """What `register` takes for a function that `attnc.reference` has: jvp and backward_jvp.
+    """What `register` takes for a function that `attnc.reference` has: all but its gradients.
 
     Parameters
     ----------
@@ -57,15 +58,49 @@ def by_formula(function: Callable[..., Any]) -> dict[str, Any]:
             for name in call.record.arrays
         )
 
-    return {"jvp": jvp, "backward_jvp": backward_jvp}
+    return {"jvp": jvp, "backward_jvp": backward_jvp, "jvp_jvp": twice_by_formula(function)}
+
+
+def twice_by_formula(
+    function: Callable[..., Any], chosen: Callable[[Any], dict[str, Any]] | None = None
+) -> Callable[..., Any]:
+    """What `register` takes for jvp_jvp, from the formula in `attnc.reference` alone.
+
+    All four parts of the dual numbers are computed, the output among them, and nothing is fused:
+    attention has an array of all pairs of queries and keys for each part of each step.
+
+    Parameters
+    ----------
+    function : callable
+        As in `by_formula`.
+    chosen : callable, optional
+        The options that say what was drawn, from the output of the function.
+
+    Returns
+    -------
+    callable
+    """
+
+    @quiet
+    def jvp_jvp(tangents, others, *arrays, **options):
+        call = _Call(function, tangents, arrays, options, others)
+        call.named |= chosen(call.output) if chosen else {}
+        output, _ = call.run()
+        return _built_like(call.output, output, order=2)
+
+    return jvp_jvp
 
 
 class _Call:
-    """A call of a function, and the same of its plain formula on dual numbers."""
+    """A call of a function, and the same of its plain formula on dual numbers.
 
-    def __init__(self, function, tangents, arrays, options):
+    With `others`, which are tangents too, their values and tangents are dual numbers themselves.
+    """
+
+    def __init__(self, function, tangents, arrays, options, others=None):
         self.record = record = record_of(function)
-        if options.get("dropout"):  # what is drawn here is drawn for both
+        if options.get("dropout") and not isinstance(options.get("rng"), (int, np.integer)):
+            # What is drawn here is drawn for both.
             rng = generator(record.name, options.get("rng"))
             options = options | {"rng": copy.deepcopy(rng)}
             self.output, *_ = record.forward(*arrays, **options | {"rng": rng})
@@ -78,9 +113,11 @@ class _Call:
             for name, value in named.items()
             if name in record.arrays and getattr(getattr(value, "dtype", None), "kind", "f") != "b"
         }
-        self.dtype = computing_dtype(_leaves(list(self.real.values())))
+        self.dtype = computing_dtype(_leaves(self.output)[:1])
+        moves = [tangents.get] if others is None else [tangents.get, others.get]
         self.named = named | {
-            name: self.dual(value, tangents.get(name)) for name, value in self.real.items()
+            name: self.dual(value, *(along(name) for along in moves))
+            for name, value in self.real.items()
         }
 
     def arrays(self, name, value):
@@ -96,22 +133,35 @@ class _Call:
         """The output of the plain formula, and its pullback."""
         from attnc import reference  # here, because most calls need neither
 
-        own = {"dtype": self.dtype.type}
-        return reference.vjp(getattr(reference, self.record.name), **self.named, **own)
+        options = dict(self.named)
+        arrays = [options.pop(name) for name in self.record.required]
+        function = getattr(reference, self.record.name)
+        return reference.vjp(function, *arrays, **options, dtype=self.dtype.type)
 
-    def dual(self, value, tangent):
-        """Dual numbers of a value, in the dtype of the call; None is a tangent of 0."""
-        from attnc.dual import Dual, laid_out
+    def dual(self, value, *tangents):
+        """Dual numbers of a value, in the dtype of the call; None is a tangent of 0.
+
+        With two tangents u and v they are ``Dual(Dual(x, v), Dual(u, 0))``.
+        """
+        from attnc.dual import Dual
 
         if value is None:
             return None
         if isinstance(value, tuple):
-            tangent = [None] * len(value) if tangent is None else tangent
-            return tuple(self.dual(x, t) for x, t in zip(value, tangent, strict=True))
+            each = ([None] * len(value) if tangent is None else tangent for tangent in tangents)
+            return tuple(self.dual(*parts) for parts in zip(value, *each, strict=True))
         value = value.astype(self.dtype)
-        if tangent is None:
-            return Dual(value, np.zeros_like(value))
-        return Dual(value, laid_out(np.asarray(tangent), value))
+        first, *other = (self.tangent(value, tangent) for tangent in tangents)
+        if not other:
+            return Dual(value, first)
+        return Dual(Dual(value, *other), Dual(first, np.zeros_like(value)))
+
+    @staticmethod
+    def tangent(value, given):
+        """A tangent that lies as its value does."""
+        from attnc.dual import laid_out
+
+        return np.zeros_like(value) if given is None else laid_out(np.asarray(given), value)
 
 
 def _dual_gradients(call, output, incoming, dincoming):
@@ -139,15 +189,18 @@ def _dual_gradient(call, output, gradient, change):
     return call.dual(np.asarray(gradient), change)
 
 
-def _built_like(given, found):
-    """The tangents of what was found, in the dtypes of what was given."""
+def _built_like(given, found, order=1):
+    """The tangents of what was found, or the tangents of these, in the dtypes of what was given."""
     from attnc.dual import tangent_of
 
     if isinstance(given, tuple):
         found = found if isinstance(found, tuple | list) else (found,)  # of a state of one array
-        parts = [_built_like(*pair) for pair in zip(given, found, strict=True)]
+        parts = [_built_like(*pair, order) for pair in zip(given, found, strict=True)]
         return type(given)(*parts) if hasattr(given, "_fields") else tuple(parts)
-    tangent = np.broadcast_to(tangent_of(found), np.shape(found))
+    shape = np.shape(found)
+    for _ in range(order):
+        found = tangent_of(found)
+    tangent = np.broadcast_to(found, shape)
     tangent = like(np.array(tangent, order="C"), given)
     return tangent[()] if isinstance(given, np.generic) else tangent  # a loss is a number
 

@@ -138,6 +138,10 @@ def _jvp(tangents, x, *arrays, **options):
     return y, like(_forward(tangents["x"], *arrays, **options)[0], y)
 
 
+def _jvp_jvp(tangents, others, x, *arrays, **options):
+    return np.zeros_like(_forward(x, *arrays, **options)[0])
+
+
 def _backward_jvp(tangents, incoming, dincoming, *arrays, **options):
     """Gradients do not depend on x: their change is that of the incoming gradient, turned back."""
     y, *kept = _forward(*arrays, **options)
@@ -157,6 +161,7 @@ register(
     leading=("x", "position", "offset"),
     jvp=_jvp,
     backward_jvp=_backward_jvp,
+    jvp_jvp=_jvp_jvp,
 )
 
 # ---- positions and their angles ------------------------------------------------------------------

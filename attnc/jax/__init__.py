@@ -18,13 +18,13 @@ shapes and options come while JAX traces, those of values, such as a length, as 
 the program runs.
 
 The attention functions and their scores run without Python's GIL, on XLA's threads, in all
-derivatives. All others run in Python, on NumPy arrays, with some 40 us more a call, and run their
-forward pass again in the backward one.
+derivatives but those by forward over forward mode. All others run in Python, on NumPy arrays, with
+some 40 us more a call, and run their forward pass again in the backward one.
 
 Under `vmap` the new axis becomes one more leading axis, or part of the batch; a loop goes over it
 where that would not be the same: over parameters, over keys of dropout, and for gradients of
-parameters for each element. Derivatives are of first and second order, in any order but forward
-over forward.
+parameters for each element. Derivatives are of first and second order, in any order of forward and
+reverse mode; forward over forward mode is by plain formulas in Python, of attention too.
 """
 
 from __future__ import annotations

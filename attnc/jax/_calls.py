@@ -326,8 +326,8 @@ class Call:
         constants = tuple((*slot, type(slot.value)) for slot in slots)
         shapes = tuple((x.shape, x.dtype) for x in arrays)
         x64 = jax_dtype(np.int64)
-        passes = record.forward, record.backward, record.jvp, record.backward_jvp, record.outputs
-        key = record.function, passes, trees, constants, shapes, x64
+        passes = record.forward, record.backward, record.jvp, record.backward_jvp, record.jvp_jvp
+        key = record.function, passes, record.outputs, trees, constants, shapes, x64
         call = _calls.get(key)
         return _calls.setdefault(key, Call(*parts)) if call is None else call
 

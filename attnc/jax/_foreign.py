@@ -1,8 +1,9 @@
 """How a program reaches attnc: calls of its handlers, and the function that one of them calls.
 
-Attention functions run in C alone (`attnc.jax._attention`). All others run in Python, under the
-GIL, on NumPy arrays that are views of XLA's buffers: that costs about 40 us more a call, and calls
-of one process run one after the other as far as they are Python. JAX is never called from there.
+Attention functions run in C alone (`attnc.jax._attention`), but for forward mode over forward mode.
+All others run in Python, under the GIL, on NumPy arrays that are views of XLA's buffers: that costs
+about 40 us more a call, and calls of one process run one after the other as far as they are Python.
+JAX is never called from there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The passes of a call on arrays of JAX, without any rule of differentiation or batching.
 
 Each is in C alone where the function is one of attention, and else the one of its record, in
-Python.
+Python; forward mode of forward mode always.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __all__ = [
     "backward_jvp",
     "forward",
     "jvp",
+    "jvp_jvp",
     "keeps",
     "kept_outputs",
     "saved_arrays",
@@ -165,6 +166,38 @@ def jvp(call: Call, operands: Sequence[Any], tangents: dict[int, Any]) -> list[A
 
     given = [tangents[k] for k in numbers]
     return call_in_python(call, f"jvp of {numbers}", run, results, [*operands, *given])
+
+
+def jvp_jvp(
+    call: Call, operands: Sequence[Any], tangents: dict[int, Any], others: dict[int, Any]
+) -> list[Any]:
+    """The tangents of what `jvp` returns, when the operands move along others.
+
+    Parameters
+    ----------
+    call : Call
+    operands : sequence of jax.Array
+    tangents, others : dict
+        By the number of the operand; the others are 0.
+
+    Returns
+    -------
+    list of jax.Array
+    """
+    of_record = _required(call, "jvp_jvp", "forward mode over forward mode")
+    groups = tuple(tuple(sorted(group)) for group in (tangents, others))
+    given = [group[k] for group in (tangents, others) for k in sorted(group)]
+    results = [call.outputs[k] for k in call.real_outputs]
+    count = len(operands)
+
+    def run(*arrays):
+        args, options = call.filled(arrays[:count])
+        rest = iter(arrays[count:])
+        moving = (call.by_argument({k: next(rest) for k in group}) for group in groups)
+        found = leaves(of_record(*moving, *args, **call.run_options(options)))
+        return zeros_where_none([found[k] for k in call.real_outputs], results)
+
+    return call_in_python(call, f"jvp_jvp of {groups}", run, results, [*operands, *given])
 
 
 def backward_jvp(

@@ -1,6 +1,6 @@
 """How JAX differentiates and batches a call: its passes as a primitive, with their rules.
 
-Four passes make all derivatives of first and second order. With ``phi(x, g) = <g, f(x)>``, of which
+Five passes make all derivatives of first and second order. With ``phi(x, g) = <g, f(x)>``, of which
 `Backward` is the gradient by x, second derivatives are symmetric: the gradient of ``<u,
 Backward(x, g)>`` is ``Jvp(x; u)`` by g and ``BackwardJvp(x, g; u)`` by x. So reverse over reverse
 needs no pass of its own.
@@ -13,11 +13,11 @@ pass           its tangents                           transposed in what it is l
 `Jvp`          `Jvp`; by operands `JvpJvp`            tangents: `Backward`
 `BackwardJvp`  `BackwardJvp`; by others none          tangents of operands: `BackwardJvp`, and
                                                       of gradients: `Jvp`
-`JvpJvp`       none                                   both tangents: `BackwardJvp`
+`JvpJvp`       `JvpJvp`; by operands none             both tangents: `BackwardJvp`
 ============== ====================================== ========================================
 
-JAX makes reverse mode of these: it takes tangents and transposes what is linear in them. `JvpJvp`
-is there to be transposed, for reverse over forward mode, and cannot be run.
+JAX makes reverse mode of these: it takes tangents and transposes what is linear in them. Reverse
+over forward mode transposes `JvpJvp`; forward over forward mode runs it.
 
 Under `vmap` the new axis becomes a leading axis, or part of the batch axis, as the record says;
 where it can be neither, a loop goes over it.
@@ -270,7 +270,7 @@ class Pass:
     def _no_third(self) -> Any:
         raise NotImplementedError(
             f"{self.call.record.name}: there are derivatives of first and second order, but no "
-            "third ones and no forward mode over forward mode; take reverse mode for one of them"
+            "third ones"
         )
 
 
@@ -308,6 +308,11 @@ def _with_tangents(
 def _moving(numbers: Sequence[int], values: Sequence[Any]) -> dict[int, Any]:
     """Those that are not 0, by these numbers."""
     return {k: x for k, x in zip(numbers, values, strict=True) if not _is_zero(x)}
+
+
+def _sum(first: dict[int, Any], second: dict[int, Any]) -> dict[int, Any]:
+    """Of both what there is, added."""
+    return first | {k: first[k] + x if k in first else x for k, x in second.items()}
 
 
 def _asking(arguments: dict[int, Any]) -> tuple[int, ...]:
@@ -417,6 +422,30 @@ def moved_gradients(
     parts = [group[k] for group in (incoming, tangents, dincoming) for k in sorted(group)]
     found = BackwardJvp(call, groups, wanted)(*operands, *parts)
     return dict(zip(wanted, found, strict=True))
+
+
+def moved_tangents(
+    call: Call, operands: Sequence[Any], tangents: dict[int, Any], others: dict[int, Any]
+) -> dict[int, Any]:
+    """Tangents of tangents by the number of the output, through `JvpJvp`.
+
+    Parameters
+    ----------
+    call : Call
+    operands : sequence of jax.Array
+    tangents, others : dict
+        By the number of the operand; the others are 0.
+
+    Returns
+    -------
+    dict
+    """
+    if not tangents or not others:
+        return {}
+    groups = tuple(sorted(tangents)), tuple(sorted(others))
+    parts = [group[k] for group in (tangents, others) for k in sorted(group)]
+    found = JvpJvp(call, groups)(*operands, *parts)
+    return dict(zip(call.real_outputs, found, strict=True))
 
 
 # ---- the passes ----
@@ -534,10 +563,8 @@ class Jvp(Pass):
         found = tangents_of(self.call, operands, _moving(self.numbers, of_along), kept)
         moving = _moving(range(len(operands)), of_operands)
         if moving:
-            second = JvpJvp(self.call, (self.numbers, tuple(moving)))
-            by_operands = second(*operands, *along, *moving.values())
-            for k, x in zip(self.call.real_outputs, by_operands, strict=True):
-                found[k] = found[k] + x if k in found else x
+            by_number = dict(zip(self.numbers, along, strict=True))
+            found = _sum(found, moved_tangents(self.call, operands, by_number, moving))
         return _with_tangents(self(*primals), self.call.real_outputs, found)
 
     def transpose(self, cotangents: Any, *args: Any) -> Any:
@@ -564,19 +591,31 @@ class JvpJvp(Pass):
         """Tangents."""
         return [Tag("output", k) for k in self.call.real_outputs]
 
+    def _parts(self, args: Sequence[Any]) -> Any:
+        count = len(self.call.arrays)
+        rest = iter(args[count:])
+        return args[:count], *({k: next(rest) for k in group} for group in self.groups)
+
     def expand(self, *args: Any) -> list[Any]:
-        """There is none: this would be forward mode over forward mode."""
-        return self._no_third()
+        """The pass itself."""
+        return passes.jvp_jvp(self.call, *self._parts(args))
 
     def jvp(self, primals: Any, tangents: Any) -> Any:
-        """There is none."""
-        return self._no_third()
+        """It is linear in either group of tangents; by operands there is none."""
+        operands, first, second = self._parts(primals)
+        of_operands, *of_tangents = self._parts(tangents)
+        if not all(map(_is_zero, of_operands)):
+            self._no_third()
+        dfirst, dsecond = (_moving(tuple(t), tuple(t.values())) for t in of_tangents)
+        found = _sum(
+            moved_tangents(self.call, operands, dfirst, second),
+            moved_tangents(self.call, operands, first, dsecond),
+        )
+        return _with_tangents(self(*primals), self.call.real_outputs, found)
 
     def transpose(self, cotangents: Any, *args: Any) -> Any:
         """By one of the tangents, where the other is there."""
-        count = len(self.call.arrays)
-        operands, rest = args[:count], iter(args[count:])
-        first, second = ({k: next(rest) for k in group} for group in self.groups)
+        operands, first, second = self._parts(args)
         incoming = _moving(self.call.real_outputs, cotangents)
 
         def answers(asked: dict[int, Any], there: dict[int, Any]) -> list[Any]:
@@ -586,7 +625,7 @@ class JvpJvp(Pass):
             found = moved_gradients(self.call, operands, incoming, there, {}, asking)
             return _answers(asked, found)
 
-        return [*[None] * count, *answers(first, second), *answers(second, first)]
+        return [*[None] * len(operands), *answers(first, second), *answers(second, first)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,7 +56,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.dual import Dual, asarray, tangent_of, value_of
+from attnc.dual import Dual, all_finite, asarray, laid_out, value_of
 from attnc.typing import Array, Function, Real
 
 __all__ = [
@@ -228,6 +228,9 @@ def _attention(
 
 def _sparse(normalizer, z):
     """Sparsemax or 1.5-entmax along the last axis, of logits whose largest is 0."""
+    if isinstance(z, Dual):  # the way back is the way forward: the Jacobian is symmetric
+        weights = _sparse(normalizer, z.value)
+        return Dual(weights, laid_out(_sparse_gradient(normalizer, weights, z.tangent), weights))
     if z.shape[-1] == 0:
         return z
     squared = normalizer == "entmax15"
@@ -330,7 +333,7 @@ def _is_query(shape, query_lengths):
 
 def _sum_over_pairs(pairs, rows, allowed):
     """`pairs @ rows` over the allowed pairs. Elsewhere pairs are 0, but 0 * NaN would not be."""
-    if np.isfinite(value_of(rows)).all() and np.isfinite(tangent_of(rows)).all():
+    if all_finite(rows):
         return pairs @ rows
     return np.where(allowed[..., None], pairs[..., None] * rows[..., None, :, :], 0).sum(axis=-2)
 
@@ -899,6 +902,6 @@ def _arrays(dtype: Any, *arrays: Real) -> list[Array]:
 
 
 def _unit(x):
-    """x / |x| and |x|, along the last axis; a vector of zeros stays zeros."""
+    """x / |x| and |x|, along the last axis; a vector of zeros stays zeros, whatever its tangent."""
     norm = np.sqrt((x * x).sum(axis=-1, keepdims=True))
-    return x / np.where(norm == 0, 1, norm), norm
+    return x / np.where(norm == 0, np.inf, norm), norm

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from attnc.dual import asarray
 from attnc.reference.attention import (
     Gradients,
     _dropout_key,
@@ -74,7 +75,7 @@ def hard_attention(
     soft, soft_pullback = attend.with_pullback(  # type: ignore[attr-defined]
         scores, value, **common, return_weights=True, return_lse=True, dtype=dtype
     )
-    weights, value = soft.weights, np.asarray(value, dtype)
+    weights, value = soft.weights, asarray(value, dtype)
     logits, lse = soft_pullback.stages["masked"], soft.lse[..., None]
     some, broken = np.isfinite(lse[..., 0]), np.isnan(lse[..., 0])
 

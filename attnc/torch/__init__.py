@@ -9,7 +9,8 @@ of your own.
 
 - `backward`, `torch.func.grad`, `vjp`, `jvp`, `hessian`, `create_graph=True`: as far as the second
   derivative; of a function whose record has no tangents, the first, in reverse. Forward mode within
-  forward mode and third derivatives raise by name.
+  forward mode, `torch.func.jvp` of `jvp`, is by plain formulas in NumPy, of attention too. Third
+  derivatives raise by name.
 - `torch.func.vmap` makes an axis of the function of the batched one. A parameter, which has no such
   axis, is the same for all; if it is batched, or its gradient is wanted for every example, the
   examples are computed one by one. The older ``is_grads_batched=True`` and ``vectorize=True`` of

@@ -1,11 +1,13 @@
 """Differentiable functions for PyTorch's autograd, over the records.
 
-Of one function f of some arrays x there are four: its value; its *gradients*, those of <g, f(x)>;
-its *tangent*, f'(x) u; and the *second* derivative, the change of the gradients when x moves along
-u and g along h. Second derivatives are symmetric, so these are the derivatives of each other: with
+Of one function f of some arrays x there are five: its value; its *gradients*, those of <g, f(x)>;
+its *tangent*, f'(x) u; the *second* derivative, the change of the gradients when x moves along u
+and g along h; and the *second tangent*, f''(x)[u, v], the change of the tangent when x moves along
+v. Second derivatives are symmetric, so these are the derivatives of each other: with
 phi(x, g) = <g, f(x)> the gradient of <u, gradients(x, g)> is tangent(x, u) for g and
-second(x, u, g) for x, and that of <g, tangent(x, u)> is gradients(x, g) for u and second(x, u, g)
-for x. Further it does not go: a third derivative is refused by name.
+second(x, u, g) for x, that of <g, tangent(x, u)> is gradients(x, g) for u and second(x, u, g)
+for x, and that of <g, second tangent(x, u, v)> is second(x, v, g) for u. Further it does not go: a
+third derivative is refused by name.
 
 Each takes the tensors of a call in a row, then rows of as many tangents or of incoming gradients.
 """
@@ -29,7 +31,7 @@ Row = Sequence[torch.Tensor | None]
 
 
 class _Differentiable(Function):
-    """What the four have in common."""
+    """What the five have in common."""
 
     @classmethod
     def run(cls, *args: Any) -> tuple[Any, ...]:
@@ -243,7 +245,7 @@ class Tangent(_Differentiable):
             raise NotImplementedError(
                 f"{record.name}: there is no forward mode, nor a second derivative by it"
             )
-        tensors, tangents = _halves(row)
+        tensors, tangents = _parts(row, 2)
         arguments, options = call.bound(call.arrays_of(tensors))
         moves = call.tangents(call.arrays_of(tangents))
         output, tangent = limited(record.jvp, (moves, *arguments), options)
@@ -258,8 +260,8 @@ class Tangent(_Differentiable):
     @staticmethod
     def backward(ctx: Any, *g: torch.Tensor | None) -> tuple[Any, ...]:
         call = ctx.call
-        tensors, tangents = _halves(ctx.saved_tensors)
-        of_tensors, of_tangents = _halves(ctx.needs_input_grad[2:])
+        tensors, tangents = _parts(ctx.saved_tensors, 2)
+        of_tensors, of_tangents = _parts(ctx.needs_input_grad[2:], 2)
         dtensors, dtangents = [None] * len(tensors), [None] * len(tensors)
         if any(x is not None for x in g):
             if any(of_tangents):
@@ -272,11 +274,65 @@ class Tangent(_Differentiable):
         return None, None, *dtensors, *dtangents
 
     @staticmethod
-    def jvp(ctx: Any, *_: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"{ctx.call.record.name}: forward mode within forward mode is not there; "
-            "torch.func.hessian goes forward over reverse"
-        )
+    def jvp(ctx: Any, _: None, __: None, *moves: torch.Tensor | None) -> tuple[Any, ...]:
+        call = ctx.call
+        tensors, tangents = _parts(ctx.saved_tensors, 2)
+        others, dtangents = _parts(moves, 2)
+        terms = []
+        if any(x is not None for x in dtangents):
+            terms.append(Tangent.run(call, None, *tensors, *dtangents))
+        if any(x is not None for x in others):
+            terms.append(SecondTangent.run(call, None, *tensors, *tangents, *others))
+        return _sums(terms)
+
+
+class SecondTangent(_Differentiable):
+    """``second_tangent(call, None, *tensors, *tangents, *others)``: those of tangents."""
+
+    rows = ("tensors", "tensors", "tensors"), "real outputs"
+
+    @staticmethod
+    def forward(call: Call, _: None, *row: Any) -> tuple[Any, ...]:
+        record = call.record
+        if record.jvp_jvp is None:
+            raise NotImplementedError(
+                f"{record.name}: there is no forward mode within forward mode; torch.func.hessian "
+                "goes forward over reverse"
+            )
+        tensors, *pair = _parts(row, 3)
+        arguments, options = call.bound(call.arrays_of(tensors))
+        moves = (call.tangents(call.arrays_of(tangents)) for tangents in pair)
+        found, call.skeleton = flat(limited(record.jvp_jvp, (*moves, *arguments), options))
+        return tuple(tensor_of(x) for x, real in zip(found, call.real(), strict=True) if real)
+
+    @staticmethod
+    def backward(ctx: Any, *g: torch.Tensor | None) -> tuple[Any, ...]:
+        call, (tensors, *pair) = ctx.call, _parts(ctx.saved_tensors, 3)
+        of_tensors, *of_pair = _parts(ctx.needs_input_grad[2:], 3)
+        if any(of_tensors):
+            _no_third(call)
+        found = []
+        for needs, tangents in zip(of_pair, reversed(pair), strict=True):
+            if any(needs) and any(x is not None for x in g):
+                zeros = [None] * len(g)
+                second = Second.run(call, tuple(needs), *tensors, *tangents, *g, *zeros)
+                found += _spread(needs, second)
+            else:
+                found += [None] * len(needs)
+        return None, None, *[None] * len(tensors), *found
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, __: None, *moves: torch.Tensor | None) -> tuple[Any, ...]:
+        call, (tensors, first, second) = ctx.call, _parts(ctx.saved_tensors, 3)
+        dtensors, dfirst, dsecond = _parts(moves, 3)
+        if any(x is not None for x in dtensors):
+            _no_third(call)
+        pairs = [
+            pair
+            for pair, moved in (((dfirst, second), dfirst), ((first, dsecond), dsecond))
+            if any(x is not None for x in moved)
+        ]
+        return _sums([SecondTangent.run(call, None, *tensors, *u, *v) for u, v in pairs])
 
 
 class Second(_Differentiable):
@@ -305,9 +361,13 @@ class Second(_Differentiable):
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> NoReturn:
-        raise NotImplementedError(f"{ctx.call.record.name}: there is no third derivative")
+        _no_third(ctx.call)
 
     jvp = backward
+
+
+def _no_third(call: Call) -> NoReturn:
+    raise NotImplementedError(f"{call.record.name}: there is no third derivative")
 
 
 def gradients_of(
@@ -348,9 +408,15 @@ def _row_of_tangents(skeleton: Any, tangent: Any) -> list[Any]:
     return [x for part, t in zip(parts, tangent, strict=True) for x in _row_of_tangents(part, t)]
 
 
-def _halves(row: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    half = len(row) // 2
-    return row[:half], row[half:]
+def _parts(row: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    """The rows, that many, of one size each."""
+    size = len(row) // count
+    return [row[k * size : (k + 1) * size] for k in range(count)]
+
+
+def _sums(terms: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The sum of one or two, tensor by tensor."""
+    return terms[0] if len(terms) == 1 else tuple(map(torch.add, *terms))
 
 
 def _rows(call: Call, row: Sequence[Any], of_tensors: int) -> list[Sequence[Any]]:
