@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import contenders, driver, isa, machine, table, worker  # noqa: E402
+from benchmarks import contenders, driver, isa, machine, mca, table, worker  # noqa: E402
 from benchmarks.cases import (  # noqa: E402
     KINDS,
     ROWS,
@@ -554,3 +554,35 @@ def test_readme(monkeypatch, tmp_path):
 def test_readme_without_marks(text):
     with pytest.raises(ValueError, match="README.md must have"):
         table.replace_summary(text, made_up_report())
+
+
+def test_inner_loops():
+    """Those with one way through; a vector instruction that begins like a branch is none."""
+    neon = """
+    one:
+    .LFB1:
+        .cfi_startproc
+        b .L3
+    .L2: // a loop around another
+        ldr s0, [x0]
+    .L3:
+        bic v1.16b, v2.16b, v3.16b
+        fmla v4.4s, v1.4s, v0.s[0]
+        b.ne .L3
+        cbnz x1, .L2
+    .L33:
+        add x0, x0, 1
+        cbz x0, .L3
+        bne .L33
+    """
+    avx2 = """
+    two:
+        jmp .L1
+    .L1:
+        vfmadd231ps (%rax), %ymm0, %ymm1
+        jne .L1
+    """
+    found = list(mca.loops(neon.splitlines()))
+    body = ["bic v1.16b, v2.16b, v3.16b", "fmla v4.4s, v1.4s, v0.s[0]", "b.ne .L3"]
+    assert found == [("one", body)]
+    assert [function for function, _ in mca.loops(avx2.splitlines())] == ["two"]

@@ -234,6 +234,7 @@ static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff
 }
 #endif
 
+static inline vec v_load1(const real *p) { return v_set1(*p); }
 static inline vmask v_mask_bytes_n(const unsigned char *p, ptrdiff_t n)
 {
     unsigned char bytes[8] = {0};

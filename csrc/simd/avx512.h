@@ -244,3 +244,5 @@ static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff
     }
 }
 #endif
+
+static inline vec v_load1(const real *p) { return v_set1(*p); }

@@ -4,8 +4,10 @@
 #ifdef ATTNC_F32
 typedef float32x4_t vec;
 typedef uint32x4_t vmask;
-/* Registers: 6 x 4 sums + 4 columns + 1 broadcast = 29 of 32. */
-enum { LANES = 4, TILE_ROWS = 6, TILE_VECS = 4 };
+/* Registers: 5 x 4 sums + 4 columns + 5 elements = 29 of 32. Compilers load the elements of all
+ * rows before they multiply, and with 6 rows gcc keeps a sum in memory. Four pipes that need 4
+ * cycles are busy from 16 sums on (benchmarks/README.md, "On ARM, without a machine"). */
+enum { LANES = 4, TILE_ROWS = 5, TILE_VECS = 4 };
 
 static inline vec v_load(const real *p) { return vld1q_f32(p); }
 static inline void v_store(real *p, vec x) { vst1q_f32(p, x); }
@@ -82,7 +84,7 @@ static inline void v_store_bf16(uint16_t *p, vec x)
 
 typedef float64x2_t vec;
 typedef uint64x2_t vmask;
-enum { LANES = 2, TILE_ROWS = 6, TILE_VECS = 4 };
+enum { LANES = 2, TILE_ROWS = 5, TILE_VECS = 4 };
 
 static inline vec v_load(const real *p) { return vld1q_f64(p); }
 static inline void v_store(real *p, vec x) { vst1q_f64(p, x); }
@@ -129,6 +131,15 @@ static inline void v_transpose(const real *src, ptrdiff_t ld, real *dst, ptrdiff
 }
 #endif
 
+/* The element goes into lane 0 alone, and each multiply-add repeats it. The empty statement hides
+ * that it comes from memory: clang would make a load that repeats it (ld1r), for which one of the
+ * pipes that multiply is busy. */
+static inline vec v_load1(const real *p)
+{
+    real element = *p;
+    __asm__("" : "+w"(element));
+    return v_set1(element);
+}
 /* No masked loads on NEON: tails go through a small buffer, so nothing outside is touched. */
 static inline vec v_load_n(const real *p, ptrdiff_t n)
 {

@@ -24,6 +24,7 @@ static inline void v_store_n(real *p, vec x, ptrdiff_t n)
     if (n > 0)
         *p = x;
 }
+static inline vec v_load1(const real *p) { return *p; }
 static inline vec v_set1(real a) { return a; }
 static inline vec v_zero(void) { return 0; }
 static inline vec v_add(vec a, vec b) { return a + b; }
