@@ -111,7 +111,7 @@ class Dual(NDArrayOperatorsMixin):
     def __setitem__(self, index: Any, x: Any) -> None:
         if isinstance(x, list | tuple):
             x = np.stack(x)
-        self.value[index], self.tangent[index] = _outer(x), tangent_of(x)
+        self.value[index], self.tangent[index] = _own_value(x), tangent_of(x)
 
     def __getattr__(self, name: str) -> Any:
         # Python calls this only where there is no such attribute.
@@ -361,7 +361,7 @@ def laid_out(tangent: Any, value: Any) -> Any:
         The tangent itself where it is so.
     """
     if isinstance(value, Dual):
-        parts = (_outer(tangent), value.value), (tangent_of(tangent), value.tangent)
+        parts = (_own_value(tangent), value.value), (tangent_of(tangent), value.tangent)
         return Dual(*(laid_out(*pair) for pair in parts))
     if not isinstance(value, np.ndarray):
         return value.dtype.type(tangent)
@@ -422,7 +422,7 @@ def value_of(x: Any) -> Any:
 
 
 def tangent_of(x: Any) -> Any:
-    """The tangent of a Dual, or 0.
+    """The tangent of a Dual, which may be a Dual itself, or 0.
 
     Parameters
     ----------
@@ -472,8 +472,8 @@ def asarray(x: Any, dtype: Any = None) -> Array:
 # ---- rules of ufuncs -----------------------------------------------------------------------------
 
 
-def _outer(x: Any) -> Any:
-    """The value of a Dual at this level, which may be one of the other level."""
+def _own_value(x: Any) -> Any:
+    """The value of a Dual, with the tangents that it has of the other level."""
     return x.value if isinstance(x, Dual) else x
 
 
@@ -489,18 +489,18 @@ def _is_zero(x: Any) -> Any:
 
 def _sum(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """x + y and x - y."""
-    value = ufunc(_outer(x), _outer(y))
+    value = ufunc(_own_value(x), _own_value(y))
     return Dual(value, laid_out(ufunc(tangent_of(x), tangent_of(y)), value))
 
 
 def _product(ufunc: Callable[..., Any], x: Any, y: Any) -> Dual:
     """x * y, x @ y and their like: u y + x v."""
-    value = ufunc(_outer(x), _outer(y))
+    value = ufunc(_own_value(x), _own_value(y))
     terms = []
     if isinstance(x, Dual):
-        terms.append(ufunc(x.tangent, _outer(y)))
+        terms.append(ufunc(x.tangent, _own_value(y)))
     if isinstance(y, Dual):
-        terms.append(ufunc(_outer(x), y.tangent))
+        terms.append(ufunc(_own_value(x), y.tangent))
     if ufunc is np.multiply:
         moving = [z.tangent for z in (x, y) if isinstance(z, Dual)]
         terms = [_felt(term, tangent) for term, tangent in zip(terms, moving, strict=True)]
@@ -509,11 +509,11 @@ def _product(ufunc: Callable[..., Any], x: Any, y: Any) -> Dual:
 
 def _quotient(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """q = x / y: (u - q v) / y."""
-    value = ufunc(_outer(x), _outer(y))
+    value = ufunc(_own_value(x), _own_value(y))
     change = tangent_of(x)
     if isinstance(y, Dual):
         change = change - _felt(value * y.tangent, y.tangent)
-    return Dual(value, laid_out(_felt(change / _outer(y), change), value))
+    return Dual(value, laid_out(_felt(change / _own_value(y), change), value))
 
 
 def _power(ufunc: np.ufunc, x: Any, n: Any) -> Dual:
@@ -527,16 +527,16 @@ def _power(ufunc: np.ufunc, x: Any, n: Any) -> Dual:
 
 def _extreme(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """The smaller or larger of two: its tangent, that of x where they are equal."""
-    value = ufunc(_outer(x), _outer(y))
-    tangent = np.where(_outer(x) == value, tangent_of(x), tangent_of(y))
+    value = ufunc(_own_value(x), _own_value(y))
+    tangent = np.where(_own_value(x) == value, tangent_of(x), tangent_of(y))
     return Dual(value, laid_out(tangent, value))
 
 
 def _logaddexp(ufunc: np.ufunc, x: Any, y: Any) -> Dual:
     """l = log(exp(x) + exp(y)): exp(x - l) u + exp(y - l) v."""
-    value = ufunc(_outer(x), _outer(y))
+    value = ufunc(_own_value(x), _own_value(y))
     terms = (
-        _felt(np.exp(_outer(z) - value) * z.tangent, z.tangent)
+        _felt(np.exp(_own_value(z) - value) * z.tangent, z.tangent)
         for z in (x, y)
         if isinstance(z, Dual)
     )
@@ -557,7 +557,7 @@ def _add_at(x: Any, index: Any, y: Any) -> None:
     """x[index] += y, with all that comes to one place."""
     if not isinstance(x, Dual):
         raise NoTangent("Dual: numpy.add.at into an array would lose the tangent")
-    np.add.at(x.value, index, _outer(y))
+    np.add.at(x.value, index, _own_value(y))
     np.add.at(x.tangent, index, tangent_of(y))
 
 
@@ -599,7 +599,7 @@ def _linear(function: Callable[..., Any], arrays: Any, *args: Any, **options: An
     if isinstance(arrays, Dual):
         found = (function(part, *args, **options) for part in (arrays.value, arrays.tangent))
     else:
-        values = [_outer(x) for x in arrays]
+        values = [_own_value(x) for x in arrays]
         tangents = [x.tangent if isinstance(x, Dual) else np.zeros_like(x) for x in arrays]
         found = (function(part, *args, **options) for part in (values, tangents))
     value, tangent = found
@@ -677,7 +677,7 @@ def _require_order(function: Callable[..., Any], order: str) -> None:
 def _where(function: Callable[..., Any], condition: Any, *branches: Any) -> Any:
     """By a condition of values."""
     condition = value_of(condition)
-    value = function(condition, *map(_outer, branches))
+    value = function(condition, *map(_own_value, branches))
     if not any(isinstance(x, Dual) for x in branches):
         return value
     return Dual(value, laid_out(function(condition, *map(tangent_of, branches)), value))
@@ -690,7 +690,7 @@ def _einsum(
     if not isinstance(subscripts, str):
         raise NoTangent("Dual: numpy.einsum has no rule for tangents but with subscripts in a str")
     function = functools.partial(function, subscripts, optimize=optimize)
-    values = [_outer(x) for x in operands]
+    values = [_own_value(x) for x in operands]
     terms = [
         function(*values[:k], x.tangent, *values[k + 1 :])
         for k, x in enumerate(operands)

@@ -49,7 +49,7 @@ class Record(NamedTuple):
         The required arrays and then the optional ones.
     others : tuple of None
         What stands for all incoming gradients but the first where they are not given.
-    jvp, backward_jvp, outputs, fixed, leading, batch_axes, jvp_jvp
+    jvp, backward_jvp, jvp_jvp, outputs, fixed, leading, batch_axes
         As in `register`.
     """
 
@@ -64,11 +64,11 @@ class Record(NamedTuple):
     others: tuple[None, ...]
     jvp: Callable[..., tuple[Any, Any]] | None = None
     backward_jvp: Callable[..., tuple[Any, ...]] | None = None
+    jvp_jvp: Callable[..., Any] | None = None
     outputs: Callable[..., Any] | None = None
     fixed: tuple[str, ...] = ()
     leading: tuple[str, ...] = ()
     batch_axes: Mapping[str, int] = MappingProxyType({})
-    jvp_jvp: Callable[..., Any] | None = None
 
     @property
     def name(self) -> str:
@@ -90,11 +90,11 @@ def register(
     positional: int | None = None,
     jvp: Callable[..., tuple[Any, Any]] | None = None,
     backward_jvp: Callable[..., tuple[Any, ...]] | None = None,
+    jvp_jvp: Callable[..., Any] | None = None,
     outputs: Callable[..., Any] | None = None,
     fixed: Iterable[str] = (),
     leading: Iterable[str] = (),
     batch_axes: Mapping[str, int] | None = None,
-    jvp_jvp: Callable[..., Any] | None = None,
 ) -> Record:
     """Make a function known to `attnc.vjp`, and to all that stands on records.
 
@@ -129,6 +129,11 @@ def register(
         the tangents of what `backward` returns, from those of the arrays and of the incoming
         gradients; `incoming` and `dincoming` are in the order of the names above, None for 0. As
         second derivatives are symmetric, this and `jvp` are the gradients of `backward` too.
+    jvp_jvp : callable, optional
+        Forward mode of forward mode: ``jvp_jvp(tangents, others, *arrays, **options)`` returns the
+        tangent of what `jvp` returns for `tangents`, when the arrays alone move, along `others`:
+        the second derivative of the function in these two directions, built like the output, with
+        None for what is not real. Either is a dict as that of `jvp`, and both may be empty.
     outputs : callable, optional
         ``outputs(*arrays, **options)`` returns an `Output` for each output, built like the output
         of `function`, from arrays of which only ``shape`` is known; sizes may be symbols, with
@@ -141,11 +146,6 @@ def register(
     batch_axes : mapping of str to int, optional
         Where there is one batch axis instead: its place in the arrays, real and fixed, and in the
         outputs, by name. From the end, and below 0, in a state of arrays with more axes and fewer.
-    jvp_jvp : callable, optional
-        Forward mode of forward mode: ``jvp_jvp(tangents, others, *arrays, **options)`` returns the
-        tangent of what `jvp` returns for `tangents`, when the arrays alone move, along `others`:
-        the second derivative of the function in these two directions, built like the output, with
-        None for what is not real. Either is a dict as that of `jvp`, and both may be empty.
 
     Returns
     -------
@@ -189,11 +189,11 @@ def register(
         (None,) * (len(incoming) - 1),
         jvp,
         backward_jvp,
+        jvp_jvp,
         outputs,
         tuple(fixed),
         tuple(leading),
         MappingProxyType(dict(batch_axes or {})),
-        jvp_jvp,
     )
     _records[function] = record
     for run in (forward, jvp, backward_jvp, jvp_jvp):

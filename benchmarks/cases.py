@@ -84,8 +84,8 @@ class Case:
             text += f" packed, {sum(self.lengths)} rows"
         elif self.lengths:
             text += " lengths " + ", ".join(map(str, self.lengths))
-        text += f" {self.dtype}" if self.itemsize == 2 else ""
-        text += " one query" if self.itemsize == 2 and self.Tq == 1 else ""
+        if self.halves:
+            text += f" {self.dtype}" + " one query" * (self.Tq == 1)
         text += f" {self.tangents} tangent{'s' * (self.tangents == 'all')}" if self.tangents else ""
         return text + (" causal" if self.causal else "")
 
@@ -97,12 +97,17 @@ class Case:
     @property
     def itemsize(self):
         """Bytes of a number."""
-        return {"float32": 4, "float64": 8}.get(self.dtype, 2)
+        return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
+
+    @property
+    def halves(self):
+        """Whether numbers are stored in half precision."""
+        return self.itemsize == 2
 
     @property
     def computed(self):
         """The dtype of the products: of halves, which are how numbers are stored, float32."""
-        return "float32" if self.itemsize == 2 else self.dtype
+        return "float32" if self.halves else self.dtype
 
     @property
     def pairs(self):

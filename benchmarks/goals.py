@@ -161,7 +161,7 @@ def goals_of_row(case):
 
 
 def goals_on_avx2(kind, case):
-    """The goals with AVX2 where they are others; None where they are not."""
+    """The goals with AVX2 where they are others, also fewer; None where they are not."""
     backward = case.backward
     long = case.Tk >= 384 and not case.causal
     if kind in ("forward", "backward") and long:
@@ -169,8 +169,8 @@ def goals_on_avx2(kind, case):
     if kind == "decode" and case.Tk == 4096:
         return [Goal(percent=85)]
     if kind == "additive" and case.Tq > 1:
-        large = 15 if backward else 16
-        return [Goal(large if case.D > 128 else 4.5, LIBRARIES)]
+        ratio = 4.5 if case.D <= 128 else 15 if backward else 16
+        return [Goal(ratio, LIBRARIES)]
     if kind == "recurrent" and backward and case.mechanism == "encoder":
         ratio = {128: 2, 256: 1.5, 512: 1.35}[case.D]
         return [Goal(ratio, ("PyTorch", "JAX"), percent=80)]

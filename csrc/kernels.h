@@ -273,7 +273,7 @@ typedef struct {
     attnc_stored a_stored; /* in halves: a_row or a_col is 1 */
     int skip_zero_rows;
     int accumulate;  /* out += that; not with skip_zero_rows */
-    ptrdiff_t tasks; /* to be cut into so many, if there are columns enough; it may be more */
+    ptrdiff_t tasks; /* into how many to cut it, if it is large enough; there may be more */
 } attnc_product;
 
 /* Products of one shape: the n-th is `each` with its arrays n steps, in elements, further on. */

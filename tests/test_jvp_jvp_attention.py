@@ -1,5 +1,7 @@
 """Forward mode of forward mode of attention, against PyTorch's own of the plain formula."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -175,3 +177,42 @@ def test_packed_is_that_of_each_sequence(rng):
     for s in (slice(0, 3), slice(3, 8)):
         for x, y in zip(whole, of(s), strict=True):
             assert_agree(x[s], y, str(s))
+
+
+@pytest.mark.parametrize("normalizer", ["sparsemax", "entmax15"])
+def test_a_score_at_the_threshold_is_outside(normalizer):
+    """As for the other passes: whole scores often lie just there."""
+    record = registry.record_of(attnc.attend)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        scores, value = np.round(rng.standard_normal((1, 6))), rng.standard_normal((6, 3))
+        u, w, g = (rng.standard_normal(shape) for shape in ((1, 6), (1, 6), (1, 3)))
+        u, w, options = {"scores": u}, {"scores": w}, {"normalizer": normalizer}
+        found = record.jvp_jvp(u, w, scores, value, **options)
+        incoming = (g, *record.others), (None, *record.others)
+        moved = record.backward_jvp(u, *incoming, scores, value, **options)[0]
+        np.testing.assert_allclose((found * g).sum(), (moved * w["scores"]).sum(), atol=1e-11)
+
+
+def test_padding_takes_no_more_memory():
+    """A NaN in a key that nobody may attend to makes no array of pairs and channels."""
+    record = registry.record_of(attnc.dot_product_attention)
+    x = np.random.default_rng(0).standard_normal((1, 96, 64))
+    peaks = []
+    for fill in (0.0, np.nan):
+        key = x.copy()
+        key[:, 95:] = fill
+        tracemalloc.start()
+        found = record.jvp_jvp(
+            {"query": x, "key": key}, {"query": x}, x, key, key, key_lengths=np.array([95])
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert np.isfinite(found).all()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_rng_is_checked(rng):
+    name, real, rest, u, w = problem("dot_product_attention", "none", rng)
+    with pytest.raises(TypeError, match="^dot_product_attention: rng must"):
+        second(name, real, rest | {"dropout": 0.5, "rng": np.array(7)}, u, w)

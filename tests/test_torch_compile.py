@@ -10,6 +10,7 @@ from calls import CALLS
 torch = pytest.importorskip("torch")
 
 from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.utils import checkpoint  # noqa: E402
 from torch_calls import OnTensors, assert_same_bits, leaves  # noqa: E402
 
@@ -227,3 +228,21 @@ def test_what_cannot_be_traced():
     x = torch.randn(1, 3, 8)
     with pytest.raises(Exception, match="options must be tensors, numbers, strings"):
         compiled(lambda x: attend(x, x, x, window={1, 2}))(x)
+
+
+@pytest.mark.parametrize("how", ["compile", "make_fx"])
+def test_forward_mode_is_not_lost(how):
+    """PyTorch takes the tangent of an operator for 0."""
+    x = torch.randn(2, 3, 4)
+
+    def tangent(x):
+        return torch.func.jvp(lambda x: attend(x, x, x), (x,), (x,))[1]
+
+    def twice(x):
+        return torch.func.jvp(tangent, (x,), (x,))[1]
+
+    for f in (tangent, twice):
+        traced = compiled(f) if how == "compile" else make_fx(f)
+        with pytest.raises(Exception, match="dot_product_attention: has no forward mode where"):
+            traced(x)
+    assert tangent(x).any()

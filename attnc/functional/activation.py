@@ -232,7 +232,8 @@ def _second_slope(kind, x):
         s = (1 + np.tanh(x / 2)) / 2
         return s * (1 - s) * (2 + x * (1 - 2 * s))
     if kind == "gelu":  # f' = P(x) + x p(x), and p' = -x p
-        return np.exp(-x * x / 2) / x.dtype.type(math.sqrt(2 * math.pi)) * (2 - x * x)
+        density = np.exp(-x * x / 2) / x.dtype.type(math.sqrt(2 * math.pi))
+        return np.where(density == 0, 0, density * (2 - x * x))
     # f = x (1 + t) / 2 with t = tanh(u): f'' = (1 - t^2) (u' + x (u'' / 2 - t u'^2))
     root, cubic = x.dtype.type(math.sqrt(2 / math.pi)), x.dtype.type(0.044715)
     t = np.tanh(root * (x + cubic * x * x * x))

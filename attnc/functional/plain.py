@@ -28,7 +28,7 @@ __all__ = ["by_formula", "twice_by_formula"]
 
 
 def by_formula(function: Callable[..., Any]) -> dict[str, Any]:
-    """What `register` takes for a function that `attnc.reference` has: all but its gradients.
+    """What `register` takes for a function that `attnc.reference` has: jvp, backward_jvp, jvp_jvp.
 
     Parameters
     ----------
@@ -79,6 +79,7 @@ def twice_by_formula(
     Returns
     -------
     callable
+        The jvp_jvp, which leaves the shapes of tangents to its callers.
     """
 
     @quiet
@@ -94,17 +95,17 @@ def twice_by_formula(
 class _Call:
     """A call of a function, and the same of its plain formula on dual numbers.
 
-    With `others`, which are tangents too, their values and tangents are dual numbers themselves.
+    With `others`, a second direction, the parts of these numbers are dual numbers themselves.
     """
 
     def __init__(self, function, tangents, arrays, options, others=None):
         self.record = record = record_of(function)
-        if options.get("dropout") and not isinstance(options.get("rng"), (int, np.integer)):
-            # What is drawn here is drawn for both.
-            rng = generator(record.name, options.get("rng"))
-            options = options | {"rng": copy.deepcopy(rng)}
+        rng = options.get("rng")
+        if options.get("dropout") and (rng is None or isinstance(rng, np.random.Generator)):
+            rng = generator(record.name, rng)
+            options = options | {"rng": copy.deepcopy(rng)}  # what is drawn here is drawn for both
             self.output, *_ = record.forward(*arrays, **options | {"rng": rng})
-        else:  # it has all the checks
+        else:  # a number is the key of both; the function has all the checks
             self.output, *_ = record.forward(*arrays, **options)
         named = inspect.signature(function).bind(*arrays, **options).arguments
         named = {name: value for name, value in named.items() if value is not None}
@@ -113,6 +114,7 @@ class _Call:
             for name, value in named.items()
             if name in record.arrays and getattr(getattr(value, "dtype", None), "kind", "f") != "b"
         }
+        # That of the first output: a center in float64 beside rows in float32 widens no call.
         self.dtype = computing_dtype(_leaves(self.output)[:1])
         moves = [tangents.get] if others is None else [tangents.get, others.get]
         self.named = named | {

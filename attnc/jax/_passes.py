@@ -1,7 +1,7 @@
 """The passes of a call on arrays of JAX, without any rule of differentiation or batching.
 
 Each is in C alone where the function is one of attention, and else the one of its record, in
-Python; forward mode of forward mode always.
+Python. Forward mode of forward mode is always that of the record.
 """
 
 from __future__ import annotations

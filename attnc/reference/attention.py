@@ -247,7 +247,8 @@ def _sparse(normalizer, z):
         taus = (sums - 1) / count.astype(z.dtype)
         inside = 1 + count * ordered > sums
     tau = np.take_along_axis(taus, inside.sum(axis=-1, keepdims=True) - 1, axis=-1)
-    weights = np.maximum(z - tau, 0) ** (2 if squared else 1)
+    above = z - tau  # by rounding alone, where z is tau: then it is not inside
+    weights = np.where(above > 4 * np.finfo(z.dtype).eps, above, 0) ** (2 if squared else 1)
     return np.where(np.isnan(z).any(axis=-1, keepdims=True), np.nan, weights).astype(z.dtype)
 
 
@@ -333,6 +334,8 @@ def _is_query(shape, query_lengths):
 
 def _sum_over_pairs(pairs, rows, allowed):
     """`pairs @ rows` over the allowed pairs. Elsewhere pairs are 0, but 0 * NaN would not be."""
+    if not all_finite(rows):  # most often in rows that nobody may attend to
+        rows = np.where(allowed.any(axis=-2)[..., None], rows, 0)
     if all_finite(rows):
         return pairs @ rows
     return np.where(allowed[..., None], pairs[..., None] * rows[..., None, :, :], 0).sum(axis=-2)

@@ -17,7 +17,7 @@ of your own.
   `torch.autograd` raise by name.
 - `torch.compile(fullgraph=True)`, `torch.export`: by operators of a graph, with fixed or with
   dynamic sizes. Their backward pass runs the forward pass again. There, PyTorch has neither forward
-  mode nor second derivatives.
+  mode, which raises by name, nor second derivatives, which PyTorch refuses.
 - Dropout and sampling draw their key from PyTorch's generator, so that `torch.manual_seed` and
   `torch.utils.checkpoint` repeat it; ``rng`` may be a key, a `torch.Generator` or NumPy's.
 - A call takes no more threads than `torch.get_num_threads`.

@@ -327,12 +327,12 @@ class SecondTangent(_Differentiable):
         dtensors, dfirst, dsecond = _parts(moves, 3)
         if any(x is not None for x in dtensors):
             _no_third(call)
-        pairs = [
-            pair
-            for pair, moved in (((dfirst, second), dfirst), ((first, dsecond), dsecond))
-            if any(x is not None for x in moved)
-        ]
-        return _sums([SecondTangent.run(call, None, *tensors, *u, *v) for u, v in pairs])
+        terms = []
+        if any(x is not None for x in dfirst):
+            terms.append(SecondTangent.run(call, None, *tensors, *dfirst, *second))
+        if any(x is not None for x in dsecond):
+            terms.append(SecondTangent.run(call, None, *tensors, *first, *dsecond))
+        return _sums(terms)
 
 
 class Second(_Differentiable):

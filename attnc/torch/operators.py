@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
 from attnc.registry import Output, Record
 from attnc.torch.batching import batched
@@ -358,6 +359,17 @@ def _skeleton(name: str, text: str, ranks: tuple[int, ...]) -> Any:
     return named(Operators.known(name).skeleton(text, ranks))
 
 
+@torch.compiler.assume_constant_result
+def _require_no_forward_mode(name: str) -> bool:
+    """Raise where tangents would be lost: PyTorch takes those of an operator for 0."""
+    if forward_ad._current_level >= 0:
+        raise NotImplementedError(
+            f"{name}: has no forward mode where a program is traced (torch.compile, make_fx); "
+            "call torch.func.jvp outside of what is compiled"
+        )
+    return True  # a compiler keeps no None
+
+
 def run(operators: Operators, arguments: list[Any], options: dict[str, Any], tensors: Any) -> Any:
     """Call a function by its operator, in a way that a compiler can follow.
 
@@ -372,7 +384,13 @@ def run(operators: Operators, arguments: list[Any], options: dict[str, Any], ten
     Returns
     -------
     Tensor or named tuple of them
+
+    Raises
+    ------
+    NotImplementedError
+        In forward mode, of which operators have none.
     """
+    _require_no_forward_mode(operators.name)
     integers, floats, text = text_of(arguments, options)
     outputs = operators.value(tensors, integers, floats, text)
     skeleton = _skeleton(operators.name, text, tuple([x.ndim for x in tensors]))

@@ -44,7 +44,7 @@ int attnc_team_run(attnc_team *t, attnc_kernel_fn kernel, const void *args, ptrd
 
 int attnc_team_product(attnc_team *t, const attnc_product *p);
 
-/* Into how many tasks work is worth to be cut: several for each of the threads that it gets, one
+/* Into how many tasks it pays to cut this work: several for each of the threads that it gets, one
  * where it gets one. work: multiply-adds. */
 ptrdiff_t attnc_tasks_for(double work);
 
