@@ -1,65 +1,13 @@
-"""A convolutional network in plain NumPy, which sees all of an image: to compare glimpses with.
+"""A convolutional network, which sees all of an image: to compare glimpses with.
 
-LeCun et al. 1998, "Gradient-based learning applied to document recognition". Images are (B, height,
-width, channels). Defines: `Convolution`, `halve`, `ConvolutionalNetwork`.
+LeCun et al. 1998, "Gradient-based learning applied to document recognition".
+Defines: `ConvolutionalNetwork`.
 """
 
 import numpy as np
 
 import attnc
 from attnc.gradients import Gradients
-
-
-class Convolution(attnc.Layer):
-    """Each pixel becomes ``filters`` sums over the 3 x 3 pixels around it; outside all is 0."""
-
-    def __init__(self, channels, filters, rng=None, dtype="float32"):
-        super().__init__(dtype)
-        self.channels, self.filters = channels, filters
-        self.linear = attnc.Linear(9 * channels, filters, rng=rng, dtype=dtype)
-
-    def __call__(self, x):
-        return self._vjp(x)[0]
-
-    def _vjp(self, x):
-        y, back = attnc.vjp(self.linear, neighbours(x))
-        return y, lambda dy: Gradients({"x": neighbours_back(back(dy).x, x.shape)})
-
-
-def neighbours(x):
-    """The 3 x 3 pixels around each pixel, side by side: (B, H, W, 9 channels)."""
-    count, height, width, channels = x.shape
-    padded = np.zeros((count, height + 2, width + 2, channels), x.dtype)
-    padded[:, 1:-1, 1:-1] = x
-    found = np.empty((count, height, width, 9, channels), x.dtype)
-    for n, (row, column) in enumerate(np.ndindex(3, 3)):
-        found[..., n, :] = padded[:, row : row + height, column : column + width]
-    return found.reshape(count, height, width, 9 * channels)
-
-
-def neighbours_back(drows, shape):
-    """The gradient of x, of this shape, from that of its `neighbours`."""
-    count, height, width, channels = shape
-    drows = drows.reshape(count, height, width, 9, channels)
-    dpadded = np.zeros((count, height + 2, width + 2, channels), drows.dtype)
-    for n, (row, column) in enumerate(np.ndindex(3, 3)):
-        dpadded[:, row : row + height, column : column + width] += drows[..., n, :]
-    return dpadded[:, 1:-1, 1:-1]
-
-
-def halve(x):
-    """The largest of each 2 x 2 pixels, and the way back: the first of equal ones takes it all."""
-    count, height, width, channels = x.shape
-    blocks = x.reshape(count, height // 2, 2, width // 2, 2, channels)
-    upper = blocks[:, :, 0] >= blocks[:, :, 1]  # (B, H/2, W/2, 2, channels)
-    rows = np.where(upper, blocks[:, :, 0], blocks[:, :, 1])
-    left = rows[..., 0, :] >= rows[..., 1, :]
-
-    def back(dy):
-        drows = np.stack([dy * left, dy * ~left], axis=-2)
-        return np.stack([drows * upper, drows * ~upper], axis=2).reshape(x.shape)
-
-    return np.where(left, rows[..., 0, :], rows[..., 1, :]), back
 
 
 class ConvolutionalNetwork(attnc.Layer):
@@ -82,7 +30,9 @@ class ConvolutionalNetwork(attnc.Layer):
             raise ValueError(f"the side of an image must be a multiple of 8, got {size}")
         self.size, self.digits, self.filters = size, digits, (1, 16, 32, 32)
         pairs = zip(self.filters, self.filters[1:], strict=False)
-        self.convolutions = [Convolution(*pair, **made) for pair in pairs]
+        self.convolutions = [attnc.Convolution2d(*pair, 3, padding=1, **made) for pair in pairs]
+        self.halve = attnc.MaxPool2d(2, dtype=dtype)
+        self.regions = attnc.ImageRegions(dtype=dtype)
         seen = (size // 8) ** 2 * self.filters[-1]
         left = parameter_count - sum(layer.parameter_count for layer in self.convolutions)
         outputs = digits * classes
@@ -99,12 +49,13 @@ class ConvolutionalNetwork(attnc.Layer):
         return convolved + sides[-1] ** 2 * self.filters[-1] * width + width * outputs
 
     def _vjp(self, images):
-        x, back = images[..., None].astype(self.dtype, copy=False), []
+        x, back = images[:, None], []
         for layer in self.convolutions:
             x, convolved_back = attnc.vjp(layer, x)
-            x, halved_back = halve(x)
+            x, halved_back = attnc.vjp(self.halve, x)
             x = np.maximum(x, 0, out=x)
             back.append((x > 0, halved_back, convolved_back))
+        x, regions_back = attnc.vjp(self.regions, x)
         shape = x.shape
         x, hidden_back = attnc.vjp(self.hidden, x.reshape(len(x), -1))
         x = np.maximum(x, 0, out=x)
@@ -112,9 +63,9 @@ class ConvolutionalNetwork(attnc.Layer):
 
         def pullback(dlogits):
             dx = output_back(dlogits.reshape(logits.shape)).x * (x > 0)
-            dx = hidden_back(dx).x.reshape(shape)
+            dx = regions_back(hidden_back(dx).x.reshape(shape)).x
             for positive, halved_back, convolved_back in reversed(back):
-                dx = convolved_back(halved_back(dx * positive)).x
+                dx = convolved_back(halved_back(dx * positive).x).x
             return Gradients({})
 
         return logits.reshape(len(logits), self.digits, -1), pullback

@@ -1339,6 +1339,17 @@ def simple_layer_cases():
                 options = {"train": True, "rng": 5} if "F" in kind or kind == "Dropout" else {}
                 x = partial(one_array, shape=shape, dtype=dtype, options=options)
                 case(f"{kind}/{dtype}/{shape}", layer(partial(make, dtype=dtype), x, ["x"], dtype))
+        size = {"stride": (1, 2), "padding": 1, "rng": 1}
+        for kind, make, shape in (
+            ("Convolution2d", partial(attnc.Convolution2d, 3, 40, (3, 2), **size), (2, 3, 9, 8)),
+            ("Convolution2d/one", partial(attnc.Convolution2d, 3, 4, 1, rng=1), (3, 2, 5)),
+            ("MaxPool2d", partial(attnc.MaxPool2d, 3, stride=2), (2, 3, 9, 8)),
+            ("AveragePool2d", partial(attnc.AveragePool2d, 2), (2, 3, 9, 8)),
+            ("ImageRegions", attnc.ImageRegions, (2, 3, 4, 5)),
+            ("FeatureMap", partial(attnc.FeatureMap, 4, 5), (2, 20, 3)),
+        ):
+            x = partial(one_array, shape=shape, dtype=dtype, options={})
+            case(f"{kind}/{dtype}/{shape}", layer(partial(make, dtype=dtype), x, ["x"], dtype))
         for kind, make, shapes, options in (
             ("AttentionPooling", attnc.AttentionPooling, ((2, 7, 6),), {"key_lengths": [5, 0]}),
             (

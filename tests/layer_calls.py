@@ -147,11 +147,26 @@ CASES = {
             {"key_lengths": [5, 2], "return_weights": True, **DROPS},
         ),
     },
+    "AveragePool2d": {
+        "overlap": (lambda: attnc.AveragePool2d(3, stride=2, **F64), [draw(2, 2, 5, 6)], {})
+    },
     "ChunkwiseAttention": {
         "noise": (
             lambda: attnc.ChunkwiseAttention(4, 4, 2, rng=0, **F64),
             [QUERY, KEY, VALUE],
             {"key_lengths": [5, 3], **DROPS},
+        ),
+    },
+    "Convolution2d": {
+        "padded": (
+            lambda: attnc.Convolution2d(2, 3, 3, padding=1, rng=0, **F64),
+            [draw(2, 2, 4, 5)],
+            {},
+        ),
+        "windows apart": (
+            lambda: attnc.Convolution2d(2, 3, (2, 1), stride=(1, 2), bias=False, rng=0, **F64),
+            [draw(2, 2, 4, 5)],
+            {},
         ),
     },
     "CosineAttention": {
@@ -184,6 +199,7 @@ CASES = {
     "Embedding": {
         "padding": (lambda: attnc.Embedding(6, 4, padding_index=0, rng=0, **F64), [TOKENS], {}),
     },
+    "FeatureMap": {"plain": (lambda: attnc.FeatureMap(2, 3, **F64), [draw(2, 6, 4)], {})},
     "FeedForward": {
         kind: (
             lambda kind=kind: attnc.FeedForward(4, 5, activation=kind, dropout=0.3, rng=0, **F64),
@@ -227,6 +243,7 @@ CASES = {
             {"return_weights": True, **DROPS},
         ),
     },
+    "ImageRegions": {"plain": (lambda: attnc.ImageRegions(**F64), [draw(2, 4, 2, 3)], {})},
     "LSTM": {
         "a state": (
             lambda: attnc.LSTM(4, 3, rng=0, **F64),
@@ -266,6 +283,7 @@ CASES = {
         )
         for score in ("multiplicative", "additive", "dot", "cosine")
     },
+    "MaxPool2d": {"overlap": (lambda: attnc.MaxPool2d(3, stride=2, **F64), [draw(2, 2, 5, 6)], {})},
     "MonotonicAttention": {
         "additive": (
             lambda: attnc.MonotonicAttention(4, 4, rng=0, **F64),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from layer_checks import check_layer, randomize
+from layer_checks import randomize
 
 matplotlib = pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
@@ -35,9 +35,9 @@ def settings(**given):
     return SimpleNamespace(**usual | given)
 
 
-def check_gradient(evaluate, value, gradient, rng, tolerance=1e-7):
+def check_gradient(evaluate, value, gradient, rng, tolerance=1e-7, h=1e-5):
     """A float64 gradient against central differences in one random direction, value restored."""
-    direction, h = rng.standard_normal(value.shape), 1e-5
+    direction = rng.standard_normal(value.shape)
     kept, found = value.copy(), []
     for step in (h, -h):
         value[...] = kept + step * direction
@@ -191,35 +191,6 @@ def test_gaussian_read(rng):
 # ---- The convolutional network -------------------------------------------------------------------
 
 
-def test_convolution_by_loops(rng):
-    layer = randomize(convolution.Convolution(2, 3, rng, dtype="float64"), rng)
-    x = rng.standard_normal((2, 5, 4, 2))
-    y = layer(x)
-    weight = layer.parameters["linear.weight"].reshape(3, 3, 2, 3)
-    expected = np.zeros((2, 5, 4, 3)) + layer.parameters["linear.bias"]
-    for i, j, a, b in np.ndindex(5, 4, 3, 3):
-        row, column = i + a - 1, j + b - 1
-        if 0 <= row < 5 and 0 <= column < 4:
-            expected[:, i, j] += x[:, row, column] @ weight[a, b]
-    np.testing.assert_allclose(y, expected, atol=1e-12)
-    check_layer(layer, (x,), {}, rng)
-
-
-def test_halve(rng):
-    x = rng.standard_normal((2, 4, 6, 3))
-    x[0] = 1  # where all are equal the first takes the gradient
-    y, back = convolution.halve(x)
-    np.testing.assert_array_equal(y, x.reshape(2, 2, 2, 3, 2, 3).max(axis=(2, 4)))
-    dy = rng.standard_normal(y.shape)
-    dx = back(dy)
-    np.testing.assert_array_equal(dx[0, ::2, ::2], dy[0])
-    blocks = dx.reshape(2, 2, 2, 3, 2, 3)
-    np.testing.assert_array_equal(blocks.sum(axis=(2, 4)), dy)
-    assert (np.count_nonzero(blocks, axis=(2, 4)) == 1).all()
-    chosen = (blocks * x.reshape(blocks.shape)).sum(axis=(2, 4))
-    np.testing.assert_allclose(chosen, dy * y)
-
-
 @pytest.mark.parametrize("digits", [1, 2])
 def test_convolutional_network(rng, digits):
     model = convolution.ConvolutionalNetwork(16, digits, 10, 16_000, rng, dtype="float64")
@@ -231,8 +202,9 @@ def test_convolutional_network(rng, digits):
     assert logits.shape == (3, digits, 10)
     pullback(dlogits)
     for name, gradient in model.gradients.items():
+        # Of thousands of pixels one is easily within 1e-5 of another that is as large, or of 0.
         check_gradient(
-            lambda: (model(images) * dlogits).sum(), model.parameters[name], gradient, rng
+            lambda: (model(images) * dlogits).sum(), model.parameters[name], gradient, rng, h=1e-7
         )
 
 

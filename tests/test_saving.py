@@ -84,6 +84,13 @@ LAYERS = {
     "Seq2Seq": lambda: attnc.Seq2Seq(9, 8, 4, 6, padding_index=0, dropout=0.2, layers=2, rng=0),
     "Linear": lambda: attnc.Linear(3, 2, bias=False, rng=0),
     "Embedding": lambda: attnc.Embedding(5, 4, 1, rng=0),
+    "Convolution2d": lambda: attnc.Convolution2d(
+        2, 3, (3, 2), stride=2, padding=(1, 0), bias=False, rng=0
+    ),
+    "MaxPool2d": lambda: attnc.MaxPool2d((2, 3), stride=1),
+    "AveragePool2d": lambda: attnc.AveragePool2d(2, dtype="float64"),
+    "ImageRegions": lambda: attnc.ImageRegions(dtype="float64"),
+    "FeatureMap": lambda: attnc.FeatureMap(2, 3),
     "LayerNorm": lambda: attnc.LayerNorm(3, epsilon=1e-3, bias=False),
     "RMSNorm": lambda: attnc.RMSNorm(3, dtype="float64"),
     "FeedForward": lambda: attnc.FeedForward(

@@ -106,6 +106,10 @@ assert_type(heads.torch_state_dict(), dict[str, Array])
 heads(x, cache={})  # type: ignore[call-overload]
 attention.load_state_dict(attention.state_dict())
 
+assert_type(attnc.Convolution2d(2, 8, (3, 5), padding=1)(x), Array)
+assert_type(attnc.MaxPool2d(2, stride=(1, 2))(x), Array)
+attnc.AveragePool2d((2, 3, 4))  # type: ignore[arg-type]
+assert_type(attnc.FeatureMap(2, 4)(attnc.ImageRegions()(x)), Array)
 assert_type(attnc.AttentionPooling(8)(x, key_lengths=[5, 3]), Array)
 pooled, weights = attnc.AttentionPooling(8, 4)(x, return_weights=True)
 assert_type(attnc.HierarchicalAttention(8, 4)(x[:, None], word_lengths=[[5], [3]]), Array)

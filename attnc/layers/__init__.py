@@ -11,6 +11,7 @@ from .attention_over_attention import AttentionOverAttention
 from .base import Layer
 from .cache import KVCache
 from .compose import Dropout, Residual, Sequential
+from .convolution import Convolution2d
 from .decoder import AttentionDecoder
 from .decoding import beam_search, greedy_decode, sample_decode, scheduled_inputs
 from .embedding import Embedding
@@ -18,6 +19,7 @@ from .feedforward import FeedForward
 from .gated import AttentionOnAttention, GatedAttention
 from .hard import HardAttention
 from .hierarchical import HierarchicalAttention
+from .image_pooling import AveragePool2d, MaxPool2d
 from .language_model import LanguageModel
 from .linear import Linear
 from .local import LocalAttention
@@ -27,6 +29,7 @@ from .norm import LayerNorm, RMSNorm
 from .pooling import AttentionPooling
 from .positions import LearnedPositions, SinusoidalPositions
 from .recurrent import GRU, LSTM, RNN
+from .regions import FeatureMap, ImageRegions
 from .relative import RelativePositionBias
 from .seq2seq import Seq2Seq
 from .transformer import Transformer
@@ -39,16 +42,20 @@ __all__ = [
     "AttentionOnAttention",
     "AttentionOverAttention",
     "AttentionPooling",
+    "AveragePool2d",
     "ChunkwiseAttention",
+    "Convolution2d",
     "CosineAttention",
     "DotProductAttention",
     "Dropout",
     "Embedding",
+    "FeatureMap",
     "FeedForward",
     "GRU",
     "GatedAttention",
     "HardAttention",
     "HierarchicalAttention",
+    "ImageRegions",
     "KVCache",
     "LSTM",
     "LanguageModel",
@@ -57,6 +64,7 @@ __all__ = [
     "LearnedPositions",
     "Linear",
     "LocalAttention",
+    "MaxPool2d",
     "MonotonicAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",

@@ -542,7 +542,8 @@ class Layer:
         ):
             return
         wanted = ", ".join("..." if size is Ellipsis else str(size) for size in shape)
-        fix = f" (one sequence is {name}[None])" if len(got) == len(shape) - 1 > 0 else ""
+        one = not leading and len(got) == len(shape) - 1 > 0
+        fix = f" (one sequence is {name}[None])" if one else ""
         raise self._error(f"{name} must have shape ({wanted}), got {got}{fix}")
 
     def _incoming(self, name: str, value: Any, shape: Shape) -> Array | None:
