@@ -3,7 +3,9 @@
  * machine.py compiles this for the machine it runs on (-march=native) and times the calls. The
  * vectors are those of GCC and Clang, with no intrinsics, so that one source serves every
  * processor. -ffp-contract=fast makes a * x + y one instruction. */
+#define _GNU_SOURCE /* for the processors of a thread */
 #include <pthread.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -83,16 +85,56 @@ WIDE static double read_bytes(const char *memory, ptrdiff_t bytes)
 
 /* ---- threads ---- */
 
+/* A thread that starts where its parent runs may stay there for milliseconds, while another
+ * processor is idle. So each is put on a processor of its own, where the system has calls for it. */
+#if defined __linux__
+typedef cpu_set_t processors;
+
+static processors allowed(void)
+{
+    processors set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) {
+        CPU_ZERO(&set);
+    }
+    return set;
+}
+
+static void stay_on(processors set) { sched_setaffinity(0, sizeof set, &set); }
+
+/* Keeps the calling thread on the processor of this number, of those that it may use. */
+static void stay_on_one(processors set, int number)
+{
+    const int count = CPU_COUNT(&set);
+    int before = count > 0 ? number % count : 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (CPU_ISSET(cpu, &set) && before-- == 0) {
+            CPU_ZERO(&set);
+            CPU_SET(cpu, &set);
+            stay_on(set);
+            return;
+        }
+    }
+}
+#else
+typedef int processors;
+static processors allowed(void) { return 0; }
+static void stay_on(processors set) { (void)set; }
+static void stay_on_one(processors set, int number) { (void)set, (void)number; }
+#endif
+
 typedef struct {
     int itemsize;       /* 4 or 8: multiply-adds of this type; 0: read */
     ptrdiff_t count;    /* steps, or bytes */
     const char *memory; /* where to read, a multiple of 64 */
+    processors allowed; /* all that the process may use */
+    int number;         /* which of them, counted by those */
     double result;      /* returned, so that nothing of the work can be left out */
 } task;
 
 static void *perform(void *argument)
 {
     task *t = argument;
+    stay_on_one(t->allowed, t->number);
     t->result = t->itemsize == 4   ? fma_f32(t->count)
                 : t->itemsize == 8 ? fma_f64(t->count)
                                    : read_bytes(t->memory, t->count);
@@ -101,9 +143,14 @@ static void *perform(void *argument)
 
 static double on_threads(task *tasks, int threads)
 {
+    const processors before = allowed();
     pthread_t handles[MAX_THREADS];
     double result = 0;
     int started = 1; /* the calling thread is the first */
+    for (int i = 0; i < threads; i++) {
+        tasks[i].allowed = before;
+        tasks[i].number = i;
+    }
     while (started < threads &&
            !pthread_create(&handles[started], NULL, perform, &tasks[started])) {
         started++;
@@ -115,6 +162,7 @@ static double on_threads(task *tasks, int threads)
         }
         result += tasks[i].result;
     }
+    stay_on(before);
     return started < threads ? -1 : result;
 }
 
@@ -133,7 +181,7 @@ double multiply_add(int itemsize, ptrdiff_t steps, int threads)
         return -1;
     }
     for (int i = 0; i < threads; i++) {
-        tasks[i] = (task){itemsize, steps, NULL, 0};
+        tasks[i] = (task){.itemsize = itemsize, .count = steps};
     }
     return on_threads(tasks, threads);
 }
@@ -147,7 +195,7 @@ double read_memory(const char *memory, ptrdiff_t bytes, int threads)
     }
     const ptrdiff_t part = bytes / threads / 4096 * 4096;
     for (int i = 0; i < threads; i++) {
-        tasks[i] = (task){0, part, memory + i * part, 0};
+        tasks[i] = (task){.count = part, .memory = memory + i * part};
     }
     return on_threads(tasks, threads);
 }

@@ -14,7 +14,7 @@ How it was measured:
 - Every contender runs in a process of its own, with the same inputs and as many threads.
 - They take turns, in {rounds} rounds of {seconds:g} s ({rounds_if_long} where a call takes over
   {long:g} s), and pause after each turn. Times are medians of the rounds; compiling and the first
-  calls are not counted. Before the rounds all results are compared with attnc's.
+  {warm:g} s of a turn are not counted. Before the rounds all results are compared with attnc's.
 - What a library may use of the processor is the same for all, and is what each reports.
 - GFLOP/s count what the formula needs: four operations for each pair of query and key that is
   allowed and each of D channels, 3.5 times as many with backward.

@@ -68,8 +68,11 @@ class Worker:
         self.calls = max(1, round(seconds / each))
         return {"work": work, "calls": self.calls, "estimate": each}
 
-    def run(self):
-        """Time the case that was prepared: seconds a call."""
+    def run(self, warm):
+        """Time the case that was prepared, after `warm` seconds of it: seconds a call."""
+        start = time.perf_counter()
+        while time.perf_counter() - start < warm:
+            self.call()
         return {"seconds": timed(self.call, self.calls) / self.calls}
 
     def memory(self, case, form):
