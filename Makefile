@@ -25,6 +25,7 @@ formatted = $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.inc tests/c/*.c b
 
 help:
 	@echo 'make demo    train a translator (about a minute) and draw what it looked at'
+	@echo 'make examples  run all examples in a short form: each has to reach a figure'
 	@echo 'make test    run the tests, on all processors unless ARGS says what to run'
 	@echo 'make notebooks  open the notebooks in JupyterLab'
 	@echo 'make bench   compare the speed with that of PyTorch, JAX and NumPy'
@@ -39,6 +40,9 @@ help:
 
 demo: $(VENV)/examples
 	$(run) examples/translate.py --output demo-output $(ARGS)
+
+examples: $(VENV)/examples
+	$(run) examples/every.py $(ARGS)
 
 test: $(VENV)/test
 	$(if $(EXTRA),$(pip) $(EXTRA))
@@ -171,5 +175,5 @@ printf '\043include <math.h>\n' | $$cc -fsyntax-only -x c - 2>/dev/null || \
 test -z "$$what" || echo "$$what: apt install" $$apt
 endef
 
-.PHONY: help demo test notebooks bench asan tsan emulate coverage lint clean
+.PHONY: help demo examples test notebooks bench asan tsan emulate coverage lint clean
 .DELETE_ON_ERROR:

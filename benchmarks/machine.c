@@ -86,7 +86,8 @@ WIDE static double read_bytes(const char *memory, ptrdiff_t bytes)
 /* ---- threads ---- */
 
 /* A thread that starts where its parent runs may stay there for milliseconds, while another
- * processor is idle. So each is put on a processor of its own, where the system has calls for it. */
+ * processor is idle. So each is put on a processor of its own, where the system has calls for
+ * that. */
 #if defined __linux__
 typedef cpu_set_t processors;
 

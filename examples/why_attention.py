@@ -18,12 +18,12 @@ The sentences are of made-up words; a translation has them in the opposite order
 import argparse
 import os
 import sys
-import time
 
 try:
     import matplotlib
     import numpy as np
-    from tqdm import tqdm
+    from command import check_numbers, errors_in_a_line
+    from training import Course, learn
 
     import attnc
 except ImportError as error:
@@ -51,22 +51,17 @@ def sentences(rng, lengths):
     return source, np.array(lengths), target
 
 
-def train(model, rng, longest, seconds, title):
-    """Train on sentences of 1 to `longest` words for so many seconds."""
-    optimizer = attnc.optim.Adam(model, 0.004)
-    start = time.perf_counter()
-    with tqdm(total=100, desc=title, bar_format="{desc}: {percentage:3.0f} % |{bar}|") as bar:
-        while (done := (time.perf_counter() - start) / seconds) < 1:
-            source, lengths, target = sentences(rng, rng.integers(1, longest + 1, 64))
-            _, pullback = attnc.vjp(model, source, target[:, :-1], lengths, labels=target[:, 1:])
-            optimizer.zero_grad()
-            pullback()
-            attnc.optim.clip_gradients(model, 1.0)
-            optimizer.learning_rate = 0.004 * min(1, 2 - 2 * done)
-            optimizer.step()
-            bar.update(100 * done - bar.n)
-        bar.update(100 - bar.n)
-    return model
+def train(model, rng, longest, steps, title):
+    """Train on sentences of 1 to `longest` words."""
+    course = Course(steps, 64, 0.004, warmup=0)
+
+    def loss(step):
+        source, lengths, target = sentences(rng, rng.integers(1, longest + 1, course.batch))
+        outputs, pullback = attnc.vjp(model, source, target[:, :-1], lengths, labels=target[:, 1:])
+        pullback()
+        return outputs.loss
+
+    learn(model, loss, course, name=title)
 
 
 def make(attention, size, rng):
@@ -181,15 +176,14 @@ def draw_errors(errors, path):
 def main():
     parser = argparse.ArgumentParser(description="Three pictures of why attention exists.")
     add = parser.add_argument
-    add("--seconds", type=float, default=45, help="to train each of two models (default: 45)")
+    add("--steps", type=int, default=3000, help="of training each of two models (default: 3000)")
     add("--output", metavar="DIR", default="why-attention", help="for the pictures")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--quick", action="store_true", help="small models, a few seconds, for tests")
     args = parser.parse_args()
-    if not 0 < args.seconds < float("inf"):
-        parser.error(f"argument --seconds: must be a positive number, got {args.seconds}")
+    check_numbers(parser, vars(args), {"steps": 1, "seed": 0})
     size, longest, count = (32, 6, 50) if args.quick else (96, 16, 300)
-    seconds = min(args.seconds, 2) if args.quick else args.seconds
+    steps = min(args.steps, 40) if args.quick else args.steps
     os.makedirs(args.output, exist_ok=True)
     rng = np.random.default_rng(args.seed)
     paths = [f"{args.output}/{name}.png" for name in ("length", "distance", "position")]
@@ -199,7 +193,7 @@ def main():
         "without: one vector": make("none", size, rng),
     }
     for name, model in models.items():
-        train(model, rng, longest, seconds, name)
+        train(model, rng, longest, steps, name)
 
     lengths = np.arange(1, 3 * longest // 2 + 1, max(1, longest // 12))
     curves = {
@@ -226,9 +220,5 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
+    with errors_in_a_line("why_attention.py"):
         main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"why_attention.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("why_attention.py: stopped by Ctrl-C")
