@@ -29,7 +29,7 @@ def size_of(pixels, side=SIDE):
 
     Parameters
     ----------
-    pixels : ndarray, shape (H, W, ...)
+    pixels : ndarray of uint8, shape (H, W, ...)
     side : float
         The longer side of an image that is not narrow.
     """
@@ -98,7 +98,7 @@ class Picture(Panel):
             self.pixels,
             cmap="gray",
             vmin=0,
-            vmax=1,
+            vmax=255,
             aspect="auto",
             interpolation="antialiased",
             alpha=alpha,
@@ -193,6 +193,6 @@ class BarFrame(Frame):
         # With its edge a low and therefore pale bar can be seen.
         edge = {"edgecolor": self.image.cmap(1.0), "linewidth": 0.5}
         bar = (-0.5, ground), width, -self.share * BAR * inch
-        self.ax.add_patch(Rectangle(*bar, facecolor=colour, **edge))
+        self.ax.add_patch(Rectangle(*bar, facecolor=colour, clip_on=False, **edge))
         self.ax.set_ylim(ground, -0.5)
         self.ax.spines[["left", "right", "top"]].set_visible(False)

@@ -584,7 +584,7 @@ def strip(
     xlabel : str, optional
         Before the numbers of the frames.
     smooth : bool
-        Draw weights of regions as in `overlay`; nothing else changes.
+        Draw weights of regions smoothly, as in `overlay`. Bars are the same either way.
     colorbar : bool
         Draw the scale of the colours beside the frames.
     cmap : str or matplotlib.colors.Colormap, optional
@@ -904,8 +904,8 @@ def _running_mean(values, window):
 # ---- Arguments -----------------------------------------------------------------------------------
 
 
-def _numbers(where, name, value, shapes, *, less="", more=""):
-    """Weights as floats of the machine; bool is a mask, and drawn as 0 and 1.
+def _shaped(where, name, value, shapes, less="", more=""):
+    """`value` as an array of real numbers, or bool, that is not empty.
 
     Parameters
     ----------
@@ -929,39 +929,43 @@ def _numbers(where, name, value, shapes, *, less="", more=""):
         )
     if array.size == 0:
         raise ValueError(f"{where}: {name} must not be empty, got shape {array.shape}")
+    return array
+
+
+def _numbers(where, name, value, shapes, less="", more=""):
+    """Weights as floats of the machine; bool is a mask, and drawn as 0 and 1."""
     # float: float16 and bfloat16 are not drawn by every matplotlib
-    return array.astype(float)
+    return _shaped(where, name, value, shapes, less, more).astype(float)
 
 
 def _pixels(where, name, value, frames=""):
-    """Grey or coloured pixels as floats in 0..1: an image, or several with an axis of frames."""
-    array = plain_array(where, name, value)
-    kind = array.dtype
-    if kind.kind in "iu" and kind != np.uint8:
-        raise TypeError(
-            f"{where}: {name} must be float in 0..1, uint8 or bool, got {kind} "
-            f"(if in 0..255: {name}.astype(np.uint8))"
-        )
+    """Grey or coloured pixels as bytes: an image, or several with an axis of frames."""
+    shapes = [f"({frames}H, W, 3 or 4)", f"({frames}H, W)"]
+    pixels = _shaped(where, name, value, shapes)
     lead = frames.count(",")
-    pixels = _numbers(where, name, array, [f"({frames}H, W, 3 or 4)", f"({frames}H, W)"])
     if pixels.ndim == lead + 3 and pixels.shape[-1] not in (3, 4):
         channels = pixels.shape[lead]
         fix = f" ({name}[..., 0])" if pixels.shape[-1] == 1 else ""
         fix = f" ({name}[{':, ' * lead}0])" if channels == 1 else fix
         fix = f" (np.moveaxis({name}, {lead}, -1))" if channels in (3, 4) else fix
         raise ValueError(
-            f"{where}: {name} must have shape ({frames}H, W, 3 or 4) or ({frames}H, W), "
-            f"got {pixels.shape}{fix}"
+            f"{where}: {name} must have shape {' or '.join(shapes)}, got {pixels.shape}{fix}"
         )
-    if kind == np.uint8:
-        pixels /= 255
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind in "iu":
+        raise TypeError(
+            f"{where}: {name} must be float in 0..1, uint8 or bool, got {pixels.dtype} "
+            f"(if in 0..255: {name}.astype(np.uint8))"
+        )
+    pixels = pixels.astype(np.float32)
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= 1):  # NaN is not
         raise ValueError(
             f"{where}: {name} must lie in 0..1, got {low:g}..{high:g} "
             f"(np.clip({name}, 0, 1); bytes as uint8)"
         )
-    return pixels
+    return np.rint(255 * pixels).astype(np.uint8)  # what a screen shows, in a quarter of the memory
 
 
 def _matrix(where, name, value):
