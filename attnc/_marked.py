@@ -34,7 +34,8 @@ class Page:
 
     def lay_out(self, figure):
         """Break lines and place the words in them, in points."""
-        sizes = {word: measure(figure, word, fontsize=SIZE, **self.font) for word in self.words}
+        font = {"fontsize": SIZE} | self.font
+        sizes = {word: measure(figure, word, **font) for word in dict.fromkeys(self.words)}
         widths, heights = np.array([sizes[word] for word in self.words]).T
         self.widths = np.maximum(widths, EMPTY * SIZE) + 2 * PAD * SIZE
         self.tall = max(TALL * SIZE, heights.max())
