@@ -452,7 +452,6 @@ def test_strip_errors(arguments, options, error, message):
 
 def places(ax):
     """(box of a word's letters, box of its colour) of all words of a block, in pixels."""
-    draw(ax)
     (colours,) = ax.collections
     boxes = [path.get_extents(ax.transData).extents for path in colours.get_paths()]
     letters = [text.get_window_extent().extents for text in ax.texts]
