@@ -1,0 +1,263 @@
+"""The models of caption.py: a convolutional encoder, and three ways to write words from it.
+
+- "soft": at each word the mean of all regions of the picture, by weights (Xu et al. 2015, "Show,
+  attend and tell: neural image caption generation with visual attention", section 4.2).
+- "hard": one region at each word, drawn in training, the likeliest at evaluation (section 4.1).
+- "none": one vector of the whole picture, in the first state of the decoder and nowhere else
+  (Vinyals et al. 2015, "Show and tell: a neural image caption generator").
+
+With E the vectors of words, a_i those of regions, and y_t the word at step t::
+
+    h_0, c_0 = tanh(mean(a) W)                            z_t from the regions a, by h_(t-1)
+    h_t, c_t = LSTM([E y_(t-1); z_t], h_(t-1), c_(t-1))   words by a linear map of h_t
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import attnc
+from attnc.functional.hard import HardResult
+from attnc.gradients import Gradients
+
+GRID = 8  # x 8 regions
+FILTERS = 16, 32, 64, 64  # of the convolutions, as many as halve a side to GRID, and one more
+EMBEDDING = 32
+SIZES = {"soft": 128, "hard": 128, "none": 80}  # of states: about as many parameters for all
+VECTOR = 96  # numbers for a whole picture
+SUMMARY = "first_state"
+GAIN = 3.0
+
+
+class Rectify(attnc.Layer):
+    """``max(x, 0)``."""
+
+    def _vjp(self, x):
+        y = np.maximum(x, 0)
+        return y, lambda dy: Gradients({"x": dy * (y > 0)})
+
+
+class Whole(attnc.Layer):
+    """All regions of a picture (B, N, C) as one of (B, 1, N C)."""
+
+    def _vjp(self, x):
+        return x.reshape(len(x), 1, -1), lambda dy: Gradients({"x": dy.reshape(x.shape)})
+
+
+def encoder(kind, channels, side, rng, dtype):
+    """From pictures (B, channels, side, side) to regions (B, GRID^2, C); one, of all, for "none".
+
+    Every region knows its place by a learned vector, which is added.
+    """
+    made: dict[str, Any] = {"rng": rng, "dtype": dtype}
+    layers: list[attnc.Layer] = []
+    while side >= GRID:
+        filters = FILTERS[len(layers) // 3]
+        layers += [attnc.Convolution2d(channels, filters, 3, padding=1, **made)]
+        layers += [attnc.MaxPool2d(2, dtype=dtype)] if side > GRID else []
+        layers += [Rectify(dtype)]
+        channels, side = filters, side // 2
+    layers[0].parameters["weight"] *= GAIN  # most of what it sees is 0
+    layers += [attnc.ImageRegions(dtype=dtype)]
+    if kind == "none":
+        whole = attnc.Linear((GRID // 2) ** 2 * channels, VECTOR, **made)
+        layers = [*layers[:-1], attnc.MaxPool2d(2, dtype=dtype), layers[-1]]
+        layers += [Whole(dtype), whole, Rectify(dtype)]
+        channels = VECTOR
+    else:
+        layers += [attnc.LearnedPositions(GRID**2, channels, **made)]
+        layers[-1].parameters["weight"] *= 10  # to begin with no smaller than what is seen
+    return attnc.Sequential(*layers), channels
+
+
+class Written(NamedTuple):
+    """What comes of some words, B captions of T."""
+
+    logits: np.ndarray  # (B, T, words) of the next word
+    weights: np.ndarray  # (B, T, N) of regions
+    choices: Any = None  # (B, T) each: an `attnc` HardResult, of "hard" alone
+
+
+class Captioner(attnc.Layer):
+    """Writes captions for pictures.
+
+    Parameters
+    ----------
+    kind : {"soft", "hard", "none"}
+    words : int
+        Size of the vocabulary.
+    channels, side : int
+        Of pictures (B, channels, side, side); side is GRID times a power of 2.
+    size : int, optional
+        Of the state.
+    """
+
+    def __init__(self, kind, words, channels=1, side=32, size=None, *, rng=None, dtype="float32"):
+        super().__init__(dtype)
+        rng = np.random.default_rng(rng)
+        made: dict[str, Any] = {"rng": rng, "dtype": dtype}
+        self.kind, size = kind, size or SIZES[kind]
+        self.encoder, seen = encoder(kind, channels, side, rng, dtype)
+        self.embedding = attnc.Embedding(words, EMBEDDING, **made)
+        self.decoder: Any
+        if kind == "hard":
+            self.decoder = HardDecoder(EMBEDDING, size, seen, **made)
+        else:
+            how: dict[str, Any] = {"attention": "additive", "attention_size": EMBEDDING * 2}
+            if kind == "none":
+                how = {"attention": "none", "summary": SUMMARY}
+            self.decoder = attnc.AttentionDecoder(EMBEDDING, size, seen, cell="lstm", **how, **made)
+        self.first = None if kind == "none" else attnc.Linear(seen, 2 * size, **made)
+        self.output = attnc.Linear(size, words, **made)
+
+    def _begin(self, memory):
+        """The first state, and the way back from its gradient."""
+        if self.first is None:  # the decoder makes it
+            return None, None
+        both, first_back = attnc.vjp(self.first, memory.mean(axis=1))
+        both = np.tanh(both)
+
+        def back(dstate):
+            dboth = np.concatenate([d[0] for d in dstate], axis=-1) * (1 - both**2)
+            return first_back(dboth).x[:, None] / memory.shape[1]
+
+        return tuple(half[None] for half in np.split(both, 2, axis=-1)), back
+
+    def _vjp(self, images, tokens, *, train=False, rng=None, **options):
+        """Score the word after each of these; the pullback takes gradients of what it found.
+
+        Those of "hard" are of logits, log-probabilities and entropies; else of logits and weights.
+        """
+        memory, memory_back = attnc.vjp(self.encoder, images, train=train)
+        state, state_back = self._begin(memory)
+        x, x_back = attnc.vjp(self.embedding, tokens)
+        found, found_back = attnc.vjp(
+            self.decoder, x, memory, state, train=train, rng=rng, **options
+        )
+        logits, logits_back = attnc.vjp(self.output, found.outputs)
+
+        def pullback(dlogits, *gradients):
+            back = found_back(logits_back(dlogits).x, *gradients)
+            x_back(back.inputs)
+            dmemory = back.memory
+            if state_back is not None:
+                dmemory = dmemory + state_back(back.state)
+            memory_back(dmemory)
+            return Gradients({})
+
+        return Written(logits, found.weights, getattr(found, "choices", None)), pullback
+
+    def write(self, images, vocabulary, longest, forced=None):
+        """Write captions greedily; return tokens (B, T) and weights (B, T, N).
+
+        forced : list of arrays of tokens, optional
+            What each caption has to begin with.
+        """
+        memory = self.encoder(images)
+
+        def hook(scores, so_far):
+            step = so_far.shape[1]
+            for row, tokens in zip(scores, forced, strict=True):
+                if step < len(tokens):
+                    row[np.arange(len(row)) != tokens[step]] = -np.inf
+            return scores
+
+        return attnc.greedy_decode(
+            self.decoder, self.embedding, self.output, memory, self._begin(memory)[0],
+            start=vocabulary.start, end=vocabulary.end, max_length=longest,
+            logits_hook=None if forced is None else hook,
+        )  # fmt: skip
+
+
+# ---- Hard attention inside a decoder -------------------------------------------------------------
+
+
+class Looked(NamedTuple):
+    """What `HardDecoder` returns, as an `AttentionDecoder` does, and its choices."""
+
+    outputs: np.ndarray  # (B, T, size)
+    weights: np.ndarray  # (B, T, N): 1 at the region that was looked at
+    state: tuple
+    choices: Any  # HardResult of contexts (B, T, C) and, (B, T), the rest
+
+
+class Regions:
+    """The regions of a batch of pictures, as decoding asks for them."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def take(self, rows):
+        return Regions(self.values[rows])
+
+
+class HardDecoder(attnc.Layer):
+    """An LSTM that looks at one region for each word.
+
+    One coin a batch, as in the program of the authors, replaces the draws of its training by the
+    means of soft attention, whose gradient is an ordinary one; `soft` is how probable they are, in
+    theirs 0.5, and may be changed between batches.
+    """
+
+    def __init__(self, input_size, size, memory_size, soft=0.5, *, rng=None, dtype="float32"):
+        super().__init__(dtype)
+        made: dict[str, Any] = {"rng": rng, "dtype": dtype}
+        self.input_size, self.soft = input_size, soft
+        self.choice = attnc.HardAttention(
+            size, memory_size, hidden_size=2 * input_size, soft_probability=0, **made
+        )
+        self.cell = attnc.LSTM(input_size + memory_size, size, **made)
+
+    def _vjp(self, inputs, memory, state, *, train=False, rng=None, index=None):
+        rng = np.random.default_rng(rng)
+        soft = train and index is None and rng.random() < self.soft
+        steps, outputs, looks = [], [], []
+        for t in range(inputs.shape[1]):
+            query = state[0][0][:, None]
+            if soft:
+                context, look_back = attnc.vjp(self.choice.attention, query, memory)
+                nothing = np.zeros(query.shape[:2], self.dtype)
+                look = context, np.full(query.shape[:2], -1), nothing, nothing
+            else:
+                one = None if index is None else index[:, t : t + 1]
+                look, look_back = attnc.vjp(
+                    self.choice, query, memory, train=train, rng=rng, index=one
+                )
+            x = np.concatenate([inputs[:, t : t + 1], look[0]], axis=-1)
+            (output, state), cell_back = attnc.vjp(self.cell, x, state)
+            outputs.append(output)
+            looks.append(look)
+            steps.append((look_back, cell_back))
+        choices = HardResult(*(np.concatenate(each, axis=1) for each in zip(*looks, strict=True)))
+        weights = (choices.index[..., None] == np.arange(memory.shape[1])).astype(self.dtype)
+
+        def pullback(doutputs, dlog_probability=None, dentropy=None):
+            dinputs, dmemory, dstate = np.zeros_like(inputs), np.zeros_like(memory), None
+            for t in reversed(range(len(steps))):
+                look_back, cell_back = steps[t]
+                at = slice(t, t + 1)
+                of_cell = cell_back(doutputs[:, at], dstate)
+                dinputs[:, at], dcontext = np.split(of_cell.x, [self.input_size], axis=-1)
+                chosen = (d[:, at] for d in (dlog_probability, dentropy) if d is not None)
+                dquery, dregions = look_back(dcontext, *(() if soft else chosen))
+                dmemory += dregions
+                dh, dc = of_cell.state
+                dstate = dh + dquery[:, 0], dc
+            return Gradients({"inputs": dinputs, "memory": dmemory, "state": dstate})
+
+        return Looked(np.concatenate(outputs, axis=1), weights, state, choices), pullback
+
+    # ---- As attnc.greedy_decode drives it --------------------------------------------------------
+
+    def prepare(self, memory, key_mask=None, key_lengths=None):
+        return memory if isinstance(memory, Regions) else Regions(memory)
+
+    def step(self, x, memory, state):
+        found = self(x[:, None], memory.values, state)
+        return found.outputs[:, 0], found.weights[:, 0], found.state
+
+    def reorder(self, state, indices):
+        return tuple(array[:, indices] for array in state)

@@ -1,0 +1,239 @@
+"""How good the captions of caption.py are: exact ones, what a wrong word does, where it looked."""
+
+import importlib.util
+import pathlib
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from canvases import SIDE
+from caption_models import GRID
+from scenes import SIZE
+
+import attnc
+
+matplotlib.use("Agg")  # pictures go to files, with or without a screen
+
+NAMES = {"none": "one vector", "soft": "soft attention", "hard": "hard attention"}
+PAPERS = {"none": "show and tell", "soft": "show, attend and tell", "hard": "the same"}
+TITLES = {kind: f"{name} ({PAPERS[kind]})" for kind, name in NAMES.items()}
+
+
+class Found(NamedTuple):
+    """What a model says of some pictures."""
+
+    captions: list  # lists of words
+    exact: Any  # (B,) bool
+    weights: Any  # (B, T, N)
+    piled: Any  # see `pile_up`
+    looks: Any  # see `where_looked`
+
+
+def examine(model, source, batch):
+    """Let a model write captions for a batch, and hold them against the right ones."""
+    vocabulary = source.vocabulary
+    tokens, weights = model.write(batch.images, vocabulary, source.longest)
+    captions = [vocabulary.decode(row) for row in tokens]
+    exact = np.array([a == b for a, b in zip(captions, batch.captions, strict=True)])
+    piled = looks = None
+    if batch.places is not None:
+        piled = pile_up(model, source, batch, tokens)
+        looks = where_looked(model, batch) if model.kind != "none" else None
+    return Found(captions, exact, weights, piled, looks)
+
+
+def pile_up(model, source, batch, tokens):
+    """Counts of (wrong words, words), (3, 2): what one wrong word does to those after it.
+
+    After right words alone, which the model is fed; then in the captions that it wrote with a
+    mistake, of the words behind the first wrong one: as it went on, and as it goes on where that
+    word is put right. A word is held against the right one at its place.
+    """
+    right = batch.tokens[:, 1:]
+    real = right != source.vocabulary.padding
+    fed = model(batch.images, batch.tokens[:, :-1]).logits.argmax(axis=-1)
+    counts = [[(fed != right)[real].sum(), real.sum()]]
+    first = first_wrong(same_length(tokens, right), right, real)
+    rows = np.flatnonzero(first >= 0)
+    after = real[rows] & (np.arange(right.shape[1]) > first[rows, None])
+    written = same_length(tokens, right)[rows]
+    counts.append([(written != right[rows])[after].sum(), after.sum()])
+    if len(rows):
+        forced = [right[row, : first[row] + 1] for row in rows]
+        put_right, _ = model.write(batch.images[rows], source.vocabulary, source.longest, forced)
+        wrong = same_length(put_right, right) != right[rows]
+        counts.append([wrong[after].sum(), after.sum()])
+    else:
+        counts.append([0, 0])
+    return np.array(counts)
+
+
+def first_wrong(written, right, real):
+    """The step of the first wrong word of each caption (B,), -1 where there is none."""
+    wrong = (written != right) & real
+    return np.where(wrong.any(axis=1), wrong.argmax(axis=1), -1)
+
+
+def same_length(tokens, right):
+    """Tokens (B, T) with as many columns as the right ones have; those that are missing are 0."""
+    columns = right.shape[1]
+    return np.pad(tokens, ((0, 0), (0, max(0, columns - tokens.shape[1]))))[:, :columns]
+
+
+def where_looked(model, batch):
+    """Counts (2, 3) of digit words that are right, and wrong, after right words: where they look.
+
+    The region of the largest weight lies on the digit that is to be named, on another, or on none.
+    """
+    found = model(batch.images, batch.tokens[:, :-1])
+    right, written = batch.tokens[:, 1:], found.logits.argmax(axis=-1)
+    counts = np.zeros((2, 3), int)
+    for b, places in enumerate(batch.places):
+        for n, step in enumerate(range(1, 3 * len(places), 3)):  # "a", a digit, a relation, ...
+            row, column = np.divmod(found.weights[b, step].argmax(), GRID)
+            middle = (np.array([row, column]) + 0.5) * SIZE / GRID
+            on = (np.abs(places - middle) <= SIDE / 2).all(axis=1)
+            where = 0 if on[n] else 1 if on.any() else 2
+            counts[int(written[b, step] != right[b, step]), where] += 1
+    return counts
+
+
+def likeness(got, right):
+    """chrF and BLEU of texts, or None where sacrebleu is not installed."""
+    try:
+        import sacrebleu
+    except ImportError:
+        return None
+    # No warning that a corpus of so few sentences has no stable score.
+    bleu = sacrebleu.corpus_bleu(got, [right], force=True)
+    return [sacrebleu.corpus_chrf(got, [right]).score, bleu.score]
+
+
+# ---- The report ----------------------------------------------------------------------------------
+
+
+def report(runs, source, batches, others):
+    """Print the tables. runs: {kind: list, over seeds, of `caption.Run`}."""
+    print(f"\n{'exact captions':40}{'parameters':>11}", *(f"{name:>9}" for name in batches),
+          f"{'chrF':>7}{'BLEU':>7}{'seconds':>9}")  # fmt: skip
+    right = [words for batch in batches.values() for words in batch.captions]
+    for kind, several in runs.items():
+        exact = shares(several)
+        captions = [words for run in several for found in run.found for words in found.captions]
+        parameters = several[0].model.parameter_count
+        seconds = np.mean([run.seconds for run in several])
+        wanted = right * len(several)
+        print_row(TITLES[kind], parameters, exact.mean(axis=0), source, captions, wanted, seconds)
+        for run, each in zip(several, exact, strict=True):
+            if len(several) > 1:
+                cells = "".join(f"{share:10.1%}" for share in each)
+                print(f"{f'  seed {run.seed}':40}{'':11}{cells}")
+    for name, captions in others.items():
+        equal = np.mean([a == b for a, b in zip(captions, right, strict=True)])
+        print_row(name, None, [equal], source, captions, right, None)
+    if importlib.util.find_spec("sacrebleu") is None:
+        print("  chrF and BLEU need sacrebleu: pip install sacrebleu")
+
+
+def shares(several):
+    """The share of exact captions of each run and batch."""
+    return np.array([[found.exact.mean() for found in run.found] for run in several])
+
+
+def print_row(name, parameters, exact, source, captions, right, seconds):
+    scores = likeness([source.text(words) for words in captions], [source.text(w) for w in right])
+    cells = "".join(f"{share:10.1%}" for share in exact)
+    cells += "".join(f"{score:7.1f}" for score in scores) if scores else f"{'-':>7}{'-':>7}"
+    print(f"{name:40}{format(parameters, ',') if parameters else '-':>11}{cells}"
+          f"{f'{seconds:.0f}' if seconds else '-':>9}")  # fmt: skip
+
+
+def report_mistakes(runs):
+    """Print what wrong words do, and where they look."""
+    print("\nwrong words, of all words            after right  after a first   the same, with that")
+    print("                                           words      wrong word         word put right")
+    for kind, several in runs.items():
+        wrong, words = sum(found.piled for run in several for found in run.found).T
+        cells = [f"{w / n:.1%} of {n}" if n else "-" for w, n in zip(wrong, words, strict=True)]
+        print(f"{TITLES[kind]:40}{cells[0]:>16}{cells[1]:>17}{cells[2]:>20}")
+    print("\ndigits named after right words, by the region of the largest weight")
+    print("                                       on the digit   on another      on none    of")
+    for kind, several in runs.items():
+        if kind == "none":
+            continue
+        counts = sum(found.looks for run in several for found in run.found)
+        for name, row in zip(("right", "wrong"), counts, strict=True):
+            looked = "".join(f"{count / max(1, row.sum()):13.1%}" for count in row)
+            print(f"{NAMES[kind] + ', ' + name:38}{looked}{row.sum():6}")
+
+
+def conclude(runs, names):
+    """Say in sentences what the tables of scenes show, and only that."""
+    exact = {kind: shares(several).mean(axis=0) for kind, several in runs.items()}
+    said = []
+    for kind in ("soft", "hard"):
+        if kind in exact and "none" in exact:
+            gained = zip(100 * (exact[kind] - exact["none"]), names, strict=True)
+            listed = ", ".join(f"{points:+.1f} at {name}" for points, name in gained)
+            said.append(f"Points that {kind} attention has more than one vector: {listed}.")
+    for kind, several in runs.items():
+        wrong, words = sum(found.piled for run in several for found in run.found).T
+        if words[1]:
+            _, left, corrected = wrong / np.maximum(words, 1)
+            said.append(
+                f"{NAMES[kind].capitalize()}: behind a first wrong word {left:.1%} are wrong, and "
+                f"{corrected:.1%} where it is put right, so that the wrong word itself costs "
+                f"{100 * (left - corrected):.1f} points; the rest is that such pictures are hard."
+            )
+        if kind == "none":
+            continue
+        right_looks, wrong_looks = sum(found.looks for run in several for found in run.found)
+        if wrong_looks.sum():
+            share = wrong_looks[0] / wrong_looks.sum()
+            said.append(
+                f"When {NAMES[kind]} names a digit wrong it looks at the digit in {share:.0%} of "
+                f"cases, and when right in {right_looks[0] / right_looks.sum():.0%}."
+            )
+    return said
+
+
+def samples(runs, source, batches, count=2):
+    """Print some captions of the last batch of each model, right ones and wrong ones."""
+    name, batch = list(batches.items())[-1]
+    for kind, several in runs.items():
+        found = several[0].found[-1]
+        print(f"\n{TITLES[kind]}: {name}")
+        for right in (True, False):
+            for n in np.flatnonzero(found.exact == right)[:count]:
+                print(f"  {'right:' if right else 'wrong:'} {source.text(found.captions[n])}")
+                if not right:
+                    print(f"  it is: {source.text(batch.captions[n])}")
+
+
+def draw(runs, batches, folder):
+    """Draw where each word of a right and of a wrong caption looks; return the paths.
+
+    They are the first such of the batch before the last, or of the only one.
+    """
+    paths, at = [], max(0, len(batches) - 2)
+    batch = list(batches.values())[at]
+    for kind, several in runs.items():
+        found = several[0].found[at]
+        for right in (True, False):
+            rows = np.flatnonzero(found.exact == right)
+            if kind == "none" or not len(rows):
+                continue
+            n = rows[0]
+            wanted = [*batch.captions[n], *[None] * len(found.captions[n])]
+            titles = [
+                word.strip() if right or word == meant else f"{word.strip()} (not right)"
+                for word, meant in zip(found.captions[n], wanted, strict=False)
+            ]
+            weights = found.weights[n, : len(titles)].reshape(-1, GRID, GRID)
+            image = 1 - batch.images[n].transpose(1, 2, 0).squeeze()  # dark on white
+            path = pathlib.Path(folder, f"{kind}-{'right' if right else 'wrong'}.png")
+            about = f"{TITLES[kind]}: {'a right' if right else 'a wrong'} caption"
+            axes = attnc.plot.overlay(image, weights, titles, title=about, smooth=kind == "soft")
+            axes[0].figure.savefig(path, dpi=150)
+            paths.append(path)
+    return paths
