@@ -9,9 +9,9 @@ and leaves open whether a dog sleeps beside a car. To say so, each word has to b
 one that has its part in the other sentence. The sentences (entail_pairs.py) are made of nouns whose
 kinds are known (taxonomy.py), so that each label is right; they are tested with pairs of nouns that
 never met in training. The models (entail_models.py) have about equally many parameters and learn
-from the same batches: two LSTMs, of which the second has to hold all of the premise in its state;
-the same with word-by-word attention; and a model of attention alone, which compares each word with
-what was found for it.
+from the same batches. Two come in pairs: two LSTMs, of which the second has to hold all of the
+premise in its state, and the same with word-by-word attention; a bag of words, and a bag in which
+each word is compared with what attention found for it.
 """
 
 import os
@@ -34,7 +34,7 @@ try:
 except ImportError as error:
     sys.exit(f"entail.py: {error}; install it with: pip install {error.name}")
 
-# Each with its rate of learning and its decay, chosen with seed 0 among those that README.md names.
+# Each with its rate of learning and its decay; README.md says what was tried.
 MODELS = {
     "hypothesis alone": (models.Alone, 0.004, 0.1),
     "bag of words": (models.Bag, 0.004, 0.1),
@@ -42,7 +42,6 @@ MODELS = {
     "word by word": (models.WordByWord, 0.004, 0.1),
     "decomposable": (models.Decomposable, 0.004, 0.3),
 }
-ATTENTION = "word by word", "decomposable"
 
 
 class Found(NamedTuple):
@@ -50,10 +49,10 @@ class Found(NamedTuple):
 
     parameters: int
     seconds: float  # of training
-    seen: float  # share of right answers, where all pairs of nouns were met in training
-    unseen: float  # the same, where none was
-    each: list  # of these for each label
-    looks: float  # share of nouns that look most at the noun of their part, of unseen
+    seen: float  # share of right answers, where no pair of nouns is held out
+    unseen: float  # the same, where one is held out, and decides
+    each: list  # the same for each label
+    looks: float  # the same: share of nouns that look most at the noun of their part
 
 
 def nouns(which):
