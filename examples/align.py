@@ -1,0 +1,153 @@
+"""What belongs to what: word alignments out of a translator with attention, and a dictionary.
+
+    python align.py                             two minutes; the picture is align.png
+    python align.py --quick                     a few seconds, too little training
+    python align.py --order luong               the attention of Luong, in place of Bahdanau's
+    python align.py --pairs documentation.tsv   sentence pairs of your own: see corpus.py
+
+A translator is trained in each direction, and then told the right words: the weights by which it
+looks at the source before it writes a word say which words belong together, though nobody told it.
+Generated dates and phrases have a known alignment, and so an alignment error rate. Beside it stands
+IBM model 1, which counts what words are in the same pairs, and knows no places.
+
+Real sentences have no known alignment. There the dictionary shows what was found, and words that
+are the same in both languages, such as names, have to be linked.
+"""
+
+import argparse
+import os
+import sys
+import time
+
+# Matrices this small gain nothing from threads, which wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+try:
+    import align_results as results
+    import numpy as np
+    from align_prose import learn_prose
+    from align_results import Found
+    from aligned_dates import aligned_pairs
+    from aligners import BEST, Settings, both_ways, counted, looked_at, translator
+    from alignments import crosses, in_words, rates
+    from command import Parser, check_numbers, errors_in_a_line
+    from lexicon import dictionary, right
+    from phrases import aligned_phrases
+    from training import Course, with_seeds
+
+    from attnc.data import detokenise
+except ImportError as error:
+    sys.exit(f"align.py: {error}; install it with: pip install {error.name}")
+
+TASKS = {
+    "dates": lambda count, rng: [in_words(x) for x in aligned_pairs("en", "fr", count, rng)],
+    "phrases": aligned_phrases,
+}
+
+# ---- Pairs of known alignment --------------------------------------------------------------------
+
+
+def measure(seed, task, count, settings, threshold):
+    """Learn generated pairs in both directions, and align those that are held out."""
+    pairs, names = TASKS[task](count, np.random.default_rng([seed, 0])), ("en", "fr")
+    held = len(pairs) // 10
+    test, known = pairs[:held], [pair[:2] for pair in pairs]
+    texts = [(detokenise(source), detokenise(target)) for source, target in known]
+    exact, weights = [], []
+    for some in (texts, [pair[::-1] for pair in texts]):
+        model = translator(some[held:], settings, seed, f"{task}, seed {seed}")
+        got = model.translate([source for source, _ in some[:held]])
+        exact.append(np.mean([a.target == b for a, (_, b) in zip(got, some[:held], strict=True)]))
+        weights.append(looked_at(model, some))
+    counts = counted(known[held:], known)
+    found, dictionaries = {}, {}
+    for name, (there, back) in {"attention": weights, "IBM model 1": counts}.items():
+        ways = both_ways(there, back, names, threshold)
+        found[name] = {way: rates(some[:held], test) for way, some in ways.items()}
+        entries = dictionary(known[held:], ways[BEST][held:])
+        dictionaries[name] = entries, right(entries, pairs[held:])
+        if name == "attention":
+            links = ways["en → fr"][:held]
+            beside = [rates([moved(x, by) for x in links], test).error for by in (-1, 1)]
+    n = max(range(held), key=lambda n: worth_seeing(test[n]))
+    maps = {
+        "attention, en → fr": weights[0][n][:, :-1],
+        "attention, fr → en": weights[1][n][:, :-1].T,
+        "IBM model 1, en → fr": counts[0][n][:, :-1],
+    }
+    return Found(len(pairs) - held, held, found, beside, exact, dictionaries, (test[n], maps))
+
+
+def moved(links, by):
+    """Give the links of each word of the target to the word so many places later, 1 or -1."""
+    return np.pad(links, ((1, 1), (0, 0)))[1 - by :][: len(links)]
+
+
+def worth_seeing(pair):
+    """What makes a pair the one to draw: short, with crossing links, and one word for several."""
+    several = (pair.possible & ~pair.sure).any()
+    return len(pair.target) <= 10, crosses(pair.sure).any() and several, crosses(pair.sure).sum()
+
+
+def of_one_seed(seed, *arguments):
+    """Return {task: Found}."""
+    return {task: measure(seed, task, *arguments) for task in TASKS}
+
+
+# ---- The command ---------------------------------------------------------------------------------
+
+
+def run(args):
+    start = time.perf_counter()
+    size = {"embedding": 16, "state": 32} if args.quick else {}
+    if args.pairs:
+        course = Course(args.steps or (10 if args.quick else 3000), 32, 0.002)
+        size = size or {"embedding": 128, "state": 128}
+        prose = learn_prose(
+            args, Settings(course, **size, dropout=0.3, order=args.order, lower=True, least=2)
+        )
+        results.report_prose(prose)
+        entries, shown = prose.dictionaries[0], [prose.shown]
+    else:
+        course = Course(args.steps or (20 if args.quick else 600), 64, 0.004)
+        settings = Settings(course, **size, order=args.order)
+        count = 400 if args.quick else 6000
+        seeds = range(args.seed, args.seed + (args.seeds or (1 if args.quick else 3)))
+        found = with_seeds(of_one_seed, seeds, count, settings, args.threshold)
+        for task in TASKS:
+            results.report(task, [each[task] for each in found])
+        entries, _ = found[0]["phrases"].dictionary["attention"]
+        shown = [found[0][task].shown for task in TASKS]
+    results.show_dictionary(entries)
+    if args.dictionary:
+        results.write_dictionary(entries, args.dictionary)
+    results.draw(shown, args.output)
+    print(f"\n{time.perf_counter() - start:.0f} seconds in all.\n{args.output}")
+
+
+def main():
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="align.py", description=__doc__, formatter_class=raw)
+    add = parser.add_argument
+    add("--pairs", metavar="FILE", help="sentence pairs: .tsv, .po, .mo, .tmx, or Moses'")
+    add("--longest", type=int, metavar="WORDS", default=25, help="in sources (default: 25)")
+    add("--order", choices=["bahdanau", "luong"], default="bahdanau", help="of attention and state")
+    add("--threshold", type=float, metavar="WEIGHT", help="of links, in place of the largest")
+    add("--steps", type=int, help="of training (default: 600; with --pairs 3000)")
+    add("--seed", type=int, default=0, help="for all that is random (default: 0)")
+    add("--seeds", type=int, metavar="N", help="so many, from --seed on (default: 3)")
+    add("--output", metavar="FILE", default="align.png", help="the picture")
+    add("--dictionary", metavar="FILE", help="write all entries: words, count, p, score")
+    add("--quick", action="store_true", help="a few steps of small models, for tests")
+    args = parser.parse_args()
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    check_numbers(parser, given, {"longest": 1, "steps": 1, "seed": 0, "seeds": 1})
+    if args.threshold is not None and not 0 < args.threshold < 1:
+        parser.error(f"argument --threshold: must lie between 0 and 1, got {args.threshold}")
+    if args.pairs and args.seeds:
+        parser.error("argument --seeds: does nothing with --pairs, which trains once")
+    with errors_in_a_line("align.py"):
+        run(args)
+
+
+if __name__ == "__main__":
+    main()
