@@ -23,16 +23,16 @@ class Prose(NamedTuple):
     shown: tuple  # a pair, and {title: map} to draw for it
 
 
-def learn_prose(args, settings):
+def learn_prose(path, longest, settings, seed, threshold=None):
     """Align the pairs of a file by translators of both directions; return `Prose`."""
-    parts = corpus.parts({"pairs": args.pairs, "longest": args.longest, "seed": args.seed})
+    parts = corpus.parts({"pairs": path, "longest": longest, "seed": seed})
     training, held_out = parts.training, parts.validation + parts.test
     cut = Translator(None, None, None, {"lower": settings.lower}).words
     words = [(cut(source), cut(target)) for source, target in training + held_out]
     # Each direction has a process of its own.
-    ways = with_seeds(one_way, [0, 1], training, held_out, settings, args.seed)
+    ways = with_seeds(one_way, [0, 1], training, held_out, settings, seed)
     found = {
-        name: both_ways(*weights, ("source", "target"), args.threshold)
+        name: both_ways(weights, ("source", "target"), threshold)
         for name, weights in {
             "attention": [weights for weights, _ in ways],
             "IBM model 1": counted(words[: len(training)], words),

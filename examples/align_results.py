@@ -19,8 +19,8 @@ class Found(NamedTuple):
     training: int  # pairs
     held_out: int
     rates: dict  # of each aligner, of each of its alignments: Rates
-    beside: list  # errors, if each word had the weights of the next, and of the one before
-    exact: list  # shares of the translations without a mistake, of both directions
+    beside: dict  # of each aligner: errors, if words had the links of the next, of the one before
+    exact: dict  # of each order: shares of translations without a mistake, of both directions
     dictionary: dict  # of each aligner: its entries, and the shares that are right
     shown: tuple  # a pair, and {title: map} to draw for it
 
@@ -54,28 +54,29 @@ def report(task, found):
 
 def conclusions(means, found):
     """Say in sentences what the table shows, and only that."""
-    best = {}
+    best: dict = {}
     for (aligner, way), each in means.items():
         if aligner not in best or each.error < means[best[aligner]].error:
             best[aligner] = aligner, way
     yield "Least error: " + "; ".join(
         f"{aligner}, {way}, {means[aligner, way].error:.3f}" for aligner, way in best.values()
     )
-    exact = np.mean([each.exact for each in found], axis=0)
-    ways = list(found[0].rates["attention"])[:2]
-    shares = "; ".join(f"{way} {share:.1%}" for way, share in zip(ways, exact, strict=True))
-    yield f"Translated without a mistake: {shares}"
-    early, late = np.mean([each.beside for each in found], axis=0)
-    yield (
-        f"If a word had the weights of the next one, the error of attention, {ways[0]}, were "
-        f"{early:.3f},\nof the one before {late:.3f}, and it is "
-        f"{means['attention', ways[0]].error:.3f}: weights are for the word that is written."
-    )
-    for aligner in found[0].dictionary:
+    ways = list(found[0].rates["Luong"])[:2]
+    for order in found[0].exact:
+        exact = np.mean([each.exact[order] for each in found], axis=0)
+        shares = "; ".join(f"{way} {share:.1%}" for way, share in zip(ways, exact, strict=True))
+        early, late = np.mean([each.beside[order] for each in found], axis=0)
+        error = means[order, ways[0]].error
+        yield f"{order}, translated without a mistake: {shares}"
+        yield (
+            f"  {ways[0]}, error with the weights of the word before {late:.3f}, of the word "
+            f"{error:.3f}, of the next {early:.3f}"
+        )
+    for aligner, (entries, _) in found[0].dictionary.items():
         of_all, of_words = np.mean([each.dictionary[aligner][1] for each in found], axis=0)
         yield (
-            f"Dictionary of {aligner}: {len(found[0].dictionary[aligner][0]):,} entries, "
-            f"{of_all:.1%} right; of the words' first {of_words:.1%}"
+            f"Dictionary of {aligner}: {len(entries):,} entries, {of_all:.1%} right; of the words' "
+            f"first {of_words:.1%}"
         )
 
 
@@ -100,10 +101,10 @@ def report_prose(prose):
 
 def show_dictionary(entries, first=15, last=10):
     """Print the most and the least certain entries."""
-    print("\nDictionary of attention       links        p      score")
+    print("\nDictionary of Luong's attention links        p      score")
     for n, entry in enumerate(entries):
         if n < first or n >= len(entries) - last:
-            print(f"  {entry.source:13} {entry.target:13}{entry.count:6}{entry.p:9.2f}"
+            print(f"  {entry.source:13} {entry.target:13}{entry.links:6}{entry.p:9.2f}"
                   f"{entry.score:11.1f}")  # fmt: skip
         elif n == first:
             print("  ...")
@@ -115,7 +116,7 @@ def write_dictionary(entries, path):
     """Write all entries, with tabs between."""
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(
-            f"{entry.source}\t{entry.target}\t{entry.count}\t{entry.p:.4f}\t{entry.score:.1f}\n"
+            f"{entry.source}\t{entry.target}\t{entry.links}\t{entry.p:.4f}\t{entry.score:.1f}\n"
             for entry in entries
         )
 

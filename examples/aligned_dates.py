@@ -31,7 +31,7 @@ def aligned_pairs(source, target, count, rng, longest=2):
         length = LENGTHS[rng.integers(len(LENGTHS))]
         parts = [parts_of_list(dates, days, length) for dates in writers]
         texts = tuple("".join(text for text, _ in side) for side in parts)
-        pairs[texts] = Pair(*texts, *alignment(*parts))
+        pairs[texts] = Pair(texts[0], texts[1], *alignment(*parts))
     return [pairs[texts] for texts in drop_ambiguous(pairs)]
 
 

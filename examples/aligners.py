@@ -12,7 +12,7 @@ from translation import Translator
 import attnc
 from attnc.data import Vocabulary, batches, pad
 
-BEST = "grow-diag-final"  # the alignment that a dictionary is made of
+BEST = "intersection"  # the alignment that a dictionary is made of: few links, mostly right
 
 
 class Settings(NamedTuple):
@@ -86,11 +86,12 @@ def counted(training, pairs):
     ]
 
 
-def both_ways(there, back, names, threshold=None):
+def both_ways(weights, names, threshold=None):
     """Alignments by name, (words of the target, words of the source), of the weights both ways."""
+    there, back = weights
     found = {
-        f"{names[0]} → {names[1]}": [links(weights, threshold) for weights in there],
-        f"{names[1]} → {names[0]}": [links(weights, threshold).T for weights in back],
+        f"{names[0]} → {names[1]}": [links(each, threshold) for each in there],
+        f"{names[1]} → {names[0]}": [links(each, threshold).T for each in back],
     }
     one, other = found.values()
     for how in HOW:

@@ -45,7 +45,7 @@ def in_words(pair):
     )
     alone = (possible.sum(axis=1, keepdims=True) == 1) & (possible.sum(axis=0) == 1)
     signs = ~possible.any(axis=1, keepdims=True) & ~possible.any(axis=0)
-    return Pair(*sides, sure | possible & alone, possible | signs)
+    return Pair(sides[0], sides[1], sure | possible & alone, possible | signs)
 
 
 # ---- Links ---------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Model1:
 class Entry(NamedTuple):
     source: str
     target: str
-    count: int  # of links
+    links: int
     p: float  # the share of the links of the source word
     score: float  # twice the logarithm of a likelihood ratio: what chance hardly makes large
 

@@ -206,9 +206,12 @@ def before_vowels(parts, changed):
 
 def joined(parts):
     """The text of parts, and of each of its characters the unit; -1 for a space between parts."""
-    text, units = "", []
+    text = ""
+    units: list[int] = []
     for part, unit in parts:
         if text and not text.endswith("'"):
-            text, units = text + " ", [*units, -1]
-        text, units = text + part.replace("_", " "), units + [unit] * len(part)
+            text += " "
+            units.append(-1)
+        text += part.replace("_", " ")
+        units += [unit] * len(part)
     return text, np.array(units)
