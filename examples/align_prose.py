@@ -56,8 +56,8 @@ def learn_prose(path, longest, settings, seed, threshold=None):
     at = max(range(n, len(words)), key=lambda row: drawable(words[row], best[0][row]))
     links = best[0][at]
     shown = {
-        "attention": ways[0][0][at][:, :-1],
-        "the other direction": ways[1][0][at][:, :-1].T,
+        "source → target": ways[0][0][at][:, :-1],
+        "target → source": ways[1][0][at][:, :-1].T,
     }
     perplexities = [perplexity for _, perplexity in ways]
     return Prose(
