@@ -14,13 +14,10 @@ writes, such as spaces, has no source.
 
 import datetime
 import re
-from collections import namedtuple
 
 import numpy as np
+from alignments import Pair, rates
 from dates import DAYS, FIRST, LENGTHS, Dates, drop_ambiguous
-
-# `sure` and `possible`, which has all that are sure, are bool (target, source), in characters.
-Pair = namedtuple("Pair", ["source", "target", "sure", "possible"])
 
 
 def aligned_pairs(source, target, count, rng, longest=2):
@@ -34,7 +31,7 @@ def aligned_pairs(source, target, count, rng, longest=2):
         length = LENGTHS[rng.integers(len(LENGTHS))]
         parts = [parts_of_list(dates, days, length) for dates in writers]
         texts = tuple("".join(text for text, _ in side) for side in parts)
-        pairs[texts] = Pair(*texts, *alignment(*parts))
+        pairs[texts] = Pair(texts[0], texts[1], *alignment(*parts))
     return [pairs[texts] for texts in drop_ambiguous(pairs)]
 
 
@@ -87,19 +84,17 @@ def alignment(source, target):
 
 
 def alignment_error(chosen, pairs):
-    """The alignment error rate of Och and Ney (2003), eq. 14: 0 is best, 1 worst.
+    """The alignment error rate of `alignments.rates`: 0 is best, 1 worst.
 
-    `chosen` has for each pair the character of the source that each of the target looks at, A::
-
-        1 - (|A and sure| + |A and possible|) / (|A| + |sure|)
-
-    Characters of the target without a known source do not count.
+    `chosen` has for each pair the character of the source that each of the target looks at; beyond
+    the last it is the end. Characters of the target without a known source do not count.
     """
-    found = total = 0
+    found, ended = [], []
     for looked, pair in zip(chosen, pairs, strict=True):
-        rows = np.flatnonzero(pair.possible.any(axis=1))
-        at = np.minimum(np.asarray(looked)[rows], pair.possible.shape[1] - 1)
-        there = np.asarray(looked)[rows] < pair.possible.shape[1]  # not at the end of the source
-        found += (pair.sure[rows, at] & there).sum() + (pair.possible[rows, at] & there).sum()
-        total += len(rows) + pair.sure.sum()
-    return 1 - found / max(total, 1)
+        # A column for the end, to which no link is right.
+        sure, possible = (np.pad(each, ((0, 0), (0, 1))) for each in (pair.sure, pair.possible))
+        columns = possible.shape[1]
+        at = np.minimum(np.asarray(looked), columns - 1)[:, None] == np.arange(columns)
+        found.append(at & possible.any(axis=1, keepdims=True))
+        ended.append(Pair(pair.source, pair.target, sure, possible))
+    return rates(found, ended).error
