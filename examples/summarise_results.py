@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import summaries
 
-from attnc.plot import heat_maps
+from attnc.plot import marked_text
 
 matplotlib.use("Agg")  # the picture goes to a file, with or without a screen
 
@@ -219,19 +219,23 @@ def chosen(scorer, lines, task):
 
 
 def draw(line, pair, path):
-    """Draw what was looked at, copied and covered over the words of the text."""
-    n, m = len(line.words), len(pair.source)
-    weights, p_gen = line.weights[:n, :m], line.p_gen[:n]
-    names = [f"{word}   p_gen {p:.2f}" for word, p in zip(line.words, p_gen, strict=True)]
-    axes = heat_maps(
-        [weights, (1 - p_gen[:, None]) * weights, np.minimum(weights.cumsum(axis=0), 1)],
-        [names, line.words, line.words],
+    """Draw what each word of a line looked at in the text, whether it is copied, and what is covered.
+
+    Coverage, the sum of the weights of all words, is drawn up to 1.
+    """
+    weights = line.weights[: len(line.words), : len(pair.source)]
+    titles = [
+        f"{word}:  p_gen {p_gen:.2f}{', copied' if copied else ''}"
+        for word, p_gen, copied in zip(line.words, line.p_gen, copied_words(line), strict=False)
+    ]
+    covered = np.minimum(weights.sum(axis=0), 1)
+    axes = marked_text(
         pair.source,
-        titles=["attention", "copied: (1 - p_gen) attention", "coverage after the step"],
-        columns=1,
-        title=f"right: {' '.join(pair.line)}",
-        xlabel=None,
-        ylabel=None,
+        np.vstack([weights, covered]),
+        [*titles, "coverage after the last word"],
+        title=f"line:  {marked(line)}\nright: {' '.join(pair.line)}",
+        vmax=1,
+        colorbar=True,
     )
     # A name without an ending gets none: the file is where it was asked for.
     axes[0].figure.savefig(path, dpi=150, format=pathlib.Path(path).suffix[1:] or "png")

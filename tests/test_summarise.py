@@ -394,8 +394,12 @@ def test_the_picture(rng, tmp_path):
     pair = Pair("u v w x".split(), None, ["a", "c"])
     axes = results.draw(line, pair, tmp_path / "a")
     assert (tmp_path / "a").read_bytes().startswith(b"\x89PNG")
-    assert axes[0].get_yticklabels()[1].get_text() == "b   p_gen 0.25"
-    np.testing.assert_allclose(axes[1].images[0].get_array(), 0.75 * weights[:3, :4])
+    titles = [ax.get_title(loc="left") for ax in axes]
+    assert titles[:3] == ["a:  p_gen 0.25", "b:  p_gen 0.25, copied", "c:  p_gen 0.25, copied"]
+    assert [text.get_text() for text in axes[3].texts] == pair.source
+    colours = [ax.collections[0].get_array() for ax in axes]
+    wanted = np.minimum(weights[:3, :4].sum(axis=0), 1)
+    np.testing.assert_allclose(colours, [*weights[:3, :4], wanted])
     assert results.marked(line) == "a [b c]"
     matplotlib.pyplot.close("all")
 
