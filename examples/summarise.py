@@ -22,6 +22,7 @@ try:
     import summarise_results as results
     from command import Parser, check_numbers, errors_in_a_line
     from summarise_model import PointerGenerator
+    from summarise_scores import Line, rouge
     from training import Course, learn, with_seeds
 
     import attnc
@@ -91,7 +92,7 @@ def write(model, task, pairs, beam=BEAM):
         written = [pair._replace(line=text) for pair, text in zip(some, texts, strict=True)]
         reading = model(*task.arrays(written)[0])
         for n, row in enumerate(rows):
-            lines.append((row, results.Line(texts[n], *(x[n] for x in reading[1:]))))
+            lines.append((row, Line(texts[n], *(x[n] for x in reading[1:]))))
     return [line for _, line in sorted(lines, key=lambda each: each[0])]
 
 
@@ -130,7 +131,7 @@ def main():
     args = parser.parse_args()
     check_numbers(parser, vars(args), {"steps": 1, "seed": 0, "seeds": 1})
     with errors_in_a_line("summarise.py"):
-        rouge = results.rouge()  # before the training, if it is not installed
+        scorer = rouge()  # before the training, if it is not installed
         parts = summaries.parts(args.data, args.pairs, most=1200 if args.quick else None)
         sizes, words, steps = {"dropout": 0.2}, 4000, args.steps
         if args.quick:
@@ -140,7 +141,7 @@ def main():
         results.describe(task)
         seeds = range(args.seed, args.seed + args.seeds)
         found = with_seeds(run, seeds, task)
-        results.report(found, task, rouge, args.output)
+        results.report(found, task, scorer, args.output)
 
 
 if __name__ == "__main__":

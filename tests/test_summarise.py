@@ -18,8 +18,10 @@ sys.path.insert(0, str(EXAMPLES))
 import summaries  # noqa: E402
 import summarise  # noqa: E402
 import summarise_results as results  # noqa: E402
+import summarise_scores as scores  # noqa: E402
+from pointing import mixture, sigmoid, softmax  # noqa: E402
 from summaries import Pair  # noqa: E402
-from summarise_model import PointerGenerator, Prepared, mixture, sigmoid, softmax  # noqa: E402
+from summarise_model import PointerGenerator, Prepared  # noqa: E402
 
 import attnc  # noqa: E402
 from attnc.data import Vocabulary  # noqa: E402
@@ -69,15 +71,15 @@ def test_wrong_arguments(wrong):
 def test_lines_are_better_than_the_first_words(tmp_path):
     """With a third of the steps of the default, and with each of its parts."""
     task = summarise.Task(summaries.parts(most=9000), 4000, 600, {"dropout": 0.2})
-    (found, _), scorer = summarise.run(0, task), results.rouge()
-    count = results.lead(scorer, task.validation)
+    (found, _), scorer = summarise.run(0, task), scores.rouge()
+    count = scores.lead(scorer, task.validation)
 
     def rougeL(lines):
         pairs = zip(lines, task.test, strict=True)
-        return np.mean([results.rouge_of(scorer, words, pair.line)[2] for words, pair in pairs])
+        return np.mean([scores.rouge_of(scorer, words, pair.line)[2] for words, pair in pairs])
 
     by_name = {name: rougeL([line.words for line in lines]) for name, lines in found.items()}
-    first = rougeL([results.first_words(pair, count) for pair in task.test])
+    first = rougeL([scores.first_words(pair, count) for pair in task.test])
     assert by_name["copying and coverage"] > first + 3
     assert by_name["copying"] > by_name["no copying"] + 1
 
@@ -338,7 +340,7 @@ def test_it_learns_to_copy_what_it_has_never_seen():
     lines = summarise.write(model, task, task.test)
     right = [line.words == pair.line for line, pair in zip(lines, task.test, strict=True)]
     assert np.mean(right) > 0.9
-    copied = [results.copied_words(line) for line in lines]
+    copied = [scores.copied_words(line) for line in lines]
     assert all(flags[2] for flags in copied) and np.mean([flags[0] for flags in copied]) < 0.1
     assert results.marked(lines[0]).endswith(f"{pairs[430].line[2]}]")
 
@@ -358,7 +360,7 @@ def lcs(a, b):
 @pytest.mark.parametrize("right", ["get the name of it", "the dog", "a cat the dog sat"])
 def test_rouge_is_f_of_what_is_common(right):
     words, right = "get a name of the dog".split(), right.split()
-    one, two, long = results.rouge_of(results.rouge(), words, right)
+    one, two, long = scores.rouge_of(scores.rouge(), words, right)
 
     def f(common, a, b):
         return 200 * common / (a + b)
@@ -375,22 +377,29 @@ def test_scores():
     pairs = [Pair("a b c d".split(), None, "a b c".split()), Pair(["x"], None, ["y", "z", "y"])]
     lines = ["a b c a b c".split(), ["x", "z", "y"]]
     copied = [np.array([1, 1, 0, 0, 0, 0], bool), np.array([1, 0, 0], bool)]
-    found = results.scores(results.rouge(), lines, copied, pairs)
+    found = scores.scores(scores.rouge(), lines, copied, pairs)
     assert found.repeated == 1 / 5 and found.copied == 3 / 9
     assert found.inside == 7 / 9 and found.long == 4.5
 
 
 def test_first_words():
     pair = Pair([], "( a ) b , _c d".split(), "b _c d".split())
-    assert results.first_words(pair, 3) == ["a", "b", "_c"]
+    assert scores.first_words(pair, 3) == ["a", "b", "_c"]
     body = "the name of the dog in the house by the lake under the tree".split()
-    assert results.lead(results.rouge(), [Pair([], body, body[:5])]) == 5
+    assert scores.lead(scores.rouge(), [Pair([], body, body[:5])]) == 5
+
+
+def test_most_similar():
+    texts = ["the red cat sat".split(), "a dog ran home".split(), "the the the of of".split()]
+    training = [Pair(text, text, [str(n)]) for n, text in enumerate(texts)]
+    asked = [Pair(text.split(), [], []) for text in ("the cat", "my dog", "of the sea")]
+    assert scores.most_similar(training, asked) == [["0"], ["1"], ["2"]]
 
 
 def test_the_picture(rng, tmp_path):
     weights = rng.random((4, 5))
     weights /= weights.sum(axis=1, keepdims=True)
-    line = results.Line(["a", "b", "c"], weights, np.full(4, 0.25), np.array([1, 0.2, 0.3, 1]))
+    line = scores.Line(["a", "b", "c"], weights, np.full(4, 0.25), np.array([1, 0.2, 0.3, 1]))
     pair = Pair("u v w x".split(), None, ["a", "c"])
     axes = results.draw(line, pair, tmp_path / "a")
     assert (tmp_path / "a").read_bytes().startswith(b"\x89PNG")
