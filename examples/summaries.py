@@ -100,14 +100,16 @@ def without_copies(pairs):
 # ---- Docstrings ----------------------------------------------------------------------------------
 
 LEFT_OUT = {"test", "tests", "site-packages", "_vendor", "lib2to3", "idlelib"}
+LIBRARIES = "PIL babel joblib matplotlib mpl_toolkits networkx numpy scipy sklearn".split()
 
 
 def docstrings(folders=None):
     """Yield (name, body, first line) of what is documented in the modules of some folders.
 
-    Unless told those of the standard library, and those where pip installs to.
+    Unless told those of the standard library, and of `LIBRARIES` that are installed.
     """
-    folders = folders or dict.fromkeys(map(sysconfig.get_path, ("stdlib", "purelib")))
+    standard, installed = map(sysconfig.get_path, ("stdlib", "purelib"))
+    folders = folders or [standard, *(f"{installed}/{name}" for name in LIBRARIES)]
     for folder in map(pathlib.Path, folders):
         for path in sorted(folder.rglob("*.py")):
             if LEFT_OUT & {*path.relative_to(folder).parts}:
