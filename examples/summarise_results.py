@@ -134,7 +134,8 @@ def chosen(scorer, lines, task):
         copied = {w for w, c in zip(line.words, copied_words(line), strict=True) if c}
         new = sum(word in pair.line and word not in task.vocabulary for word in copied)
         likeness = rouge_of(scorer, line.words, pair.line)[2]
-        return len(pair.source) <= 45, likeness > 60, min(new, 2), len(copied) > 2, likeness
+        fits = len(pair.source) <= 45 and len(line.words) <= 10
+        return fits, likeness > 60, min(new, 2), len(copied) > 2, likeness
 
     return max(zip(lines, task.test, strict=True), key=worth)
 
