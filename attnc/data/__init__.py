@@ -16,6 +16,7 @@ learning subwords, and the tokeniser of Moses.
 """
 
 from attnc.data.batching import batches
+from attnc.data.extended import ExtendedVocabulary
 from attnc.data.padding import pad
 from attnc.data.pairs import read_pairs
 from attnc.data.splits import Split, split
@@ -24,6 +25,7 @@ from attnc.data.text import detokenise, normalise, tokenise
 from attnc.data.vocabulary import Vocabulary
 
 __all__ = [
+    "ExtendedVocabulary",
     "Split",
     "Subwords",
     "Vocabulary",
