@@ -4,6 +4,7 @@
     python listen.py --wav FILE              transcribe a recording, too, when it has learnt
     python listen.py --seeds 3               the same with three seeds
     python listen.py --short-first 0         sequences of all lengths from the beginning
+    python listen.py --layers 1              a low pyramid: four times as many places to look at
 
 Chan, Jaitly, Le and Vinyals (2016), "Listen, attend and spell". Three models (listen_model.py)
 learn to spell sequences such as "seven b three x": with soft attention, with monotonic attention,
@@ -32,7 +33,15 @@ try:
 except ImportError as error:
     sys.exit(f"listen.py: {error}; install it with: pip install {error.name}")
 
-SMALLEST = {"steps": 1, "seed": 0, "seeds": 1, "units": 2, "sampling": 0, "short-first": 0}
+SMALLEST = {
+    "steps": 1,
+    "seed": 0,
+    "seeds": 1,
+    "units": 2,
+    "layers": 1,
+    "sampling": 0,
+    "short-first": 0,
+}
 
 
 class Outcome(NamedTuple):
@@ -44,11 +53,12 @@ class Outcome(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Of one seed: {kind: Outcome}, {part: texts that were said}, and the utterances of checks."""
+    """Of one seed: {kind: Outcome}, {part: texts that were said}, utterances of checks."""
 
     outcomes: dict
     said: dict
     checked: list
+    layers: int  # of the pyramid
 
 
 def parts(settings, seed):
@@ -77,7 +87,7 @@ def sizes(step, settings):
 
 def train(kind, seed, speakers, checked, settings):
     """Train a model; return it and its checks."""
-    model = Speller(kind, len(CHARACTERS), size=settings.units, rng=seed)
+    model = Speller(kind, len(CHARACTERS), size=settings.units, layers=settings.layers, rng=seed)
     rng = np.random.default_rng([seed, 2])  # the same sequences for each model
 
     def loss(step):
@@ -107,7 +117,7 @@ def run(seed, settings):
         outcomes[kind] = Outcome(checks, right, texts)
     if not speakers.said.isdisjoint(each.words for part in test.values() for each in part):
         raise ValueError("run: sequences of the test must not be in training, got some that are")
-    return Run(outcomes, said, checked)
+    return Run(outcomes, said, checked, settings.layers)
 
 
 def read_settings():
@@ -117,6 +127,7 @@ def read_settings():
         help="of attention (default: all)")  # fmt: skip
     add("--steps", type=int, default=1000, help="of training (default: 1000)")
     add("--units", type=int, default=64, help="of a direction of what listens (default: 64)")
+    add("--layers", type=int, default=3, help="of the pyramid, each halves time (default: 3)")
     add("--short-first", type=float, default=0.4, metavar="SHARE",
         help="of the steps, in which sequences grow (default: 0.4)")  # fmt: skip
     add("--sampling", type=float, default=0.0, metavar="SHARE",

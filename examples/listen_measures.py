@@ -6,13 +6,12 @@ Defines: `Look`, `look`, `transcripts`, `distance`, `word_accuracy`, `on_word`, 
 from typing import NamedTuple
 
 import numpy as np
-from listen_model import LAYERS, shortened
+from listen_model import shortened
 from speech import RATE, STEP
 from spoken import CHARACTERS, batch
 
 FRAME = STEP / RATE  # seconds
-HEARD = FRAME * 2**LAYERS  # seconds of a step of the memory
-SLACK = HEARD  # around a word, which counts as its own
+SLACK = 0.08  # seconds around a word that count as its own: what listens is late or early
 
 
 class Look(NamedTuple):
@@ -28,11 +27,11 @@ def look(model, utterances):
     _, weights = model(*batch(utterances))
     shown = []
     for each, w in zip(utterances, weights, strict=True):
-        shown.append(w[: len(each.text), : shortened(len(each.features))])
+        shown.append(w[: len(each.text), : shortened(len(each.features), model.layers)])
     right = word_accuracy([each.text for each in utterances], transcripts(model, utterances))
     if model.kind == "none":
         return Look(right, np.nan, shown[0])
-    shares = [on_word(w, each) for w, each in zip(shown, utterances, strict=True)]
+    shares = [on_word(w, each, model.layers) for w, each in zip(shown, utterances, strict=True)]
     return Look(right, float(np.mean(shares)), shown[0])
 
 
@@ -68,20 +67,21 @@ def word_accuracy(said, got):
 # ---- Weights -------------------------------------------------------------------------------------
 
 
-def on_word(weights, utterance):
+def on_word(weights, utterance, layers):
     """Return the share of the weights (T, steps) of letters that is on the word that they spell.
 
-    It is known when each word is said. Spaces belong to no word, and are left out.
+    It is known when each word is said. Spaces belong to no word, and are left out. A step is of
+    2^layers frames.
     """
     owners = [k for k, word in enumerate(utterance.words) for _ in [*word, " "]]
     letters = np.flatnonzero([character != " " for character in utterance.text])
-    middle = (np.arange(weights.shape[1]) + 0.5) * HEARD
+    middle = (np.arange(weights.shape[1]) + 0.5) * FRAME * 2**layers
     start, end = utterance.spans[np.array(owners)[letters]].T[..., None]
     inside = (start - SLACK <= middle) & (middle <= end + SLACK)
     return float((weights[letters] * inside).sum(axis=1).mean())
 
 
-def by_chance(utterance):
+def by_chance(utterance, layers):
     """Return what that share is where all weights are equal."""
-    shape = len(utterance.text), int(shortened(len(utterance.features)))
-    return on_word(np.full(shape, 1 / shape[1]), utterance)
+    shape = len(utterance.text), int(shortened(len(utterance.features), layers))
+    return on_word(np.full(shape, 1 / shape[1]), utterance, layers)

@@ -6,7 +6,7 @@
 Chan, Jaitly, Le and Vinyals (2016), "Listen, attend and spell", section 3. A frame is of 10 ms, and
 a letter takes 30 of them: without the pyramid a decoder would have to choose among hundreds.
 
-Defines: `Pyramid`, `Speller`, `shortened`, `LAYERS`.
+Defines: `Pyramid`, `Speller`, `shortened`.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -18,8 +18,6 @@ from attnc.data import Vocabulary
 from attnc.gradients import Gradients
 from attnc.losses import softmax_cross_entropy
 
-LAYERS = 3  # of the pyramid: a step of the memory is of eight frames
-
 
 class Heard(NamedTuple):
     """The memory (B, T / 2^layers, 2 size), and the last states of the top layer (B, 2 size)."""
@@ -28,7 +26,7 @@ class Heard(NamedTuple):
     summary: np.ndarray
 
 
-def shortened(lengths, layers=LAYERS):
+def shortened(lengths, layers):
     """Return how many steps are left of these after so many layers, each of which halves them."""
     return -(-np.asarray(lengths) // 2**layers)
 
@@ -40,23 +38,21 @@ class Pyramid(attnc.Layer):
     number has a partner, the same one in any batch.
     """
 
-    def __init__(self, input_size, size, layers=LAYERS, *, rng=None, dtype="float32"):
+    def __init__(self, input_size, size, layers=3, *, rng=None, dtype="float32"):
         super().__init__(dtype)
-        self.input_size, self.size = input_size, size
+        self.input_size, self.size, self.layers = input_size, size, layers
         rng = np.random.default_rng(rng)
         sizes = [2 * input_size] + (layers - 1) * [4 * size]
-        self.layers = [attnc.LSTM(n, size, bidirectional=True, rng=rng, dtype=dtype) for n in sizes]
+        self.lstms = [attnc.LSTM(n, size, bidirectional=True, rng=rng, dtype=dtype) for n in sizes]
 
     def _vjp(self, x, lengths):
         x, lengths = np.asarray(x, self.dtype), np.asarray(lengths)
         valid = np.arange(x.shape[1])[:, None] < lengths[:, None, None]
         x, back = np.where(valid, x, 0), []
-        for lstm in self.layers:
+        for lstm in self.lstms:
             B, T, _ = x.shape
-            pairs = np.concatenate([x, np.zeros_like(x[:, : T % 2])], axis=1).reshape(
-                B, (T + 1) // 2, -1
-            )
-            lengths = shortened(lengths, 1)
+            pairs = np.concatenate([x, np.zeros_like(x[:, : T % 2])], axis=1)
+            pairs, lengths = pairs.reshape(B, (T + 1) // 2, -1), shortened(lengths, 1)
             (x, (h, c)), back_to_pairs = attnc.vjp(lstm, pairs, lengths=lengths)  # padding: zeros
             back.append((back_to_pairs, T))
         memory, summary = x, np.concatenate(list(h), axis=-1)
@@ -87,11 +83,12 @@ class Speller(attnc.Layer):
         "none": {"attention": "none"},
     }
 
-    def __init__(self, kind, characters, bands=40, size=64, *, rng=None, dtype="float32"):
+    def __init__(self, kind, characters, bands=40, size=64, layers=3, *, rng=None, dtype="float32"):
         super().__init__(dtype)
         made: dict[str, Any] = {"rng": np.random.default_rng(rng), "dtype": dtype}
-        self.kind = kind
-        self.listener = Pyramid(bands, size, **made)
+        self.kind, self.characters, self.bands = kind, characters, bands
+        self.size, self.layers = size, layers
+        self.listener = Pyramid(bands, size, layers, **made)
         self.embedding = attnc.Embedding(characters, size // 2, padding_index=0, **made)
         self.decoder = attnc.AttentionDecoder(
             size // 2, 2 * size, 2 * size, cell="lstm", order="luong", input_feeding=True,
@@ -103,7 +100,7 @@ class Speller(attnc.Layer):
         """What the decoder looks at, and which of it is there."""
         if self.kind == "none":
             return heard.summary[:, None], {}
-        return heard.memory, {"key_lengths": shortened(lengths, len(self.listener.layers))}
+        return heard.memory, {"key_lengths": shortened(lengths, self.layers)}
 
     def _vjp(self, sounds, lengths, before, labels, *, sampling=0.0, train=False, rng=None):
         heard, back_to_sounds = attnc.vjp(self.listener, sounds, lengths)

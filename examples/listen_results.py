@@ -5,7 +5,7 @@ import textwrap
 
 import matplotlib
 import numpy as np
-from listen_measures import FRAME, HEARD, by_chance
+from listen_measures import FRAME, by_chance
 
 matplotlib.use("Agg")  # the picture goes to a file, with or without a screen
 from matplotlib import pyplot as plt  # noqa: E402, after the choice above
@@ -19,7 +19,7 @@ FOUND = 0.5  # of the weight on the word: from there on the alignment is called 
 
 def report(runs, settings):
     """Print how good the models are, when they align, and what to conclude."""
-    outcomes, said, checked = runs[0]
+    outcomes, said, checked, layers = runs[0]
     words = sum(len(text.split()) for text in next(iter(said.values())))
     print(f"{settings.steps} steps of {settings.batch} sequences. Words that are right, in %, of "
           f"about {words} in each column,\nin sequences of 3 to 6 that were not in training"
@@ -37,7 +37,7 @@ def report(runs, settings):
         looks = [(f"{row.loss:7.3f}{row.found.right:7.0%}", row.found.on_word) for row in rows]
         cells = [text + (f"{share:9.0%} " if share >= 0 else f"{'-':>9} ") for text, share in looks]
         print(f"{rows[0].step:7}" + "".join(cells))
-    chance = np.mean([by_chance(each) for each in checked])
+    chance = np.mean([by_chance(each, layers) for each in checked])
     print(f"\n  seconds: of training. loss: of a character. words: that are right, of "
           f"{len(checked)} other sequences.\n  on word: weight of letters on the word that they "
           f"spell; {chance:.0%} were it the same everywhere.")  # fmt: skip
@@ -52,8 +52,13 @@ def report(runs, settings):
 
 
 def appears(checks):
-    """The first step at which the alignment is found to be a diagonal, or None."""
-    return next((each.step for each in checks if each.found.on_word >= FOUND), None)
+    """The first step from which on the alignment is found to be a diagonal, or None."""
+    first = None
+    for each in reversed(checks):
+        if not each.found.on_word >= FOUND:
+            break
+        first = each.step
+    return first
 
 
 def conclusions(runs):
@@ -65,13 +70,10 @@ def conclusions(runs):
     }
     for kind in [kind for kind in kinds if kind != "none"]:
         steps = [appears(run.outcomes[kind].checks) for run in runs]
-        listed = ", ".join(str(step or "never") for step in steps)
-        yield (
-            f"{NAMES[kind].capitalize()}: the diagonal, half of a letter's weight on its word, "
-            f"appears at step {listed}."
-        )
-    for kind, name in ((kind, name) for kind in kinds for name in parts):
-        if "soft" in kinds and kind != "soft":
+        when = ", ".join("never" if step is None else f"from step {step} on" for step in steps)
+        yield f"{NAMES[kind].capitalize()}: half of a letter's weight is on its word {when}."
+    for kind, name in [(kind, name) for kind in kinds for name in parts]:
+        if kind != "soft" and "soft" in kinds:
             lost = 100 * (mean["soft"][name] - mean[kind][name])
             yield (
                 f"{name.capitalize()}: {NAMES[kind]} has {abs(lost):.1f} points "
@@ -109,7 +111,7 @@ def draw_alignments(run, kinds, figure):
         extent = (0, len(each.features) * FRAME, 0, each.features.shape[1])
         sound.imshow(each.features.T, origin="lower", aspect="auto", extent=extent, cmap="magma")
         sound.set(title=NAMES[kind], ylabel="mel band", yticks=[0, 20, 40])
-        show(aligned, run.outcomes[kind].checks[-1].found.weights, each)
+        show(aligned, run.outcomes[kind].checks[-1].found.weights, run)
         aligned.set_xlabel("seconds; lines: where each word begins and ends")
         for ax, (start, end) in ((ax, span) for ax in (sound, aligned) for span in each.spans):
             ax.axvline(start, color="tab:cyan", linewidth=0.9)
@@ -117,9 +119,10 @@ def draw_alignments(run, kinds, figure):
     return axes
 
 
-def show(ax, weights, utterance):
+def show(ax, weights, run):
     """Draw weights, a row for each letter, along the seconds of the sound."""
-    extent = (0, weights.shape[1] * HEARD, len(weights) - 0.5, -0.5)
+    utterance = run.checked[0]
+    extent = (0, weights.shape[1] * FRAME * 2**run.layers, len(weights) - 0.5, -0.5)
     ax.imshow(weights, aspect="auto", extent=extent, cmap="gray_r", vmin=0, vmax=1)
     ax.set_xlim(0, len(utterance.features) * FRAME)
     ax.set_yticks(range(len(weights)), list(utterance.text.replace(" ", "_")), fontsize=8)
@@ -133,7 +136,7 @@ def draw_moments(run, kind, figure):
     figure.suptitle(f"{NAMES[kind]}, in training")
     moments = checks[0], checks[jump], checks[-1]
     for ax, check in zip(figure.subplots(1, 3), moments, strict=True):
-        show(ax, check.found.weights, run.checked[0])
+        show(ax, check.found.weights, run)
         ax.set_title(f"step {check.step}: {check.found.on_word:.0%} on the word", fontsize=10)
         ax.tick_params(labelsize=6)
 
@@ -149,10 +152,10 @@ def draw_curves(run, figure):
         axes[0].plot(steps, [each.loss for each in outcome.checks], label=NAMES[kind])
         axes[1].plot(steps, [100 * each.found.right for each in outcome.checks])
         axes[2].plot(steps, [100 * each.found.on_word for each in outcome.checks])
-    chance = 100 * np.mean([by_chance(each) for each in run.checked])
+    chance = 100 * np.mean([by_chance(each, run.layers) for each in run.checked])
     axes[2].axhline(chance, color="0.5", linestyle=":")
-    axes[2].annotate("the same everywhere", (0.98, chance), ("axes fraction", "data"),
-                     ha="right", va="bottom", color="0.4")  # fmt: skip
+    axes[2].annotate("the same everywhere", (0.98, chance), xycoords=("axes fraction", "data"),
+                     ha="right", va="top", color="0.4")  # fmt: skip
     axes[0].legend(fontsize="small")
     axes[0].set_ylim(bottom=0)
     for ax in axes[1:]:

@@ -81,8 +81,8 @@ def test_a_run_is_repeatable(monkeypatch):
 
 @pytest.mark.parametrize(
     "wrong",
-    ["--steps=0", "--seed=-1", "--seeds=0", "--units=1", "--kinds=hard", "--short-first=2",
-     "--sampling=1.5"],
+    ["--steps=0", "--seed=-1", "--seeds=0", "--units=1", "--layers=0", "--kinds=hard",
+     "--short-first=2", "--sampling=1.5"],
 )  # fmt: skip
 def test_wrong_options(monkeypatch, capsys, wrong):
     with pytest.raises(SystemExit) as error:
@@ -353,7 +353,7 @@ def test_a_sound_is_heard_the_same_alone_and_in_a_batch(rng, padding):
     for n, length in enumerate(LENGTHS):
         x[n, length:] = padding
     memory, summary = pyramid(x, LENGTHS)
-    steps = model.shortened(LENGTHS)
+    steps = model.shortened(LENGTHS, 3)
     assert steps.tolist() == [2, 1, 2, 1]
     for n, length in enumerate(LENGTHS):
         alone = pyramid(x[n : n + 1, :length], [length])
@@ -368,7 +368,7 @@ def test_the_pyramid_joins_neighbours(rng):
     pyramid = model.Pyramid(3, 4, 1, rng=0)
     x = rng.standard_normal((1, 5, 3)).astype(np.float32)
     pairs = np.array([[*x[0, 0], *x[0, 1]], [*x[0, 2], *x[0, 3]], [*x[0, 4], 0, 0, 0]])
-    outputs, (h, _) = pyramid.layers[0](pairs[None])
+    outputs, (h, _) = pyramid.lstms[0](pairs[None])
     memory, summary = pyramid(x, [5])
     np.testing.assert_allclose(memory, outputs, atol=1e-6)
     np.testing.assert_allclose(summary[0], [*h[0, 0], *h[1, 0]], atol=1e-6)
@@ -416,7 +416,7 @@ def test_padding_is_neither_heard_nor_spelt(kind, rng):
         assert weights.shape[2] == 1
     else:
         steps = np.arange(weights.shape[2])
-        behind = steps >= model.shortened(lengths)[:, None]
+        behind = steps >= model.shortened(lengths, 3)[:, None]
         assert behind.any() and not (weights * behind[:, None]).any()
 
 
@@ -474,18 +474,21 @@ def test_weight_on_the_word():
     weights[1, 17] = 1  # o: between the words
     weights[2, 30] = 1  # the space: does not count
     weights[3, [25, 0, 18]] = 0.5, 0.3, 0.2  # b: half on the word, a fifth within a step of it
-    assert measures.on_word(weights, each) == pytest.approx((1 + 0 + 0.7) / 3)
+    assert measures.on_word(weights, each, 3) == pytest.approx((1 + 0 + 0.7) / 3)
     inside = [13, 13, 14]  # steps of the word and one to each side, where there is one
-    assert measures.by_chance(each) == pytest.approx(np.mean(inside) / 32)
+    assert measures.by_chance(each, 3) == pytest.approx(np.mean(inside) / 32)
 
 
 def test_what_is_concluded():
-    looks = [measures.Look(0.1, share, np.ones((3, 2))) for share in (0.2, 0.6, 0.4)]
-    checks = [Check(step, 1.0, 0.5, look) for step, look in zip((10, 20, 30), looks, strict=True)]
-    assert results.appears(checks) == 20 and results.appears(checks[:1]) is None
+    looks = [measures.Look(0.1, share, np.ones((3, 2))) for share in (0.6, 0.2, 0.6, 0.7)]
+    checks = [
+        Check(step, 1.0, 0.5, look) for step, look in zip((10, 20, 30, 40), looks, strict=True)
+    ]
+    assert results.appears(checks) == 30 and results.appears(checks[:2]) is None
     parts = {"unseen sequences": 0.9, "unseen voice": 0.5}
     soft = listen.Outcome(checks, parts, {})
     none = listen.Outcome(checks, {name: x - 0.3 for name, x in parts.items()}, {})
-    runs = [listen.Run({"soft": soft, "none": none}, dict.fromkeys(parts, []), [])] * 2
+    runs = [listen.Run({"soft": soft, "none": none}, dict.fromkeys(parts, []), [], 3)] * 2
     text = "\n".join(results.conclusions(runs))
-    assert "at step 20, 20." in text and "30.0 points less than soft attention" in text
+    assert "on its word from step 30 on, from step 30 on." in text
+    assert text.count("no attention has 30.0 points less than soft attention") == 2
