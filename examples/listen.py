@@ -125,7 +125,7 @@ def read_settings():
     add = parser.add_argument
     add("--kinds", nargs="+", choices=Speller.KINDS, default=[*Speller.KINDS],
         help="of attention (default: all)")  # fmt: skip
-    add("--steps", type=int, default=1000, help="of training (default: 1000)")
+    add("--steps", type=int, default=600, help="of training (default: 600)")
     add("--units", type=int, default=64, help="of a direction of what listens (default: 64)")
     add("--layers", type=int, default=3, help="of the pyramid, each halves time (default: 3)")
     add("--short-first", type=float, default=0.4, metavar="SHARE",
