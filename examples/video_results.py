@@ -1,7 +1,7 @@
 """How good the captions of video.py are, where their words look, and the pictures of that."""
 
 import numpy as np
-from clips import END, GRID, LENGTH, MOVES, WORDS, cells, slots, text
+from clips import END, GRID, MOVES, WORDS, cells, slots, text
 
 import attnc
 
