@@ -69,7 +69,7 @@ unsuited = --ignore=tests/test_translate.py --ignore=tests/test_transformer_tran
     --ignore=tests/test_scale.py --ignore=tests/test_language_model_example.py \
     --ignore=tests/test_glimpse.py --ignore=tests/test_soft_vs_hard.py \
     --ignore=tests/test_combined_example.py --ignore=tests/test_global_vs_local.py \
-    --ignore=tests/test_notebooks.py --ignore=tests/test_plot.py \
+    --ignore=tests/test_notebooks.py --ignore-glob='tests/test_plot*.py' \
     --ignore=tests/test_benchmarks.py --ignore=tests/test_packaging.py \
     --ignore-glob='tests/test_torch*.py' --ignore-glob='tests/test_jax*.py' \
     --ignore=tests/test_bridge_examples.py --ignore=tests/test_source.py \

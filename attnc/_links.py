@@ -6,11 +6,10 @@ import numpy as np
 from matplotlib import cm
 from matplotlib.collections import LineCollection
 
-from ._pictures import LEAST_LETTERS, LETTERS, Panel, drawable
+from ._pictures import LEAST_LETTERS, LETTERS, Panel, drawable, shares
 
 WIDTH = 6  # from the words at the left to those at the right, in rows
 WIDEST = 0.8  # the link of the largest weight, in rows
-UNKNOWN = 0.1  # that of a weight which is not finite, of the widest
 PAD = 4  # between links and words, in points
 PALE = "0.7"  # the colour of words whose links are not drawn
 
@@ -39,8 +38,8 @@ class Links(Panel):
         left, right = (np.arange(count) + (rows - count) / 2 for count in self.weights.shape)
 
         i, j = (index.ravel() for index in np.meshgrid(self.chosen, range(len(right))))
-        weights = np.ma.masked_invalid(drawable(self.weights[i, j]))
-        share = np.ma.filled(options["norm"](weights), UNKNOWN)
+        weights = drawable(self.weights[i, j])
+        share = shares(options["norm"], weights)
         order = np.argsort(share, kind="stable")  # strong links lie above weak ones
         i, j, weights, self.shares = i[order], j[order], weights[order], share[order].clip(0, 1)
         # Curves leave and arrive level, so that the eye can follow each where many cross.
@@ -49,7 +48,7 @@ class Links(Panel):
         self.image = cm.ScalarMappable(options["norm"], options["cmap"])
         self.lines = LineCollection(
             np.stack(np.broadcast_arrays(x, y), axis=-1),
-            colors=self.image.to_rgba(weights),
+            colors=self.image.to_rgba(np.ma.masked_invalid(weights)),
             capstyle="butt",
         )
         ax.add_collection(self.lines, autolim=False)

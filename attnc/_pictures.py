@@ -26,6 +26,7 @@ BAR = 0.15  # the width of the scale of the colours
 LEAST_BAR = 1.0  # and its height beside a flat map
 GAP = 0.12  # between maps
 MARGIN = 0.08  # at the edge of the figure
+UNKNOWN = 0.1  # what stands for a weight that is not finite, where a size does: part of the largest
 
 # From this version on matplotlib orders right-to-left text and joins the letters of Arabic.
 SHAPING = (3, 11)
@@ -64,6 +65,13 @@ class Panel:
         """How many cells high and wide it is."""
         return self.weights.shape
 
+    def cell_size(self, figure, panels):
+        """The width and height of a cell in inches, for all panels of a new figure."""
+        return _cell(figure, panels)
+
+    def follow(self, scale):
+        """Be of another size, where more than the Axes has to change for that."""
+
     def draw(self, options):
         """The map, the names of its axes and the numbers of rows and columns, if no labels."""
         ax = self.ax
@@ -90,10 +98,7 @@ class Panel:
         rgba = image.to_rgba(image.get_array(), alpha=image.get_alpha())
         # What is transparent shows the Axes behind it.
         behind = np.array(colors.to_rgb(ax.get_facecolor()))
-        rgb = rgba[..., :3] * rgba[..., 3:] + behind * (1 - rgba[..., 3:])
-        # WCAG 2: black and white are equally far from a relative luminance of 0.179.
-        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        dark = linear @ [0.2126, 0.7152, 0.0722] < 0.179
+        dark = is_dark(rgba[..., :3] * rgba[..., 3:] + behind * (1 - rgba[..., 3:]))
         texts = []
         for (row, column), number in zip(np.ndindex(dark.shape), self.numbers, strict=True):
             text = ax.text(
@@ -115,7 +120,7 @@ class Panel:
         if not self.numbers:
             return None
         # Digits are equally wide: the longest text stands for all.
-        wide, high = _measure(self.ax.figure, max(self.numbers, key=len), fontsize=20)
+        wide, high = measure(self.ax.figure, max(self.numbers, key=len), fontsize=20)
         return min(20 * 0.85 * width / wide, 20 * 0.8 * height / high, LETTERS)
 
     def set_sizes(self, width, height, most=(LETTERS, LETTERS)):
@@ -230,15 +235,18 @@ class Layout(layout_engine.LayoutEngine):
         Of the scale of the colours.
     above, below : Text, optional
         Of the whole figure.
+    followers : sequence of callable
+        Called with the part of their sizes that maps have, whenever they are placed.
     """
 
     _adjust_compatible = False
     _colorbar_gridspec = False
 
-    def __init__(self, axes, sizes, gap, bar=None, above=None, below=None):
+    def __init__(self, axes, sizes, gap, bar=None, above=None, below=None, followers=()):
         super().__init__()
         self.axes, self.sizes, self.gap = axes, sizes, gap
         self.bar, self.above, self.below = bar, above, below
+        self.followers = followers
 
     def execute(self, figure):
         """Place everything in the figure as large as it is."""
@@ -373,6 +381,8 @@ class Layout(layout_engine.LayoutEngine):
             self.above.set_position((0.5, 1 - edge / total[1]))
         if self.below is not None:
             self.below.set_position((0.5, edge / total[1]))
+        for follow in self.followers:
+            follow(scale)
 
 
 def _starts(before, sizes, after, gap):
@@ -408,7 +418,7 @@ def draw_figure(panels, options, colorbar, title=None, note=""):
 
 def _draw_maps(figure, panels, options, colorbar, title, note):
     every = [panel for panel in panels.flat if panel is not None]
-    cell = _cell(figure, panels)
+    cell = every[0].cell_size(figure, panels)
     shape = cell[1] / cell[0]
     options = {"aspect": "equal" if shape == 1 else shape} | options
     axes = np.full(panels.shape, None)
@@ -432,7 +442,8 @@ def _draw_maps(figure, panels, options, colorbar, title, note):
     # An empty one too: a title that is set later gets room by it.
     above = figure.suptitle(title or "", va="top", **font)
     below = figure.supxlabel(note, **NOTE) if note else None
-    layout = Layout(axes, sizes, every[0].gap, bar, above, below)
+    followers = [panel.follow for panel in every]
+    layout = Layout(axes, sizes, every[0].gap, bar, above, below, followers)
     layout.fit(figure)
     figure.set_layout_engine(layout)
 
@@ -445,19 +456,23 @@ def _cell(figure, panels):
     wanted = max(every[0].cell, LEAST_SIDE / most)
     for panel in every:
         if panel.numbers:
-            width, height = _measure(figure, max(panel.numbers, key=len), fontsize=8)
+            width, height = measure(figure, max(panel.numbers, key=len), fontsize=8)
             wanted = max(wanted, width / 0.85 / 72, height / 0.8 / 72)
-
-    def together(panels, axis):
-        return sum(max(panel.shape[axis] for panel in line if panel is not None) for line in panels)
-
-    room = MOST_SIDE / max(together(panels, 0), together(panels.T, 1))
-    square = min(max(room, LEAST_CELL), MOST_SIDE / most, wanted)
+    square = min(max(largest_cell(panels), LEAST_CELL), MOST_SIDE / most, wanted)
     # Squares, unless the map would be a thin line.
     return tuple(
         max(square, min(max(CELL * count, 2 * CELL), LEAST_SIDE) / count)
         for count in (columns, rows)
     )
+
+
+def largest_cell(panels):
+    """The side of square cells with which all panels together are as large as maps may be."""
+
+    def together(panels, axis):
+        return sum(max(panel.shape[axis] for panel in line if panel is not None) for line in panels)
+
+    return MOST_SIDE / max(together(panels, 0), together(panels.T, 1))
 
 
 def _lay_out(figure):
@@ -470,9 +485,9 @@ def _lay_out(figure):
             engine.execute(figure)
 
 
-def _measure(figure, text, **font):
+def measure(figure, text, **font):
     """The width and height of a text in points."""
-    drawn = figure.text(0, 0, text, parse_math=False, usetex=False, **font)
+    drawn = figure.text(0, 0, text, **{"parse_math": False, "usetex": False} | font)
     box = drawn.get_window_extent()
     drawn.remove()
     return max(box.width, 1) * 72 / figure.dpi, max(box.height, 1) * 72 / figure.dpi
@@ -481,6 +496,18 @@ def _measure(figure, text, **font):
 def drawable(values):
     """The values with gaps for those so large that the limits of an axis would overflow."""
     return np.where(np.isfinite(values) & (np.abs(values) > 1e300), np.nan, values)
+
+
+def shares(norm, weights):
+    """How far along a scale of colours each weight is: 0 at its start and 1 at its end."""
+    return np.ma.filled(norm(np.ma.masked_invalid(drawable(weights))), UNKNOWN)
+
+
+def is_dark(rgb):
+    """Whether white letters on a colour have more contrast than black ones."""
+    # WCAG 2: black and white are equally far from a relative luminance of 0.179.
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722] < 0.179
 
 
 def whole_numbers():
@@ -503,8 +530,7 @@ def image_options(where, options, maps):
     scale.set_clim(options.pop("vmin", None), options.pop("vmax", None))
     numbers = np.concatenate([drawable(each).ravel() for each in maps])
     numbers = numbers[np.isfinite(numbers)]
-    if numbers.size:
-        scale.norm.autoscale_None(numbers)
+    scale.norm.autoscale_None(numbers if numbers.size else np.array([0.0, 1.0]))
     cmap = scale.get_cmap()
     if cmap.get_bad()[3] == 0:  # transparent, which looks like a small number
         cmap = cmap.with_extremes(bad="0.75")

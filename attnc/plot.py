@@ -1,4 +1,4 @@
-"""Pictures of attention: heat maps of alignments, links of words, the loss curve of a training.
+"""Pictures of attention: over words, over images and videos; the loss curve of a training.
 
 Needs matplotlib, which is imported when a function is called: ``pip install attnc[plot]``. The
 functions draw into an Axes and return it; showing or saving it is left to the caller, as in
@@ -9,9 +9,18 @@ import math
 
 import numpy as np
 
-from attnc.arrays import flag, integer, plain_array, real_array
+from attnc.arrays import flag, integer, number, plain_array, real_array
 
-__all__ = ["head_grid", "heat_map", "heat_maps", "links", "loss_curve"]
+__all__ = [
+    "head_grid",
+    "heat_map",
+    "heat_maps",
+    "links",
+    "loss_curve",
+    "marked_text",
+    "overlay",
+    "strip",
+]
 
 
 @np.errstate(all="ignore")  # of the caller: what matplotlib rounds is not his
@@ -275,17 +284,14 @@ def head_grid(
     ((2, 4), 'head 3')
     """
     where = "head_grid"
-    weights = plain_array(where, "weights", weights)
-    if weights.ndim not in (3, 4):
-        index = ", ".join("0" * (weights.ndim - 4))
-        fix = f" (one sequence is weights[{index}])" if index else ""
-        fix = " (for one map: heat_map)" if weights.ndim == 2 else fix
-        raise ValueError(
-            f"{where}: weights must have shape (layers, H, Tq, Tk) or (H, Tq, Tk), got "
-            f"{weights.shape}{fix}"
-        )
-    if weights.size == 0:
-        raise ValueError(f"{where}: weights must not be empty, got shape {weights.shape}")
+    weights = _numbers(
+        where,
+        "weights",
+        weights,
+        ["(layers, H, Tq, Tk)", "(H, Tq, Tk)"],
+        less=" (for one map: heat_map)",
+        more=" (one sequence is weights[{}])",
+    )
     grid = weights.reshape(-1, *weights.shape[-3:])
     L, H, *shape = grid.shape
     queries = _labels(where, "queries", queries, tuple(shape), 0)
@@ -299,7 +305,6 @@ def head_grid(
     write = pictures.Writer(
         [title, xlabel, ylabel, *layers, *heads, *(queries or []), *(keys or [])]
     )
-    grid = np.stack([[_matrix(where, "weights", each) for each in layer] for layer in grid])
     options = pictures.image_options(where, options, grid)
     panels = []
     for row, column in np.ndindex(L, H):
@@ -427,6 +432,348 @@ def links(
 
 
 @np.errstate(all="ignore")
+def overlay(
+    image,
+    weights,
+    titles=None,
+    *,
+    columns=None,
+    title=None,
+    smooth=True,
+    colorbar=False,
+    show_image=True,
+    cmap="gray",
+    vmin=0,
+    vmax=None,
+    alpha=0.7,
+):
+    """Draw where in an image each word of a caption looks: the weights of its regions over it.
+
+    The image is drawn once a word, light where the word attends and dark elsewhere (Xu et al. 2015,
+    "Show, attend and tell", figures 2 and 5).
+
+    Parameters
+    ----------
+    image : array_like, shape (H, W), (H, W, 3) or (H, W, 4)
+        Grey, RGB or RGBA: float in 0..1, uint8, or bool.
+    weights : array_like, shape (N, rows, columns)
+        The weights of N words over a grid of regions, each of H / rows times W / columns pixels,
+        which need not be whole numbers; any real dtype, or bool. What is not finite is grey.
+    titles : sequence of N str, optional
+        What to write above each map, such as the words; their numbers unless given.
+    columns : int, optional
+        How many images are side by side; up to five unless given, fewer of wide ones.
+    title : str, optional
+        Above all images.
+    smooth : bool
+        Draw weights between the centres of regions by linear interpolation in both directions;
+        False draws each region in one colour.
+    colorbar : bool
+        Draw the scale of the colours beside the images, without the image behind them.
+    show_image : bool
+        Draw the image alone before the first map.
+    cmap : str or matplotlib.colors.Colormap
+        The colours of weights.
+    vmin, vmax : float or None
+        The weights at the ends of the scale of colours, the same for all words; None for the least
+        and the largest of all.
+    alpha : float
+        How much of the image its map covers where weights are least, in 0..1; three quarters of
+        that where they are largest.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (N,)
+        Those of the maps, in the order of `weights`. The figure is that of each,
+        ``axes[0].figure``; the image alone is the first of its Axes, ``axes[0].figure.axes[0]``.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError
+        If `image` or `weights` are not real (or masked arrays), or another argument is of a wrong
+        kind.
+    ValueError
+        If `image` or `weights` have another shape or are empty, a pixel is not in 0..1, or a title
+        is missing or left over.
+
+    See Also
+    --------
+    strip : The frames of a video.
+
+    Notes
+    -----
+    An image keeps its proportions unless it is more than thirty times as long as wide. Weights of
+    regions that a decoder returns row by row, of shape (N, rows * columns), are drawn as
+    ``weights.reshape(-1, rows, columns)``.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> rng = np.random.default_rng(0)
+    >>> image, weights = rng.random((32, 32)), rng.dirichlet(np.ones(64), size=3)
+    >>> axes = overlay(image, weights.reshape(3, 8, 8), "a red seven".split())
+    >>> axes.shape, axes[2].get_title(), len(axes[0].figure.axes)
+    ((3,), 'seven', 4)
+    """
+    where = "overlay"
+    image = _pixels(where, "image", image)
+    weights = _numbers(
+        where,
+        "weights",
+        weights,
+        ["(N, rows, columns)"],
+        less=" (of one word: weights[None]; of regions in a row: reshape(N, rows, columns))",
+        more=" (those of one image are weights[{}])",
+    )
+    titles = _titles(where, "titles", titles, len(weights))
+    smooth = flag(where, "smooth", smooth)
+    colorbar = flag(where, "colorbar", colorbar)
+    show_image = flag(where, "show_image", show_image)
+    alpha = _alpha(where, alpha)
+    pictures = _import_pictures(where)
+    from . import _overlays
+
+    # The first panel may have a word or not: titles stand above all of them.
+    maps, names = list(weights), titles
+    if show_image:
+        maps, names = [None, *maps], ["", *names]
+    columns = _columns(where, columns, len(maps), _overlays.most_beside(image))
+    write = pictures.Writer([title, *titles])
+    panels = [
+        _overlays.Picture(image, each, {"title": name}, write)
+        for each, name in zip(maps, names, strict=True)
+    ]
+    options = _overlay_options(pictures, where, weights, cmap, vmin, vmax, smooth, alpha)
+    axes = _draw_grid(pictures, panels, columns, options, colorbar, title, write)
+    return axes[len(axes) - len(weights) :]
+
+
+@np.errstate(all="ignore")
+def strip(
+    frames,
+    weights,
+    titles=None,
+    *,
+    title=None,
+    xlabel="frame",
+    smooth=True,
+    colorbar=False,
+    cmap=None,
+    vmin=0,
+    vmax=None,
+    alpha=0.7,
+):
+    """Draw where in a video each word of a caption looks: a row of all frames for each word.
+
+    Weights of whole frames are drawn as bars below them, a histogram over time, and frames are the
+    paler the less weight they have (Yao et al. 2015, "Describing videos by exploiting temporal
+    structure"). Weights of regions are drawn over the frames as in `overlay`.
+
+    Parameters
+    ----------
+    frames : array_like, shape (T, H, W), (T, H, W, 3) or (T, H, W, 4)
+        T images as in `overlay`.
+    weights : array_like, shape (N, T) or (N, T, rows, columns)
+        The weights of N words: of whole frames, or of the regions of each frame.
+    titles : sequence of N str, optional
+        What to write at the left of each row, such as the words; their numbers unless given.
+    title : str, optional
+        Above all frames.
+    xlabel : str, optional
+        Before the numbers of the frames.
+    smooth : bool
+        Draw weights of regions smoothly, as in `overlay`. Bars are the same either way.
+    colorbar : bool
+        Draw the scale of the colours beside the frames.
+    cmap : str or matplotlib.colors.Colormap, optional
+        The colours of weights; "Blues" for bars and "gray" for regions unless given.
+    vmin, vmax : float or None
+        The weights at the ends of the scale of colours, and of bars of no height and of full
+        height; None for the least and the largest of all.
+    alpha : float
+        How much of a frame its map of regions covers, as in `overlay`.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (N, T)
+        The figure is that of each, ``axes[0, 0].figure``.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError
+        If `frames` or `weights` are not real (or masked arrays), or another argument is of a wrong
+        kind.
+    ValueError
+        If `frames` or `weights` have another shape or are empty, they are not of as many frames, a
+        pixel is not in 0..1, or a title is missing or left over.
+
+    See Also
+    --------
+    overlay : One image.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> rng = np.random.default_rng(0)
+    >>> frames, weights = rng.random((5, 24, 32, 3)), rng.dirichlet(np.ones(5), size=2)
+    >>> axes = strip(frames, weights, ["left", "right"])
+    >>> axes.shape, axes[1, 0].get_ylabel()
+    ((2, 5), 'right')
+    """
+    where = "strip"
+    frames = _pixels(where, "frames", frames, "T, ")
+    weights = _numbers(
+        where,
+        "weights",
+        weights,
+        ["(N, T, rows, columns)", "(N, T)"],
+        less=" (of one word: weights[None])",
+        more=" (those of one video are weights[{}])",
+    )
+    N, T, *regions = weights.shape
+    if len(frames) != T:
+        fix = " (weights.T)" if not regions and len(frames) == N else ""
+        raise ValueError(
+            f"{where}: weights must be of {len(frames)} frames, as frames of shape {frames.shape} "
+            f"are, got {T} in an array of shape {weights.shape}{fix}"
+        )
+    titles = _titles(where, "titles", titles, N, each="row")
+    smooth = flag(where, "smooth", smooth)
+    colorbar = flag(where, "colorbar", colorbar)
+    alpha = _alpha(where, alpha)
+    pictures = _import_pictures(where)
+    from . import _overlays
+
+    if cmap is None:
+        cmap = "gray" if regions else "Blues"
+    Frame = _overlays.Frame if regions else _overlays.BarFrame
+    write = pictures.Writer([title, xlabel, *titles, *range(10)])  # digits for the numbers
+    panels = []
+    for row, column in np.ndindex(N, T):
+        # A panel names its word and its frame only at the edge of the strip.
+        names = {
+            "title": None if row else str(column),
+            "xlabel": None if row or column else xlabel,
+            "ylabel": None if column else titles[row],
+        }
+        panels.append(Frame(frames[column], weights[row, column], (column, T), names, write))
+    options = _overlay_options(pictures, where, weights, cmap, vmin, vmax, smooth, alpha)
+    axes = _draw_grid(pictures, panels, T, options, colorbar, title, write)
+    return axes.reshape(N, T)
+
+
+@np.errstate(all="ignore")
+def marked_text(
+    words,
+    weights,
+    titles=None,
+    *,
+    title=None,
+    width=6.5,
+    colorbar=False,
+    cmap="Oranges",
+    vmin=0,
+    vmax=None,
+):
+    """Draw the words of a text in lines, each on a colour that is its weight.
+
+    Readers know it from classified documents (Yang et al. 2016, "Hierarchical attention networks").
+    Several rows of weights are as many copies of the text, one below the other, such as the
+    attention and the coverage of one word of a summary (See, Liu and Manning 2017).
+
+    Parameters
+    ----------
+    words : sequence of T
+        Anything with a ``str``. A string is a sequence of characters.
+    weights : array_like, shape (N, T)
+        The weight of each word in each of N blocks; any real dtype, or bool. What is not finite
+        is grey.
+    titles : sequence of N str, optional
+        What to write above each block; numbers unless given, and nothing above a block alone.
+    title : str, optional
+        Above all blocks.
+    width : float
+        Of the lines, in inches. Lines are wider where one word is, and the figure is as high as
+        its lines need.
+    colorbar : bool
+        Draw the scale of the colours beside the blocks.
+    cmap : str or matplotlib.colors.Colormap
+        The colours of weights.
+    vmin, vmax : float or None
+        The weights at the ends of the scale of colours, the same for all blocks; None for the
+        least and the largest of all. Rows that differ in kind are brought to one scale before, as
+        by ``weights / weights.max(axis=1, keepdims=True)``.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (N,)
+        The figure is that of each, ``axes[0].figure``.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError
+        If `weights` are not real (or a masked array), or another argument is of a wrong kind.
+    ValueError
+        If `weights` have not two axes or are empty, `width` is not positive, or a word or a title
+        is missing or left over.
+
+    See Also
+    --------
+    heat_map : Weights of few words for many queries.
+
+    Notes
+    -----
+    Where most words are of a right-to-left script, lines begin at the right. A word of more than
+    100 characters is shortened.
+
+    Examples
+    --------
+    >>> import numpy as np, attnc
+    >>> words = "the film was not bad at all".split()
+    >>> weights = np.array([[0.05, 0.1, 0.05, 0.4, 0.3, 0.05, 0.05]])
+    >>> (ax,) = marked_text(words, weights, ["sentiment"])
+    >>> [text.get_text() for text in ax.texts] == words
+    True
+    """
+    where = "marked_text"
+    weights = _numbers(
+        where,
+        "weights",
+        weights,
+        ["(N, T)"],
+        less=" (of one block: weights[None])",
+        more=" (those of one text are weights[{}])",
+    )
+    if words is None:
+        raise TypeError(f"{where}: words must be a sequence of labels, got None")
+    words = _labels(where, "words", words, weights.shape, 1)
+    titles = _titles(
+        where, "titles", titles, len(weights), "" if len(weights) == 1 else None, "block"
+    )
+    width = number(
+        where, "width", width, "be a positive number of inches", lambda inches: 0 < inches < np.inf
+    )
+    colorbar = flag(where, "colorbar", colorbar)
+    pictures = _import_pictures(where)
+    from . import _marked
+
+    write = pictures.Writer([title, *titles, *words])
+    page = _marked.Page(words, write, width)
+    panels = [
+        _marked.Block(page, each, name, write) for each, name in zip(weights, titles, strict=True)
+    ]
+    options = {"cmap": cmap, "vmin": vmin, "vmax": vmax}
+    options = pictures.image_options(where, options, weights)
+    return _draw_grid(pictures, panels, 1, options, colorbar, title, write)
+
+
+@np.errstate(all="ignore")
 def loss_curve(losses, validation=None, ax=None, *, title=None):
     """Draw the loss of every training step, smoothed, and that on validation data.
 
@@ -522,6 +869,13 @@ def _draw_grid(pictures, panels, columns, options, colorbar, title, write):
     return axes
 
 
+def _overlay_options(pictures, where, weights, cmap, vmin, vmax, smooth, alpha):
+    """Options of imshow for maps over images."""
+    options = {"cmap": cmap, "vmin": vmin, "vmax": vmax, "alpha": alpha}
+    options["interpolation"] = "bilinear" if smooth else "nearest"
+    return pictures.image_options(where, options, weights)
+
+
 # ---- Running means -------------------------------------------------------------------------------
 
 
@@ -550,19 +904,74 @@ def _running_mean(values, window):
 # ---- Arguments -----------------------------------------------------------------------------------
 
 
-def _matrix(where, name, value):
-    """The weights of one map as floats of the machine; bool is a mask, and drawn as 0 and 1."""
+def _shaped(where, name, value, shapes, less="", more=""):
+    """`value` as an array of real numbers, or bool, that is not empty.
+
+    Parameters
+    ----------
+    where, name : str
+    value : array_like
+    shapes : list of str
+        What shapes it may have, such as "(Tq, Tk)", those of most axes first.
+    less, more : str
+        What to do about an array of one axis less than all these, and of more than all, in which
+        "{}" stands for the index that takes the first of the others.
+    """
     array = plain_array(where, name, value)
     if array.dtype != bool:
         array = real_array(where, name, array)
-    if array.ndim != 2:
-        index = ", ".join("0" * (array.ndim - 2))
-        fix = f" (one sequence and head is {name}[{index}])" if index else ""
-        raise ValueError(f"{where}: {name} must have shape (Tq, Tk), got {array.shape}{fix}")
+    axes = [shape.count(",") + 1 for shape in shapes]
+    if array.ndim not in axes:
+        index = ", ".join("0" * (array.ndim - axes[0]))
+        fix = more.format(index) if index else less if array.ndim == axes[-1] - 1 else ""
+        raise ValueError(
+            f"{where}: {name} must have shape {' or '.join(shapes)}, got {array.shape}{fix}"
+        )
     if array.size == 0:
         raise ValueError(f"{where}: {name} must not be empty, got shape {array.shape}")
+    return array
+
+
+def _numbers(where, name, value, shapes, less="", more=""):
+    """Weights as floats of the machine; bool is a mask, and drawn as 0 and 1."""
     # float: float16 and bfloat16 are not drawn by every matplotlib
-    return array.astype(float)
+    return _shaped(where, name, value, shapes, less, more).astype(float)
+
+
+def _pixels(where, name, value, frames=""):
+    """Grey or coloured pixels as bytes: an image, or several with an axis of frames."""
+    shapes = [f"({frames}H, W, 3 or 4)", f"({frames}H, W)"]
+    pixels = _shaped(where, name, value, shapes)
+    lead = frames.count(",")
+    if pixels.ndim == lead + 3 and pixels.shape[-1] not in (3, 4):
+        channels = pixels.shape[lead]
+        fix = f" ({name}[..., 0])" if pixels.shape[-1] == 1 else ""
+        fix = f" ({name}[{':, ' * lead}0])" if channels == 1 else fix
+        fix = f" (np.moveaxis({name}, {lead}, -1))" if channels in (3, 4) else fix
+        raise ValueError(
+            f"{where}: {name} must have shape {' or '.join(shapes)}, got {pixels.shape}{fix}"
+        )
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind in "iu":
+        raise TypeError(
+            f"{where}: {name} must be float in 0..1, uint8 or bool, got {pixels.dtype} "
+            f"(if in 0..255: {name}.astype(np.uint8))"
+        )
+    pixels = pixels.astype(np.float32)
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= 1):  # NaN is not
+        raise ValueError(
+            f"{where}: {name} must lie in 0..1, got {low:g}..{high:g} "
+            f"(np.clip({name}, 0, 1); bytes as uint8)"
+        )
+    return np.rint(255 * pixels).astype(np.uint8)  # what a screen shows, in a quarter of the memory
+
+
+def _matrix(where, name, value):
+    """The weights of one map."""
+    more = f" (one sequence and head is {name}[{{}}])"
+    return _numbers(where, name, value, ["(Tq, Tk)"], more=more)
 
 
 def _matrices(where, weights):
@@ -629,8 +1038,13 @@ def _labels_of_each(where, name, given, weights, axis):
     ]
 
 
-def _titles(where, name, titles, count, what):
-    """Titles of maps, rows or columns: those given, or "<what> 0", ..., none for an empty what."""
+def _titles(where, name, titles, count, what=None, each="map"):
+    """Titles of maps, rows or columns: those given, or "<what> 0", ..., none for an empty what.
+
+    Numbers alone where `what` is None. What has a title is called `each` in errors.
+    """
+    if titles is None and what is None:
+        return [str(n) for n in range(count)]
     if titles is None:
         return [f"{what} {n}" if what else "" for n in range(count)]
     if isinstance(titles, str) or not hasattr(titles, "__iter__"):
@@ -639,15 +1053,19 @@ def _titles(where, name, titles, count, what):
         )
     titles = ["" if each is None else str(each) for each in titles]
     if len(titles) != count:
-        each = "map" if name == "titles" else name.removesuffix("s")
+        each = each if name == "titles" else name.removesuffix("s")
         raise ValueError(f"{where}: {name} must be {count}, one a {each}, got {len(titles)}")
     return titles
 
 
-def _columns(where, columns, count):
+def _columns(where, columns, count, most=4):
     if columns is None:
-        columns = math.ceil(count / math.ceil(count / 4))
+        columns = math.ceil(count / math.ceil(count / most))
     return min(integer(where, "columns", columns, least=1), count)
+
+
+def _alpha(where, alpha):
+    return number(where, "alpha", alpha, "lie in 0..1", lambda share: 0 <= share <= 1)
 
 
 def _template(where, annotate):
