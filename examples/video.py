@@ -102,7 +102,7 @@ def main():
     add("--way", choices=WAYS, help="one model alone (default: all of them)")
     add("--steps", type=int, default=1500, help="of training, each model (default: 1500)")
     add("--batch", type=int, default=32, help="clips of a step (default: 32)")
-    add("--rate", type=float, default=0.002, help="of learning, at its highest (default: 0.002)")
+    add("--rate", type=float, default=0.004, help="of learning, at its highest (default: 0.004)")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--seeds", type=int, default=1, help="so many runs, with this seed and the next ones")
     add("--output", metavar="DIR", default="video", help="for the pictures (default: video)")

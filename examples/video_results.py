@@ -1,7 +1,7 @@
 """How good the captions of video.py are, where their words look, and the pictures of that."""
 
 import numpy as np
-from clips import END, GRID, MOVES, WORDS, cells, slots, text
+from clips import END, FRAMES, GRID, MOVES, WORDS, cells, slots, text
 
 import attnc
 
@@ -54,10 +54,11 @@ def report(runs, seeds):
 
 
 def draw(frames, weights, words, wanted, path):
-    """Draw where each word of a caption looked: a row of frames for each."""
+    """Draw where each word of a caption looked: a row of frames for each, digits in black."""
     count = max(1, (np.append(words, END) == END).argmax())
-    weights = weights[:count].reshape(count, MOVES, GRID, GRID)
-    title = text(words) if (words == wanted).all() else f"{text(words)} (right: {text(wanted)})"
+    maps = np.zeros((count, FRAMES, GRID, GRID))  # the first frame is seen beside the second alone
+    maps[:, 1:] = weights[:count].reshape(count, MOVES, GRID, GRID)
+    title = text(words) if (words == wanted).all() else f"{text(words)} (in truth: {text(wanted)})"
     said = [WORDS[word] for word in words[:count]]
-    axes = attnc.plot.strip(frames[1:], weights, said, title=title)
+    axes = attnc.plot.strip(1 - frames, maps, said, title=title, cmap="Reds", alpha=0.6)
     axes[0, 0].figure.savefig(path, dpi=120)
