@@ -18,6 +18,7 @@ training, and where the model looks.
 import os
 import pathlib
 import sys
+import time
 from typing import Any, NamedTuple
 
 # Matrices this small gain nothing from threads, which wait for each other.
@@ -44,11 +45,12 @@ class Found(NamedTuple):
     """What became of one model."""
 
     parameters: int
+    seconds: float  # of the processor, in training
     checks: list  # of `training.Check`: the share of captions of the validation that are right
     exact: float  # the same of the test
     words: Any  # shares of words that are right, as in `clips.slots`
     looks: dict  # what `where` returns; empty without attention
-    pictures: list  # a clip whose caption is right and one where it is not: arguments of `draw`
+    pictures: list  # a clip whose caption is right and one where it is not, for `draw`
 
 
 # ---- Training and measuring ----------------------------------------------------------------------
@@ -75,7 +77,9 @@ def train(way, course, seed, count):
     def check():
         return (write(model, validation.frames)[0] == validation.words).all(axis=1).mean()
 
+    start = time.process_time()
     checks = learn(model, loss, course, check, name=way)
+    seconds = time.process_time() - start
     words, weights = write(model, test.frames)
     right = words == test.words
     exact = right.all(axis=1)
@@ -86,7 +90,7 @@ def train(way, course, seed, count):
         examples = [np.flatnonzero(some)[:1] for some in (exact, ~exact)]
         pictures = [[a[n[0]] for a in (test.frames, weights, words, test.words)]
                     if len(n) else None for n in examples]  # fmt: skip
-    return Found(model.parameter_count, checks, exact.mean(), of_slots, looks, pictures)
+    return Found(model.parameter_count, seconds, checks, exact.mean(), of_slots, looks, pictures)
 
 
 def run(seed, ways, course, count):
@@ -120,7 +124,7 @@ def main():
         for name, chosen in zip(["right", "wrong"], runs[0]["attention"].pictures, strict=True):
             if chosen:
                 path = pathlib.Path(args.output, f"{name}.png")
-                draw(*chosen, path)
+                draw(chosen, path)
                 print(f"\n{path}", end="")
         print()
 

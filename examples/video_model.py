@@ -4,6 +4,7 @@ Defines: `Captioner`, `matched`, `write`.
 """
 
 import bisect
+from typing import Any
 
 import numpy as np
 from clips import END, GRID, LENGTH, MOVES, WORDS
@@ -57,7 +58,7 @@ class Captioner(attnc.Layer):
             attnc.LearnedPositions(GRID * GRID, size, **made),
         )
         self.times = attnc.LearnedPositions(MOVES, size, **made)
-        self.reader = attnc.LSTM(size, size, **made) if way == "last state" else None
+        self.reader: Any = attnc.LSTM(size, size, **made) if way == "last state" else None
         self.words = attnc.Embedding(len(WORDS), EMBEDDED, **made)
         self.decoder = attnc.AttentionDecoder(
             EMBEDDED, STATE, size, cell="lstm", order="luong",
@@ -72,7 +73,7 @@ class Captioner(attnc.Layer):
         x, back_to_pairs = attnc.vjp(self.encoder, np.stack([now, now - before], axis=2))
         x, back_to_places = attnc.vjp(self.times, x.swapaxes(1, 2))  # (B, places, times, size)
         x = vectors = np.tanh(x).swapaxes(1, 2)
-        back_to_x = None
+        back_to_x: Any = None
         if self.way == "last state":
             (x, _), back_to_x = attnc.vjp(self.reader, vectors.mean(axis=2))
         elif self.way == "mean":

@@ -37,7 +37,7 @@ def report(runs, seeds):
         found = [each[way] for each in runs]
         exact = [each.exact for each in found]
         shares = [*exact, np.mean(exact), *np.mean([each.words for each in found], axis=0)]
-        seconds = np.mean([each.checks[-1].seconds for each in found])
+        seconds = np.mean([each.seconds for each in found])
         print(f"{way:12}" + "".join(f"{share:8.1%}" for share in shares)
               + f"{found[0].parameters:12,}{seconds:9.0f}")  # fmt: skip
     print(f"\nCaptions without a mistake in validation, {names[0]}, after so many steps\n")
@@ -53,8 +53,12 @@ def report(runs, seeds):
             print(f"{name:50}{weight:8.1%}{share:8.1%}")
 
 
-def draw(frames, weights, words, wanted, path):
-    """Draw where each word of a caption looked: a row of frames for each, digits in black."""
+def draw(clip, path):
+    """Draw where each word of a caption looked: a row of frames for each, digits in black.
+
+    A clip: its frames, the weights, the words that were written, and those that are right.
+    """
+    frames, weights, words, wanted = clip
     count = max(1, (np.append(words, END) == END).argmax())
     maps = np.zeros((count, FRAMES, GRID, GRID))  # the first frame is seen beside the second alone
     maps[:, 1:] = weights[:count].reshape(count, MOVES, GRID, GRID)
