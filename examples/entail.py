@@ -127,7 +127,7 @@ def main():
     add("--quick", action="store_true", help="few steps and pairs, for tests")
     args = parser.parse_args()
     check_numbers(parser, vars(args), {"steps": 1, "seed": 0, "seeds": 1})
-    args.lessons, args.tests = (500, 100) if args.quick else (40_000, 3_000)
+    args.lessons, args.tests = (500, 100) if args.quick else (50_000, 3_000)
     args.steps = min(args.steps, 5) if args.quick else args.steps
     seeds = range(args.seed, args.seed + args.seeds)
     runs = with_seeds(run, seeds, args)
