@@ -3,13 +3,15 @@
 - "soft": at each word the mean of all regions of the picture, by weights (Xu et al. 2015, "Show,
   attend and tell: neural image caption generation with visual attention", section 4.2).
 - "hard": one region at each word, drawn in training, the likeliest at evaluation (section 4.1).
-- "none": one vector of the whole picture, in the first state of the decoder and nowhere else
-  (Vinyals et al. 2015, "Show and tell: a neural image caption generator").
+- "none": one vector of the whole picture, the same at each word (Vinyals et al. 2015, "Show and
+  tell: a neural image caption generator"; there the LSTM gets it once, before the first word).
 
 With E the vectors of words, a_i those of regions, and y_t the word at step t::
 
     h_0, c_0 = tanh(mean(a) W)                            z_t from the regions a, by h_(t-1)
     h_t, c_t = LSTM([E y_(t-1); z_t], h_(t-1), c_(t-1))   words by a linear map of h_t
+
+For "none" z is the vector, and the first state is learned.
 """
 
 from typing import Any, NamedTuple
@@ -23,10 +25,9 @@ from attnc.gradients import Gradients
 GRID = 8  # x 8 regions
 FILTERS = 16, 32, 64, 64  # of the convolutions, as many as halve a side to GRID, and one more
 EMBEDDING = 32
-SIZES = {"soft": 128, "hard": 128, "none": 80}  # of states: about as many parameters for all
+SIZES = {"soft": 128, "hard": 128, "none": 66}  # of states: about as many parameters for all
 VECTOR = 96  # numbers for a whole picture
-SUMMARY = "first_state"
-GAIN = 3.0
+GAIN = 3  # of the first weights: most of what they see is 0
 
 
 class Rectify(attnc.Layer):
@@ -57,7 +58,7 @@ def encoder(kind, channels, side, rng, dtype):
         layers += [attnc.MaxPool2d(2, dtype=dtype)] if side > GRID else []
         layers += [Rectify(dtype)]
         channels, side = filters, side // 2
-    layers[0].parameters["weight"] *= GAIN  # most of what it sees is 0
+    layers[0].parameters["weight"] *= GAIN
     layers += [attnc.ImageRegions(dtype=dtype)]
     if kind == "none":
         whole = attnc.Linear((GRID // 2) ** 2 * channels, VECTOR, **made)
@@ -105,7 +106,7 @@ class Captioner(attnc.Layer):
         else:
             how: dict[str, Any] = {"attention": "additive", "attention_size": EMBEDDING * 2}
             if kind == "none":
-                how = {"attention": "none", "summary": SUMMARY}
+                how = {"attention": "none"}
             self.decoder = attnc.AttentionDecoder(EMBEDDING, size, seen, cell="lstm", **how, **made)
         self.first = None if kind == "none" else attnc.Linear(seen, 2 * size, **made)
         self.output = attnc.Linear(size, words, **made)

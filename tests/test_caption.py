@@ -39,7 +39,7 @@ def run(*options, folder):
 def test_a_quick_run_reports_and_draws(tmp_path):
     done = run("--quick", folder=tmp_path / "a")
     assert done.returncode == 0, done.stderr
-    for text in (*results.TITLES.values(), "1 digit", "4 digits", "wrong word", "on the digit"):
+    for text in (*results.TITLES.values(), "1 digit", "4 digits", "wrong word", "at its digit"):
         assert text in done.stdout, text
     drawn = sorted((tmp_path / "a").iterdir())
     assert {"soft-wrong.png", "hard-wrong.png"} <= {path.name for path in drawn}
@@ -160,11 +160,11 @@ def directions(model, evaluate, rng):
     assert sum(np.abs(g).max() > 0 for g in got.values()) > len(got) - 3  # all take part
     for name, value in model.state_dict().items():
         way, found = rng.standard_normal(value.shape), []
-        for h in (1e-5, -1e-5):
+        for h in (1e-7, -1e-7):  # so near that a rectifier hardly ever turns in between
             model.parameters[name] = value + h * way
             found.append(evaluate())
         model.parameters[name] = value
-        wanted = (found[0] - found[1]) / 2e-5
+        wanted = (found[0] - found[1]) / 2e-7
         np.testing.assert_allclose((got[name] * way).sum(), wanted, rtol=2e-5, atol=2e-6)
 
 
@@ -293,9 +293,9 @@ def test_a_few_scenes_are_learnt_by_heart(kind):
             return self.batch
 
     everywhere = 0.01 if kind == "soft" else 0.0
-    course = learning.COURSES[kind]._replace(steps=60)
+    course = learning.COURSES[kind]._replace(steps=200)
     _, checks = learning.train(kind, Few(), course, 0, everywhere, checks=6, size=32)
-    assert checks[-1].loss < 0.3 * checks[0].loss
+    assert checks[-1].loss < np.log(4) / 3 - 0.1  # without a look: one word of three is one of 4
 
 
 # ---- What is measured ----------------------------------------------------------------------------
@@ -335,10 +335,17 @@ def test_mistakes_are_counted(rng):
     assert found.exact.tolist() == [False, True, True]
     # 6 words each; of the first caption 4 come after the second, 4 of them wrong as they are.
     assert found.piled.tolist() == [[1, 18], [4, 4], [0, 4]]
-    assert found.looks.tolist() == [[5, 0, 0], [1, 0, 0]]
+    assert found.first.tolist() == [0, 1, 0, 0]
+    assert found.looks[1].tolist() == [[5, 0, 0], [1, 0, 0]]
     parrot.weights = np.roll(parrot.weights, 3, axis=1)
-    assert results.where_looked(parrot, batch)[0, 0] == 0
-    assert results.where_looked(parrot, batch)[0, 1] >= 2  # the second word at the first digit
+    looks = results.where_looked(parrot, batch)[1]
+    assert looks[0, 0] == 0 and looks[0, 1] >= 2  # the second word looks at the first digit
+
+
+def test_first_mistakes():
+    right = ["a", "one", "above", "an", "eight"]
+    written = [right, ["an", "eight"], right[:4] + ["two"], right[:2], [*right, "above"]]
+    assert results.first_mistakes(written, [right] * 5).tolist() == [1, 1, 1, 1]
 
 
 def test_the_pictures_of_words(rng, tmp_path):
