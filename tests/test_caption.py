@@ -17,11 +17,13 @@ sys.path.insert(0, str(EXAMPLES))
 
 import caption  # noqa: E402
 import caption_learning as learning  # noqa: E402
+import caption_mistakes as mistakes  # noqa: E402
 import caption_models as models  # noqa: E402
 import caption_pictures as pictures  # noqa: E402
 import caption_results as results  # noqa: E402
 import scenes  # noqa: E402
 from canvases import split  # noqa: E402
+from caption_hard import HardDecoder  # noqa: E402
 
 import attnc  # noqa: E402
 
@@ -192,7 +194,7 @@ def test_gradients(kind, rng):
 
 def test_soft_steps_of_the_hard_decoder(rng):
     """By its coin it computes, and differentiates, what a decoder with soft attention does."""
-    hard = randomize(models.HardDecoder(4, 5, 6, soft=1, rng=0, dtype="float64"), rng)
+    hard = randomize(HardDecoder(4, 5, 6, soft=1, rng=0, dtype="float64"), rng)
     soft = attnc.AttentionDecoder(4, 5, 6, attention_size=8, cell="lstm", dtype="float64")
     names = {"cells.0": "cell.cells.0", "score": "choice.attention"}
     for name in soft.parameters:
@@ -214,7 +216,7 @@ def test_soft_steps_of_the_hard_decoder(rng):
 
 def test_choices_by_enumeration(rng):
     """Gradients of the mean of a loss over all choices: of what is seen, and of the choosing."""
-    decoder = randomize(models.HardDecoder(3, 4, 5, rng=0, dtype="float64"), rng)
+    decoder = randomize(HardDecoder(3, 4, 5, rng=0, dtype="float64"), rng)
     inputs, memory = rng.random((2, 1, 3)), rng.random((2, 3, 5))
     state, d = tuple(rng.random((2, 1, 2, 4))), rng.random((2, 1, 4))
 
@@ -338,14 +340,14 @@ def test_mistakes_are_counted(rng):
     assert found.first.tolist() == [0, 1, 0, 0]
     assert found.looks[1].tolist() == [[5, 0, 0], [1, 0, 0]]
     parrot.weights = np.roll(parrot.weights, 3, axis=1)
-    looks = results.where_looked(parrot, batch)[1]
+    looks = mistakes.where_looked(parrot, batch)[1]
     assert looks[0, 0] == 0 and looks[0, 1] >= 2  # the second word looks at the first digit
 
 
 def test_first_mistakes():
     right = ["a", "one", "above", "an", "eight"]
     written = [right, ["an", "eight"], right[:4] + ["two"], right[:2], [*right, "above"]]
-    assert results.first_mistakes(written, [right] * 5).tolist() == [1, 1, 1, 1]
+    assert mistakes.first_mistakes(written, [right] * 5).tolist() == [1, 1, 1, 1]
 
 
 def test_the_pictures_of_words(rng, tmp_path):
