@@ -8,7 +8,7 @@
 Scenes of one to four handwritten digits are described as scenes.py says: "an eight left of a three
 above a one". Three models learn it from the same pictures, with as many parameters and steps:
 
-- one vector of the whole picture begins the decoder (Vinyals et al. 2015, "Show and tell");
+- one vector of the whole picture for all words (Vinyals et al. 2015, "Show and tell");
 - soft attention: each word has a mean of all regions (Xu et al. 2015, "Show, attend and tell");
 - hard attention: each word looks at one region, which REINFORCE teaches it to choose (the same).
 

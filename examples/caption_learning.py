@@ -11,9 +11,9 @@ from attnc.losses import softmax_cross_entropy
 
 BATCH = 32
 COURSES = {
-    "soft": Course(4000, BATCH, 0.003, decay=0.02),
-    "hard": Course(4000, BATCH, 0.003, decay=0.02),
-    "none": Course(4000, BATCH, 0.003, decay=0.02),
+    "soft": Course(3000, BATCH, 0.003, decay=0.02),
+    "hard": Course(3000, BATCH, 0.003, decay=0.02),
+    "none": Course(3000, BATCH, 0.003, decay=0.02),
 }
 ENTROPY = 0.002  # weight of the wish for a choice that is not sure of itself, lambda_H
 REWARD = 0.2  # weight of the rewards, lambda_r

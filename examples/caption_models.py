@@ -3,30 +3,31 @@
 - "soft": at each word the mean of all regions of the picture, by weights (Xu et al. 2015, "Show,
   attend and tell: neural image caption generation with visual attention", section 4.2).
 - "hard": one region at each word, drawn in training, the likeliest at evaluation (section 4.1).
-- "none": one vector of the whole picture, in the first state of the decoder and nowhere else
-  (Vinyals et al. 2015, "Show and tell: a neural image caption generator").
+- "none": one vector of the whole picture, the same at each word (Vinyals et al. 2015, "Show and
+  tell: a neural image caption generator"; there the LSTM gets it once, before the first word).
 
 With E the vectors of words, a_i those of regions, and y_t the word at step t::
 
     h_0, c_0 = tanh(mean(a) W)                            z_t from the regions a, by h_(t-1)
     h_t, c_t = LSTM([E y_(t-1); z_t], h_(t-1), c_(t-1))   words by a linear map of h_t
+
+For "none" z is the vector, and the first state is learned.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
+from caption_hard import HardDecoder
 
 import attnc
-from attnc.functional.hard import HardResult
 from attnc.gradients import Gradients
 
 GRID = 8  # x 8 regions
 FILTERS = 16, 32, 64, 64  # of the convolutions, as many as halve a side to GRID, and one more
 EMBEDDING = 32
-SIZES = {"soft": 128, "hard": 128, "none": 80}  # of states: about as many parameters for all
+SIZES = {"soft": 128, "hard": 128, "none": 66}  # of states: about as many parameters for all
 VECTOR = 96  # numbers for a whole picture
-SUMMARY = "first_state"
-GAIN = 3.0
+GAIN = 3  # of the first weights: most of what they see is 0
 
 
 class Rectify(attnc.Layer):
@@ -57,7 +58,7 @@ def encoder(kind, channels, side, rng, dtype):
         layers += [attnc.MaxPool2d(2, dtype=dtype)] if side > GRID else []
         layers += [Rectify(dtype)]
         channels, side = filters, side // 2
-    layers[0].parameters["weight"] *= GAIN  # most of what it sees is 0
+    layers[0].parameters["weight"] *= GAIN
     layers += [attnc.ImageRegions(dtype=dtype)]
     if kind == "none":
         whole = attnc.Linear((GRID // 2) ** 2 * channels, VECTOR, **made)
@@ -105,7 +106,7 @@ class Captioner(attnc.Layer):
         else:
             how: dict[str, Any] = {"attention": "additive", "attention_size": EMBEDDING * 2}
             if kind == "none":
-                how = {"attention": "none", "summary": SUMMARY}
+                how = {"attention": "none"}
             self.decoder = attnc.AttentionDecoder(EMBEDDING, size, seen, cell="lstm", **how, **made)
         self.first = None if kind == "none" else attnc.Linear(seen, 2 * size, **made)
         self.output = attnc.Linear(size, words, **made)
@@ -167,97 +168,3 @@ class Captioner(attnc.Layer):
             start=vocabulary.start, end=vocabulary.end, max_length=longest,
             logits_hook=None if forced is None else hook,
         )  # fmt: skip
-
-
-# ---- Hard attention inside a decoder -------------------------------------------------------------
-
-
-class Looked(NamedTuple):
-    """What `HardDecoder` returns, as an `AttentionDecoder` does, and its choices."""
-
-    outputs: np.ndarray  # (B, T, size)
-    weights: np.ndarray  # (B, T, N): 1 at the region that was looked at
-    state: tuple
-    choices: Any  # HardResult of contexts (B, T, C) and, (B, T), the rest
-
-
-class Regions:
-    """The regions of a batch of pictures, as decoding asks for them."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def __len__(self):
-        return len(self.values)
-
-    def take(self, rows):
-        return Regions(self.values[rows])
-
-
-class HardDecoder(attnc.Layer):
-    """An LSTM that looks at one region for each word.
-
-    One coin a batch, as in the program of the authors, replaces the draws of its training by the
-    means of soft attention, whose gradient is an ordinary one; `soft` is how probable they are, in
-    theirs 0.5, and may be changed between batches.
-    """
-
-    def __init__(self, input_size, size, memory_size, soft=0.5, *, rng=None, dtype="float32"):
-        super().__init__(dtype)
-        made: dict[str, Any] = {"rng": rng, "dtype": dtype}
-        self.input_size, self.soft = input_size, soft
-        self.choice = attnc.HardAttention(
-            size, memory_size, hidden_size=2 * input_size, soft_probability=0, **made
-        )
-        self.cell = attnc.LSTM(input_size + memory_size, size, **made)
-
-    def _vjp(self, inputs, memory, state, *, train=False, rng=None, index=None):
-        rng = np.random.default_rng(rng)
-        soft = train and index is None and rng.random() < self.soft
-        steps, outputs, looks = [], [], []
-        for t in range(inputs.shape[1]):
-            query = state[0][0][:, None]
-            if soft:
-                context, look_back = attnc.vjp(self.choice.attention, query, memory)
-                nothing = np.zeros(query.shape[:2], self.dtype)
-                look = context, np.full(query.shape[:2], -1), nothing, nothing
-            else:
-                one = None if index is None else index[:, t : t + 1]
-                look, look_back = attnc.vjp(
-                    self.choice, query, memory, train=train, rng=rng, index=one
-                )
-            x = np.concatenate([inputs[:, t : t + 1], look[0]], axis=-1)
-            (output, state), cell_back = attnc.vjp(self.cell, x, state)
-            outputs.append(output)
-            looks.append(look)
-            steps.append((look_back, cell_back))
-        choices = HardResult(*(np.concatenate(each, axis=1) for each in zip(*looks, strict=True)))
-        weights = (choices.index[..., None] == np.arange(memory.shape[1])).astype(self.dtype)
-
-        def pullback(doutputs, dlog_probability=None, dentropy=None):
-            dinputs, dmemory, dstate = np.zeros_like(inputs), np.zeros_like(memory), None
-            for t in reversed(range(len(steps))):
-                look_back, cell_back = steps[t]
-                at = slice(t, t + 1)
-                of_cell = cell_back(doutputs[:, at], dstate)
-                dinputs[:, at], dcontext = np.split(of_cell.x, [self.input_size], axis=-1)
-                chosen = (d[:, at] for d in (dlog_probability, dentropy) if d is not None)
-                dquery, dregions = look_back(dcontext, *(() if soft else chosen))
-                dmemory += dregions
-                dh, dc = of_cell.state
-                dstate = dh + dquery[:, 0], dc
-            return Gradients({"inputs": dinputs, "memory": dmemory, "state": dstate})
-
-        return Looked(np.concatenate(outputs, axis=1), weights, state, choices), pullback
-
-    # ---- As attnc.greedy_decode drives it --------------------------------------------------------
-
-    def prepare(self, memory, key_mask=None, key_lengths=None):
-        return memory if isinstance(memory, Regions) else Regions(memory)
-
-    def step(self, x, memory, state):
-        found = self(x[:, None], memory.values, state)
-        return found.outputs[:, 0], found.weights[:, 0], found.state
-
-    def reorder(self, state, indices):
-        return tuple(array[:, indices] for array in state)

@@ -1,22 +1,24 @@
-"""How good the captions of caption.py are: exact ones, what a wrong word does, where it looked."""
+"""How good the captions of caption.py are: its tables, what to conclude, and its pictures."""
 
 import importlib.util
+import itertools
 import pathlib
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from canvases import SIDE
+from caption_mistakes import first_mistakes, pile_up, where_looked
 from caption_models import GRID
-from scenes import SIZE
 
 import attnc
 
 matplotlib.use("Agg")  # pictures go to files, with or without a screen
 
 NAMES = {"none": "one vector", "soft": "soft attention", "hard": "hard attention"}
-PAPERS = {"none": "show and tell", "soft": "show, attend and tell", "hard": "the same"}
-TITLES = {kind: f"{name} ({PAPERS[kind]})" for kind, name in NAMES.items()}
+TITLES = NAMES | {
+    "none": "one vector (show and tell)",
+    "soft": "soft attention (show, attend and tell)",
+}
 
 
 class Found(NamedTuple):
@@ -26,6 +28,7 @@ class Found(NamedTuple):
     exact: Any  # (B,) bool
     weights: Any  # (B, T, N)
     piled: Any  # see `pile_up`
+    first: Any  # see `first_mistakes`
     looks: Any  # see `where_looked`
 
 
@@ -35,67 +38,12 @@ def examine(model, source, batch):
     tokens, weights = model.write(batch.images, vocabulary, source.longest)
     captions = [vocabulary.decode(row) for row in tokens]
     exact = np.array([a == b for a, b in zip(captions, batch.captions, strict=True)])
-    piled = looks = None
+    piled = first = looks = None
     if batch.places is not None:
         piled = pile_up(model, source, batch, tokens)
+        first = first_mistakes(captions, batch.captions)
         looks = where_looked(model, batch) if model.kind != "none" else None
-    return Found(captions, exact, weights, piled, looks)
-
-
-def pile_up(model, source, batch, tokens):
-    """Counts of (wrong words, words), (3, 2): what one wrong word does to those after it.
-
-    After right words alone, which the model is fed; then in the captions that it wrote with a
-    mistake, of the words behind the first wrong one: as it went on, and as it goes on where that
-    word is put right. A word is held against the right one at its place.
-    """
-    right = batch.tokens[:, 1:]
-    real = right != source.vocabulary.padding
-    fed = model(batch.images, batch.tokens[:, :-1]).logits.argmax(axis=-1)
-    counts = [[(fed != right)[real].sum(), real.sum()]]
-    first = first_wrong(same_length(tokens, right), right, real)
-    rows = np.flatnonzero(first >= 0)
-    after = real[rows] & (np.arange(right.shape[1]) > first[rows, None])
-    written = same_length(tokens, right)[rows]
-    counts.append([(written != right[rows])[after].sum(), after.sum()])
-    if len(rows):
-        forced = [right[row, : first[row] + 1] for row in rows]
-        put_right, _ = model.write(batch.images[rows], source.vocabulary, source.longest, forced)
-        wrong = same_length(put_right, right) != right[rows]
-        counts.append([wrong[after].sum(), after.sum()])
-    else:
-        counts.append([0, 0])
-    return np.array(counts)
-
-
-def first_wrong(written, right, real):
-    """The step of the first wrong word of each caption (B,), -1 where there is none."""
-    wrong = (written != right) & real
-    return np.where(wrong.any(axis=1), wrong.argmax(axis=1), -1)
-
-
-def same_length(tokens, right):
-    """Tokens (B, T) with as many columns as the right ones have; those that are missing are 0."""
-    columns = right.shape[1]
-    return np.pad(tokens, ((0, 0), (0, max(0, columns - tokens.shape[1]))))[:, :columns]
-
-
-def where_looked(model, batch):
-    """Counts (2, 3) of digit words that are right, and wrong, after right words: where they look.
-
-    The region of the largest weight lies on the digit that is to be named, on another, or on none.
-    """
-    found = model(batch.images, batch.tokens[:, :-1])
-    right, written = batch.tokens[:, 1:], found.logits.argmax(axis=-1)
-    counts = np.zeros((2, 3), int)
-    for b, places in enumerate(batch.places):
-        for n, step in enumerate(range(1, 3 * len(places), 3)):  # "a", a digit, a relation, ...
-            row, column = np.divmod(found.weights[b, step].argmax(), GRID)
-            middle = (np.array([row, column]) + 0.5) * SIZE / GRID
-            on = (np.abs(places - middle) <= SIDE / 2).all(axis=1)
-            where = 0 if on[n] else 1 if on.any() else 2
-            counts[int(written[b, step] != right[b, step]), where] += 1
-    return counts
+    return Found(captions, exact, weights, piled, first, looks)
 
 
 def likeness(got, right):
@@ -156,15 +104,22 @@ def report_mistakes(runs):
         wrong, words = sum(found.piled for run in several for found in run.found).T
         cells = [f"{w / n:.1%} of {n}" if n else "-" for w, n in zip(wrong, words, strict=True)]
         print(f"{TITLES[kind]:40}{cells[0]:>16}{cells[1]:>17}{cells[2]:>20}")
-    print("\ndigits named after right words, by the region of the largest weight")
-    print("                                       on the digit   on another      on none    of")
+    kinds = "".join(f"{word:>12}" for word in ("a or an", "a digit", "a relation", "the end"))
+    print(f"\n{'the first wrong word ought to be':40}{kinds}")
+    for kind, several in runs.items():
+        counts = sum(found.first for run in several for found in run.found)
+        print(f"{TITLES[kind]:40}" + "".join(f"{count:12}" for count in counts))
+    print(f"\n{'after right words, a word looks':40}{'at its digit':>13}{'at another':>12}"
+          f"{'at none':>12}{'of':>9}")  # fmt: skip
     for kind, several in runs.items():
         if kind == "none":
             continue
         counts = sum(found.looks for run in several for found in run.found)
-        for name, row in zip(("right", "wrong"), counts, strict=True):
-            looked = "".join(f"{count / max(1, row.sum()):13.1%}" for count in row)
-            print(f"{NAMES[kind] + ', ' + name:38}{looked}{row.sum():6}")
+        for word, judged in np.ndindex(2, 2):
+            row = counts[word, judged]
+            looked = "".join(f"{count / max(1, row.sum()):12.1%}" for count in row)
+            name = f"{NAMES[kind]}, {('a or an', 'digits')[word]} {('right', 'wrong')[judged]}"
+            print(f"{name:41}{looked}{row.sum():9}")
 
 
 def conclude(runs, names):
@@ -184,15 +139,6 @@ def conclude(runs, names):
                 f"{NAMES[kind].capitalize()}: behind a first wrong word {left:.1%} are wrong, and "
                 f"{corrected:.1%} where it is put right, so that the wrong word itself costs "
                 f"{100 * (left - corrected):.1f} points; the rest is that such pictures are hard."
-            )
-        if kind == "none":
-            continue
-        right_looks, wrong_looks = sum(found.looks for run in several for found in run.found)
-        if wrong_looks.sum():
-            share = wrong_looks[0] / wrong_looks.sum()
-            said.append(
-                f"When {NAMES[kind]} names a digit wrong it looks at the digit in {share:.0%} of "
-                f"cases, and when right in {right_looks[0] / right_looks.sum():.0%}."
             )
     return said
 
@@ -224,10 +170,10 @@ def draw(runs, batches, folder):
             if kind == "none" or not len(rows):
                 continue
             n = rows[0]
-            wanted = [*batch.captions[n], *[None] * len(found.captions[n])]
+            pairs = itertools.zip_longest(found.captions[n], batch.captions[n], fillvalue="no word")
             titles = [
-                word.strip() if right or word == meant else f"{word.strip()} (not right)"
-                for word, meant in zip(found.captions[n], wanted, strict=False)
+                word.strip() if word == meant else f"{word.strip()} (right: {meant.strip()})"
+                for word, meant in itertools.islice(pairs, len(found.captions[n]))
             ]
             weights = found.weights[n, : len(titles)].reshape(-1, GRID, GRID)
             image = 1 - batch.images[n].transpose(1, 2, 0).squeeze()  # dark on white
