@@ -437,7 +437,7 @@ def test_known_links_are_framed(many, tmp_path):
 
 @pytest.mark.long
 def test_what_attention_and_counts_reach():
-    """On phrases, in half of the steps of the command; and weights read for another word."""
+    """On half as many phrases and two thirds of the steps; and weights read for another word."""
     settings = aligners.Settings(Course(400, 64, 0.004), dropout=0.1)
     found = align.measure(0, "phrases", 3000, settings, None)
     for order, most in (("Bahdanau", 0.16), ("Luong", 0.09)):
