@@ -123,7 +123,7 @@ def main():
     add = parser.add_argument
     add("--data", choices=["docstrings", "packages"], default="docstrings", help="what is read")
     add("--pairs", metavar="FILE", help="texts and lines, tab-separated, instead")
-    add("--steps", type=int, default=1400, help=f"of {BATCH} texts (default: 1400)")
+    add("--steps", type=int, default=1000, help=f"of {BATCH} texts (default: 1000)")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--seeds", type=int, default=1, metavar="N", help="so many seeds, from that one on")
     add("--output", metavar="FILE", default="summarise.png", help="the picture")
