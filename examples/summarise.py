@@ -10,7 +10,8 @@ A recurrent network reads the text, and a decoder writes the line. At each step 
 its vocabulary or copies one of the text, by its attention; so it can write names that it has never
 seen. In a last phase of the training it also learns not to look twice at the same words: See, Liu
 and Manning (2017). The model is in summarise_model.py. The report holds it against the first words
-of the text, and against the same model without copying, and without the last phase.
+of the text, the line of the most similar text, and the same model without copying, and without the
+last phase.
 """
 
 import copy
