@@ -10,7 +10,8 @@ A recurrent network reads the text, and a decoder writes the line. At each step 
 its vocabulary or copies one of the text, by its attention; so it can write names that it has never
 seen. In a last phase of the training it also learns not to look twice at the same words: See, Liu
 and Manning (2017). The model is in summarise_model.py. The report holds it against the first words
-of the text, and against the same model without copying, and without the last phase.
+of the text, the line of the most similar text, and the same model without copying, and without the
+last phase.
 """
 
 import copy
@@ -123,7 +124,7 @@ def main():
     add = parser.add_argument
     add("--data", choices=["docstrings", "packages"], default="docstrings", help="what is read")
     add("--pairs", metavar="FILE", help="texts and lines, tab-separated, instead")
-    add("--steps", type=int, default=1400, help=f"of {BATCH} texts (default: 1400)")
+    add("--steps", type=int, default=1000, help=f"of {BATCH} texts (default: 1000)")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--seeds", type=int, default=1, metavar="N", help="so many seeds, from that one on")
     add("--output", metavar="FILE", default="summarise.png", help="the picture")

@@ -68,9 +68,10 @@ def test_wrong_arguments(wrong):
 
 
 @pytest.mark.long
-def test_lines_are_better_than_the_first_words(tmp_path):
-    """With a third of the steps of the default, and with each of its parts."""
-    task = summarise.Task(summaries.parts(most=9000), 4000, 600, {"dropout": 0.2})
+def test_lines_are_better_than_the_first_words():
+    """With half of the steps of the default."""
+    task = summarise.Task(summaries.parts(), 3000, 500, {"size": 96, "dropout": 0.3})
+    task.test = task.test[:300]
     (found, _), scorer = summarise.run(0, task), scores.rouge()
     count = scores.lead(scorer, task.validation)
 
@@ -80,8 +81,8 @@ def test_lines_are_better_than_the_first_words(tmp_path):
 
     by_name = {name: rougeL([line.words for line in lines]) for name, lines in found.items()}
     first = rougeL([scores.first_words(pair, count) for pair in task.test])
-    assert by_name["copying and coverage"] > first + 3
-    assert by_name["copying"] > by_name["no copying"] + 1
+    assert by_name["copying and coverage"] > first + 5
+    assert by_name["copying"] > by_name["no copying"] + 5
 
 
 # ---- Pairs ---------------------------------------------------------------------------------------
