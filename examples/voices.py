@@ -91,7 +91,8 @@ class Espeak:
             raise ValueError(f"Espeak: voice must be one of espeak-ng's, got {name!r}")
         self.library.espeak_SetParameter(RATE_OF_WORDS, words_a_minute, 0)
         self.library.espeak_SetParameter(PITCH, pitch, 0)
-        self.library.espeak_ng_SetRandSeed(ctypes.c_long(0))  # breath is noise, seeded by the time
+        if hasattr(self.library, "espeak_ng_SetRandSeed"):  # from 1.52 on, for breath, a noise
+            self.library.espeak_ng_SetRandSeed(ctypes.c_long(0))
 
     def say(self, text):
         """Return the samples of a text, at `rate` a second, -1 to 1."""
