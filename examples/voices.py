@@ -91,6 +91,8 @@ class Espeak:
             raise ValueError(f"Espeak: voice must be one of espeak-ng's, got {name!r}")
         self.library.espeak_SetParameter(RATE_OF_WORDS, words_a_minute, 0)
         self.library.espeak_SetParameter(PITCH, pitch, 0)
+        if hasattr(self.library, "espeak_ng_SetRandSeed"):  # from 1.52 on, for breath, a noise
+            self.library.espeak_ng_SetRandSeed(ctypes.c_long(0))
 
     def say(self, text):
         """Return the samples of a text, at `rate` a second, -1 to 1."""
@@ -111,7 +113,8 @@ def espeak():
 def synthesised(name):
     """Return {word: samples} of a voice such as "en-us+f3".
 
-    Its speed and pitch are its own, by its place in the lists, the same ones in every run.
+    Its speed and pitch are its own, by its place in the lists, the same ones in every run. What
+    the library said before may change a sample: voices are loaded in one order.
     """
     place = (TRAINING + UNSEEN).index(name)
     rng = np.random.default_rng(place)
