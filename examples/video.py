@@ -1,7 +1,7 @@
 """What a clip shows, in words: attention over time and place, and models that read one vector.
 
-    python video.py                          some minutes; a table, and pictures in video/
-    python video.py --seeds 3                the same with three seeds, and their means
+    python video.py                          eight minutes; tables, and pictures in video/
+    python video.py --seeds 3                with three seeds, and their means
     python video.py --way attention          one model alone
     python video.py --quick                  a few seconds, less training
 
@@ -104,7 +104,7 @@ def main():
     parser = Parser(prog="video.py", description="Say in words what a clip shows.")
     add = parser.add_argument
     add("--way", choices=WAYS, help="one model alone (default: all of them)")
-    add("--steps", type=int, default=1500, help="of training, each model (default: 1500)")
+    add("--steps", type=int, default=2500, help="of training, each model (default: 2500)")
     add("--batch", type=int, default=32, help="clips of a step (default: 32)")
     add("--rate", type=float, default=0.004, help="of learning, at its highest (default: 0.004)")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")

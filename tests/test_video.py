@@ -79,7 +79,7 @@ def test_where_each_word_looks(digits, rng):
 
 @pytest.mark.long
 def test_attention_learns_directions_and_the_mean_not_so_soon():
-    """In a quarter of the steps of the command; the digits take the others."""
+    """In a sixth of the steps of the command; the digits take the others."""
     course = Course(steps=400, batch=32, rate=0.004)
     attends, mean = (video.train(way, course, 0, 400) for way in ("attention", "mean"))
     _, first, then, second = attends.words
