@@ -72,6 +72,8 @@ def beside(name, least):
 
 
 WORDS = r"^ +all +[\d,]+ +[\d.]+% +([\d.]+)%"  # right words of held-out sources, in percent
+SECOND = r" *[\d,]+ +([\d.]+)%"  # the second number of a line, after that of parameters
+THIRD = r" *[\d.]+ +[\d.]+ +([\d.]+)"
 LAST = r"d_k = 1024.*?([\d.e+-]+)$"  # the last column of the line
 EXAMPLES = [
     Example("translate.py --steps 300", [Floor("right words", WORDS, 65)]),  # 46 without attention
@@ -166,6 +168,68 @@ EXAMPLES = [
                 r"^  learned looks +([\d.]+)%",
                 most=-20,
                 twin=r"^  random looks +([\d.]+)%",
+            )
+        ],
+    ),
+    Example(
+        "entail.py --nouns built-in --steps 1500",
+        [
+            Floor(
+                "right, seen pairs, decomposable and two LSTMs",
+                rf"^decomposable {SECOND}",
+                15,
+                twin=rf"^two LSTMs {SECOND}",
+            )
+        ],
+        "picture",
+    ),
+    Example(
+        "align.py --seeds 1 --steps 250",
+        [
+            Floor(
+                "alignment error, dates, Luong's order",
+                r"^Luong +en → fr +[\d.]+% +[\d.]+% +[\d.]+% +([\d.]+)",
+                most=0.1,
+            ),
+            Floor("entries of the dictionary", r"^Dictionary of Luong: .*, ([\d.]+)% right", 90),
+        ],
+        "picture",
+    ),
+    Example(
+        "summarise.py --steps 300",
+        [
+            Floor(
+                "ROUGE-L, over the first words", r"over the first words of the text: \+([\d.]+)", 2
+            ),
+            Floor(
+                "ROUGE-L, with copying and without",
+                rf"^copying  {THIRD}",
+                8,
+                twin=rf"^no copying {THIRD}",
+            ),
+        ],
+        "picture",
+    ),
+    Example(
+        "listen.py --kinds soft none --steps 300 --no-recorded",
+        [
+            Floor(
+                "right words, unseen sequences",
+                r"^soft attention .*? ([\d.]+) +[\d.]+ +\d+$",
+                20,
+                twin=r"^no attention .*? ([\d.]+) +[\d.]+ +\d+$",
+            )
+        ],
+        "picture",
+    ),
+    Example(
+        "video.py --steps 600",
+        [
+            Floor(
+                "captions without a mistake",
+                r"^attention +([\d.]+)%",
+                15,
+                twin=r"^mean +([\d.]+)%",
             )
         ],
     ),
