@@ -172,6 +172,16 @@ EXAMPLES = [
         ],
     ),
     Example(
+        "caption.py --attention soft --steps 1500",  # one vector: 2 %
+        [
+            Floor(
+                "exact captions of three digits",
+                r"^soft attention .*\) +[\d,]+ +[\d.]+% +[\d.]+% +([\d.]+)%",
+                30,
+            )
+        ],
+    ),
+    Example(
         "entail.py --nouns built-in --steps 1500",
         [
             Floor(
