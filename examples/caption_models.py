@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from caption_hard import HardDecoder
+from convolution import Rectify
 
 import attnc
 from attnc.gradients import Gradients
@@ -28,14 +29,6 @@ EMBEDDING = 32
 SIZES = {"soft": 128, "hard": 128, "none": 66}  # of states: about as many parameters for all
 VECTOR = 96  # numbers for a whole picture
 GAIN = 3  # of the first weights: most of what they see is 0
-
-
-class Rectify(attnc.Layer):
-    """``max(x, 0)``."""
-
-    def _vjp(self, x):
-        y = np.maximum(x, 0)
-        return y, lambda dy: Gradients({"x": dy * (y > 0)})
 
 
 class Whole(attnc.Layer):

@@ -1,13 +1,21 @@
 """A convolutional network, which sees all of an image: to compare glimpses with.
 
 LeCun et al. 1998, "Gradient-based learning applied to document recognition".
-Defines: `ConvolutionalNetwork`.
+Defines: `ConvolutionalNetwork`, `Rectify`.
 """
 
 import numpy as np
 
 import attnc
+from attnc.functional import relu
 from attnc.gradients import Gradients
+
+
+class Rectify(attnc.Layer):
+    """``max(x, 0)``, between the convolutions of a `Sequential`."""
+
+    def _vjp(self, x, *, train=False):
+        return attnc.vjp(relu, x)
 
 
 class ConvolutionalNetwork(attnc.Layer):

@@ -8,20 +8,13 @@ from typing import Any
 
 import numpy as np
 from clips import END, GRID, LENGTH, MOVES, WORDS
+from convolution import Rectify
 
 import attnc
-from attnc.functional import relu
 from attnc.gradients import Gradients
 
 SIZE, STATE, EMBEDDED = 64, 96, 32  # of the vectors with attention; of the decoder; of a word
 WAYS = ["attention", "last state", "mean"]
-
-
-class Rectifier(attnc.Layer):
-    """Negative numbers become 0."""
-
-    def _vjp(self, x, *, train=False):
-        return attnc.vjp(relu, x)
 
 
 class Captioner(attnc.Layer):
@@ -47,12 +40,12 @@ class Captioner(attnc.Layer):
         made = {"rng": rng, "dtype": dtype}
         self.encoder = attnc.Sequential(
             attnc.Convolution2d(2, 16, 4, stride=2, padding=1, **made),  # 24 x 24 to 12 x 12
-            Rectifier(dtype),
+            Rectify(dtype),
             attnc.Convolution2d(16, 32, 3, padding=1, **made),
             attnc.MaxPool2d(2, dtype=dtype),  # to 6 x 6
-            Rectifier(dtype),
+            Rectify(dtype),
             attnc.Convolution2d(32, 64, 3, padding=1, **made),
-            Rectifier(dtype),
+            Rectify(dtype),
             attnc.ImageRegions(dtype=dtype),
             attnc.Linear(64, size, **made),
             attnc.LearnedPositions(GRID * GRID, size, **made),
