@@ -246,7 +246,7 @@ EXAMPLES = [
     *(
         Example(
             f"bridges/with_{library}.py",
-            [Floor("loss", r"([\d.]+) at last", most=-2, twin=r"([\d.]+) at first")],
+            [Floor("loss", r"([\d.]+) at last", most=-1.5, twin=r"([\d.]+) at first")],
             output="",
             needs=library,
         )
