@@ -12,6 +12,7 @@ import numpy as np
 SIDE = 8  # of a digit
 PIECE = 3  # side of the clutter
 CLASSES = 10
+NAMES = "zero one two three four five six seven eight nine".split()
 
 
 def split(seed=0, test=400, validation=200):

@@ -28,14 +28,14 @@ try:
     import caption_results as results
     import numpy as np
     from canvases import split
-    from caption_learning import BATCH, COURSES, train
+    from caption_learning import COURSE, train
     from command import Parser, check_numbers, errors_in_a_line
     from scenes import MOST, Scenes
     from training import with_seeds
 except ImportError as error:
     sys.exit(f"caption.py: {error}; install it with: pip install {error.name}")
 
-STEPS = COURSES["soft"].steps
+STEPS = COURSE.steps
 KINDS = {"all": ["none", "soft", "hard"], "soft": ["soft"], "hard": ["hard"], "none": ["none"]}
 
 
@@ -74,7 +74,7 @@ def run(job, settings):
     """Train a model of one kind with one seed, and try it."""
     seed, kind = job
     source, batches, _ = sources(settings)
-    course = COURSES[kind]._replace(steps=settings.steps)
+    course = COURSE._replace(steps=settings.steps)
     model, checks = train(kind, source, course, seed, settings.everywhere, size=settings.size)
     found = [results.examine(model, source, batch) for batch in batches.values()]
     return Run(seed, model, checks[-1].seconds, found)
@@ -114,7 +114,7 @@ def main():
     os.makedirs(settings.output, exist_ok=True)
     seeds, kinds = range(settings.seed, settings.seed + settings.seeds), KINDS[settings.attention]
     tested = ", ".join(f"{len(batch.captions)}, {name}" for name, batch in batches.items())
-    print(f"{settings.steps} steps of {BATCH} pictures; to test: {tested}")
+    print(f"{settings.steps} steps of {COURSE.batch} pictures; to test: {tested}")
     done = iter(with_seeds(run, [(seed, kind) for kind in kinds for seed in seeds], settings))
     runs = {kind: [next(done) for _ in seeds] for kind in kinds}
     results.report(runs, source, batches, others)

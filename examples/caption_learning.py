@@ -9,12 +9,8 @@ from attnc.data import Vocabulary
 from attnc.estimators import MovingAverageBaseline, reinforce
 from attnc.losses import softmax_cross_entropy
 
-BATCH = 32
-COURSES = {
-    "soft": Course(3000, BATCH, 0.003, decay=0.02),
-    "hard": Course(3000, BATCH, 0.003, decay=0.02),
-    "none": Course(3000, BATCH, 0.003, decay=0.02),
-}
+COURSE = Course(3000, 32, 0.003, decay=0.02)
+KINDS = ["soft", "hard", "none"]  # in this order they are numbered, for the seeds
 ENTROPY = 0.002  # weight of the wish for a choice that is not sure of itself, lambda_H
 REWARD = 0.2  # weight of the rewards, lambda_r
 SOFT, FALL = 0.2, 0.75  # a coin for means falls from 1 to this in this share of the training
@@ -25,7 +21,7 @@ def train(kind, source, course, seed, everywhere=0.0, check=None, checks=10, **h
 
     Share is that of the training which is done. Returns the model, and a list of `training.Check`.
     """
-    rng = np.random.default_rng([seed, list(COURSES).index(kind)])
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
     model = Captioner(kind, len(source.vocabulary), source.channels, rng=rng, **how)
     rewards = Rewards()
 

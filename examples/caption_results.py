@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from caption_mistakes import first_mistakes, pile_up, where_looked
 from caption_models import GRID
+from results import likeness
 
 import attnc
 
@@ -46,17 +47,6 @@ def examine(model, source, batch):
     return Found(captions, exact, weights, piled, first, looks)
 
 
-def likeness(got, right):
-    """chrF and BLEU of texts, or None where sacrebleu is not installed."""
-    try:
-        import sacrebleu
-    except ImportError:
-        return None
-    # No warning that a corpus of so few sentences has no stable score.
-    bleu = sacrebleu.corpus_bleu(got, [right], force=True)
-    return [sacrebleu.corpus_chrf(got, [right]).score, bleu.score]
-
-
 # ---- The report ----------------------------------------------------------------------------------
 
 
@@ -91,7 +81,7 @@ def shares(several):
 def print_row(name, parameters, exact, source, captions, right, seconds):
     scores = likeness([source.text(words) for words in captions], [source.text(w) for w in right])
     cells = "".join(f"{share:10.1%}" for share in exact)
-    cells += "".join(f"{score:7.1f}" for score in scores) if scores else f"{'-':>7}{'-':>7}"
+    cells += "".join(f"{'-':>7}" if score is None else f"{score:7.1f}" for score in scores)
     print(f"{name:40}{format(parameters, ',') if parameters else '-':>11}{cells}"
           f"{f'{seconds:.0f}' if seconds else '-':>9}")  # fmt: skip
 

@@ -10,7 +10,7 @@ training. Defines: `Clips`, `Batch`, `caption`, `text`, `slots`, `cells`.
 from typing import NamedTuple
 
 import numpy as np
-from canvases import CLASSES, SIDE, paste
+from canvases import CLASSES, NAMES, SIDE, paste
 
 SIZE = 24  # side of a frame
 FRAMES = 9
@@ -20,8 +20,7 @@ STEP = 2  # pixels
 GRID = 6  # regions a side, for `cells`
 
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1), "stays": (0, 0)}
-DIGITS = "zero one two three four five six seven eight nine".split()
-WORDS = ["<end>", "a", "an", *DIGITS, "moves", *DIRECTIONS, "then"]
+WORDS = ["<end>", "a", "an", *NAMES, "moves", *DIRECTIONS, "then"]
 END = 0  # the number of the word that ends a caption, and begins it
 LENGTH = 6  # words of a caption, without the end
 
@@ -29,7 +28,7 @@ LENGTH = 6  # words of a caption, without the end
 def caption(digit, first, second):
     """Return the words for a digit that does one thing, then the other; all are equally many."""
     said = ["stays", "then", "moves"] if first == "stays" else ["moves", first, "then"]
-    return ["an" if digit == 8 else "a", DIGITS[digit], *said, second]
+    return ["an" if digit == 8 else "a", NAMES[digit], *said, second]
 
 
 def text(numbers):

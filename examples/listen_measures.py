@@ -1,12 +1,13 @@
 """How well listen.py spells: words that are right, and weight that is where it should be.
 
-Defines: `Look`, `look`, `transcripts`, `distance`, `word_accuracy`, `on_word`, `by_chance`.
+Defines: `Look`, `look`, `transcripts`, `word_accuracy`, `on_word`, `by_chance`.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from listen_model import shortened
+from results import edits
 from speech import RATE, STEP
 from spoken import CHARACTERS, batch
 
@@ -48,20 +49,10 @@ def transcripts(model, utterances, size=100):
 # ---- Words ---------------------------------------------------------------------------------------
 
 
-def distance(left, right):
-    """How many words have to be changed, left out or put in to make one list of the other."""
-    row = list(range(len(right) + 1))
-    for n, word in enumerate(left, 1):
-        before, row = row, [n]
-        for k, other in enumerate(right, 1):
-            row.append(min(before[k] + 1, row[-1] + 1, before[k - 1] + (word != other)))
-    return row[-1]
-
-
 def word_accuracy(said, got):
     """1 - WER of texts: below 0 where more has to be changed than was said."""
     pairs = [(a.split(), b.split()) for a, b in zip(said, got, strict=True)]
-    return 1 - sum(distance(a, b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
+    return 1 - sum(edits(a, b) for a, b in pairs) / sum(len(a) for a, _ in pairs)
 
 
 # ---- Weights -------------------------------------------------------------------------------------

@@ -23,19 +23,19 @@ def score(translator, translations, targets):
     words = [(translator.words(a), translator.words(b)) for a, b in zip(got, right, strict=True)]
     wrong, total = sum(edits(a, b) for a, b in words), sum(max(map(len, pair)) for pair in words)
     exact = np.mean([a == b for a, b in zip(got, right, strict=True)])
+    scores = *likeness(got, right), likeness(sources, right)[0]
+    return Scores(len(got), exact, 1 - wrong / max(total, 1), *scores)
+
+
+def likeness(got, right):
+    """Return chrF and BLEU of texts, 0 to 100; None twice where sacrebleu is not installed."""
     try:
         from sacrebleu.metrics import BLEU, CHRF
-
-        # No warning that a corpus of so few sentences has no stable score.
-        bleu, chrf = BLEU(force=True), CHRF()
-        likeness = [
-            chrf.corpus_score(got, [right]).score,
-            bleu.corpus_score(got, [right]).score,
-            chrf.corpus_score(sources, [right]).score,
-        ]
     except ImportError:
-        likeness = [None] * 3
-    return Scores(len(got), exact, 1 - wrong / max(total, 1), *likeness)
+        return None, None
+    # No warning that a corpus of so few sentences has no stable score.
+    metrics = CHRF(), BLEU(force=True)
+    return tuple(metric.corpus_score(got, [right]).score for metric in metrics)
 
 
 def edits(first, second):

@@ -13,7 +13,7 @@ The digits are those of canvases.py, split before any scene is made.
 from typing import NamedTuple
 
 import numpy as np
-from canvases import SIDE, paste
+from canvases import NAMES, SIDE, paste
 
 from attnc.data import Vocabulary, pad
 
@@ -21,7 +21,6 @@ SIZE = 32  # side of a canvas
 MOST = 4  # digits
 EASY = 0.4  # the share of training after which there may be as many
 NEAR, APART, LONGER = 5, np.deg2rad(15), 3  # the least of distances and angles, as above
-NAMES = "zero one two three four five six seven eight nine".split()
 RELATIONS = ["left of", "right of", "above", "below"]  # a word each
 WORDS = Vocabulary(["a", "an", *NAMES, *RELATIONS])
 

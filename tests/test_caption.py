@@ -295,7 +295,7 @@ def test_a_few_scenes_are_learnt_by_heart(kind):
             return self.batch
 
     everywhere = 0.01 if kind == "soft" else 0.0
-    course = learning.COURSES[kind]._replace(steps=200)
+    course = learning.COURSE._replace(steps=200)
     _, checks = learning.train(kind, Few(), course, 0, everywhere, checks=6, size=32)
     assert checks[-1].loss < np.log(4) / 3 - 0.1  # without a look: one word of three is one of 4
 

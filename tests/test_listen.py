@@ -466,7 +466,7 @@ def test_distances_are_the_shortest(rng):
 
     for _ in range(100):
         a, b = (tuple(rng.choice(list("xyz"), rng.integers(7)).tolist()) for _ in range(2))
-        assert measures.distance(a, b) == measures.distance(b, a) == shortest(a, b)
+        assert measures.edits(a, b) == measures.edits(b, a) == shortest(a, b)
 
 
 def test_word_accuracy():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.arrays import plain_array
+from attnc.arrays import integer_array, plain_array
 
 
 def iterable(where, name, value, rule):
@@ -43,6 +43,17 @@ def listed(value):
     """`value`, as a list where it is an iterator."""
     iterator = hasattr(value, "__next__") and not hasattr(value, "__array__")
     return list(value) if iterator else value
+
+
+def one_sequence(where, numbers):
+    """The numbers of one sequence, which is to be decoded, as an array (T,)."""
+    array = integer_array(where, "numbers", listed(numbers))
+    if array.ndim != 1:
+        raise ValueError(
+            f"{where}: numbers must have one axis (T,), got shape {array.shape} "
+            "(decode a batch row by row)"
+        )
+    return array
 
 
 def strings(where, name, words):

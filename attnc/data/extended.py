@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from attnc.arrays import flag, integer_array
-from attnc.data.checks import listed, ordered, short, strings
+from attnc.arrays import flag
+from attnc.data.checks import one_sequence, ordered, short, strings
 from attnc.data.subwords import Subwords
 from attnc.data.vocabulary import Vocabulary
 from attnc.typing import Array, Integers
@@ -132,12 +132,7 @@ class ExtendedVocabulary:
             or if `numbers` has more axes than one.
         """
         where, first = "ExtendedVocabulary.decode", len(self.vocabulary)
-        array = integer_array(where, "numbers", listed(numbers))
-        if array.ndim != 1:
-            raise ValueError(
-                f"{where}: numbers must have one axis (T,), got shape {array.shape} "
-                "(decode a batch row by row)"
-            )
+        array = one_sequence(where, numbers)
         array = array[: np.argmax(np.append(array == Vocabulary.end, True))]
         added = self.words
         words: list[str] = []

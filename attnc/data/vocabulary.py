@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from attnc.arrays import flag, integer, integer_array
-from attnc.data.checks import listed, ordered, short, strings, word_counts
+from attnc.arrays import flag, integer
+from attnc.data.checks import one_sequence, ordered, short, strings, word_counts
 from attnc.typing import Array, Integers
 
 __all__ = ["Vocabulary"]
@@ -164,12 +164,7 @@ class Vocabulary:
             more axes than one.
         """
         where = "Vocabulary.decode"
-        array = integer_array(where, "numbers", listed(numbers))
-        if array.ndim != 1:
-            raise ValueError(
-                f"{where}: numbers must have one axis (T,), got shape {array.shape} "
-                "(decode a batch row by row)"
-            )
+        array = one_sequence(where, numbers)
         words = []
         for i in array.tolist():
             if not 0 <= i < len(self):
