@@ -6,8 +6,8 @@ Functions: `dot_product_attention`, `multiplicative_attention`, `additive_attent
 `additive_scores`, `cosine_scores`; their gradients: `vjp`; derivatives in one direction, first and
 second: `jvp`, `hvp`. Layers: `attnc.layers`. Training:
 `attnc.losses`, `attnc.estimators`, `attnc.optim`, `attnc.schedules`, `attnc.data`; `save` and
-`load` keep a model, `summary` lists its parameters. For teaching: `stages`, pictures in
-`attnc.plot`, the formulas in plain NumPy in `attnc.reference`.
+`load` keep a model, `summary` lists its parameters. For teaching: `attnc.teaching`,
+pictures in `attnc.plot` and `attnc.show`, the formulas in plain NumPy in `attnc.reference`.
 """
 
 try:
@@ -40,12 +40,12 @@ from attnc.layers import *  # noqa: F403
 from attnc.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from attnc import data, estimators, optim, plot, reference, schedules
+    from attnc import data, estimators, optim, plot, reference, schedules, show, teaching
     from attnc.checking import check_gradients
     from attnc.counting import summary
     from attnc.directions import hvp, jvp
     from attnc.saving import load, save
-    from attnc.teaching import stages
+    from attnc.teaching.stages import stages
 
 # What most programs do not need is imported when it is first used: {name: the module it is in}.
 _LATER = {
@@ -60,8 +60,10 @@ _LATER = {
     "reference": "attnc",
     "save": "attnc.saving",
     "schedules": "attnc",
-    "stages": "attnc.teaching",
+    "show": "attnc",
+    "stages": "attnc.teaching.stages",
     "summary": "attnc.counting",
+    "teaching": "attnc",
 }
 
 __version__ = "0.1.0"
@@ -93,8 +95,10 @@ __all__ = [
     "save",
     "schedules",
     "set_num_threads",
+    "show",
     "stages",
     "summary",
+    "teaching",
     "vjp",
 ]
 

@@ -19,7 +19,7 @@ from attnc.gradients import require_incoming
 from attnc.layers.multihead import MultiHeadAttention
 from attnc.typing import Array, DType, Real
 
-__all__ = ["stages"]
+__all__ = ["MultiHeadStages", "Stages", "stages"]
 
 _SCORE = {function.__name__: row.score for function, row in MECHANISMS.items()}
 

@@ -1,0 +1,7 @@
+"""Pictures of attention that need no other package: text, HTML, SVG and LaTeX.
+
+`attnc.plot` draws with matplotlib; what is here prints in a terminal, shows in a notebook without
+a script and without a network, and goes into slides.
+"""
+
+__all__: list[str] = []

@@ -1,0 +1,8 @@
+"""For courses: attention stage by stage.
+
+`stages` keeps every intermediate array of a call, and the gradient at each.
+"""
+
+from attnc.teaching.stages import MultiHeadStages, Stages, stages
+
+__all__ = ["MultiHeadStages", "Stages", "stages"]
