@@ -124,7 +124,7 @@ def main():
     add = parser.add_argument
     add("--data", choices=["docstrings", "packages"], default="docstrings", help="what is read")
     add("--pairs", metavar="FILE", help="texts and lines, tab-separated, instead")
-    add("--steps", type=int, default=1000, help=f"of {BATCH} texts (default: 1000)")
+    add("--steps", type=int, default=2000, help=f"of {BATCH} texts (default: 2000)")
     add("--seed", type=int, default=0, help="for all that is random (default: 0)")
     add("--seeds", type=int, default=1, metavar="N", help="so many seeds, from that one on")
     add("--output", metavar="FILE", default="summarise.png", help="the picture")
@@ -134,7 +134,7 @@ def main():
     with errors_in_a_line("summarise.py"):
         scorer = rouge()  # before the training, if it is not installed
         parts = summaries.parts(args.data, args.pairs, most=1200 if args.quick else None)
-        sizes, words, steps = {"size": 96, "dropout": 0.3}, 3000, args.steps
+        sizes, words, steps = {"size": 128, "dropout": 0.2}, 4000, args.steps
         if args.quick:
             parts = [part[:1000] if n == 0 else part[:50] for n, part in enumerate(parts)]
             sizes, words, steps = {"size": 32, "embedding": 16}, 500, min(steps, 40)

@@ -20,6 +20,12 @@ LONG = "Donaudampfschifffahrtsgesellschaft"
 
 
 @pytest.fixture(autouse=True)
+def numbers_of_its_own(monkeypatch):
+    """Every test draws the same numbers, whichever ran before it."""
+    monkeypatch.setattr(f"{__name__}.RNG", np.random.default_rng(0))
+
+
+@pytest.fixture(autouse=True)
 def close_figures():
     yield
     pyplot.close("all")
