@@ -60,7 +60,11 @@ def arguments(args):
     parser.add_argument("--quick", action="store_true", help="few and short rounds: to try it out")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="where to write")
     parser.add_argument("--no-run", action="store_true", help="measure nothing: read what is there")
-    parser.add_argument("--readme", action="store_true", help="write the summary in README.md, too")
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="write the summary in README.md and its translations, too",
+    )
     options = parser.parse_args(args)
     if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
         parser.error("--threads and --rounds must be 1 or more")
@@ -91,9 +95,9 @@ def main(args=None):
     if options.no_run or options.out or not part:
         (out / "RESULTS.md").write_text(page, encoding="utf-8")
     if options.readme:
-        readme = ROOT / "README.md"
-        text = readme.read_text(encoding="utf-8")
-        readme.write_text(replace_summary(text, reports[0]), encoding="utf-8")
+        for readme in sorted(ROOT.glob("README*.md")):  # in every language
+            text = readme.read_text(encoding="utf-8")
+            readme.write_text(replace_summary(text, reports[0]), encoding="utf-8")
 
 
 def all_reports(folder):

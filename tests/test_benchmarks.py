@@ -530,8 +530,9 @@ def test_readme(monkeypatch, tmp_path):
     (tmp_path / "results-scalar.json").write_text(
         command.as_json(made_up_report()), encoding="utf-8"
     )
-    readme = tmp_path / "README.md"
+    readme, chinese = tmp_path / "README.md", tmp_path / "README.zh.md"
     readme.write_text(f"before\n\n{table.BEGIN}\nold\n{table.END}\n\nafter\n", encoding="utf-8")
+    chinese.write_text(f"{table.BEGIN}{table.END}", encoding="utf-8")
     for _ in range(2):  # the second time nothing changes
         command.main(["--no-run", "--readme", "--out", str(tmp_path)])
         text = readme.read_text(encoding="utf-8")
@@ -539,6 +540,7 @@ def test_readme(monkeypatch, tmp_path):
         assert text.endswith(f".\n\n{table.END}\n\nafter\n")
         assert "old" not in text and text.count("| dot product | 1, 8, 2048, 64 ") == 1
         assert "Measured on 2001-02-03: a processor, 2 threads; attnc 9.9 (scalar)" in text
+        assert chinese.read_text(encoding="utf-8") in text
 
 
 @pytest.mark.parametrize(
