@@ -115,8 +115,11 @@ def main():
     seeds, kinds = range(settings.seed, settings.seed + settings.seeds), KINDS[settings.attention]
     tested = ", ".join(f"{len(batch.captions)}, {name}" for name, batch in batches.items())
     print(f"{settings.steps} steps of {COURSE.batch} pictures; to test: {tested}")
-    done = iter(with_seeds(run, [(seed, kind) for kind in kinds for seed in seeds], settings))
-    runs = {kind: [next(done) for _ in seeds] for kind in kinds}
+    jobs = [(seed, kind) for kind in kinds for seed in seeds]
+    done = dict(
+        zip(jobs[::-1], with_seeds(run, jobs[::-1], settings), strict=True)
+    )  # longest first
+    runs = {kind: [done[seed, kind] for seed in seeds] for kind in kinds}
     results.report(runs, source, batches, others)
     if not others:
         results.report_mistakes(runs)

@@ -9,7 +9,7 @@ from attnc.data import Vocabulary
 from attnc.estimators import MovingAverageBaseline, reinforce
 from attnc.losses import softmax_cross_entropy
 
-COURSE = Course(3000, 32, 0.003, decay=0.02)
+COURSE = Course(4000, 32, 0.003, decay=0.02)
 KINDS = ["soft", "hard", "none"]  # in this order they are numbered, for the seeds
 ENTROPY = 0.002  # weight of the wish for a choice that is not sure of itself, lambda_H
 REWARD = 0.2  # weight of the rewards, lambda_r

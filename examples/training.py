@@ -25,7 +25,7 @@ class Check(NamedTuple):
     """What was found between two steps."""
 
     step: int
-    seconds: float  # of training so far, without the checks
+    seconds: float  # of the processor, of training so far, without the checks
     loss: float  # a batch, the mean since the check before
     found: Any  # what `check` returned
 
@@ -54,7 +54,7 @@ def learn(model, loss, course, check=None, checks=10, name=""):
     done, losses, seconds = [], [], 0.0
     checks = min(checks, course.steps)
     for step in tqdm(range(1, course.steps + 1), name, leave=False, disable=None):
-        start = time.perf_counter()
+        start = time.process_time()
         optimizer.zero_grad()
         losses.append(float(loss(step)))
         attnc.optim.clip_gradients(model, course.clip)
@@ -62,7 +62,7 @@ def learn(model, loss, course, check=None, checks=10, name=""):
             step, course.rate, course.steps, warmup_steps=round(course.warmup * course.steps)
         )
         optimizer.step()
-        seconds += time.perf_counter() - start
+        seconds += time.process_time() - start
         if step * checks // course.steps > (step - 1) * checks // course.steps:
             mean = sum(losses) / len(losses)
             done.append(Check(step, seconds, mean, check() if check else None))
