@@ -169,6 +169,12 @@ WRONG = [
     ),
     ({"bias": ones(3, 5)}, ValueError, full("bias", PAIRS, (3, 5), "bias[None, :, :]")),
     ({"bias": ones(2, 3, 5, dtype=complex)}, TypeError, f"bias {REAL} dtype complex128"),
+    (
+        {"bias": bools(2, 3, 5)},  # a mask would add 0 or 1, and exclude nothing
+        TypeError,
+        "bias must be numbers that are added to the scores, got dtype bool; pass mask= what may be"
+        " attended to, or write bias.astype(float)",
+    ),
     # ---- lengths and offsets
     (
         {"key_lengths": [5, 6]},

@@ -118,6 +118,11 @@ class Steps:
                 f"got {type(decoder).__name__}"
             )
         alone = embedding is None and readout is None
+        if alone and hasattr(decoder, "input_size"):
+            raise TypeError(
+                f"{where}: embedding and readout must be layers or callable for "
+                f"{type(decoder).__name__}, which takes vectors and not tokens, got None for both"
+            )
         for name, function in (("embedding", embedding), ("readout", readout)):
             if not (alone or callable(function)):
                 raise TypeError(

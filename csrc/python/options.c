@@ -6,9 +6,16 @@
 
 /* ---- readers of single values ---- */
 
+/* A mask passed as a bias would add 0 or 1 and exclude nothing. */
 static int read_bias(attnc_call *c, PyObject *bias)
 {
-    return attnc_read(c, &c->bias, "bias", bias);
+    if (attnc_read(c, &c->bias, "bias", bias) < 0)
+        return -1;
+    if (PyArray_TYPE(c->bias.array) == NPY_BOOL && PyArray_SIZE(c->bias.array) > 0)
+        return attnc_fail(c, PyExc_TypeError,
+                          "bias must be numbers that are added to the scores, got dtype bool; pass "
+                          "mask= what may be attended to, or write bias.astype(float)");
+    return 0;
 }
 
 static int read_causal(attnc_call *c, PyObject *causal)
