@@ -94,7 +94,7 @@ unsuited = --ignore=tests/test_translate.py --ignore=tests/test_transformer_tran
     --ignore=tests/test_benchmarks.py --ignore=tests/test_packaging.py \
     --ignore-glob='tests/test_torch*.py' --ignore-glob='tests/test_jax*.py' \
     --ignore=tests/test_bridge_examples.py --ignore=tests/test_source.py \
-    --ignore=tests/test_typing.py
+    --ignore=tests/test_typing.py --ignore=tests/test_docs.py
 
 asan: $(VENV)/test
 	$(call copy,asan,-O1 -g1 -fno-omit-frame-pointer -fsanitize=address$(comma)undefined \
@@ -192,5 +192,6 @@ printf '\043include <math.h>\n' | $$cc -fsyntax-only -x c - 2>/dev/null || \
 test -z "$$what" || echo "$$what: apt install" $$apt
 endef
 
-.PHONY: help demo examples test notebooks docs docs-check bench asan tsan emulate coverage lint clean
+.PHONY: help demo examples test notebooks docs docs-check bench asan tsan emulate coverage lint \
+    clean
 .DELETE_ON_ERROR:

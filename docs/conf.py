@@ -26,6 +26,7 @@ extensions = [
 exclude_patterns = ["_top"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 nitpicky = True
+add_function_parentheses = False
 default_role = "py:obj"  # `references` says what becomes of names that are no links
 suppress_warnings = ["toc.empty_glob"]  # of pages that are named before they are written
 

@@ -17,6 +17,8 @@ import bridges
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Included by pages of docs, or linked to by them.
 TEXTS = ("CHANGELOG.md", "CITATION.cff", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md")
+# Their links, which are right in the sources, as they are on the pages that include them.
+LINKS = {"](CONTRIBUTING.md)": "](building.md)", "](docs/": "]("}
 LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", ".pytest_cache"}
 
 # The lists of the API in the order of the site: title, name of the module, name of the page.
@@ -51,14 +53,14 @@ def write(path, content):
     return path
 
 
-def without_missing(text, folder):
+def without_missing(text, folders):
     """The text of a page without the lines of its ``:glob:`` toctrees that match no page.
 
     So a list may name pages, in their order, before they are written.
     """
 
     def matches(pattern):
-        found = (path.name for path in folder.glob(pattern + ".*"))
+        found = (path.name for folder in folders for path in folder.glob(pattern + ".*"))
         return any(name.endswith((".md", ".ipynb")) and name != "index.md" for name in found)
 
     def kept(block):
@@ -69,15 +71,22 @@ def without_missing(text, folder):
 
 
 def copied(source, target):
-    """The files of a folder, copied: the paths of the copies. Lists come last, see above."""
-    files = (path for path in source.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda path: (path.name == "index.md", path)):
-        if LEFT_OUT & set(path.parts):
+    """The files of a folder, copied: the paths of the copies."""
+    for path in sorted(source.rglob("*")):
+        if not path.is_file() or LEFT_OUT & set(path.parts):
             continue
         copy, content = target / path.relative_to(source), path.read_bytes()
         if path.name == "index.md":
-            content = without_missing(content.decode(), copy.parent)
+            there = path.parent.relative_to(source)
+            content = without_missing(content.decode(), (path.parent, ROOT / "examples" / there))
         yield write(copy, content)
+
+
+def included(path):
+    text = path.read_text(encoding="utf-8")
+    for link, there in LINKS.items():
+        text = text.replace(link, there)
+    return text
 
 
 def mathjax():
@@ -134,7 +143,9 @@ def api_page(title, module_name, names):
         doc = inspect.getdoc(getattr(importlib.import_module(owner), own))
         text += f":py:obj:`{own} <{name}>`\n   {doc.partition(chr(10))[0].rstrip(':')}\n\n"
     if names:
-        text += ".. toctree::\n   :hidden:\n\n" + "".join(f"   names/{name}\n" for name in names)
+        text += ".. toctree::\n   :hidden:\n\n" + "".join(
+            f"   {name.rpartition('.')[2]} <names/{name}>\n" for name in names
+        )
     return text
 
 
@@ -153,7 +164,7 @@ def main(target):
         *copied(ROOT / "examples" / "course", target / "course"),
         *copied(ROOT / "docs", target),
     ]
-    made += [write(target / "_top" / name, (ROOT / name).read_bytes()) for name in TEXTS]
+    made += [write(target / "_top" / name, included(ROOT / name)) for name in TEXTS]
     made += [write(target / "_static" / "mathjax.js", mathjax())]
     for page, (title, module, names) in listed().items():
         made.append(write(target / "api" / f"{page}.rst", api_page(title, module, names)))

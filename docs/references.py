@@ -79,7 +79,24 @@ def chinese(app, pagename, templatename, context, doctree):
         context["html_lang_attr"] = context["language"] = "zh-CN"
 
 
+def back_links(app, pagename, templatename, context, doctree):
+    """Links from sources to the pages of names, where Sphinx takes the module for another.
+
+    It believes that all names of a file are documented under one module, but ``vjp`` is
+    `attnc.vjp`, and ``Pullback``, from the same file, `attnc.gradients.Pullback`.
+    """
+
+    def right(found):
+        page, anchor = found[1], found[2]
+        own = page.rpartition(".")[2]
+        return f"names/{page}.html#{page}{anchor.partition('.' + own)[2]}"
+
+    if pagename.startswith("_modules/attnc/"):
+        context["body"] = re.sub(r"names/([\w.]+)\.html#([\w.]+)", right, context["body"])
+
+
 def setup(app):
+    app.connect("html-page-context", back_links)
     app.connect("missing-reference", resolve, priority=600)
     app.connect("html-page-context", chinese)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
