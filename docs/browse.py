@@ -30,6 +30,7 @@ KINDS += ["course/zh/solutions/", "api/index", "api/functions", "api/names/attnc
 KINDS += ["api/names/attnc.Linear", "api/reference", "api/torch", "_modules/attnc/ref", "building"]
 KINDS += ["changelog", "cite", "genindex"]
 LOOKED_FOR = "additive_attention"
+IN_CHINESE = "注意力"  # to be found if the course is there
 
 # What is asked of a page once it is there.
 STATE = """() => ({
@@ -130,6 +131,9 @@ class Window:
                 faults.append(f"search: {LOOKED_FOR} first leads to {found[0]}")
             self.page.screenshot(path=pictures / f"search-{place}-{scheme}.png")
             faults += [f"search: {each}" for each in self.said]
+        if any((self.folder / "course" / "zh").glob("0*.html")):
+            self.open((self.folder / "search.html").as_uri() + f"?q={IN_CHINESE}")
+            self.page.wait_for_selector(f"{links}[href*='course/zh/']", timeout=30_000)
         self.open((self.folder / "index.html").as_uri())
         self.page.keyboard.press("Control+k")
         self.page.keyboard.type(LOOKED_FOR)

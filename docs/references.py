@@ -12,6 +12,8 @@ import re
 from docutils import nodes
 from sphinx.util.nodes import make_refnode
 
+import attnc
+
 # Their functions are those of `attnc.functional`, under the same names.
 BRIDGES = re.compile(r"attnc\.(torch|jax|autograd)(\.|$)")
 
@@ -79,6 +81,14 @@ def chinese(app, pagename, templatename, context, doctree):
         context["html_lang_attr"] = context["language"] = "zh-CN"
 
 
+def public_bases(app, name, thing, options, bases):
+    """Show the first base that is public in the place of one that is not."""
+    shown = {each for each in vars(attnc.layers).values() if isinstance(each, type)}
+    for k, base in enumerate(bases):
+        if getattr(base, "__module__", "").partition(".")[0] == "attnc" and base not in shown:
+            bases[k] = next((each for each in base.__mro__ if each in shown), object)
+
+
 def back_links(app, pagename, templatename, context, doctree):
     """Links from sources to the pages of names, where Sphinx takes the module for another.
 
@@ -96,6 +106,7 @@ def back_links(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
+    app.connect("autodoc-process-bases", public_bases)
     app.connect("html-page-context", back_links)
     app.connect("missing-reference", resolve, priority=600)
     app.connect("html-page-context", chinese)

@@ -76,6 +76,12 @@ def test_bridges_are_read_without_being_imported(tool):
     assert ".. py:function:: attnc.autograd.wrap(function)" in pages["autograd"]
 
 
+def test_words_of_two_languages(tool):
+    pytest.importorskip("sphinx")
+    words = tool("words").words("注意力机制: additive_attention, 键 x2")
+    assert list(words) == ["注意", "意力", "力机", "机制", "additive_attention", "键", "x2"]
+
+
 # ---- the checks ----------------------------------------------------------------------------------
 
 GOOD = '<h1 id="top">A</h1><a href="b.html#there">b</a><img src="data:image/png;base64,AA==">'
