@@ -41,7 +41,7 @@ numpydoc_class_members_toctree = False
 
 # ---- notebooks, and pages with code, are run -----------------------------------------------------
 
-os.environ.setdefault("PYTHONWARNINGS", "error::DeprecationWarning:attnc")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two of them are run at a time
 nb_execution_mode = "force"
 nb_execution_timeout = 300  # seconds a cell; a notebook takes less than 60 on a machine of its own
 nb_execution_raise_on_error = False  # a warning, so that all of them are reported

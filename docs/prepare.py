@@ -39,6 +39,20 @@ MODULES = [
     ("Records", "attnc.registry", "registry"),
     ("Threads", "attnc.threads", "threads"),
 ]
+LONG = {"attnc.functional", "attnc.layers", "attnc.reference"}
+# The sections of long lists, by the file that a name is from; all others are parts of networks.
+SECTIONS = {
+    "Attention": "attention attention_over_attention chunkwise gated hard hierarchical local"
+    " monotonic multihead pooling",
+    "Scores": "scores",
+    "Recurrent networks and decoders": "decoder decoding recurrent seq2seq",
+    "Transformers and language models": "cache language_model transformer transformer_layer"
+    " transformer_stack",
+    "Positions": "alibi positions relative rotary",
+    "Images": "convolution image_pooling regions",
+    "Losses": "losses",
+    "Parts of networks": "",
+}
 # What `attnc` has from modules that have no page of their own, by the page where it is shown.
 ELSEWHERE = {"check_gradients": "gradients", "hvp": "gradients", "jvp": "gradients"}
 ELSEWHERE |= {"summary": "saving"}
@@ -130,18 +144,31 @@ def listed():
     return pages
 
 
-def headed(text):
-    return f"{text}\n{'=' * len(text)}\n\n"
+def headed(text, line="="):
+    return f"{text}\n{line * len(text)}\n\n"
+
+
+def thing_of(name):
+    module, _, own = name.rpartition(".")
+    return getattr(importlib.import_module(module), own)
+
+
+def section_of(name):
+    file = thing_of(name).__module__.rpartition(".")[2]
+    found = [title for title, files in SECTIONS.items() if file in files.split()]
+    return found[0] if found else "Parts of networks"
 
 
 def api_page(title, module_name, names):
     """The docstring of a module, and its names with their first lines."""
     text = headed(title) + f".. automodule:: {module_name}\n\n"
     names = sorted(names, key=lambda name: name.rpartition(".")[2].lower())
-    for name in names:
-        owner, _, own = name.rpartition(".")
-        doc = inspect.getdoc(getattr(importlib.import_module(owner), own))
-        text += f":py:obj:`{own} <{name}>`\n   {doc.partition(chr(10))[0].rstrip(':')}\n\n"
+    if module_name in LONG:
+        for section in SECTIONS:
+            own = [name for name in names if section_of(name) == section]
+            text += headed(section, "-") + "".join(map(entry, own)) if own else ""
+    else:
+        text += "".join(map(entry, names))
     if names:
         text += ".. toctree::\n   :hidden:\n\n" + "".join(
             f"   {name.rpartition('.')[2]} <names/{name}>\n" for name in names
@@ -149,11 +176,17 @@ def api_page(title, module_name, names):
     return text
 
 
+def entry(name):
+    """A link and the first line of the docstring."""
+    summary = inspect.getdoc(thing_of(name)).partition("\n")[0].rstrip(":")
+    return f":py:obj:`{name.rpartition('.')[2]} <{name}>`\n   {summary}\n\n"
+
+
 def name_page(name):
     """The page of one function or class."""
     module, _, own = name.rpartition(".")
     text = headed(name) + f".. currentmodule:: {module}\n\n"
-    if inspect.isclass(getattr(importlib.import_module(module), own)):
+    if inspect.isclass(thing_of(name)):
         return f"{text}.. autoclass:: {own}\n   :members:\n   :special-members: __call__\n"
     return f"{text}.. autofunction:: {own}\n"
 
