@@ -24,7 +24,7 @@ extensions = [
     "references",
     "words",
 ]
-exclude_patterns = ["_top"]
+exclude_patterns = ["_ipython", "_top"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 nitpicky = True
 add_function_parentheses = False
@@ -42,6 +42,7 @@ numpydoc_class_members_toctree = False
 # ---- notebooks, and pages with code, are run -----------------------------------------------------
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two of them are run at a time
+os.environ["IPYTHONDIR"] = str(HERE / "_ipython")
 nb_execution_mode = "force"
 nb_execution_timeout = 300  # seconds a cell; a notebook takes less than 60 on a machine of its own
 nb_execution_raise_on_error = False  # a warning, so that all of them are reported
