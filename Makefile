@@ -15,6 +15,7 @@ EXTRA =
 RUFF = ruff==0.17.5
 CLANG_FORMAT = clang-format==23.1.5
 MYPY = mypy==2.4.1
+PLAYWRIGHT = playwright>=1.50
 
 comma = ,
 run = $(VENV)/bin/python
@@ -28,6 +29,8 @@ help:
 	@echo 'make examples  run all examples in a short form: each has to reach a figure'
 	@echo 'make test    run the tests, on all processors unless ARGS says what to run'
 	@echo 'make notebooks  open the notebooks in JupyterLab'
+	@echo 'make docs    build the site into build/docs; its notebooks are run'
+	@echo 'make docs-check  check its links, and open its pages in Chromium where there is one'
 	@echo 'make bench   compare the speed with that of PyTorch, JAX and NumPy'
 	@echo 'make asan    run the tests with AddressSanitizer and UndefinedBehaviorSanitizer;'
 	@echo '             ARGS="--sample 12" takes one in twelve of the cases of each test'
@@ -50,6 +53,17 @@ test: $(VENV)/test
 
 notebooks: $(VENV)/notebooks
 	$(run) -m jupyterlab examples/notebooks $(ARGS)
+
+# Notebooks and pages with code are run by it. `SPHINX=-E` builds all of it anew.
+docs: $(VENV)/docs
+	$(run) docs/prepare.py build/docs-source
+	$(run) -m sphinx --builder html --fail-on-warning --keep-going --nitpicky --quiet --jobs 2 \
+	    --doctree-dir build/docs-doctrees $(SPHINX) build/docs-source build/docs
+
+docs-check: docs
+	$(pip) '$(PLAYWRIGHT)'
+	$(run) docs/check.py build/docs
+	$(run) docs/browse.py build/docs build/docs-screenshots
 
 bench: $(VENV)/bench
 	$(run) -m benchmarks $(ARGS)
@@ -80,7 +94,7 @@ unsuited = --ignore=tests/test_translate.py --ignore=tests/test_transformer_tran
     --ignore=tests/test_benchmarks.py --ignore=tests/test_packaging.py \
     --ignore-glob='tests/test_torch*.py' --ignore-glob='tests/test_jax*.py' \
     --ignore=tests/test_bridge_examples.py --ignore=tests/test_source.py \
-    --ignore=tests/test_typing.py
+    --ignore=tests/test_typing.py --ignore=tests/test_docs.py
 
 asan: $(VENV)/test
 	$(call copy,asan,-O1 -g1 -fno-omit-frame-pointer -fsanitize=address$(comma)undefined \
@@ -141,7 +155,7 @@ $(VENV)/build: $(sources) | $(VENV)/made
 	@touch $@
 
 # What the extras name; attnc itself is there already.
-$(VENV)/examples $(VENV)/notebooks $(VENV)/test $(VENV)/bench: $(VENV)/%: $(VENV)/build
+$(VENV)/examples $(VENV)/notebooks $(VENV)/test $(VENV)/docs $(VENV)/bench: $(VENV)/%: $(VENV)/build
 	@echo 'installing what attnc[$*] needs ...'
 	$(pip) 'attnc[$*]'
 	@touch $@
@@ -178,5 +192,6 @@ printf '\043include <math.h>\n' | $$cc -fsyntax-only -x c - 2>/dev/null || \
 test -z "$$what" || echo "$$what: apt install" $$apt
 endef
 
-.PHONY: help demo examples test notebooks bench asan tsan emulate coverage lint clean
+.PHONY: help demo examples test notebooks docs docs-check bench asan tsan emulate coverage lint \
+    clean
 .DELETE_ON_ERROR:

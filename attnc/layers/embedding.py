@@ -73,7 +73,8 @@ class Embedding(TorchWeights):
 
         Returns
         -------
-        ndarray, shape (*tokens.shape, embedding_size)
+        ndarray, shape (..., embedding_size)
+            One row a token.
 
         Raises
         ------

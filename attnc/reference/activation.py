@@ -102,7 +102,7 @@ def relu(x: Real, *, dtype: Any = np.float64) -> Any:
 
 @differentiable
 def gelu(x: Real, *, approximate: bool = False, dtype: Any = np.float64) -> Any:
-    """Gaussian error linear unit.
+    """Gaussian error linear unit::
 
         x P(x)      P(x) = (1 + erf(x / sqrt(2))) / 2, or approximately with a tanh
 
@@ -125,7 +125,7 @@ def gelu(x: Real, *, approximate: bool = False, dtype: Any = np.float64) -> Any:
 
 @differentiable
 def silu(x: Real, *, dtype: Any = np.float64) -> Any:
-    """Sigmoid linear unit.
+    """Sigmoid linear unit::
 
         x sigmoid(x)
 
@@ -146,7 +146,7 @@ def silu(x: Real, *, dtype: Any = np.float64) -> Any:
 
 @differentiable
 def swiglu(gate: Real, up: Real, *, dtype: Any = np.float64) -> Any:
-    """Gated linear unit with the swish.
+    """Gated linear unit with the swish::
 
         silu(gate) * up
 
@@ -191,7 +191,7 @@ def feed_forward(
     kept: Real = 1.0,
     dtype: Any = np.float64,
 ) -> Any:
-    """The position-wise feed-forward network: Vaswani et al. 2017, section 3.3.
+    """The position-wise feed-forward network: Vaswani et al. 2017, section 3.3::
 
         h = x W1 + b1      a = act(h) * kept      y = a W2 + b2
 

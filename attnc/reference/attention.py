@@ -498,7 +498,7 @@ def vjp(function: Callable[..., Any], *arrays: Any, **options: Any) -> tuple[Any
     """Run a function; return its output and its pullback (vector-Jacobian product).
 
     `pullback(dcontext=None, *, dweights=None, dlse=None)` returns the gradients of the required
-    arrays as a tuple in signature order, and by name that of every real array that was passed:
+    arrays as a tuple in signature order, and by name that of every real array that was passed::
 
         context, pullback = vjp(dot_product_attention, query, key, value, bias=bias)
         gradients = pullback(dcontext)
@@ -532,7 +532,7 @@ def dot_product_attention(
     dtype: Any = np.float64,
     **common: Any,
 ) -> Any:
-    """Dot-product attention.
+    """Dot-product attention::
 
         s_ij = scale * q_i . k_j        c_i = sum_j softmax_j(s_ij) v_j
 
@@ -575,7 +575,7 @@ def _dot_products(dtype, query, key, scale):
 def multiplicative_attention(
     query: Real, key: Real, value: Real, weight: Real, *, dtype: Any = np.float64, **common: Any
 ) -> Any:
-    """Multiplicative attention.
+    """Multiplicative attention::
 
         s_ij = q_i W k_j        c_i = sum_j softmax_j(s_ij) v_j
 
@@ -625,7 +625,7 @@ def additive_attention(
     dtype: Any = np.float64,
     **common: Any,
 ) -> Any:
-    """Additive attention.
+    """Additive attention::
 
         s_ij = v . tanh(q_i Wq + k_j Wk + b)        c_i = sum_j softmax_j(s_ij) v_j
 
@@ -693,7 +693,7 @@ def cosine_attention(
     dtype: Any = np.float64,
     **common: Any,
 ) -> Any:
-    """Cosine attention.
+    """Cosine attention::
 
         s_ij = scale * q_i . k_j / (|q_i| |k_j|)        c_i = sum_j softmax_j(s_ij) v_j
 
@@ -739,9 +739,11 @@ def _cosines(dtype, query, key, scale):
 
 @_mechanism
 def attend(scores: Real, value: Real, *, dtype: Any = np.float64, **common: Any) -> Any:
-    """Attention over the caller's own scores.
+    """Attention over the caller's own scores::
 
         c_i = sum_j softmax_j(s_ij) v_j
+
+    Whatever made the scores s_ij, the rest is as for the other functions.
 
     Parameters
     ----------
@@ -768,7 +770,7 @@ def attend(scores: Real, value: Real, *, dtype: Any = np.float64, **common: Any)
 def dot_product_scores(
     query: Real, key: Real, *, scale: Real | None = None, dtype: Any = np.float64, **masks: Any
 ) -> Any:
-    """The scores of `dot_product_attention`.
+    """The scores of `dot_product_attention`::
 
         s_ij = scale * q_i . k_j
 
@@ -795,7 +797,7 @@ def dot_product_scores(
 def multiplicative_scores(
     query: Real, key: Real, weight: Real, *, dtype: Any = np.float64, **masks: Any
 ) -> Any:
-    """The scores of `multiplicative_attention`.
+    """The scores of `multiplicative_attention`::
 
         s_ij = q_i W k_j
 
@@ -829,7 +831,7 @@ def additive_scores(
     dtype: Any = np.float64,
     **masks: Any,
 ) -> Any:
-    """The scores of `additive_attention`.
+    """The scores of `additive_attention`::
 
         s_ij = v . tanh(q_i Wq + k_j Wk + b)
 
@@ -856,7 +858,7 @@ def additive_scores(
 def cosine_scores(
     query: Real, key: Real, *, scale: Real = 1.0, dtype: Any = np.float64, **masks: Any
 ) -> Any:
-    """The scores of `cosine_attention`.
+    """The scores of `cosine_attention`::
 
         s_ij = scale * q_i . k_j / (|q_i| |k_j|)
 

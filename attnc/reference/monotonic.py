@@ -46,9 +46,11 @@ def monotonic_alignment(
     key_lengths: Integers | None = None,
     dtype: Any = np.float64,
 ) -> Any:
-    """Where queries stop that go over the keys from left to right: Raffel et al. 2017, eq. 8 to 10.
+    """Where queries stop that go over keys from left to right: Raffel et al. 2017, eq. 8 to 10::
 
         q_ij = (1 - p_i,j-1) q_i,j-1 + a_i-1,j        a_ij = p_ij q_ij
+
+    a_ij is the probability that query i stops at key j, a_i-1,j that of the query before.
 
     Parameters
     ----------
@@ -119,9 +121,11 @@ def chunkwise_attention(
     return_weights: bool = False,
     dtype: Any = np.float64,
 ) -> Any:
-    """Softmax attention to the chunk that ends where a query stops: Chiu and Raffel 2018, eq. 22.
+    """Softmax attention to the chunk that ends where a query stops: Chiu and Raffel 2018, eq. 22::
 
         b_il = sum_{k=l}^{l+w-1} a_ik exp(u_il) / sum_{m=k-w+1}^{k} exp(u_im)        c_i = b_i V
+
+    w is the width of a chunk, a the alignment, u the scores.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ def layer_norm(
     epsilon: float = 1e-5,
     dtype: Any = np.float64,
 ) -> Any:
-    """Layer normalisation.
+    """Layer normalisation::
 
         y = (x - mean) / sqrt(var + epsilon) * weight + bias
 
@@ -74,7 +74,7 @@ def layer_norm(
 def rms_norm(
     x: Real, weight: Real | None = None, *, epsilon: float = 1e-6, dtype: Any = np.float64
 ) -> Any:
-    """Root mean square normalisation.
+    """Root mean square normalisation::
 
         y = x / sqrt(mean of x^2 + epsilon) * weight
 

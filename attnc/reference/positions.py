@@ -16,7 +16,7 @@ __all__ = ["relative_bias", "sinusoids"]
 def sinusoids(
     positions: Integers, size: int, *, base: float = 10000.0, dtype: Any = np.float64
 ) -> Array:
-    """Sines and cosines of positions: Vaswani et al. 2017, "Attention is all you need", sec. 3.5.
+    """Sines and cosines of positions: Vaswani et al. 2017, "Attention is all you need", sec. 3.5::
 
         e_p,2i = sin(p / base^(2i / size))        e_p,2i+1 = cos(p / base^(2i / size))
 
@@ -51,9 +51,11 @@ def relative_bias(
     bidirectional: bool = True,
     dtype: Any = np.float64,
 ) -> Any:
-    """The bias of pairs by distance, from a learned table: Raffel et al. 2020 (T5), section 2.1.
+    """The bias of pairs by distance, from a learned table: Raffel et al. 2020 (T5), section 2.1::
 
         bias_hij = W[bucket(j - p_i), h]
+
+    p_i is the position of query i.
 
     Parameters
     ----------

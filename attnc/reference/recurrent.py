@@ -560,11 +560,11 @@ def attention_decoder(
     dtype: Any = np.float64,
     **named: Any,
 ) -> Any:
-    """Recurrent decoder that attends to a memory.
+    """Recurrent decoder that attends to a memory::
 
-    bahdanau    c_t = attention(s_(t-1))    s_t = cell([y_t; c_t], s_(t-1))    output s_t
-    luong       s_t = cell([y_t; o_(t-1)], s_(t-1))    c_t = attention(s_t)
-                output o_t = tanh([c_t; s_t] W_c)          o_(t-1) with input feeding only
+        bahdanau    c_t = attention(s_(t-1))    s_t = cell([y_t; c_t], s_(t-1))    output s_t
+        luong       s_t = cell([y_t; o_(t-1)], s_(t-1))    c_t = attention(s_t)
+                    output o_t = tanh([c_t; s_t] W_c)      o_(t-1) with input feeding only
 
     With a coverage_weight u, u times the coverage C, the sum of the weights so far, is added to the
     scores; with a coverage_vector w, C w is added inside the tanh. With a fertility_vector U_f a
