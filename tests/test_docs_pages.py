@@ -15,6 +15,8 @@ import sys
 
 import pytest
 
+import attnc
+
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 CELL = re.compile(r"^(`{3,}|:{3,})\{code-cell\}[^\n]*\n(.*?)^\1$", re.M | re.S)
 # What a cell says of itself: lines ":tags: [...]", or YAML between two "---".
@@ -65,10 +67,8 @@ def name(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if any(cells(page))], ids=name)
 def test_cells_run(page):
     pytest.importorskip("matplotlib")
-    code = list(cells(page))
-    for library in re.findall(
-        r"^\s*(?:import|from) (torch|jax|autograd)\b", page.read_text(), re.M
-    ):
+    text, code = page.read_text(encoding="utf-8"), list(cells(page))
+    for library in re.findall(r"^\s*(?:import|from) (torch|jax|autograd)\b", text, re.M):
         pytest.importorskip(library)
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN, str(page)],
@@ -88,10 +88,8 @@ def test_every_mechanism_has_a_page():
     pages = {page.stem for page in MECHANISMS} - {"index"}
     assert len(pages) >= 15 and linked == pages
     assert set(re.search(r"\{toctree\}\n(.*?)```", text, re.S)[1].split()) >= pages
-    functions = set(ROLE.findall(text))
-    assert functions >= {
-        f"attnc.{each}" for each in __import__("attnc").functional.attention.__all__
-    }
+    functions = {f"attnc.{each}" for each in attnc.functional.attention.__all__}
+    assert set(ROLE.findall(text)) >= functions
 
 
 @pytest.mark.parametrize("page", MECHANISMS, ids=name)
