@@ -75,6 +75,7 @@ def test_cells_run(page):
         input=json.dumps(code),
         capture_output=True,
         text=True,
+        cwd=page.parent,  # as Sphinx does
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert run.returncode == 0 and not run.stderr, run.stderr
