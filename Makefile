@@ -16,6 +16,7 @@ RUFF = ruff==0.17.5
 CLANG_FORMAT = clang-format==23.1.5
 MYPY = mypy==2.4.1
 PLAYWRIGHT = playwright>=1.50
+browsers = chromium chromium-browser google-chrome
 
 comma = ,
 run = $(VENV)/bin/python
@@ -61,7 +62,7 @@ docs: $(VENV)/docs
 	    --doctree-dir build/docs-doctrees $(SPHINX) build/docs-source build/docs
 
 docs-check: docs
-	$(pip) '$(PLAYWRIGHT)'
+	$(if $(strip $(foreach each,$(browsers),$(shell command -v $(each)))),$(pip) '$(PLAYWRIGHT)')
 	$(run) docs/check.py build/docs
 	$(run) docs/browse.py build/docs build/docs-screenshots
 

@@ -183,9 +183,11 @@ def entry(name):
 
 
 def name_page(name):
-    """The page of one function or class."""
+    """The page of one function or class, or of a module within a module."""
     module, _, own = name.rpartition(".")
     text = headed(name) + f".. currentmodule:: {module}\n\n"
+    if inspect.ismodule(thing_of(name)):
+        return f"{headed(name)}.. automodule:: {name}\n   :members:\n"
     if inspect.isclass(thing_of(name)):
         return f"{text}.. autoclass:: {own}\n   :members:\n   :special-members: __call__\n"
     return f"{text}.. autofunction:: {own}\n"

@@ -43,6 +43,13 @@ def test_every_public_name_has_a_page(tool):
                 assert {f"attnc.{name}", f"{module.__name__}.{name}"} & set(names), name
 
 
+def test_pages_of_each_kind(tool):
+    page = tool("prepare").name_page
+    assert ".. autofunction:: vjp" in page("attnc.vjp")
+    assert ".. autoclass:: Linear\n   :members:" in page("attnc.Linear")
+    assert ".. automodule:: attnc.losses\n   :members:" in page("attnc.losses")
+
+
 def test_a_name_without_a_page_is_refused(tool, monkeypatch):
     prepare = tool("prepare")
     monkeypatch.setattr(prepare, "ELSEWHERE", {})
