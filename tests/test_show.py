@@ -1,6 +1,5 @@
 """Pictures without matplotlib: what they say, that nothing breaks them, and where things stand."""
 
-import html.parser
 import re
 import shutil
 import subprocess
@@ -9,79 +8,11 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 from checks import python
+from markup import AWKWARD, Page, assert_laid_out, columns_of, elements, svg
 
 import attnc
 from attnc import show
-from attnc.show import Alignment, _drawing, _values, _words
-
-# Words that break what is written around them, or columns.
-AWKWARD = [
-    "<script>alert(1)</script>",
-    "&amp;",
-    "\"quoted\" 'twice'",
-    "</td></table>",
-    "]]><!--",
-    "two\nlines\ttab",
-    "\x00\x1b[31m\x7f\x85\ufffe",
-    "\ud800",
-    "\u202eabc\u2066",
-    "👨‍👩‍👧 ❤️ 🇩🇪 👍🏽",
-    "مرحبا بالعالم",
-    "שלום",
-    "注意力机制",
-    "e\u0301\u0323 नमस्ते",
-    "x" * 10_000,
-    "",
-    "  spaces  ",
-    r"\input{x} $ % # _ ^ ~ { } | `--'",
-]
-
-
-class Page(html.parser.HTMLParser):
-    """Refuses what is not balanced, scripts and links; keeps texts, titles and styles."""
-
-    VOID = {"col", "meta", "br"}
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.text, self.titles, self.tags, self.styles = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-        assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
-
-    def handle_starttag(self, tag, attributes):
-        assert tag not in {"script", "link", "iframe", "object", "img"}
-        assert all(name[:2] != "on" and name not in {"href", "src"} for name, _ in attributes)
-        assert len(dict(attributes)) == len(attributes)
-        self.tags.append(tag)
-        self.titles += [value for name, value in attributes if name == "title"]
-        self.styles += [value for name, value in attributes if name == "style"]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def svg(text):
-    root = xml.etree.ElementTree.fromstring(text)
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert (
-        "<script" not in text and "href" not in text and " on" not in re.sub(r">[^<]*<", "", text)
-    )
-    return root
-
-
-def elements(root, name):
-    return root.iter(f"{{http://www.w3.org/2000/svg}}{name}")
+from attnc.show import Alignment, _values, _words
 
 
 @pytest.fixture
@@ -90,10 +21,6 @@ def weights(rng):
 
 
 # ---- text ----
-
-
-def columns_of(text):
-    return [_words.width(line) for line in text.split("\n")]
 
 
 def test_text():
@@ -136,6 +63,11 @@ def test_text_fits_and_columns_are_aligned(rng, width, numbers):
         rows = [line for line in rows if " to " not in line and "keys" not in line]
         ends = {_words.width(line) for line in rows}
         assert len(rows) >= len(AWKWARD) and len(ends) == 1 or numbers
+
+
+def test_text_fits_where_means_are_longer_numbers():
+    text = Alignment(np.tri(17, dtype=int)).text(20, numbers=True)
+    assert max(columns_of(text)) <= 20 and "0.5" in text
 
 
 def test_words_from_right_to_left_keep_their_columns():
@@ -182,7 +114,7 @@ def test_control_characters_are_escaped():
 def test_html_holds_awkward_words(numbers):
     n = len(AWKWARD)
     weights = np.full((n, n), 1 / n)
-    alignment = Alignment(weights, AWKWARD, AWKWARD, title=AWKWARD[0], query_name="<q>")
+    alignment = Alignment(weights, AWKWARD, AWKWARD, title=AWKWARD[0], query_name="\0<q>")
     text = alignment.html(numbers=numbers)
     page = Page(text)
     assert page.tags.count("td") == n * n + 1
@@ -290,7 +222,7 @@ def test_reduced_maps_of_what_is_not_finite_or_huge():
 
 def test_svg_holds_awkward_words():
     n = len(AWKWARD)
-    alignment = Alignment(np.eye(n), AWKWARD, AWKWARD, title="<&>")
+    alignment = Alignment(np.eye(n), AWKWARD, AWKWARD, title="<&>", key_name="\x1b<k>")
     root = svg(alignment.svg(numbers=True))
     assert len(list(elements(root, "rect"))) == n * n
     texts = [each.text for each in elements(root, "text")]
@@ -301,33 +233,6 @@ def test_svg_holds_awkward_words():
         each.find("{http://www.w3.org/2000/svg}title").text for each in elements(root, "rect")
     ]
     assert f"{AWKWARD[1]} → {AWKWARD[1]}: 1.0" in hovers
-
-
-def boxes(root):
-    """(text, left, top, right, bottom) of the level words of a drawing."""
-    for each in elements(root, "text"):
-        if each.get("transform") or not (each.text or "").strip():
-            continue
-        x, y, size = (float(each.get(name)) for name in ("x", "y", "font-size"))
-        wide = _drawing.measure(each.text, size)
-        left = x - {"start": 0, "middle": wide / 2, "end": wide}[each.get("text-anchor", "start")]
-        yield each.text, left, y - 0.75 * size, left + wide, y + 0.2 * size
-
-
-def assert_laid_out(text):
-    """No word is in the way of another, and none is cut off."""
-    root = svg(text)
-    _, _, width, height = map(float, root.get("viewBox").split())
-    found = list(boxes(root))
-    for k, (word, left, top, right, bottom) in enumerate(found):
-        assert left > -1 and top > -1 and right < width + 1 and bottom < height + 1, word
-        for other, x, y, end, low in found[:k]:
-            apart = left >= end - 1 or x >= right - 1 or top >= low - 1 or y >= bottom - 1
-            assert apart, (word, other)
-    for each in elements(root, "rect"):
-        x, y, w, h = (float(each.get(name)) for name in ("x", "y", "width", "height"))
-        assert x >= 0 and y >= 0 and x + w <= width and y + h <= height
-    return root
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (5, 6), (20, 30), (64, 64), (100, 40)])

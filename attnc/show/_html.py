@@ -32,7 +32,7 @@ def map_table(drawn: Map, numbers: bool, notes: bool = True) -> str:
     keys = [_words.shorten(key, LONGEST) for key in drawn.keys]
     sizes = [max(0.62 * letters * _words.width(key) + 6, side) for key in keys]
     upright = max(sizes) <= max(4 * side, 90) and sum(sizes) <= ROOM
-    query_name, key_name = map(_words.visible, drawn.names)
+    query_name, key_name = drawn.names
     plain = f"{_PLAIN};font-weight:normal;font-size:{letters}px;line-height:1.15"
     corner = _words.escape(f"{query_name} ↓ {key_name} →")
     rows = [

@@ -28,9 +28,9 @@ def map_latex(drawn: Map, numbers: bool) -> str:
         f"\\begin{{tabular}}{{r*{{{columns}}}{{c}}}}",
     ]
     if drawn.title:
-        title = _words.latex(_words.visible(drawn.title))
+        title = _words.latex(drawn.title)
         lines.append(f"\\multicolumn{{{columns + 1}}}{{l}}{{\\textbf{{{title}}}}} \\\\")
-    names = [_words.latex(_words.visible(name)) for name in drawn.names]
+    names = [_words.latex(name) for name in drawn.names]
     above = [_words.latex(key) for key in keys]
     if turned:
         above = [f"\\rotatebox{{90}}{{{key}}}" for key in above]

@@ -40,7 +40,7 @@ def draw_map(
 
     across = across if level else side
 
-    query_name, key_name = map(_words.visible, drawn.names)
+    query_name, key_name = drawn.names
     left = 2.0
     if beside:
         left = 8 + max(measure(query_name + " ↓", SMALL), *(measure(q, letters) for q in queries))

@@ -31,8 +31,8 @@ def map_text(
     """
     drawn = of_size(most, most)
     layout = _Layout(drawn, width, ascii, numbers)
-    if layout.room < drawn.values.shape[1]:  # not even cells without words beside each other fit
-        drawn = of_size(most, max(layout.room, 1))
+    while layout.room < drawn.values.shape[1]:  # not even cells without words have room
+        drawn = of_size(most, layout.room)  # means may be longer numbers, and have less room again
         layout = _Layout(drawn, width, ascii, numbers)
         told = True  # not what others beside it are
     return layout.text(told)
@@ -79,7 +79,7 @@ class _Layout:
             lines.append(f"{_words.pad(word, self.beside)} {(' ' * self.gap).join(cells)}")
         if self.numbered and (drawn.named or drawn.columns > 1):
             keys = ", ".join(f"{j} {key}" for j, key in enumerate(self.keys))
-            lines += wrapped(f"{_words.visible(drawn.names[1])}: {keys}", self.width)
+            lines += wrapped(f"{drawn.names[1]}: {keys}", self.width)
         if told:
             shades = legend(drawn.scale, drawn.values, self.ascii)
             lines += wrapped(shades, self.width) if not self.numbers else []

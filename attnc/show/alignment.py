@@ -106,7 +106,7 @@ class Alignment(Picture):
         self.queries = arguments.labels(where, "queries", queries, array.shape, 0)
         self.keys = arguments.labels(where, "keys", keys, array.shape, 1)
         self.title = "" if title is None else _words.visible(title)
-        self._names = (str(query_name), str(key_name))
+        self._names = (_words.visible(query_name), _words.visible(key_name))
         self._most = integer(where, "most", most, least=1)
         if reduce not in ("mean", "max"):
             raise ValueError(f"{where}: reduce must be 'mean' or 'max', got {reduce!r}")

@@ -25,7 +25,7 @@ LETTERS, SMALL, HIGH = 12.0, 10.0, 24.0  # pixels
 TALL = 60.0  # the bar of a weight of 1
 LONGEST = 24  # columns of a word
 FIRST = 8  # numbers of a state or a context that are printed
-BAR = 20  # columns of the bar of a weight of 1
+BAR, LEAST_BAR = 20, 5  # columns of the bar of a weight of 1
 
 
 class _Row(NamedTuple):
@@ -82,7 +82,7 @@ class Step(Picture):
         Parameters
         ----------
         width, ascii
-            As in `Alignment.text`.
+            As in `Alignment.text`; the width is at least 30.
         numbers : bool
             Leave out the bars of the weights, and write numbers alone.
 
@@ -91,7 +91,7 @@ class Step(Picture):
         str
         """
         where = "Step.text"
-        width = integer(where, "width", width, least=20)
+        width = integer(where, "width", width, least=30)
         ascii, numbers = flag(where, "ascii", ascii), flag(where, "numbers", numbers)
         before = " ".join(map(_words.visible, self._whole.target[: self.index]))
         lines = _text.wrapped(f"written: {before}" if before else "written: nothing yet", width)
@@ -119,8 +119,8 @@ class Step(Picture):
         ]
         wide = [max(map(len, column)) for column in columns]
         words = list(map(_words.visible, self._whole.source))
-        room = max(width - sum(wide) - len(wide), 3)
-        beside = min(max(map(_words.width, words)), room)
+        room = width - sum(wide) - len(wide) - (0 if numbers else LEAST_BAR + 1)
+        beside = min(max(map(_words.width, words)), max(room, 3))
         bar = min(width - beside - sum(wide) - len(wide) - 1, BAR)
         strengths = rows[-1].scale.strengths(rows[-1].values)
         lines = []

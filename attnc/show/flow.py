@@ -10,7 +10,7 @@ import numpy as np
 from attnc import functional
 from attnc.arrays import flag, integer
 from attnc.show import _text
-from attnc.show._drawing import Drawing
+from attnc.show._drawing import Drawing, measure
 from attnc.show._map_drawing import add_notes
 from attnc.show._values import ABOVE, BELOW, OTHER
 from attnc.show.picture import WIDTH, Picture
@@ -20,8 +20,9 @@ __all__ = ["GradientFlow", "gradient_flow"]
 
 # Which stage an argument goes into; all others go into the first.
 INTO = {"value": "context", "bias": "masked", "slope": "masked", "center": "masked"}
-INTO |= {"sink": "weights"}
-HEADS = {"query": "queries", "key": "keys", "value": "values", "output": "output"}
+INTO |= {"sink": "weights", "score_vector": "scores"}
+# What the stages of the rows that heads look for, find by and find end in, by their arguments.
+HEADS = {"query": "queries", "key": "keys", "value": "values"}
 
 BOX, HIGH, ACROSS, DOWN = 104.0, 52.0, 64.0, 16.0  # pixels: a box, and between two
 WIDEST, THINNEST, APART = 9.0, 0.75, 7.0  # of arrows: their widths, and from the middle
@@ -115,7 +116,7 @@ class GradientFlow(Picture):
         Parameters
         ----------
         width, ascii
-            As in `Alignment.text`.
+            As in `Alignment.text`; the width is at least 40.
         numbers : bool
             Leave out the bars.
 
@@ -124,7 +125,7 @@ class GradientFlow(Picture):
         str
         """
         where = "GradientFlow.text"
-        width = integer(where, "width", width, least=20)
+        width = integer(where, "width", width, least=40)
         ascii, numbers = flag(where, "ascii", ascii), flag(where, "numbers", numbers)
         into: dict[str, list[str]] = {}
         for source, target in self.edges:
@@ -153,23 +154,24 @@ class GradientFlow(Picture):
         picture = Drawing(self._label())
         places = _places(self.edges)
         top = {"value": _largest(self.values), "gradient": _largest(self.gradients)}
+        box = max([BOX, *(1.12 * measure(name, 12) + 8 for name in places)])
         at = {
-            name: (4 + column * (BOX + ACROSS), 4 + lane * (HIGH + DOWN))
+            name: (4 + column * (box + ACROSS), 4 + lane * (HIGH + DOWN))
             for name, (column, lane) in places.items()
         }
         for source, target in self.edges:
             (x, y), (end, low) = at[source], at[target]
-            start, stop = (x + BOX, y + HIGH / 2), (end, low + HIGH / 2)
+            start, stop = (x + box, y + HIGH / 2), (end, low + HIGH / 2)
             value, gradient = self.values[source], self.gradients[source]
             _arrow(picture, start, stop, value / top["value"], ABOVE, f"{source}: {value!r}")
             hover = f"gradient of {source}: {gradient!r}"
             _arrow(picture, stop, start, gradient / top["gradient"], BELOW, hover)
         for name, (x, y) in at.items():
             numbers_of = _number(self.values[name]), _number(self.gradients[name])
-            picture.rectangle(x, y, BOX, HIGH, None, line=True)
-            picture.word(x + BOX / 2, y + 15, name, 12, anchor="middle", bold=True)
-            picture.word(x + BOX / 2, y + 30, f"value {numbers_of[0]}", 10, anchor="middle")
-            picture.word(x + BOX / 2, y + 44, f"gradient {numbers_of[1]}", 10, anchor="middle")
+            picture.rectangle(x, y, box, HIGH, None, line=True)
+            picture.word(x + box / 2, y + 15, name, 12, anchor="middle", bold=True)
+            picture.word(x + box / 2, y + 30, f"value {numbers_of[0]}", 10, anchor="middle")
+            picture.word(x + box / 2, y + 44, f"gradient {numbers_of[1]}", 10, anchor="middle")
         note = "root mean squares; blue arrows: values, orange arrows: gradients, wider the larger"
         return add_notes(picture, [note])
 
@@ -216,19 +218,28 @@ def _number(value: float) -> str:
 
 
 def _edges(chain: list[str], arguments: list[str]) -> list[tuple[str, str]]:
-    """What goes into what, in the order of the stages."""
-    heads = "queries" in chain
-    line = [name for name in chain if not heads or name not in ("queries", "keys", "values")]
+    """What goes into what; those of the line of stages come last, in its order."""
+    ways = {
+        prefix: [name for name in chain if name == end or name.endswith(f"_{end}")]
+        for prefix, end in HEADS.items()
+    }
+    line = [name for name in chain if not any(name in way for way in ways.values())]
     edges = []
     for name in arguments:
-        if heads:
-            target = HEADS.get(name.partition("_")[0], INTO.get(name, line[0]))
-        else:
-            target = INTO.get(name, line[0])
+        prefix, _, part = name.partition("_")
+        way = ways.get(prefix)
+        target = INTO.get(name, line[0])
+        if way:
+            norm = f"normalised_{HEADS[prefix]}"
+            target = norm if part == "scale" and norm in way else way[0]
+        elif prefix == "output":
+            target = "output"
         edges.append((name, target if target in chain else line[0]))
-    if heads:
-        edges += [("queries", line[0]), ("keys", line[0]), ("values", "contexts")]
-    edges += list(zip(line, line[1:], strict=False))
+    for prefix, way in ways.items():
+        edges += zip(way, way[1:], strict=False)
+        if way:
+            edges.append((way[-1], "contexts" if prefix == "value" else line[0]))
+    edges += zip(line, line[1:], strict=False)
     return edges
 
 
