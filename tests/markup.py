@@ -32,6 +32,11 @@ class Page(html.parser.HTMLParser):
     """Refuses what is not balanced, scripts and links; keeps texts, titles and styles."""
 
     VOID = {"col", "meta", "br"}
+    ATTRIBUTES = set("title style dir scope span role aria-label tabindex class".split())
+    ATTRIBUTES |= set("charset name content".split())  # of whole pages
+    ATTRIBUTES |= set("xmlns width height viewbox font-family font-size font-weight".split())
+    ATTRIBUTES |= set("x y points fill fill-opacity stroke stroke-width stroke-opacity".split())
+    ATTRIBUTES |= {"text-anchor", "transform"}
 
     def __init__(self, text):
         super().__init__()
@@ -44,7 +49,8 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         assert tag not in {"script", "link", "iframe", "object", "img"}
         assert all(name[:2] != "on" and name not in {"href", "src"} for name, _ in attributes)
-        assert len(dict(attributes)) == len(attributes)
+        names = [name for name, _ in attributes]
+        assert len(set(names)) == len(names) and set(names) <= self.ATTRIBUTES, names
         self.tags.append(tag)
         self.titles += [value for name, value in attributes if name == "title"]
         self.styles += [value for name, value in attributes if name == "style"]

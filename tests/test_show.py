@@ -121,6 +121,7 @@ def test_html_holds_awkward_words(numbers):
     assert page.text[0] == AWKWARD[0]  # as text
     assert f"{AWKWARD[0]} → {AWKWARD[1]}: {1 / n!r}" in page.titles
     assert all(len(title) < 300 for title in page.titles)
+    assert {_words.visible(word) for word in AWKWARD} <= set(page.titles)
     assert len(text) < 400 * n * n + 20_000
     text.encode("utf-8")
 
@@ -322,6 +323,19 @@ def test_save(tmp_path, weights):
     with pytest.raises(OSError):
         alignment.save(tmp_path / "no" / "picture.svg")
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, weights, monkeypatch):
+    path = tmp_path / "picture.svg"
+    path.write_text("earlier", encoding="utf-8")
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="full"):
+        Alignment(weights).save(path)
+    assert path.read_text(encoding="utf-8") == "earlier" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_notebook_gets_html_and_text(weights):

@@ -9,7 +9,15 @@ from markup import AWKWARD, Page, assert_laid_out, columns_of, elements, svg
 
 import attnc
 from attnc import show
-from attnc.show import Alignment, Animation, Decoding, Heads, bertviz, gradient_flow
+from attnc.show import (
+    Alignment,
+    Animation,
+    Decoding,
+    Heads,
+    _words,
+    bertviz,
+    gradient_flow,
+)
 
 
 @pytest.fixture
@@ -235,7 +243,8 @@ def test_decoding_as_text(decoding):
             assert max(columns_of(text)) <= width
             assert ("█" in text) != ascii
     lines = decoding.frames[1].text().split("\n")
-    assert lines[0].startswith("written: ") and lines[1].startswith("state: ")
+    assert lines[0] == "written: " + _words.visible(AWKWARD[8])
+    assert lines[1].startswith("state: ")
     assert lines[2].split() == ["scores", "weights"]
     row = next(line for line in lines if line.startswith("&amp;"))
     assert row.split()[1:3] == [f"{decoding.scores[1, 1]:.2f}", f"{decoding.weights[1, 1]:.2f}"]
