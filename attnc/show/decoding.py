@@ -40,6 +40,13 @@ class _Row(NamedTuple):
 class Step(Picture):
     """One step of a `Decoding`: how one word of the target comes about.
 
+    Parameters
+    ----------
+    whole : Decoding
+        That it is a step of; ``decoding.frames`` has them all.
+    index : int
+        Which step, from 0.
+
     Attributes
     ----------
     index : int
