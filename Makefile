@@ -27,7 +27,7 @@ help:
 	@echo 'make demo    train a translator (about a minute) and draw what it looked at'
 	@echo 'make examples  run all examples in a short form: each has to reach a figure'
 	@echo 'make test    run the tests, on all processors unless ARGS says what to run'
-	@echo 'make notebooks  open the notebooks in JupyterLab'
+	@echo 'make notebooks  open the course in JupyterLab'
 	@echo 'make bench   compare the speed with that of PyTorch, JAX and NumPy'
 	@echo 'make asan    run the tests with AddressSanitizer and UndefinedBehaviorSanitizer;'
 	@echo '             ARGS="--sample 12" takes one in twelve of the cases of each test'
@@ -49,7 +49,7 @@ test: $(VENV)/test
 	$(run) -m pytest $(or $(ARGS),-n auto)
 
 notebooks: $(VENV)/notebooks
-	$(run) -m jupyterlab examples/notebooks $(ARGS)
+	$(run) -m jupyterlab examples/course $(ARGS)
 
 bench: $(VENV)/bench
 	$(run) -m benchmarks $(ARGS)
@@ -75,7 +75,7 @@ unsuited = --ignore=tests/test_translate.py --ignore=tests/test_transformer_tran
     --ignore=tests/test_combined_example.py --ignore=tests/test_global_vs_local.py \
     --ignore=tests/test_summarise.py --ignore=tests/test_listen.py \
     --ignore=tests/test_caption.py --ignore=tests/test_entail.py --ignore=tests/test_align.py \
-    --ignore=tests/test_video.py --ignore=tests/test_notebooks.py \
+    --ignore=tests/test_video.py --ignore=tests/test_course.py \
     --ignore-glob='tests/test_plot*.py' \
     --ignore=tests/test_benchmarks.py --ignore=tests/test_packaging.py \
     --ignore-glob='tests/test_torch*.py' --ignore-glob='tests/test_jax*.py' \
