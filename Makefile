@@ -29,7 +29,7 @@ help:
 	@echo 'make demo    train a translator (about a minute) and draw what it looked at'
 	@echo 'make examples  run all examples in a short form: each has to reach a figure'
 	@echo 'make test    run the tests, on all processors unless ARGS says what to run'
-	@echo 'make notebooks  open the notebooks in JupyterLab'
+	@echo 'make notebooks  open the course in JupyterLab'
 	@echo 'make docs    build the site into build/docs; its notebooks are run'
 	@echo 'make docs-check  check its links, and open its pages in Chromium where there is one'
 	@echo 'make bench   compare the speed with that of PyTorch, JAX and NumPy'
@@ -53,7 +53,7 @@ test: $(VENV)/test
 	$(run) -m pytest $(or $(ARGS),-n auto)
 
 notebooks: $(VENV)/notebooks
-	$(run) -m jupyterlab examples/notebooks $(ARGS)
+	$(run) -m jupyterlab examples/course $(ARGS)
 
 # Notebooks and pages with code are run by it. `SPHINX=-E` builds all of it anew.
 docs: $(VENV)/docs
@@ -90,7 +90,7 @@ unsuited = --ignore=tests/test_translate.py --ignore=tests/test_transformer_tran
     --ignore=tests/test_combined_example.py --ignore=tests/test_global_vs_local.py \
     --ignore=tests/test_summarise.py --ignore=tests/test_listen.py \
     --ignore=tests/test_caption.py --ignore=tests/test_entail.py --ignore=tests/test_align.py \
-    --ignore=tests/test_video.py --ignore=tests/test_notebooks.py \
+    --ignore=tests/test_video.py --ignore=tests/test_course.py \
     --ignore-glob='tests/test_plot*.py' \
     --ignore=tests/test_benchmarks.py --ignore=tests/test_packaging.py \
     --ignore-glob='tests/test_torch*.py' --ignore-glob='tests/test_jax*.py' \
