@@ -286,6 +286,15 @@ def _(q, k, v, mask=None):
     return softmax(s) @ v
 
 
+@wrong("-1e9, and no maximum", "does not subtract the maximum")
+def _(q, k, v, mask=None):
+    s = q @ T(k) / np.sqrt(q.shape[-1])
+    if mask is not None:
+        s = np.where(mask == 0, -1e9, s)
+    w = np.exp(s) / np.exp(s).sum(-1, keepdims=True)
+    return w @ v, w
+
+
 @wrong("-1e9 added", "a large negative number is added")
 def _(q, k, v, mask=None):
     s = products(q, k)
@@ -661,6 +670,37 @@ def _(q, k, v):
 @hostile("an argument of another name", "an argument valid_lens (call it key_lengths)")
 def _(q, k, v, valid_lens):
     return short(q, k, v)
+
+
+@hostile("an object that cannot be read", "a Evil that cannot be read: no way")
+def _(q, k, v):
+    class Evil:
+        def __getattr__(self, name):
+            raise RuntimeError("no\nway")
+
+    return Evil()
+
+
+@hostile("a coroutine", "got coroutine")
+def _(q, k, v):
+    async def later():
+        return short(q, k, v)
+
+    waiting = later()
+    waiting.close()
+    return waiting
+
+
+@hostile("writes into the mask", "it writes into its input mask")
+def _(query, key, value, mask=None):
+    if mask is not None:
+        mask &= False
+    return short(query, key, value)
+
+
+@hostile("half precision", "the dtype of the inputs, float64, got")
+def _(q, k, v):
+    return short(q, k, v).astype(np.float16)
 
 
 @hostile("too few arguments", "it must take query, key, value, got (x)")

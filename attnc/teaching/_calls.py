@@ -94,7 +94,7 @@ class Student:
     taken, required : set of str
         Options of attnc that it takes, and those of them that have no default.
     left_out : list of str
-        Options of attnc's function that it does not take, by which it is not tried.
+        Options by which it is not tried: those that it does not take, and those that are never.
     notes : list of str
         What is no fault but worth knowing.
     """
@@ -146,7 +146,10 @@ class Student:
         self.required = {
             n for n in self.taken | self.aside if options[n].default is kind.empty and n != "rng"
         }
-        self.left_out = sorted(known - self.taken - self.aside - {"rng", "return_lse"})
+        tried = known & {*OPTIONS, "dropout"}
+        self.left_out = sorted(
+            (tried - set(options)) | (known & set(options) - tried - set(_ASIDE))
+        )
 
     # ---- one call
 
@@ -175,7 +178,11 @@ class Student:
         for name, given, kept in self._inputs(arrays, options, case):
             if not _same(given, kept):
                 raise AssertionError(f"{self.name}: it writes into its input {name}: copy it first")
-        stages = self._stages(result, case, strict)
+        try:
+            stages = self._stages(result, case, strict)
+        except (ValueError, TypeError, AttributeError, RuntimeError, LookupError) as error:
+            kind = type(result).__name__
+            stages = f"it returns a {kind} that cannot be read: {one_line(error, 120)}"
         if isinstance(stages, str):
             return Outcome(case, {}, stages)
         for stage, array in stages.items():
@@ -294,6 +301,6 @@ def _no_array(array, dtype, strict):
         return f"must be a NumPy array, got {kind}"
     if array.dtype.kind != "f":
         return f"must be of dtype {dtype}, got {array.dtype}"
-    if array.dtype.itemsize < dtype.itemsize or (strict and array.dtype != dtype):
+    if array.dtype not in ((dtype,) if strict else (dtype, np.float64)):
         return f"must have the dtype of the inputs, {dtype}, got {array.dtype}"
     return ""

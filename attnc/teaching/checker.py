@@ -43,7 +43,8 @@ class Checked:
     cases : int
         How many calls were compared.
     left_out : list of str
-        The options of attnc's function that the student's does not take.
+        The options of attnc's function that were not tried: that the student's does not take, or
+        that never are.
     notes : list of str
         What is no fault but worth knowing.
     """
@@ -286,8 +287,10 @@ class _Compared:
     def is_made_by(self, mistake: type[Unfused], name: str) -> bool:
         """Whether a mistake gives the student's numbers."""
         case, stages = self.outcome.case, self.outcome.stages
+        # Where float32 became float64 on the way, exp overflows later.
+        dtype = np.result_type(*case.arrays, *stages.values())
         try:
-            made = mistake(name, case.arrays, case.options)
+            made = mistake(name, [x.astype(dtype) for x in case.arrays], case.options)
             for stage in stages.keys() - {"capped"}:
                 theirs, its = (self.read(stage, x) for x in (stages[stage], getattr(made, stage)()))
                 # One that changes little must be met the more closely.

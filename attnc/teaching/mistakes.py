@@ -20,10 +20,13 @@ __all__ = ["pairs", "usual"]
 
 class _OverAxis(Unfused):
     axis: int | None = -1
+    safe = False  # no 0 / 0 where nothing is allowed along that axis
 
     def softmax(self, x):
-        powers = np.exp(x - x.max(axis=self.axis, keepdims=True))
-        return powers / powers.sum(axis=self.axis, keepdims=True)
+        top = x.max(axis=self.axis, keepdims=True)
+        powers = np.exp(x - (np.where(top == -np.inf, 0, top) if self.safe else top))
+        total = powers.sum(axis=self.axis, keepdims=True)
+        return powers / (np.where(total == 0, 1, total) if self.safe else total)
 
 
 class OverQueries(_OverAxis):
@@ -49,6 +52,20 @@ class OverAll(_OverAxis):
     """the softmax runs over all axes at once: it must run over the keys of each query, axis -1"""
 
     axis = None
+
+
+def _safe(over):
+    """The same mistake of a student who thought of rows without keys."""
+    return type(f"Safe{over.__name__}", (over,), {"__doc__": over.__doc__, "safe": True})
+
+
+class SumOverQueries(Unfused):
+    """the exponentials are divided by their sum over the queries (axis -2): it must be the sum \
+over the keys, axis -1"""
+
+    def softmax(self, x):
+        powers = np.exp(x - x.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-2, keepdims=True)
 
 
 class NoMaximum(Unfused):
@@ -214,6 +231,8 @@ _SOFTMAX: list[type[Unfused]] = [
     OverFirstAxis,
     OverSecondAxis,
     OverAll,
+    *[_safe(over) for over in (OverQueries, OverFirstAxis, OverSecondAxis, OverAll)],
+    SumOverQueries,
     NoMaximum,
     NoMaximumButSafe,
     MaximumOfAll,
