@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 from arrays import FUNCTIONS
+from checks import python
 from student_solutions import HOSTILE, RIGHT, WRONG, products, said, short, softmax
 
 import attnc
@@ -239,3 +240,16 @@ def test_the_result_prints_as_one_line_in_a_notebook():
     got._repr_pretty_(printer, False)
     assert printer.said == str(got)
     assert pickle.loads(pickle.dumps(got)).cases == got.cases
+
+
+def test_stages_alone_import_neither_check_nor_puzzles():
+    code = """
+        import sys
+        import attnc
+        attnc.stages
+        later = {f"attnc.teaching.{name}" for name in ("checker", "mistakes", "puzzles")}
+        print(*sorted(later & set(sys.modules)), attnc.teaching.check.__name__)
+    """
+    assert python(code) == "check"
+    with pytest.raises(AttributeError, match="^module 'attnc.teaching' has no attribute 'chek'$"):
+        attnc.teaching.chek  # noqa: B018
