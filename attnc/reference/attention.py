@@ -87,8 +87,9 @@ def _attention(
     """Softmax attention over given scores: returns (output, pullback).
 
     `score_gradients(dscores, allowed)` returns the gradients of what the scores were computed from,
-    by name: of the arguments, and of its `stages`, which are on the way to the scores. The dicts `compared` and `optional` hold the arguments that get a gradient, those that
-    scores always need and the others.
+    by name: of the arguments, and of its `stages`, which are on the way to the scores. The dicts
+    `compared` and `optional` hold the arguments that get a gradient, those that scores always need
+    and the others.
     """
     dtype = scores.dtype
     value = asarray(value, dtype)

@@ -1,0 +1,299 @@
+"""A table of arrays by name, each with its formula: printed, as HTML, with words at its rows.
+
+Of an array with leading axes one matrix is shown, and which. `Table.shown` chooses it.
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from attnc.arrays import integer
+from attnc.teaching.numbers import aligned, label, lines
+from attnc.typing import Array
+
+MOST = 12  # rows and columns that HTML shows
+WIDTH = 78  # of what is printed
+
+
+class Entry(NamedTuple):
+    """An array of a table.
+
+    `axes` names its axes: i the queries, j the keys, h the heads, g the heads of keys, any other
+    letter something else; "..." are those of the batch. The last two that are no heads are the
+    matrix that is shown.
+    """
+
+    formula: str
+    array: Array
+    axes: str = ""
+
+
+class View(NamedTuple):
+    """What of a table is shown, and how."""
+
+    queries: tuple[str, ...] | None = None
+    keys: tuple[str, ...] | None = None
+    at: tuple[int, ...] = ()
+    digits: int = 4
+
+
+class Matrix(NamedTuple):
+    """A matrix of an entry, the words of its rows and columns, and which one it is."""
+
+    numbers: Array
+    rows: tuple[str, ...] | None
+    columns: tuple[str, ...] | None
+    which: str
+
+
+class Table:
+    """Arrays by name, each with a formula, that print as a table.
+
+    An array is an attribute of its name. It can be written to, but no other can take its place.
+    """
+
+    _title: str
+    _formulas: dict[str, str]
+    _axes: dict[str, str]
+    _leads: tuple[int, ...]  # the axes of the batch
+    _heads: int | None
+    _sizes: dict[str, int]  # of the axes that words may name
+    _view: View
+
+    def __init__(
+        self,
+        title: str,
+        entries: dict[str, Entry],
+        leads: tuple[int, ...] = (),
+        heads: int | None = None,
+        sizes: dict[str, int] | None = None,
+        view: View | None = None,
+    ) -> None:
+        vars(self).update(
+            _title=title,
+            _formulas={name: entry.formula for name, entry in entries.items()},
+            _axes={name: entry.axes for name, entry in entries.items()},
+            _leads=leads,
+            _heads=heads,
+            _sizes=sizes or {},
+            _view=view or View(),
+        )
+        vars(self).update({name: np.array(entry.array) for name, entry in entries.items()})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} of {self._title} cannot be set: it is what was computed")
+
+    @property
+    def formulas(self) -> dict[str, str]:
+        """dict of str to str: the formula of each array by its name, in the order of the table."""
+        return dict(self._formulas)
+
+    def shown(
+        self,
+        *,
+        queries: Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
+        at: int | Sequence[int] | None = None,
+        digits: int | None = None,
+    ) -> Self:
+        """The same arrays, printed in another way.
+
+        Parameters
+        ----------
+        queries, keys : sequence of str, optional
+            A word for each query and each key: at the rows and columns of what belongs to them.
+        at : int or sequence of int, optional
+            Which element is shown, by its index on the leading axes of the scores, such as
+            ``(sequence, head)``; 0 unless given, and 0 on axes that follow. For what has one more
+            axis than the scores, the tanh units of the additive score, a last index chooses the
+            query.
+        digits : int, optional
+            Digits behind the decimal point, at most; 4 unless given.
+
+        Returns
+        -------
+        Stages or other table
+            With the same arrays. What is not given stays as it was; `gradients` of it are shown
+            likewise.
+
+        Raises
+        ------
+        TypeError
+            If words are no strings, or an index or digits no integers.
+        ValueError
+            If there are more or fewer words than queries or keys, none to be named, or an index is
+            out of range.
+
+        Examples
+        --------
+        >>> import numpy as np, attnc
+        >>> s = attnc.stages(attnc.attend, np.eye(2), np.eye(2))
+        >>> s = s.shown(queries=["le", "chat"], keys=["the", "cat"], digits=2)
+        >>> print("\\n".join(str(s).splitlines()[-7:-3]))
+        weights  (2, 2)  w_ij = exp(l_ij) / sum_j exp(l_ij): softmax over j
+                   the   cat
+            le    0.73  0.27
+            chat  0.27  0.73
+        """
+        view = self._view
+        if queries is not None:
+            view = view._replace(queries=self._words("queries", queries, "i"))
+        if keys is not None:
+            view = view._replace(keys=self._words("keys", keys, "j"))
+        if at is not None:
+            view = view._replace(at=self._index(at))
+        if digits is not None:
+            view = view._replace(digits=integer("shown", "digits", digits, 0, 17))
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), _view=view)
+        return twin
+
+    def _words(self, name: str, words: Any, axis: str) -> tuple[str, ...]:
+        """Those of an axis, checked."""
+        if axis not in self._sizes:
+            raise ValueError(
+                f"shown: {name} must be None for {self._title}, got words: it has no {name}"
+            )
+        if isinstance(words, (str, bytes)):
+            raise TypeError(
+                f"shown: {name} must be a sequence of words, got {words!r} (for one word a key: "
+                f"{name}=text.split(), for one letter a key: {name}=list(text))"
+            )
+        try:
+            found = tuple(words)
+        except TypeError:
+            raise TypeError(
+                f"shown: {name} must be a sequence of words, got {type(words).__name__}"
+            ) from None
+        for word in found:
+            if not isinstance(word, str):
+                raise TypeError(f"shown: {name} must be strings, got {type(word).__name__}")
+        if len(found) != self._sizes[axis]:
+            raise ValueError(
+                f"shown: {name} must be {self._sizes[axis]} words, one of each, got {len(found)}"
+            )
+        return tuple(map(str, found))
+
+    def _index(self, at: Any) -> tuple[int, ...]:
+        """An index on the leading axes, checked."""
+        try:
+            given = tuple(at)
+        except TypeError:
+            given = (at,)
+        index = tuple(integer("shown", "at", k) for k in given)
+        room = self._leads if self._heads is None else (*self._leads, self._heads)
+        if any(axes.endswith("ijd") for axes in self._axes.values()):
+            room = (*room, self._sizes["i"])
+        if len(index) > len(room):
+            raise ValueError(f"shown: at must have {len(room)} or fewer indices, got {index}")
+        for k, size in zip(index, room, strict=False):
+            if not 0 <= k < max(size, 1):
+                raise ValueError(
+                    f"shown: at must be an index of the leading axes {room}, got {index}"
+                )
+        return index
+
+    # ---- What is shown ---------------------------------------------------------------------------
+
+    def _matrix(self, name: str) -> Matrix:
+        """The matrix of an array that is shown."""
+        array, letters = np.asarray(getattr(self, name)), self._axes[name].removeprefix("...")
+        at = dict(enumerate(self._view.at))  # of what is not said, the first
+        lead, batch = array.ndim - len(letters), len(self._leads)
+        index: list[Any] = []
+        for axis, size in enumerate(array.shape[:lead]):
+            k = at.get(axis + batch - lead, 0)
+            index.append(k if size > 1 else 0)
+        which = [f"[{', '.join(map(str, index))}] of {array.shape[:lead]}"] if index else []
+        matrix = [letter for letter in letters if letter not in "hg"][-2:]
+        for letter, size in zip(letters, array.shape[lead:], strict=True):
+            if letter in matrix:
+                index.append(slice(None))
+            elif letter in "hg":
+                index.append(at.get(batch, 0) * size // (self._heads or 1))
+                which.append(f"head {index[-1]} of {size}")
+            else:  # i of the units
+                index.append(at.get(batch + bool(self._heads), 0))
+                which.append(f"query {index[-1]} of {size}")
+                if self._view.queries and index[-1] < size:
+                    which[-1] += f" ({label(self._view.queries[index[-1]])})"
+        if not array.size:
+            return Matrix(np.empty((0, 0)), None, None, "")
+        array = array[tuple(index)]
+        words = {"i": self._view.queries, "j": self._view.keys}
+        rows, columns = ([None, None, *(words.get(letter) for letter in matrix)])[-2:]
+        return Matrix(np.atleast_2d(array), rows, columns, ", ".join(which))
+
+    @np.errstate(all="ignore")
+    def __repr__(self) -> str:
+        names = list(self._formulas)
+        name_width = max(map(len, names))
+        shapes = {name: str(np.shape(getattr(self, name))) for name in names}
+        shape_width = max(map(len, shapes.values()))
+        out = [self._title]
+        for name, formula in self._formulas.items():
+            start = f"{name:{name_width}}  {shapes[name]:{shape_width}}  "
+            wrapped = textwrap.wrap(formula, max(WIDTH - len(start), WIDTH // 3)) or [""]
+            out.append((start + wrapped[0]).rstrip())
+            out += [" " * (len(start) + 2) + line for line in wrapped[1:]]
+            numbers, rows, columns, which = self._matrix(name)
+            if which:
+                out.append(f"    {which}")
+            out += lines(numbers, self._view.digits, rows, columns)
+        return "\n".join(out)
+
+    @np.errstate(all="ignore")
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='{TOP}'>{name}</th>"
+            f"<td style='{TOP}'><code>{html.escape(formula)}</code>"
+            f"<br>{np.shape(getattr(self, name))}</td>"
+            f"<td>{_as_html(self._matrix(name), self._view.digits)}</td></tr>"
+            for name, formula in self._formulas.items()
+        )
+        return f"<table><caption>{html.escape(self._title)}</caption>{rows}</table>"
+
+
+# ---- One matrix as HTML --------------------------------------------------------------------------
+
+TOP = "text-align:left;vertical-align:top"
+CELL = "text-align:right;padding:1px 6px;white-space:pre"
+
+
+def _as_html(matrix: Matrix, digits: int) -> str:
+    """A matrix, shaded: blue above 0, red below; the exact number is what a cell is titled."""
+    numbers, rows, columns, which = matrix
+    shown = np.asarray(numbers[:MOST, :MOST], np.float64)
+    notes = [which] if which else []
+    if shown.shape != numbers.shape:
+        notes.append(f"the first {shown.shape} of {numbers.shape}")
+    finite = np.abs(shown[np.isfinite(shown)])
+    top = finite.max(initial=0) or 1
+    texts = aligned(shown, digits)
+    out = []
+    if columns is not None:
+        heads = "".join(_word(word) for word in columns[:MOST])
+        out.append("<tr>" + "<td></td>" * (rows is not None) + heads + "</tr>")
+    for i, (line, values) in enumerate(zip(texts, shown, strict=True)):
+        side = "" if rows is None else _word(rows[i])
+        cells = "".join(_cell(text, x, top) for text, x in zip(line, values, strict=True))
+        out.append(f"<tr>{side}{cells}</tr>")
+    note = html.escape(" ".join(notes))
+    return f"<table style='font-family:monospace'>{''.join(out)}</table>{note}"
+
+
+def _word(word: str) -> str:
+    return f"<th style='{CELL}'><bdi>{html.escape(label(word))}</bdi></th>"
+
+
+def _cell(text: str, x: float, top: float) -> str:
+    if not np.isfinite(x):
+        return f"<td style='{CELL};color:#888'>{text}</td>"
+    colour = "31,119,180" if x > 0 else "214,39,40"
+    shade = f"background:rgba({colour},{0.75 * abs(x / top):.2f})"
+    return f"<td style='{CELL};{shade}' title='{x:.17g}'>{text}</td>"
