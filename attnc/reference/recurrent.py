@@ -52,15 +52,29 @@ def affine(x, h, parameters):
     return x @ W + b, h @ U + c, pullback
 
 
+def _with_stages(stage_gradients, **stages):
+    """Name what a step computes on the way and the gradients of it, for `attnc.stages`."""
+
+    def decorate(pullback):
+        pullback.stages, pullback.stage_gradients = stages, stage_gradients
+        return pullback
+
+    return decorate
+
+
 def rnn_step(x, state, parameters):
     """h' = tanh(x W + b + h U + c): Elman 1990."""
     (h,) = state
     p, q, back = affine(x, h, parameters)
     new = np.tanh(p + q)
 
-    def pullback(dstate):
+    def stage_gradients(dstate):
         (dnew,) = dstate
-        da = dnew * (1 - new**2)
+        return {"new_state": dnew, "preactivation": dnew * (1 - new**2)}
+
+    @_with_stages(stage_gradients, preactivation=p + q, new_state=new)
+    def pullback(dstate):
+        da = stage_gradients(dstate)["preactivation"]
         dx, dh, dparameters = back(da, da)
         return dx, (dh,), dparameters
 
@@ -75,20 +89,48 @@ def gru_step(x, state, parameters):
     (h,) = state
     p, q, back = affine(x, h, parameters)
     (p_r, p_z, p_n), (q_r, q_z, q_n) = np.split(p, 3, axis=-1), np.split(q, 3, axis=-1)
-    r, z = sigmoid(p_r + q_r), sigmoid(p_z + q_z)
-    n = np.tanh(p_n + r * q_n)
+    a_r, a_z = p_r + q_r, p_z + q_z
+    r, z = sigmoid(a_r), sigmoid(a_z)
+    a_n = p_n + r * q_n
+    n = np.tanh(a_n)
+    new = (1 - z) * n + z * h
 
-    def pullback(dstate):
+    def stage_gradients(dstate):
         (dnew,) = dstate
-        dn = dnew * (1 - z) * (1 - n**2)  # of p_n + r q_n
-        dz = dnew * (h - n) * z * (1 - z)
-        dr = dn * q_n * r * (1 - r)
-        dp = np.concatenate([dr, dz, dn], axis=-1)
-        dq = np.concatenate([dr, dz, dn * r], axis=-1)
-        dx, dh, dparameters = back(dp, dq)
-        return dx, (dh + dnew * z,), dparameters
+        dn, dz = dnew * (1 - z), dnew * (h - n)
+        da_n = dn * (1 - n**2)
+        dr = da_n * q_n
+        return {
+            "new_state": dnew,
+            "candidate": dn,
+            "candidate_preactivation": da_n,
+            "state_product": da_n * r,
+            "update_gate": dz,
+            "update_preactivation": dz * z * (1 - z),
+            "reset_gate": dr,
+            "reset_preactivation": dr * r * (1 - r),
+        }
 
-    return ((1 - z) * n + z * h,), pullback
+    @_with_stages(
+        stage_gradients,
+        reset_preactivation=a_r,
+        reset_gate=r,
+        update_preactivation=a_z,
+        update_gate=z,
+        state_product=q_n,
+        candidate_preactivation=a_n,
+        candidate=n,
+        new_state=new,
+    )
+    def pullback(dstate):
+        at = stage_gradients(dstate)
+        gates = [at["reset_preactivation"], at["update_preactivation"]]
+        dp = np.concatenate([*gates, at["candidate_preactivation"]], axis=-1)
+        dq = np.concatenate([*gates, at["state_product"]], axis=-1)
+        dx, dh, dparameters = back(dp, dq)
+        return dx, (dh + at["new_state"] * z,), dparameters
+
+    return (new,), pullback
 
 
 def lstm_step(x, state, parameters):
@@ -101,23 +143,46 @@ def lstm_step(x, state, parameters):
     a_i, a_f, a_g, a_o = np.split(p + q, 4, axis=-1)
     i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
     c_new = f * c + i * g
+    h_new = o * np.tanh(c_new)
 
-    def pullback(dstate):
+    def stage_gradients(dstate):
         dh_new, dc_new = dstate
         dc_new = dc_new + dh_new * o * (1 - np.tanh(c_new) ** 2)
-        da = np.concatenate(
-            [
-                dc_new * g * i * (1 - i),
-                dc_new * c * f * (1 - f),
-                dc_new * i * (1 - g**2),
-                dh_new * np.tanh(c_new) * o * (1 - o),
-            ],
-            axis=-1,
-        )
-        dx, dh, dparameters = back(da, da)
-        return dx, (dh, dc_new * f), dparameters
+        di, df, dg, do = dc_new * g, dc_new * c, dc_new * i, dh_new * np.tanh(c_new)
+        return {
+            "new_state": dh_new,
+            "output_gate": do,
+            "new_cell_state": dc_new,
+            "cell_input": dg,
+            "forget_gate": df,
+            "input_gate": di,
+            "output_preactivation": do * o * (1 - o),
+            "cell_preactivation": dg * (1 - g**2),
+            "forget_preactivation": df * f * (1 - f),
+            "input_preactivation": di * i * (1 - i),
+        }
 
-    return (o * np.tanh(c_new), c_new), pullback
+    @_with_stages(
+        stage_gradients,
+        input_preactivation=a_i,
+        forget_preactivation=a_f,
+        cell_preactivation=a_g,
+        output_preactivation=a_o,
+        input_gate=i,
+        forget_gate=f,
+        cell_input=g,
+        output_gate=o,
+        new_cell_state=c_new,
+        new_state=h_new,
+    )
+    def pullback(dstate):
+        at = stage_gradients(dstate)
+        sides = "input", "forget", "cell", "output"
+        da = np.concatenate([at[f"{side}_preactivation"] for side in sides], axis=-1)
+        dx, dh, dparameters = back(da, da)
+        return dx, (dh, at["new_cell_state"] * f), dparameters
+
+    return (h_new, c_new), pullback
 
 
 STEPS = {"rnn": (rnn_step, 1), "gru": (gru_step, 1), "lstm": (lstm_step, 2)}  # arrays of the state

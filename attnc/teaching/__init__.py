@@ -3,6 +3,6 @@
 `stages` keeps every intermediate array of a call, and the gradient at each.
 """
 
-from attnc.teaching.stages import MultiHeadStages, Stages, stages
+from attnc.teaching.stages import MultiHeadStages, RecurrentStages, Stages, stages
 
-__all__ = ["MultiHeadStages", "Stages", "stages"]
+__all__ = ["MultiHeadStages", "RecurrentStages", "Stages", "stages"]

@@ -15,15 +15,19 @@ import numpy as np
 from attnc import functional
 from attnc.functional.attention import MECHANISMS
 from attnc.layers.multihead import MultiHeadAttention
+from attnc.layers.recurrent import GRU, LSTM, RNN
 from attnc.teaching.attention_stages import MultiHeadStages, Stages
+from attnc.teaching.recurrent_stages import RecurrentStages, recurrent_stages
 
-__all__ = ["MultiHeadStages", "Stages", "stages"]
+__all__ = ["MultiHeadStages", "RecurrentStages", "Stages", "stages"]
 
 _SCORE = tuple(function.__name__ for function in MECHANISMS)
 
 
 @overload
 def stages(function: MultiHeadAttention, *arrays: Any, **options: Any) -> MultiHeadStages: ...
+@overload
+def stages(function: RNN | GRU | LSTM, *arrays: Any, **options: Any) -> RecurrentStages: ...
 @overload
 def stages(function: Callable[..., Any], *arrays: Any, **options: Any) -> Stages: ...
 def stages(function: Any, *arrays: Any, **options: Any) -> Any:
@@ -83,6 +87,8 @@ def stages(function: Any, *arrays: Any, **options: Any) -> Any:
     array([[ 0.        ,  0.        ],
            [-0.19661193,  0.19661193]])
     """
+    if isinstance(function, (RNN, GRU, LSTM)):
+        return recurrent_stages(function, *arrays, **options)
     if isinstance(function, MultiHeadAttention):
         return _stages_of_heads(function, arrays, options)
     name = getattr(function, "__name__", None)
