@@ -147,6 +147,7 @@ BACKWARD = {
         a.allowed, a.m * (a.dc @ T(a.v)) + a.dweights, 0
     ),
     "dw_ij = dc_i . v_j + given": lambda a: a.dc @ T(a.v) + a.dweights,
+    "dg_ij = P_ij dw_ij": lambda a: a.P * a.dw,
     "dP_ij = g_ij dw_ij": lambda a: a.g * a.dw,
     "dl_ij = w_ij (dw_ij - sum_j w_ij dw_ij)": lambda a: a.w * (a.dw - rows(a.w * a.dw, -1)),
     "dl_ij = w_ij (dw_ij - sum_j w_ij dw_ij + dlse_i)": lambda a: (

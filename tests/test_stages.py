@@ -136,7 +136,7 @@ LAYERS = {
     attnc.MultiplicativeAttention: (2, 2),
     attnc.AdditiveAttention: (2, 2, 2),
     attnc.CosineAttention: (),
-    attnc.GRU: (2, 2),
+    attnc.Linear: (2, 2),
 }
 
 
@@ -144,7 +144,7 @@ LAYERS = {
 def test_says_which_function_a_layer_calls(kind):
     layer = kind(*LAYERS[kind])
     meant = "the attention function that it calls, if any"
-    if kind is not attnc.GRU:
+    if kind is not attnc.Linear:
         meant = f"attnc.{kind._function.__name__}"
     for wrong in (layer, kind, layer.__call__):
         with pytest.raises(TypeError, match=rf"got the layer {kind.__name__} \(pass {meant}, with"):

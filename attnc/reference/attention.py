@@ -192,6 +192,7 @@ def _attention(
             "capped": dlogits,
             "masked": dlogits,
             "softmax": dsoftmax,
+            "gaussian": dweights if gaussian is None else np.where(allowed, softmax * dweights, 0),
             "weights": dweights,
             "context": dcontext,
             "sinks": dlse[..., None] - mean,  # its weight gets no gradient of its own

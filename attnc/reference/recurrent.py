@@ -416,11 +416,15 @@ def fixed(memory, allowed, dtype):
     weights = last.astype(dtype)
 
     def attend(top, carried, t):
-        def pullback(dcontext, dweights, dcarried):
+        context = (weights[..., None] * memory).sum(axis=1) if Tk else memory.sum(axis=1)
+
+        @_with_stages(None, weights=weights, context=context)
+        def pullback(dcontext, dweights, dcarried, seen=None):
             dmemory = weights[..., None] * dcontext[:, None]
+            if seen is not None:
+                seen |= {"context": dcontext, "value": dmemory}
             return np.zeros_like(top), dcarried, {"memory": dmemory}
 
-        context = (weights[..., None] * memory).sum(axis=1) if Tk else memory.sum(axis=1)
         return context, weights, carried, pullback
 
     return attend
@@ -473,9 +477,19 @@ def soft(attention, named, memory, allowed, rate, center, options, dtype):
             function, query[:, None], key, memory, **arguments, **own, **options
         )
         weights = weights[:, 0]
+        shown = {name: _of_query(name, x) for name, x in back.stages.items()}
+        if outside is not None:
+            shown["projected_query"] = query
+        if inside:
+            shown["projected_key"] = key
+        if place is not None:
+            shown |= getattr(back_place, "stages", {}) | {"center": place[:, None]}
+        if covers:
+            shown["new_coverage"] = carried + weights * rate
 
-        def pullback(dcontext, dweights, dcarried):
-            found = {}
+        @_with_stages(None, **shown)
+        def pullback(dcontext, dweights, dcarried, seen=None):
+            found, incoming = {}, dcarried
             if covers:  # carried + weights * rate
                 dweights = dweights + dcarried * rate
                 found["rate"] = dcarried * weights
@@ -483,6 +497,12 @@ def soft(attention, named, memory, allowed, rate, center, options, dtype):
             dtop, of_query = back_query(d["query"][:, 0])
             found |= of_query | {n: d[n] for n in arguments if n in d}
             dkey = d["key"]
+            if seen is not None:
+                at = back.stage_gradients(dcontext[:, None], dweights[:, None])
+                seen |= {name: _of_query(name, x) for name, x in at.items() if name != "sinks"}
+                seen |= {"new_coverage": incoming, "value": d["value"], "query": dtop}
+                seen["projected_query"] = seen.get("projected_query", d["query"][:, 0])
+                seen["projected_key"] = seen.get("projected_key", dkey)
             if inside:
                 found["coverage_vector"] = np.einsum("bja,bj->a", dkey, carried)
                 found["key_weight"] = np.einsum("bjm,bja->ma", memory, dkey)
@@ -492,14 +512,23 @@ def soft(attention, named, memory, allowed, rate, center, options, dtype):
                 found["coverage_weight"] = (d["bias"][:, 0] * carried).sum()
                 dcarried = dcarried + u * d["bias"][:, 0]
             found["memory"] = dkey + d["value"]
+            if seen is not None:
+                seen["key"] = dkey
             if back_place is not None:
-                more, of_place = back_place(d["center"][:, 0])
+                more, of_place = back_place(d["center"][:, 0], seen)
                 dtop, found = dtop + more, found | of_place
+                if seen is not None:
+                    seen["query"] = dtop
             return dtop, dcarried, found
 
         return context[:, 0], weights, (carried + weights * rate if covers else carried), pullback
 
     return attend
+
+
+def _of_query(name, x):
+    """A stage of the only query; those of keys have no axis of queries."""
+    return x if name in ("projected_key", "key_direction") else x[:, 0]
 
 
 def centers(window, steps, named, allowed, dtype):
@@ -516,9 +545,13 @@ def centers(window, steps, named, allowed, dtype):
         hidden = np.tanh(top @ named["position_weight"])
         place = sigmoid(hidden.astype(float) @ named["position_vector"].astype(float))
 
-        def pullback(dcenter):
+        @_with_stages(None, position_units=hidden)
+        def pullback(dcenter, seen=None):
             dx = (dcenter * last * place * (1 - place)).astype(dtype)
-            dhidden = dx[:, None] * named["position_vector"] * (1 - hidden**2)
+            dunits = dx[:, None] * named["position_vector"]
+            dhidden = dunits * (1 - hidden**2)
+            if seen is not None:
+                seen |= {"center": dcenter[:, None], "position_units": dunits}
             return dhidden @ named["position_weight"].T, {
                 "position_vector": dx @ hidden,
                 "position_weight": top.T @ dhidden,
@@ -573,7 +606,8 @@ def aligned(attention, named, memory, allowed, chunk_width, noise, dtype):
             return_weights=True, **options,
         )  # fmt: skip
 
-        def pullback(dcontext, dweights, dcarried):
+        @_with_stages(None)
+        def pullback(dcontext, dweights, dcarried, seen=None):
             dalignment, dchunk, dvalue = back(dcontext[:, None], dweights=dweights[:, None])
             dstop, dbefore = vars(back_alignment(dalignment + dcarried[:, None])).values()
             dscores = (dstop * stop[:, None] * (1 - stop[:, None]))[:, 0]
@@ -709,6 +743,7 @@ def attention_decoder(
         if bahdanau:
             context, weights, carried, back_attend = attend(top, carried, t)
         x, backs = np.concatenate([inputs[:, t], context, feed], axis=-1), []
+        shown = {"x": x, "before": list(states), "fertility": 1 / rate}
         for layer, parameters in enumerate(layers):
             states[layer], back = step(x, states[layer], parameters)
             x = states[layer][0]
@@ -721,11 +756,13 @@ def attention_decoder(
             feed = x if input_feeding else feed
         outputs.append(x)
         all_weights.append(weights)
-        tape.append((backs, back_attend, both))
+        shown |= back_attend.stages | {"cells": [back.stages for back in backs], "output": x}
+        tape.append((backs, back_attend, both, shown))
     last = [np.stack(arrays) for arrays in zip(*states, strict=True)]
     last += [feed] * input_feeding + [carried] * carries + [parts[-1] + T] * counts
 
-    def pullback(doutputs=None, dweights=None, dstate=None):
+    def through_time(doutputs=None, dweights=None, dstate=None, seen=None):
+        """`seen` gets the gradients of the stages of each step."""
         dout = np.zeros((B, T, H), dtype) if doutputs is None else asarray(doutputs, dtype)
         dall = np.zeros((B, T, Tk), dtype) if dweights is None else asarray(dweights, dtype)
         d = _parts(dstate, shapes, dtype)
@@ -737,9 +774,9 @@ def attention_decoder(
         found = {name: np.zeros_like(array) for name, array in named.items()}
         found |= {"memory": np.zeros_like(memory), "rate": dtype(0)}
 
-        def through_attention(back, dcontext, t):
+        def through_attention(back, dcontext, t, at):
             nonlocal dcarried
-            dtop, dcarried, down = back(dcontext, dall[:, t], dcarried)
+            dtop, dcarried, down = back(dcontext, dall[:, t], dcarried, at)
             if attention == "none":
                 rest = np.zeros_like(memory[..., M:])
                 down["memory"] = np.concatenate([down["memory"], rest], axis=-1)
@@ -748,28 +785,38 @@ def attention_decoder(
             return dtop
 
         for t in reversed(range(T)):
-            backs, back_attend, both = tape[t]
-            dx = dout[:, t]
+            backs, back_attend, both, _ = tape[t]
+            dx, at = dout[:, t], None if seen is None else {"cells": {}}
             if not bahdanau:
+                if seen is not None:
+                    at["output"] = dx + dfeed
                 dsum = (dx + dfeed) * (1 - outputs[t] ** 2)
                 found["readout_weight"] = found["readout_weight"] + both.T @ dsum
                 dboth = dsum @ named["readout_weight"].T
-                dx = dboth[:, M:] + through_attention(back_attend, dboth[:, :M], t)
+                dx = dboth[:, M:] + through_attention(back_attend, dboth[:, :M], t, at)
             for layer in reversed(range(L)):
                 dstates[layer][0] = dstates[layer][0] + dx
+                if seen is not None:
+                    at["cells"][layer] = backs[layer].stage_gradients(dstates[layer])
                 dx, dbefore, down = backs[layer](dstates[layer])
+                if seen is not None:
+                    at["cells"][layer]["x"] = dx
                 dstates[layer] = list(dbefore)
                 dcells[layer] = [a + b for a, b in zip(dcells[layer], down, strict=True)]
             dinputs[t] = dx[:, :E]
             if bahdanau:
-                dtop = through_attention(back_attend, dx[:, E:], t)
+                dtop = through_attention(back_attend, dx[:, E:], t, at)
                 dstates[-1][0] = dstates[-1][0] + dtop
             elif input_feeding:
                 dfeed = dx[:, E:]
+            if seen is not None:
+                seen[t] = at
         dfirst = [np.stack(arrays) for arrays in zip(*dstates, strict=True)]
         dfirst += [dfeed] * input_feeding + [dcarried] * carries + [d[-1]] * counts
         drate = found.pop("rate")
         if "fertility_vector" in named:
+            if seen:
+                seen[0]["fertility"] = -drate * rate * rate
             dx = -drate * rate * (1 - needed)
             found["fertility_vector"] = np.einsum("bj,bjm->m", dx, memory)
             found["memory"] = found["memory"] + dx[..., None] * named["fertility_vector"]
@@ -781,6 +828,19 @@ def attention_decoder(
             gradients["state"] = _joined(dfirst[:size])
         return Gradients(gradients | found, ("inputs", "memory", "cells"))
 
+    def pullback(doutputs=None, dweights=None, dstate=None):
+        return through_time(doutputs, dweights, dstate)
+
+    # For `attnc.stages`, which shows one step.
+    @np.errstate(all="ignore")
+    def stage_gradients(doutputs=None, dweights=None, dstate=None):
+        """The gradients of the stages of each step, and of the arguments."""
+        seen = {}
+        return seen, through_time(doutputs, dweights, dstate, seen)
+
+    with_stages: Any = pullback
+    with_stages.stages = [shown for *_, shown in tape]
+    with_stages.stage_gradients = stage_gradients
     like = states[-1][0][:, None]
     outputs_over_time = over_time(outputs, like)
     weights_over_time = np.stack(all_weights, axis=1) if T else np.zeros((B, 0, Tk), dtype)

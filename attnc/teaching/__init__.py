@@ -3,6 +3,12 @@
 `stages` keeps every intermediate array of a call, and the gradient at each.
 """
 
-from attnc.teaching.stages import MultiHeadStages, RecurrentStages, Stages, stages
+from attnc.teaching.stages import (
+    DecoderStages,
+    MultiHeadStages,
+    RecurrentStages,
+    Stages,
+    stages,
+)
 
-__all__ = ["MultiHeadStages", "RecurrentStages", "Stages", "stages"]
+__all__ = ["DecoderStages", "MultiHeadStages", "RecurrentStages", "Stages", "stages"]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from attnc import reference
-from attnc.arrays import real_array
 from attnc.gradients import require_incoming
 from attnc.layers.multihead import MultiHeadAttention
 from attnc.reference.multihead import AXES
@@ -24,6 +23,7 @@ from attnc.teaching.formulas import (
     summed,
 )
 from attnc.teaching.head_formulas import heads_backward, heads_forward
+from attnc.teaching.incoming import incoming_gradient
 from attnc.teaching.table import Entry, Table
 from attnc.typing import Array, DType, Real
 
@@ -448,11 +448,8 @@ def incoming(shape: tuple[int, ...], dweights: Any, dlse: Any, **of_output: Any)
     ((first, (gradient, output)),) = of_output.items()
     given = {first: gradient, "dweights": dweights, "dlse": dlse}
     require_incoming("gradients", **given)
-    for name, wanted in zip(given, (output.shape, shape, shape[:-1]), strict=True):
-        if given[name] is not None:
-            given[name] = real_array("gradients", name, given[name])
-            if given[name].shape != wanted:
-                raise ValueError(
-                    f"gradients: {name} must have shape {wanted}, got {given[name].shape}"
-                )
-    return given
+    shapes = output.shape, shape, shape[:-1]
+    return {
+        name: incoming_gradient(name, gradient, wanted)
+        for (name, gradient), wanted in zip(given.items(), shapes, strict=True)
+    }

@@ -211,6 +211,7 @@ def backward(
     w = f"w_{ij}"
     if gaussian(options) and not options.get("renormalize"):
         w = f"P_{ij}"
+        found["gaussian"] = f"dg_{ij} = P_{ij} dw_{ij}"
         found["softmax"] = f"dP_{ij} = g_{ij} dw_{ij}"
     normalizer = options.get("normalizer", "softmax")
     if normalizer == "sparsemax":

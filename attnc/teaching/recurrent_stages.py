@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from attnc.arrays import generator, plain_array, real_array
+from attnc.arrays import generator, plain_array
 from attnc.functional.recurrent import PARAMETERS
 from attnc.gradients import require_incoming
 from attnc.layers.recurrent import GRU, LSTM, RNN
 from attnc.reference.recurrent import STEPS
+from attnc.teaching.incoming import incoming_gradient
 from attnc.teaching.recurrent_formulas import BACKWARD, FORWARD, of_arguments
 from attnc.teaching.table import Entry, Table
 from attnc.typing import Array, Real, State
@@ -114,8 +115,8 @@ class RecurrentStages(Table):
         states = [empty if part is None else part for part in given]
         entries, backs, every = {}, [], []
         below = np.asarray(x, dtype)
-        rng = copy.deepcopy(rng)
-        random = generator("stages", rng) if rng is not False and layer.dropout else None
+        drops = rng is not False and layer.dropout
+        random = generator("stages", copy.deepcopy(rng)) if drops else None
         for number in range(layer.layers):
             kept = dtype(1)
             if number:
@@ -148,9 +149,7 @@ class RecurrentStages(Table):
             written = _outputs(layer.layers - 1, directions)
             entries["output"] = Entry(f"output = {written}", below, "bd")
         super().__init__(f"Stages of one step of {type(layer).__name__}", entries)
-        vars(self).update(
-            _layer=layer, _call=(layer, x, state, rng), _cells=backs, _kept=every
-        )
+        vars(self).update(_layer=layer, _call=(layer, x, state, rng), _cells=backs, _kept=every)
 
     def __reduce__(self):
         return type(self), self._call, {"_view": self._view}
@@ -190,12 +189,13 @@ class RecurrentStages(Table):
         if len(of_states) > len(names):
             raise ValueError(f"gradients: dstate must be a pair (h, c), got {len(of_states)}")
         given = [
-            _incoming(name, d, shape, dtype) for name, d in zip(names, of_states, strict=False)
+            incoming_gradient(name, d, shape) for name, d in zip(names, of_states, strict=False)
         ]
         given += [None] * (len(names) - len(given))
-        above = _incoming("doutput", doutput, (B, directions * H), dtype)
+        above = incoming_gradient("doutput", doutput, (B, directions * H))
         said = "given" if above is not None else ""
-        d = np.zeros((B, directions * H), dtype) if above is None else above
+        d = np.zeros((B, directions * H)) if above is None else above
+        d = d.astype(dtype)
         entries: dict[str, Entry] = {}
         arguments: dict[str, Entry] = {}
         if len(layer.cells) > 1:
@@ -210,7 +210,7 @@ class RecurrentStages(Table):
                 terms = [said, ""]
                 for part, array in enumerate(given):
                     if array is not None:
-                        incoming[part] = incoming[part] + array[k]
+                        incoming[part] = incoming[part] + array[k].astype(dtype)
                         terms[part] = " + ".join(filter(None, [terms[part], "given"]))
                 with np.errstate(all="ignore"):
                     incoming = incoming[: len(given)]
@@ -264,13 +264,3 @@ def _ending(layer: Recurrent, k: int) -> str:
 
 def _plain(name: str) -> str:
     return name.removesuffix("_reverse").rstrip("0123456789").removesuffix("_l")
-
-
-def _incoming(name: str, gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An incoming gradient, checked, or None."""
-    if gradient is None:
-        return None
-    gradient = real_array("gradients", name, gradient)
-    if gradient.shape != shape:
-        raise ValueError(f"gradients: {name} must have shape {shape}, got {gradient.shape}")
-    return gradient.astype(dtype)

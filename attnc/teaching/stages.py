@@ -14,18 +14,22 @@ import numpy as np
 
 from attnc import functional
 from attnc.functional.attention import MECHANISMS
+from attnc.layers.decoder import AttentionDecoder
 from attnc.layers.multihead import MultiHeadAttention
 from attnc.layers.recurrent import GRU, LSTM, RNN
 from attnc.teaching.attention_stages import MultiHeadStages, Stages
+from attnc.teaching.decoder_stages import DecoderStages, decoder_stages
 from attnc.teaching.recurrent_stages import RecurrentStages, recurrent_stages
 
-__all__ = ["MultiHeadStages", "RecurrentStages", "Stages", "stages"]
+__all__ = ["DecoderStages", "MultiHeadStages", "RecurrentStages", "Stages", "stages"]
 
 _SCORE = tuple(function.__name__ for function in MECHANISMS)
 
 
 @overload
 def stages(function: MultiHeadAttention, *arrays: Any, **options: Any) -> MultiHeadStages: ...
+@overload
+def stages(function: AttentionDecoder, *arrays: Any, **options: Any) -> DecoderStages: ...
 @overload
 def stages(function: RNN | GRU | LSTM, *arrays: Any, **options: Any) -> RecurrentStages: ...
 @overload
@@ -35,22 +39,24 @@ def stages(function: Any, *arrays: Any, **options: Any) -> Any:
 
     Parameters
     ----------
-    function : function or MultiHeadAttention
+    function : function, MultiHeadAttention, RNN, GRU, LSTM or AttentionDecoder
         Any of `attnc.functional.attention` that has scores: all but `attnc.merge_attention`. Or a
-        layer with heads.
+        layer with heads; or one that goes step by step, of which one step is shown.
     *arrays
-        The arrays of `function`, as in a call of it. They are copied, like the parameters of a
-        layer.
+        The arrays of `function`, as in a call of it; of a recurrent layer the input of one step,
+        ``(B, input_size)``, and the state; of a decoder those of `AttentionDecoder.step`. They are
+        copied, like the parameters of a layer.
     **options
         The options of `function`, as in a call of it. The ``return_`` flags change nothing here.
 
     Returns
     -------
-    Stages or MultiHeadStages
+    Stages, MultiHeadStages, RecurrentStages or DecoderStages
         With the attributes `scores`, `capped`, `masked`, `weights`, `context`, those before the
         scores that the mechanism has, such as `products`, and the method `gradients`; of a layer
-        those of all heads, from `queries` to `output`. Printed, or as the value of a notebook's
-        cell, it is a table; `shown` names its rows and columns and chooses the element.
+        those of all heads, from `queries` to `output`, or of one step, gate by gate.
+        Printed, or as the value of a notebook's cell, it is a table; `shown` names its rows and
+        columns and chooses the element.
 
     Raises
     ------
@@ -87,6 +93,8 @@ def stages(function: Any, *arrays: Any, **options: Any) -> Any:
     array([[ 0.        ,  0.        ],
            [-0.19661193,  0.19661193]])
     """
+    if isinstance(function, AttentionDecoder):
+        return decoder_stages(function, *arrays, **options)
     if isinstance(function, (RNN, GRU, LSTM)):
         return recurrent_stages(function, *arrays, **options)
     if isinstance(function, MultiHeadAttention):

@@ -85,6 +85,14 @@ class Table:
         )
         vars(self).update({name: np.array(entry.array) for name, entry in entries.items()})
 
+    def __getattr__(self, name: str) -> Any:
+        """Only of what there is not: say what there is."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"{name} is not in {self._title}, which has {', '.join(self._formulas)}"
+        )
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{name} of {self._title} cannot be set: it is what was computed")
 
