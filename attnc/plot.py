@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from attnc.arrays import flag, integer, number, plain_array, real_array
+from attnc import _arguments as arguments
+from attnc.arrays import flag, integer, number, real_array
 
 __all__ = [
     "head_grid",
@@ -98,11 +99,11 @@ def heat_map(
     >>> context, weights = attnc.dot_product_attention(x, x, x, return_weights=True)
     >>> ax = heat_map(weights, queries="je suis ici".split(), keys="I am here".split())
     """
-    weights = _matrix("heat_map", "weights", weights)
-    queries = _labels("heat_map", "queries", queries, weights.shape, 0)
-    keys = _labels("heat_map", "keys", keys, weights.shape, 1)
+    weights = arguments.matrix("heat_map", "weights", weights)
+    queries = arguments.labels("heat_map", "queries", queries, weights.shape, 0)
+    keys = arguments.labels("heat_map", "keys", keys, weights.shape, 1)
     colorbar = flag("heat_map", "colorbar", colorbar)
-    template = _template("heat_map", annotate)
+    template = arguments.template("heat_map", annotate)
     pictures = _import_pictures("heat_map")
     if ax is not None and not hasattr(ax, "imshow"):
         raise TypeError(f"heat_map: ax must be a matplotlib Axes, got {type(ax).__name__}")
@@ -191,13 +192,13 @@ def heat_maps(
     ((4,), 'head 3')
     """
     where = "heat_maps"
-    weights = _matrices(where, weights)
-    queries = _labels_of_each(where, "queries", queries, weights, 0)
-    keys = _labels_of_each(where, "keys", keys, weights, 1)
-    titles = _titles(where, "titles", titles, len(weights), "head")
-    columns = _columns(where, columns, len(weights))
+    weights = arguments.matrices(where, weights)
+    queries = arguments.labels_of_each(where, "queries", queries, weights, 0)
+    keys = arguments.labels_of_each(where, "keys", keys, weights, 1)
+    titles = arguments.titles(where, "titles", titles, len(weights), "head")
+    columns = arguments.columns(where, columns, len(weights))
     colorbar = flag(where, "colorbar", colorbar)
-    template = _template(where, annotate)
+    template = arguments.template(where, annotate)
     pictures = _import_pictures(where)
 
     every = [label for labels in (*queries, *keys) for label in labels or []]
@@ -284,7 +285,7 @@ def head_grid(
     ((2, 4), 'head 3')
     """
     where = "head_grid"
-    weights = _numbers(
+    weights = arguments.numbers(
         where,
         "weights",
         weights,
@@ -294,12 +295,12 @@ def head_grid(
     )
     grid = weights.reshape(-1, *weights.shape[-3:])
     L, H, *shape = grid.shape
-    queries = _labels(where, "queries", queries, tuple(shape), 0)
-    keys = _labels(where, "keys", keys, tuple(shape), 1)
-    layers = _titles(where, "layers", layers, L, "layer" if weights.ndim == 4 else "")
-    heads = _titles(where, "heads", heads, H, "head")
+    queries = arguments.labels(where, "queries", queries, tuple(shape), 0)
+    keys = arguments.labels(where, "keys", keys, tuple(shape), 1)
+    layers = arguments.titles(where, "layers", layers, L, "layer" if weights.ndim == 4 else "")
+    heads = arguments.titles(where, "heads", heads, H, "head")
     colorbar = flag(where, "colorbar", colorbar)
-    template = _template(where, annotate)
+    template = arguments.template(where, annotate)
     pictures = _import_pictures(where)
 
     write = pictures.Writer(
@@ -402,17 +403,17 @@ def links(
     >>> axes = links(weights, words, words, query=words.index("it"))
     """
     where = "links"
-    weights = _matrices(where, weights)
-    queries = _labels_of_each(where, "queries", queries, weights, 0)
-    keys = _labels_of_each(where, "keys", keys, weights, 1)
-    titles = _titles(where, "titles", titles, len(weights), "head")
+    weights = arguments.matrices(where, weights)
+    queries = arguments.labels_of_each(where, "queries", queries, weights, 0)
+    keys = arguments.labels_of_each(where, "keys", keys, weights, 1)
+    titles = arguments.titles(where, "titles", titles, len(weights), "head")
     if query is not None:
         query = integer(where, "query", query, least=0)
         shortest = min(map(len, weights))
         if query >= shortest:
             raise ValueError(f"{where}: query must lie in 0..{shortest - 1}, got {query}")
     colorbar = flag(where, "colorbar", colorbar)
-    columns = _columns(where, columns, len(weights))
+    columns = arguments.columns(where, columns, len(weights))
     pictures = _import_pictures(where)
     from . import _links
 
@@ -518,8 +519,8 @@ def overlay(
     ((3,), 'seven', 4)
     """
     where = "overlay"
-    image = _pixels(where, "image", image)
-    weights = _numbers(
+    image = arguments.pixels(where, "image", image)
+    weights = arguments.numbers(
         where,
         "weights",
         weights,
@@ -527,11 +528,11 @@ def overlay(
         less=" (of one word: weights[None]; of regions in a row: reshape(N, rows, columns))",
         more=" (those of one image are weights[{}])",
     )
-    titles = _titles(where, "titles", titles, len(weights))
+    titles = arguments.titles(where, "titles", titles, len(weights))
     smooth = flag(where, "smooth", smooth)
     colorbar = flag(where, "colorbar", colorbar)
     show_image = flag(where, "show_image", show_image)
-    alpha = _alpha(where, alpha)
+    alpha = arguments.alpha(where, alpha)
     pictures = _import_pictures(where)
     from . import _overlays
 
@@ -539,7 +540,7 @@ def overlay(
     maps, names = list(weights), titles
     if show_image:
         maps, names = [None, *maps], ["", *names]
-    columns = _columns(where, columns, len(maps), _overlays.most_beside(image))
+    columns = arguments.columns(where, columns, len(maps), _overlays.most_beside(image))
     write = pictures.Writer([title, *titles])
     panels = [
         _overlays.Picture(image, each, {"title": name}, write)
@@ -625,8 +626,8 @@ def strip(
     ((2, 5), 'right')
     """
     where = "strip"
-    frames = _pixels(where, "frames", frames, "T, ")
-    weights = _numbers(
+    frames = arguments.pixels(where, "frames", frames, "T, ")
+    weights = arguments.numbers(
         where,
         "weights",
         weights,
@@ -641,10 +642,10 @@ def strip(
             f"{where}: weights must be of {len(frames)} frames, as frames of shape {frames.shape} "
             f"are, got {T} in an array of shape {weights.shape}{fix}"
         )
-    titles = _titles(where, "titles", titles, N, each="row")
+    titles = arguments.titles(where, "titles", titles, N, each="row")
     smooth = flag(where, "smooth", smooth)
     colorbar = flag(where, "colorbar", colorbar)
-    alpha = _alpha(where, alpha)
+    alpha = arguments.alpha(where, alpha)
     pictures = _import_pictures(where)
     from . import _overlays
 
@@ -742,7 +743,7 @@ def marked_text(
     True
     """
     where = "marked_text"
-    weights = _numbers(
+    weights = arguments.numbers(
         where,
         "weights",
         weights,
@@ -752,8 +753,8 @@ def marked_text(
     )
     if words is None:
         raise TypeError(f"{where}: words must be a sequence of labels, got None")
-    words = _labels(where, "words", words, weights.shape, 1)
-    titles = _titles(
+    words = arguments.labels(where, "words", words, weights.shape, 1)
+    titles = arguments.titles(
         where, "titles", titles, len(weights), "" if len(weights) == 1 else None, "block"
     )
     width = number(
@@ -899,185 +900,3 @@ def _running_mean(values, window):
     sums = to_here.copy()
     sums[both] += from_here[first[both]]
     return np.ldexp(sums / np.minimum(last + 1, window), power)
-
-
-# ---- Arguments -----------------------------------------------------------------------------------
-
-
-def _shaped(where, name, value, shapes, less="", more=""):
-    """`value` as an array of real numbers, or bool, that is not empty.
-
-    Parameters
-    ----------
-    where, name : str
-    value : array_like
-    shapes : list of str
-        What shapes it may have, such as "(Tq, Tk)", those of most axes first.
-    less, more : str
-        What to do about an array of one axis less than all these, and of more than all, in which
-        "{}" stands for the index that takes the first of the others.
-    """
-    array = plain_array(where, name, value)
-    if array.dtype != bool:
-        array = real_array(where, name, array)
-    axes = [shape.count(",") + 1 for shape in shapes]
-    if array.ndim not in axes:
-        index = ", ".join("0" * (array.ndim - axes[0]))
-        fix = more.format(index) if index else less if array.ndim == axes[-1] - 1 else ""
-        raise ValueError(
-            f"{where}: {name} must have shape {' or '.join(shapes)}, got {array.shape}{fix}"
-        )
-    if array.size == 0:
-        raise ValueError(f"{where}: {name} must not be empty, got shape {array.shape}")
-    return array
-
-
-def _numbers(where, name, value, shapes, less="", more=""):
-    """Weights as floats of the machine; bool is a mask, and drawn as 0 and 1."""
-    # float: float16 and bfloat16 are not drawn by every matplotlib
-    return _shaped(where, name, value, shapes, less, more).astype(float)
-
-
-def _pixels(where, name, value, frames=""):
-    """Grey or coloured pixels as bytes: an image, or several with an axis of frames."""
-    shapes = [f"({frames}H, W, 3 or 4)", f"({frames}H, W)"]
-    pixels = _shaped(where, name, value, shapes)
-    lead = frames.count(",")
-    if pixels.ndim == lead + 3 and pixels.shape[-1] not in (3, 4):
-        channels = pixels.shape[lead]
-        fix = f" ({name}[..., 0])" if pixels.shape[-1] == 1 else ""
-        fix = f" ({name}[{':, ' * lead}0])" if channels == 1 else fix
-        fix = f" (np.moveaxis({name}, {lead}, -1))" if channels in (3, 4) else fix
-        raise ValueError(
-            f"{where}: {name} must have shape {' or '.join(shapes)}, got {pixels.shape}{fix}"
-        )
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype.kind in "iu":
-        raise TypeError(
-            f"{where}: {name} must be float in 0..1, uint8 or bool, got {pixels.dtype} "
-            f"(if in 0..255: {name}.astype(np.uint8))"
-        )
-    pixels = pixels.astype(np.float32)
-    low, high = pixels.min(), pixels.max()
-    if not (low >= 0 and high <= 1):  # NaN is not
-        raise ValueError(
-            f"{where}: {name} must lie in 0..1, got {low:g}..{high:g} "
-            f"(np.clip({name}, 0, 1); bytes as uint8)"
-        )
-    return np.rint(255 * pixels).astype(np.uint8)  # what a screen shows, in a quarter of the memory
-
-
-def _matrix(where, name, value):
-    """The weights of one map."""
-    more = f" (one sequence and head is {name}[{{}}])"
-    return _numbers(where, name, value, ["(Tq, Tk)"], more=more)
-
-
-def _matrices(where, weights):
-    """The weights of several maps, a list."""
-    if hasattr(weights, "ndim") or not hasattr(weights, "__iter__"):
-        weights = plain_array(where, "weights", weights)
-        if weights.ndim != 3:
-            index = ", ".join("0" * (weights.ndim - 3))
-            fix = (
-                f" (the heads of one sequence are weights[{index}])"
-                if index
-                else " (one map is weights[None])"
-                if weights.ndim == 2
-                else ""
-            )
-            raise ValueError(
-                f"{where}: weights must have shape (N, Tq, Tk) or be a sequence of arrays (Tq, Tk)"
-                f", got {weights.shape}{fix}"
-            )
-    weights = list(weights)
-    if not weights:
-        raise ValueError(f"{where}: weights must have at least one map, got none")
-    return [_matrix(where, f"weights[{n}]", each) for n, each in enumerate(weights)]
-
-
-def _labels(where, name, given, shape, axis):
-    """The labels of one axis of one map as strings, or None."""
-    if given is None:
-        return None
-    if not hasattr(given, "__iter__"):
-        raise TypeError(f"{where}: {name} must be a sequence of labels, got {given!r}")
-    labels = [str(label) for label in given]
-    count = shape[axis]
-    if len(labels) != count:
-        before = ":, " * axis
-        fix = f" (without padding: weights[{before}:{len(labels)}])" if len(labels) < count else ""
-        raise ValueError(
-            f"{where}: {name} must be {count} labels, for weights of shape {shape}, "
-            f"got {len(labels)}{fix}"
-        )
-    return labels
-
-
-def _labels_of_each(where, name, given, weights, axis):
-    """The labels of one axis of each map: given for all, or for each."""
-    if given is None or isinstance(given, str) or not hasattr(given, "__iter__"):
-        given = [given] * len(weights)
-        return [
-            _labels(where, name, labels, w.shape, axis)
-            for labels, w in zip(given, weights, strict=True)
-        ]
-    given = list(given)
-    lists = [each is None or isinstance(each, (list, tuple, np.ndarray)) for each in given]
-    if not (all(lists) and any(each is not None for each in given)):
-        return [_labels(where, name, given, w.shape, axis) for w in weights]
-    if len(given) != len(weights):
-        raise ValueError(
-            f"{where}: {name} must be one list of labels, or one for each of {len(weights)} "
-            f"maps, got {len(given)} lists"
-        )
-    return [
-        _labels(where, f"{name}[{n}]", labels, w.shape, axis)
-        for n, (labels, w) in enumerate(zip(given, weights, strict=True))
-    ]
-
-
-def _titles(where, name, titles, count, what=None, each="map"):
-    """Titles of maps, rows or columns: those given, or "<what> 0", ..., none for an empty what.
-
-    Numbers alone where `what` is None. What has a title is called `each` in errors.
-    """
-    if titles is None and what is None:
-        return [str(n) for n in range(count)]
-    if titles is None:
-        return [f"{what} {n}" if what else "" for n in range(count)]
-    if isinstance(titles, str) or not hasattr(titles, "__iter__"):
-        raise TypeError(
-            f"{where}: {name} must be a sequence of str, got {titles!r} (above all maps: title=)"
-        )
-    titles = ["" if each is None else str(each) for each in titles]
-    if len(titles) != count:
-        each = each if name == "titles" else name.removesuffix("s")
-        raise ValueError(f"{where}: {name} must be {count}, one a {each}, got {len(titles)}")
-    return titles
-
-
-def _columns(where, columns, count, most=4):
-    if columns is None:
-        columns = math.ceil(count / math.ceil(count / most))
-    return min(integer(where, "columns", columns, least=1), count)
-
-
-def _alpha(where, alpha):
-    return number(where, "alpha", alpha, "lie in 0..1", lambda share: 0 <= share <= 1)
-
-
-def _template(where, annotate):
-    """The format of numbers in cells for str.format, or None."""
-    if not isinstance(annotate, str):
-        return "{:.2f}" if flag(where, "annotate", annotate) else None
-    template = annotate if "{" in annotate else f"{{:{annotate}}}"
-    try:
-        template.format(0.5)
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{where}: annotate must be True, False or a format of numbers such as '.2f', "
-            f"got {annotate!r}"
-        ) from error
-    return template
