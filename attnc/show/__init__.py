@@ -4,4 +4,6 @@
 a script and without a network, and goes into slides.
 """
 
-__all__: list[str] = []
+from attnc.show.alignment import Alignment
+
+__all__ = ["Alignment"]
