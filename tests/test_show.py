@@ -481,3 +481,91 @@ def test_import_needs_neither_matplotlib_nor_pillow():
 
 def test_all_of_it_is_public():
     assert attnc.show is show and set(show.__all__) <= set(dir(show))
+
+
+# ---- several heads ----
+
+
+def test_heads(rng):
+    weights = rng.dirichlet(np.ones(6), (2, 3, 4))
+    heads = show.Heads(weights, AWKWARD[:4], AWKWARD[8:14], title="<heads>", layers=["a", "b"])
+    text = heads.html()
+    page = Page(text)
+    assert page.tags.count("table") == 6 and page.tags.count("td") == 6 * 25
+    assert page.text.count("colours from 0 to 1") == 1 and "<heads>" in page.text
+    assert "b, head 2" in page.text
+    assert heads[1, 2].title == "b, head 2"
+    np.testing.assert_array_equal(heads[1, 2].weights, weights[1, 2])
+    root = assert_laid_out(heads.svg())
+    assert len(list(elements(root, "rect"))) == weights.size
+    # Words of queries at the left alone, of keys above alone.
+    words = [each.text for each in elements(root, "text")]
+    assert words.count(AWKWARD[1]) == 2 and words.count(AWKWARD[12]) == 3
+    assert braces(heads.latex()) and heads.latex().count("\\begin{tabular}") == 6
+    lines = heads.text(100).split("\n")
+    assert lines[0] == "<heads>" and lines[1].split() == ["a,", "head", "0", "a,", "head", "1"]
+    assert max(columns_of(heads.text(40))) <= 40
+
+
+def test_heads_side_by_side():
+    heads = show.Heads(np.array([np.eye(2), 1 - np.eye(2)]), heads=["x", "y"])
+    assert heads.text().split("\n")[:4] == [
+        "x        y",
+        "  0  1     0  1",
+        "0 ██     0    ██",
+        "1    ██  1 ██",
+    ]
+    assert heads.text(20, numbers=True) == "x      y\n  0 1    0 1\n0 1 0  0 0 1\n1 0 1  1 1 0"
+
+
+def test_colours_are_the_same_in_all_heads():
+    heads = show.Heads(np.array([[[0.5]], [[-2.0]], [[1.0]]]))
+    assert alphas(heads.html()) == [0.295, 1, 0.53]
+    assert alphas(heads[0].html()) == [0.295]
+    weights = np.zeros((2, 128, 128))
+    weights[0, 0, 0], weights[1, 0, 0] = 1, 0.5
+    found = alphas(show.Heads(weights).html())
+    assert found[0] == 1 and found[64 * 64] == 0.53
+
+
+def test_many_heads_are_of_few_cells(rng):
+    heads = show.Heads(rng.dirichlet(np.ones(40), (12, 12, 40)))
+    page = Page(heads.html())
+    assert page.tags.count("td") == 144 * 101
+    assert "reduced from 40 x 40: each cell is the mean of 4 x 4 weights" in page.text
+    assert_columns(heads.svg(), 12)
+    assert "4 x 4 weights" in heads.text()
+
+
+def assert_columns(text, count):
+    """The maps of a column stand below each other."""
+    places = sorted(float(each.get("x")) for each in elements(svg(text), "rect"))
+    assert len(set(places)) == count * 10
+
+
+@pytest.mark.parametrize(
+    "weights, options, error, message",
+    [
+        (
+            np.ones((2, 2)),
+            {},
+            ValueError,
+            r"Heads: weights must have shape .* \(for one map: Align",
+        ),
+        (np.ones((1,) * 5), {}, ValueError, r"\(one sequence is weights\[0\]\)"),
+        (np.ones((1, 0, 2)), {}, ValueError, "Heads: weights must not be empty"),
+        (np.ones((2, 2, 2)), {"heads": "x"}, TypeError, "Heads: heads must be a sequence of str"),
+        (np.ones((2, 2, 2)), {"heads": ["x"]}, ValueError, "Heads: heads must be 2, one a head"),
+        (np.ones((2, 2, 2)), {"queries": ["x"]}, ValueError, "Heads: queries must be 2 labels"),
+    ],
+)
+def test_errors_of_heads(weights, options, error, message):
+    with pytest.raises(error, match=message):
+        show.Heads(weights, **options)
+
+
+def test_a_head_is_named_by_all_its_numbers():
+    heads = show.Heads(np.ones((2, 3, 1, 1)))
+    for index in (0, 7, (0, 5)):
+        with pytest.raises(IndexError):
+            heads[index]

@@ -5,5 +5,6 @@ a script and without a network, and goes into slides.
 """
 
 from attnc.show.alignment import Alignment
+from attnc.show.heads import Heads
 
-__all__ = ["Alignment"]
+__all__ = ["Alignment", "Heads"]

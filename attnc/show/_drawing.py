@@ -72,7 +72,8 @@ class Drawing:
         self.width = self.height = 0.0
         self.items: list[_Shape | _Word] = []
 
-    def _reach(self, x: float, y: float) -> None:
+    def reach(self, x: float, y: float) -> None:
+        """Be at least so wide and high."""
         self.width, self.height = max(self.width, x), max(self.height, y)
 
     def rectangle(
@@ -102,7 +103,7 @@ class Drawing:
     ) -> None:
         """Fill a polygon; `line` draws its edge in the colour of letters."""
         for x, y in points:
-            self._reach(x, y)
+            self.reach(x, y)
         self.items.append(_Shape(points, colour, opacity, line, hover))
 
     def word(
@@ -120,7 +121,7 @@ class Drawing:
         """Write a text of one line."""
         if not angle:
             share = {"start": 1.0, "middle": 0.5, "end": 0.0}[anchor]
-            self._reach(x + share * measure(text, size), y + 0.3 * size)
+            self.reach(x + share * measure(text, size), y + 0.3 * size)
         self.items.append(_Word(x, y, text, size, anchor, angle, bold, opacity))
 
     def place(self, other: Drawing, x: float, y: float) -> None:
@@ -131,7 +132,7 @@ class Drawing:
             else:
                 moved = tuple((px + x, py + y) for px, py in item.points)
                 self.items.append(item._replace(points=moved))
-        self._reach(x + other.width, y + other.height)
+        self.reach(x + other.width, y + other.height)
 
     # ---- SVG ----
 

@@ -10,7 +10,7 @@ from attnc.show import _words
 from attnc.show._map import Map
 from attnc.show._values import hue, short
 
-__all__ = ["document", "group", "map_table", "rgba"]
+__all__ = ["document", "group", "map_table", "rgba", "said"]
 
 LONGEST = 24  # columns of a word beside its row
 ROOM = 900  # pixels for words above columns, side by side
@@ -23,8 +23,8 @@ def rgba(strength: float) -> str:
     return f"rgba({red},{green},{blue},{opaque:g})"
 
 
-def map_table(drawn: Map, numbers: bool) -> str:
-    """A map as one table."""
+def map_table(drawn: Map, numbers: bool, notes: bool = True) -> str:
+    """A map as one table, and what is to be said of it."""
     count = max(drawn.values.shape)
     side, letters = (26, 13) if count <= 16 else (18, 11) if count <= 32 else (11, 9)
     if numbers:
@@ -57,7 +57,6 @@ def map_table(drawn: Map, numbers: bool) -> str:
         '<caption dir="auto" style="caption-side:top;text-align:left;color:inherit;'
         f'font-weight:bold;padding:0 0 4px 0">{title}</caption>'
     )
-    notes = "<br>".join(map(_words.escape, drawn.notes()))
     return (
         '<div style="overflow-x:auto;color:inherit">'
         f'<table aria-label="{_words.escape(drawn.summary())}" '
@@ -66,9 +65,15 @@ def map_table(drawn: Map, numbers: bool) -> str:
         f'font-size:{letters}px">'
         f"{caption if title else ''}"
         f"<colgroup>{columns}</colgroup><tbody>{''.join(rows)}</tbody></table>"
-        f'<div style="font-family:sans-serif;font-size:11px;opacity:0.75;margin:0 0 6px 0">{notes}'
-        "</div></div>"
+        f"{said(drawn.notes()) if notes else ''}</div>"
     )
+
+
+def said(notes: list[str]) -> str:
+    """What is to be said below a picture."""
+    lines = "<br>".join(map(_words.escape, notes))
+    style = "font-family:sans-serif;font-size:11px;opacity:0.75;margin:0 0 6px 0"
+    return f'<div style="{style}">{lines}</div>'
 
 
 def _above(key: str, full: str, upright: bool, plain: str) -> str:
@@ -96,7 +101,7 @@ def _cell(drawn: Map, i: int, j: int, numbers: bool) -> str:
     return f'<td title="{title}" style="{style};border:none">{text}</td>'
 
 
-def group(parts: list[str], title: str, label: str) -> str:
+def group(parts: list[str], title: str, label: str, notes: list[str]) -> str:
     """Several maps side by side, below each other where there is no room."""
     head = f'<div style="font-weight:bold" dir="auto">{_words.escape(title)}</div>' if title else ""
     cells = "".join(
@@ -106,7 +111,7 @@ def group(parts: list[str], title: str, label: str) -> str:
     )
     return (
         f'<div role="group" aria-label="{_words.escape(label)}" '
-        f'style="font-family:sans-serif;color:inherit">{head}{cells}</div>'
+        f'style="font-family:sans-serif;color:inherit">{head}{cells}{said(notes)}</div>'
     )
 
 

@@ -8,7 +8,7 @@ from attnc.show import _words
 from attnc.show._values import Scale, exact, reduced
 from attnc.typing import Array
 
-__all__ = ["Map"]
+__all__ = ["Map", "common_scale"]
 
 
 class Map:
@@ -48,19 +48,8 @@ class Map:
         self.queries = _labels(queries, values.shape[0], self.rows)
         self.keys = _labels(keys, values.shape[1], self.columns)
         self.named = keys is not None
-        if scale is None:
-            scale = self.scale_of(values, scores)
-        self.scale = scale
+        self.scale = scale = scale or common_scale(values, [self], scores)
         self.strengths: Array = scale.strengths(self.values)
-
-    def scale_of(self, values: Array, scores: bool | None) -> Scale:
-        """The scale of this map alone: of means up to the largest mean, or all would be pale."""
-        scores = Scale(values, scores).scores
-        top = None
-        if self.is_reduced and not scores:
-            finite = self.values[np.isfinite(self.values)]
-            top = float(np.abs(finite).max(initial=0)) or 1.0
-        return Scale(self.values, scores, top)
 
     @property
     def is_reduced(self) -> bool:
@@ -89,6 +78,16 @@ class Map:
         kind = "scores" if self.scale.scores else "attention weights"
         names = f"{self.names[0]} (rows), {self.names[1]} (columns)"
         return f"{title}{kind}, {self.whole[0]} x {self.whole[1]}, {names}"
+
+
+def common_scale(values: Array, maps: list[Map], scores: bool | None) -> Scale:
+    """One scale for maps of these values: of means up to the largest, or all would be pale."""
+    scores = Scale(values, scores).scores
+    if not any(each.is_reduced for each in maps):
+        return Scale(values, scores)
+    shown = np.concatenate([each.values.ravel() for each in maps])
+    finite = np.abs(shown[np.isfinite(shown)])
+    return Scale(shown, scores, None if scores else float(finite.max(initial=0)) or 1.0)
 
 
 def _labels(given: list[str] | None, count: int, size: int) -> list[str]:

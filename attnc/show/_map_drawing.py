@@ -7,9 +7,10 @@ import math
 from attnc.show import _words
 from attnc.show._drawing import Drawing, measure
 from attnc.show._map import Map
+from attnc.show._text import wrapped
 from attnc.show._values import hue, short
 
-__all__ = ["draw_map"]
+__all__ = ["add_notes", "draw_map"]
 
 LETTERS = 12
 SMALL = 10
@@ -18,7 +19,9 @@ WIDEST = 700  # pixels of columns as wide as their words
 TURNED = 60  # degrees of words that are wider than their column
 
 
-def draw_map(drawn: Map, numbers: bool, beside: bool = True, above: bool = True) -> Drawing:
+def draw_map(
+    drawn: Map, numbers: bool, beside: bool = True, above: bool = True, heading: float = 14
+) -> Drawing:
     """A map with its title; `beside` and `above` say whether its words are written."""
     picture = Drawing(drawn.summary())
     rows, columns = drawn.values.shape
@@ -34,36 +37,31 @@ def draw_map(drawn: Map, numbers: bool, beside: bool = True, above: bool = True)
     widths = [measure(key, letters) for key in keys]
     across = max(side, max(widths) + 4)
     level = across <= 64 and columns * across <= max(columns * side, WIDEST)
-    across = across if level and above else side
+
+    across = across if level else side
 
     query_name, key_name = map(_words.visible, drawn.names)
-    left = max([measure(query, letters) for query in queries]) + 8 if beside else 2.0
-    top = 2.0
-    if drawn.title:
-        top += 20
+    left = 2.0
+    if beside:
+        left = 8 + max(measure(query_name + " ↓", SMALL), *(measure(q, letters) for q in queries))
+    top = 22.0 if drawn.title else 2.0
     if above:
         sine, cosine = math.sin(math.radians(TURNED)), math.cos(math.radians(TURNED))
         top += 15
         picture.word(left, top - 3, key_name + " →", SMALL, opacity=0.75)
-        up = letters + 4 if level else sine * max(widths) + 4 + letters / 2
-        top += up
+        top += letters + 4 if level else sine * max(widths) + 4 + letters / 2
         for j, key in enumerate(keys):
             x = left + (j + 0.5) * across
             if level:
                 picture.word(x, top - 4, key, letters, anchor="middle")
             else:
                 picture.word(x + letters / 4, top - 4, key, letters, angle=-TURNED)
-                picture._reach(x + cosine * widths[j] + letters, top)
-    if beside:
-        name = query_name + " ↓"
-        room = left - 8
-        if measure(name, SMALL) > room:  # the words are shorter than what they are called
-            shift = measure(name, SMALL) - room
-            picture = _shifted(picture, shift)
-            left += shift
-        picture.word(left - 8, top - 4, name, SMALL, anchor="end", opacity=0.75)
+                picture.reach(x + cosine * widths[j] + letters, top)
+        if beside:
+            name = query_name + " ↓"
+            picture.word(left - 8, top - 4, name, SMALL, anchor="end", opacity=0.75)
     if drawn.title:
-        picture.word(2, 18, drawn.title, 14, bold=True)
+        picture.word(2, 18, drawn.title, heading, bold=True)
     for i in range(rows):
         y = top + i * side
         if beside:
@@ -82,16 +80,8 @@ def draw_map(drawn: Map, numbers: bool, beside: bool = True, above: bool = True)
     return picture
 
 
-def _shifted(picture: Drawing, shift: float) -> Drawing:
-    moved = Drawing(picture.label)
-    moved.place(picture, shift, 0)
-    return moved
-
-
 def add_notes(picture: Drawing, notes: list[str]) -> Drawing:
     """Write notes below a picture, broken where they are wider than it."""
-    from attnc.show._text import wrapped
-
     most = max(picture.width, 240.0)
     y = picture.height + 4
     for note in notes:

@@ -8,24 +8,34 @@ import numpy as np
 
 from attnc.show import _words
 from attnc.show._map import Map
+from attnc.show._values import Scale
 from attnc.typing import Array
 
-__all__ = ["beside", "map_text", "wrapped"]
+__all__ = ["beside", "legend", "map_text", "wrapped"]
 
 BLOCKS, ASCII = " ░▒▓█", " .+x#"
 LEAST = 3  # columns of a shortened key: a letter, what is left out, and one to tell from others
 
 
 def map_text(
-    of_size: Callable[[int, int], Map], width: int, ascii: bool, numbers: bool, most: int
+    of_size: Callable[[int, int], Map],
+    width: int,
+    ascii: bool,
+    numbers: bool,
+    most: int,
+    told: bool = True,
 ) -> str:
-    """A map in so many columns; `of_size` makes it of at most so many rows and columns."""
+    """A map in so many columns; `of_size` makes it of at most so many rows and columns.
+
+    `told`: with what the shades are.
+    """
     drawn = of_size(most, most)
     layout = _Layout(drawn, width, ascii, numbers)
     if layout.room < drawn.values.shape[1]:  # not even cells without words beside each other fit
         drawn = of_size(most, max(layout.room, 1))
         layout = _Layout(drawn, width, ascii, numbers)
-    return layout.text()
+        told = True  # not what others beside it are
+    return layout.text(told)
 
 
 class _Layout:
@@ -60,7 +70,7 @@ class _Layout:
             self.fill, self.room = 1, available
         self.widths = [self.fill] * len(natural)
 
-    def text(self) -> str:
+    def text(self, told: bool) -> str:
         drawn = self.drawn
         lines = [*self._title(), *self._header()]
         for i, query in enumerate(self.queries):
@@ -70,10 +80,11 @@ class _Layout:
         if self.numbered and (drawn.named or drawn.columns > 1):
             keys = ", ".join(f"{j} {key}" for j, key in enumerate(self.keys))
             lines += wrapped(f"{_words.visible(drawn.names[1])}: {keys}", self.width)
-        if not self.numbers:
-            lines += wrapped(self._legend(), self.width)
-        for note in drawn.notes()[1:]:
-            lines += wrapped(note, self.width)
+        if told:
+            shades = legend(drawn.scale, drawn.values, self.ascii)
+            lines += wrapped(shades, self.width) if not self.numbers else []
+            for note in drawn.notes()[1:]:
+                lines += wrapped(note, self.width)
         marked = (
             _words.MARK + line if _words.MARK in line and line[0] != _words.MARK else line
             for line in lines
@@ -116,16 +127,17 @@ class _Layout:
             drawn = ("-" if minus else "") + shade * (self.fill - minus)
         return drawn.ljust(columns)
 
-    def _legend(self) -> str:
-        shades = ASCII if self.ascii else BLOCKS
-        top = self.drawn.scale.top
-        ends = [f"{top * (2 * k + 1) / 8:.3g}" for k in range(4)] + [f"{top:.3g}"]
-        parts = [f"{shades[k] if k else 'blank'} to {end}" for k, end in enumerate(ends)]
-        if self.signed:
-            parts.append("- where negative")
-        if not np.isfinite(self.drawn.values).all():
-            parts.append("? is NaN, " + ("i infinite" if self.ascii else "∞ infinite"))
-        return ", ".join(parts)
+
+def legend(scale: Scale, values: Array, ascii: bool) -> str:
+    """What the shades are."""
+    shades = ASCII if ascii else BLOCKS
+    ends = [f"{scale.top * (2 * k + 1) / 8:.3g}" for k in range(4)] + [f"{scale.top:.3g}"]
+    parts = [f"{shades[k] if k else 'blank'} to {end}" for k, end in enumerate(ends)]
+    if scale.below:
+        parts.append("- where negative")
+    if not np.isfinite(values).all():
+        parts.append("? is NaN, " + ("i infinite" if ascii else "∞ infinite"))
+    return ", ".join(parts)
 
 
 def _numbers(values: Array, ascii: bool) -> list[list[str]]:
