@@ -9,7 +9,8 @@ import pytest
 from arrays import inputs
 
 import attnc
-from attnc.teaching.numbers import aligned, columns_of, label, lines
+from attnc.show._words import width
+from attnc.teaching.numbers import aligned, label, lines
 
 STAGES = ("scores", "capped", "masked", "weights", "context")
 
@@ -108,24 +109,21 @@ def test_decimal_points_stand_below_each_other(rng):
         assert len(places) == 1
 
 
-def test_columns_of_words():
-    assert [columns_of(word) for word in ("abc", "猫", "é", "ｱ", "ㅏ", "한", "")] == [
-        3, 2, 1, 1, 2, 2, 0,
-    ]  # fmt: skip
+def test_words_are_in_one_line_and_short():
     assert label("a\nb\t") == r"a\nb\t"
-    assert columns_of(label("long" * 9)) <= 20 and label("long" * 9).endswith("…")
-    assert columns_of(label("猫" * 30)) <= 20
+    assert width(label("long" * 9)) <= 20 and label("long" * 9).endswith("…")
+    assert width(label("猫" * 30)) <= 20
 
 
 def test_rows_and_columns_below_words(rng):
     words = ["猫", "cat", "ねこ", "gato"]
     text = lines(rng.standard_normal((4, 4)), 4, words, words)
-    assert len({columns_of(line) for line in text}) == 1
+    assert len({width(line) for line in text}) == 1
     heads = text[0]
     for word in words:  # each ends where its numbers end
-        end = columns_of(heads[: heads.index(word) + len(word)])
+        end = width(heads[: heads.index(word) + len(word)])
         for line in text[1:]:
-            there = [k for k in range(len(line)) if columns_of(line[: k + 1]) == end]
+            there = [k for k in range(len(line)) if width(line[: k + 1]) == end]
             assert line[there[-1]].isdigit()
 
 
@@ -206,7 +204,7 @@ def test_views_share_arrays_and_are_kept(rng):
 
 def test_lines_of_words_from_right_to_left():
     s = attnc.stages(attnc.attend, np.eye(2), np.eye(2)).shown(queries=["שלום", "عالم"])
-    assert all(f"{word}\u200e  " in repr(s) for word in ("שלום", "عالم"))
+    assert all(f"\u200e{word}\u200e  " in repr(s) for word in ("שלום", "عالم"))
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ class Stages(Table):
             back |= {"query": "dq_i = dx_i Wq^T"} if "projected_query" in at else {}
             back |= {"key": "dk_j = dy_j Wk^T"} if "projected_key" in at else {}
 
-        written = {"context": "dc_i: given" if given["dcontext"] is not None else "dc_i = 0"}
+        written = {"context": "dc_i: `given`" if given["dcontext"] is not None else "dc_i = 0"}
         written |= backward(options, allowed, given)
         written |= {stage: back[stage] for stage in back if stage in at and stage not in written}
         entries = {}

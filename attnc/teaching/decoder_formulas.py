@@ -77,7 +77,7 @@ def decoder_forward(decoder: Any, given: dict[str, Any], allowed: Any) -> dict[s
     dict of str to str
     """
     if decoder.attention == "none":
-        last = "w_j = 1 for the last key that is not masked, else 0"
+        last = "w_j = 1 `for the last key that is not masked, else` 0"
         return {"weights": last, "context": "context = sum_j w_j memory_j"}
     found = {}
     if decoder.coverage == "fertility":
@@ -85,11 +85,10 @@ def decoder_forward(decoder: Any, given: dict[str, Any], allowed: Any) -> dict[s
     if decoder.window is not None:
         if decoder.position == "predictive":
             found["position_units"] = "t = tanh(query position_weight)"
-            found["center"] = (
-                "center = last sigmoid(position_vector . t), last: the last key that is not masked"
-            )
+            last = "last: `the last key that is not masked`"
+            found["center"] = f"center = last sigmoid(position_vector . t), {last}"
         else:
-            found["center"] = "center = the number of steps before this one"
+            found["center"] = "center = `the number of steps before this one`"
     own = dict(FORWARD[SCORES[decoder.attention]])
     if decoder.attention == "dot":
         own["scores"] = "s_ij = p_ij"
@@ -144,16 +143,16 @@ def decoder_backward(
     if decoder.coverage and incoming["dcoverage"]:
         phi = " / Phi_j" if decoder.coverage == "fertility" else ""
         more = f" + dC'_j{phi}"
-        head, comma, tail = found["weights"].partition(", 0 where")
+        head, comma, tail = found["weights"].partition(", 0 `where")
         found["weights"] = head + more + comma + tail
-        found["new_coverage"] = "dC'_j: given"
+        found["new_coverage"] = "dC'_j: `given`"
     dcoverage = "dC'_j + " if decoder.coverage and incoming["dcoverage"] else ""
     if decoder.coverage == "tanh":
         found["coverage"] = f"dC_j = {dcoverage}dk_j . coverage_vector"
-        found["coverage_vector"] = "dcoverage_vector = sum_j C_j dk_j, summed over the batch"
+        found["coverage_vector"] = "dcoverage_vector = sum_j C_j dk_j, `summed over the batch`"
     elif decoder.coverage:
         found["coverage"] = f"dC_j = {dcoverage}coverage_weight dl_j"
-        found["coverage_weight"] = "dcoverage_weight = sum_j C_j dl_j, summed over the batch"
+        found["coverage_weight"] = "dcoverage_weight = sum_j C_j dl_j, `summed over the batch`"
     memory = "dmemory_j = dkey_j + dvalue_j"
     if decoder.coverage == "fertility":
         slope = "dPhi_j Phi_j (1 - Phi_j / max_fertility)"
@@ -162,20 +161,20 @@ def decoder_backward(
         )
         memory += f" + {slope} fertility_vector"
         found["fertility_vector"] = (
-            f"dfertility_vector = sum_j {slope} memory_j, summed over the batch"
+            f"dfertility_vector = sum_j {slope} memory_j, `summed over the batch`"
         )
-    found["memory"] = memory + ("" if allowed.all() else ", 0 where key j is masked")
+    found["memory"] = memory + ("" if allowed.all() else ", 0 `where key j is masked`")
     if decoder.window is not None and decoder.position == "predictive":
         dz = "dcenter center (1 - center / last)"
         found["position_units"] = f"dt = {dz} position_vector"
-        found["position_vector"] = f"dposition_vector = {dz} t, summed over the batch"
+        found["position_vector"] = f"dposition_vector = {dz} t, `summed over the batch`"
         found["position_weight"] = (
-            "dposition_weight = query^T (dt * (1 - t^2)), summed over the batch"
+            "dposition_weight = query^T (dt * (1 - t^2)), `summed over the batch`"
         )
         found["query"] = found.pop("query") + " + (dt * (1 - t^2)) position_weight^T"
     else:
         found.pop("center", None)
     for name in ("score_vector", "weight", "query_weight", "key_weight", "scale"):
         if name in found:
-            found[name] += ", summed over the batch"
+            found[name] += ", `summed over the batch`"
     return found

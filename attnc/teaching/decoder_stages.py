@@ -174,7 +174,7 @@ class DecoderStages(Table):
 
         masked = not _allowed(B, Tk, **options).all()
         if masked and "context" in attends and at["context"].shape[1]:
-            said = "memory_j, 0 where key j is masked"
+            said = "memory_j, 0 `where key j is masked`"
             shown = np.where(_allowed(B, Tk, **options)[..., None], memories, 0)
             entries["memory"] = Entry(said, shown, "...jd")
 
@@ -182,10 +182,10 @@ class DecoderStages(Table):
             if decoder.attention != "none":
                 when = "before the step" if bahdanau else "after the step"
                 entries["query"] = Entry(
-                    f"query: the state h of the top layer {when}", query, "...d"
+                    f"query: `the state h of the top layer {when}`", query, "...d"
                 )
             if decoder.coverage:
-                entries["coverage"] = Entry("C_j: before the step", given["coverage"], "...j")
+                entries["coverage"] = Entry("C_j: `before the step`", given["coverage"], "...j")
             for name, formula in attends.items():
                 if name == "context" and not at["context"].shape[1]:
                     continue
@@ -195,7 +195,7 @@ class DecoderStages(Table):
             attention(at["before"][-1][0])
         fed = ["input"] * bool(decoder.input_size)
         fed += ["context"] * (bahdanau and "context" in entries)
-        fed += ["the output before"] * decoder.input_feeding
+        fed += ["`the output before`"] * decoder.input_feeding
         entries["x"] = Entry(f"x = {_beside(fed)}", at["x"], "...d")
         for k, cell in enumerate(at["cells"]):
             for name, formula in recurrent_formulas.FORWARD[decoder.cell].items():
@@ -305,8 +305,8 @@ class DecoderStages(Table):
                 if name in at:
                     put(name, formula, at[name])
 
-        terms = ["given"] * doutput + ["given (feed)"] * ("feed" in parts)
-        said = f"doutput: {terms[0]}" if terms == ["given"] else f"doutput = {_sum(terms)}"
+        terms = ["`given`"] * doutput + ["`given (feed)`"] * ("feed" in parts)
+        said = f"doutput: {terms[0]}" if terms == ["`given`"] else f"doutput = {_sum(terms)}"
         before = " W_c^T, e = doutput * (1 - output^2)"
         of_top = ["doutput"] * (doutput or "feed" in parts)
         if bahdanau:
@@ -317,25 +317,25 @@ class DecoderStages(Table):
                 )
         else:
             entries["output"] = Entry(said, at["output"], "...d")
-            attention("dcontext = its part of e" + before)
-            of_top = ["dquery"] * ("query" in entries) + ["its part of e W_c^T"]
+            attention("dcontext = `its part of` e" + before)
+            of_top = ["dquery"] * ("query" in entries) + ["`its part of` e W_c^T"]
         for k in reversed(range(decoder.layers)):
-            sides = of_top if k == top else [f"dx of layer {k + 1}"]
-            sides = sides + ["given"] * ("h" in parts)
+            sides = of_top if k == top else [f"dx `of layer {k + 1}`"]
+            sides = sides + ["`given`"] * ("h" in parts)
             for name, formula in recurrent_formulas.BACKWARD[kind].items():
                 if name == "new_state":
                     formula += f" = {_sum(sides)}"
                     if not bahdanau and k == top:
                         formula += ", e = doutput * (1 - output^2)"
                 elif name == "new_cell_state" and "c" in parts:
-                    formula += " + given"
+                    formula += " + `given`"
                 ending = _ending(decoder, k)
                 entries[name + ending] = Entry(formula, at["cells"][k][name], "...d")
             formula = recurrent_formulas.of_arguments(kind)["x"]
             where = f"x_l{k}" if k else "x"
             entries[where] = Entry(formula, at["cells"][k]["x"], "...d")
         if bahdanau:
-            attention("dcontext = its part of dx")
+            attention("dcontext = `its part of` dx")
         return entries
 
     def _of_top(self, parts: dict[str, Any]) -> Array:
@@ -350,7 +350,7 @@ class DecoderStages(Table):
         written = recurrent_formulas.of_arguments(kind)
         entries = {}
         if decoder.input_size:
-            said = "dinput = its part of dx" if len(self._fed) > 1 else "dinput = dx"
+            said = "dinput = `its part of` dx" if len(self._fed) > 1 else "dinput = dx"
             entries["input"] = Entry(said, found["inputs"][:, 0], "...d")
         if "value" in attends:
             said = attends.get("memory", "dmemory_j = dvalue_j")
@@ -366,10 +366,10 @@ class DecoderStages(Table):
                 entries[own + _ending(decoder, k)] = Entry(formula, of_state[name][k], "...d")
             if name in of_state and self._call[3] is None:
                 entries[f"initial_{name}"] = Entry(
-                    f"d{name} of each layer, summed over the batch", of_state[name].sum(1), "ld"
+                    f"d{name} `of each layer, summed over the batch`", of_state[name].sum(1), "ld"
                 )
         if "feed" in of_state:
-            entries["feed"] = Entry("dfeed = its part of dx", of_state["feed"], "...d")
+            entries["feed"] = Entry("dfeed = `its part of` dx", of_state["feed"], "...d")
         if "coverage" in of_state:
             entries["coverage"] = Entry(attends["coverage"], of_state["coverage"], "...j")
         for k in range(decoder.layers):

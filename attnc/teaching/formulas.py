@@ -8,7 +8,8 @@ Every stage has a letter, and the gradient of x is dx:
     w_ij  weights    P_ij  softmax, times g_ij, the Gaussian, the weights
     m_ij  what dropout multiplies a weight by
 
-``*`` multiplies number by number, ``.`` is a product of vectors, and a sum over i or j is within
+What is no mathematics stands between ` and `, which are not shown. ``*`` multiplies number by
+number, ``.`` is a product of vectors, and a sum over i or j is within
 one element of the batch.
 """
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from attnc.functional.attention import MECHANISMS
 
-NOT_ALLOWED = "where query i may not attend to key j"
+NOT_ALLOWED = "`where query i may not attend to key j`"
 
 # FORWARD has the stages up to the scores; those that need a weight are shown where there is one.
 FORWARD: dict[str, dict[str, str]] = {
@@ -45,7 +46,7 @@ FORWARD: dict[str, dict[str, str]] = {
         "products": "p_ij = x_i . y_j",
         "scores": "s_ij = scale p_ij",
     },
-    "attend": {"scores": "s_ij: given"},
+    "attend": {"scores": "s_ij: `given`"},
 }
 
 _OF_SUM = "du_ij * (1 - u_ij^2)"  # the gradient before the tanh
@@ -119,13 +120,13 @@ def _softmax(options: dict[str, Any], to: str, of: Indices) -> str:
     """How the weights come from the masked scores l."""
     normalizer, masked = options.get("normalizer", "softmax"), f"l_{of.ij}"
     if normalizer == "sparsemax":
-        return f"{to} = max({masked} - tau_{of.i}, 0), which sum to 1: sparsemax over j"
+        return f"{to} = max({masked} - tau_{of.i}, 0), `which sum to 1: sparsemax over j`"
     if normalizer == "entmax15":
-        return f"{to} = max({masked} / 2 - tau_{of.i}, 0)^2, which sum to 1: 1.5-entmax over j"
+        return f"{to} = max({masked} / 2 - tau_{of.i}, 0)^2, `which sum to 1: 1.5-entmax over j`"
     total = f"sum_j exp({masked})"
     if options.get("sink") is not None:
         total = f"(exp(sink) + {total})"
-    return f"{to} = exp({masked}) / {total}: softmax over j"
+    return f"{to} = exp({masked}) / {total}: `softmax over j`"
 
 
 def forward(
@@ -152,7 +153,7 @@ def forward(
     found = {
         "capped": f"t_{ij} = {cap} tanh(s_{ij} / {cap})"
         if cap is not None
-        else f"t_{ij} = s_{ij}: there is no softcap"
+        else f"t_{ij} = s_{ij}: `there is no softcap`"
     }
     terms, square = f"t_{ij}", f"(j - center_{i})^2 / (2 sigma^2)"
     if options.get("slope") is not None:
@@ -163,7 +164,7 @@ def forward(
     if gaussian(options) and not outside:
         terms += f" - {square}"
     found["masked"] = f"l_{ij} = {terms}" + (
-        ": nothing is masked" if allowed.all() else f", -inf {NOT_ALLOWED}"
+        ": `nothing is masked`" if allowed.all() else f", -inf {NOT_ALLOWED}"
     )
     if outside:
         found["softmax"] = _softmax(options, f"P_{ij}", of)
@@ -174,7 +175,9 @@ def forward(
     kept = f"w_{ij}"
     if options.get("dropout"):
         kept, rate = f"m_{ij} w_{ij}", options["dropout"]
-        found["kept"] = f"m_{ij} = 1 / (1 - {rate}) where a weight is kept, 0 where it is dropped"
+        found["kept"] = (
+            f"m_{ij} = 1 / (1 - {rate}) `where a weight is kept`, 0 `where it is dropped`"
+        )
     found["context"] = f"c_{i} = sum_j {kept} {value}"
     return found
 
@@ -204,7 +207,7 @@ def backward(
     if any(given[name] is not None for name in given if name not in ("dweights", "dlse")):
         terms.append(("m_" + ij + " " if options.get("dropout") else "") + f"dc_{i} . {value}")
     if given["dweights"] is not None:
-        terms.append("given")
+        terms.append("`given`")
     found = {"weights": f"dw_{ij} = {' + '.join(terms) or '0'}"}
     if not allowed.all():
         found["weights"] += f", 0 {NOT_ALLOWED}"
@@ -215,7 +218,7 @@ def backward(
         found["softmax"] = f"dP_{ij} = g_{ij} dw_{ij}"
     normalizer = options.get("normalizer", "softmax")
     if normalizer == "sparsemax":
-        text = f"dw_{ij} - the mean of dw_{ij} over all w_{ij} > 0; 0 where w_{ij} = 0"
+        text = f"dw_{ij} - `the mean of` dw_{ij} `over all` w_{ij} > 0; 0 `where` w_{ij} = 0"
     elif normalizer == "entmax15":
         r = f"r_{ij}"
         text = f"{r} (dw_{ij} - sum_j {r} dw_{ij} / sum_j {r}), {r} = sqrt(w_{ij})"
@@ -255,10 +258,10 @@ def options_back(
     return {
         "bias": f"dbias_{ij} = dl_{ij}",
         "slope": f"dslope = -sum_{ij} dl_{ij} {_distance(options, *allowed.shape[-2:])}",
-        "sink": f"dsink = {of_sink}" + (" over all i < query_lengths" if padding else ""),
+        "sink": f"dsink = {of_sink}" + (" `over all i < query_lengths`" if padding else ""),
         "center": f"dcenter_{i} = sum_j {dlog} (j - center_{i}) / sigma^2"
         if gaussian(options)
-        else f"dcenter_{i} = 0: there is no Gaussian",
+        else f"dcenter_{i} = 0: `there is no Gaussian`",
     }
 
 
@@ -283,11 +286,11 @@ def summed(shape: tuple[int, ...], full: tuple[int, ...], letters: str) -> str:
     --------
     >>> from attnc.teaching.formulas import summed
     >>> summed((1, 5, 1), (2, 5, 7), "ij")
-    ', summed over the batch and j'
+    ', `summed over the batch and j`'
     """
     shape = (1,) * (len(full) - len(shape)) + shape
     differs = [a != b for a, b in zip(shape, full, strict=True)]
     lead = len(full) - len(letters)
     axes = ["the batch"] * any(differs[:lead])
     axes += [letter for letter, differ in zip(letters, differs[lead:], strict=True) if differ]
-    return f", summed over {' and '.join(axes)}" if axes else ""
+    return f", `summed over {' and '.join(axes)}`" if axes else ""

@@ -71,7 +71,7 @@ def heads_forward(
                 found[stage] = f"{symbol} = {argument}_scale * {before} / rms({before})"
             else:
                 place = _position(options, allowed) if argument == "query" else "j"
-                found[stage] = f"{symbol} = {before} turned to position {place}"
+                found[stage] = f"{symbol} = {before} `turned to position` {place}"
     bias = f" + b_{g}^V" if layer.projection_bias else ""
     found["values"] = f"v_{g}j = value_j W_{g}^V{bias}"
     groups = layer.num_heads // layer.num_kv_heads
@@ -80,7 +80,7 @@ def heads_forward(
     of_attention = forward(options, allowed, OF, f"v_{g}j")
     of_attention["contexts"] = of_attention.pop("context")
     found |= of_attention
-    found["merged"] = "c_1i, c_2i, ... side by side"
+    found["merged"] = "c_1i, c_2i, ... `side by side`"
     found["output"] = "o_i = sum_h c_hi W_h^O" + (" + b^O" if layer.projection_bias else "")
     return found
 
@@ -105,8 +105,8 @@ def heads_backward(
     over = "" if g == "h" else "sum_(h of g) "
     kept = "m_hij w_hij" if options.get("dropout") else "w_hij"
     back = {
-        "output": "do_i: given" if given["doutput"] is not None else "do_i = 0",
-        "merged": "dc_1i, dc_2i, ... side by side",
+        "output": "do_i: `given`" if given["doutput"] is not None else "do_i = 0",
+        "merged": "dc_1i, dc_2i, ... `side by side`",
         "contexts": "dc_hi = do_i W_h^O^T",
         **backward(options, allowed, given, OF, f"v_{g}j"),
         "products": "dp_hij = scale ds_hij",
@@ -129,7 +129,7 @@ def heads_backward(
                     f"d{argument}_scale = sum_{row} d{after} * {symbol} / {r}"
                 )
             else:
-                back[stage] = f"d{symbol} = d{after} turned back by the same angles"
+                back[stage] = f"d{symbol} = d{after} `turned back by the same angles`"
         _projection(arguments, argument, chain[0][1], letter)
     _projection(arguments, "value", f"v_{g}j", "V")
     arguments["output_weight"] = "dW_h^O = sum_i c_hi^T do_i"

@@ -6,12 +6,12 @@ prints arrays.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from attnc.show import _words
 from attnc.typing import Array
 
 LARGE = 1e7  # from here on, numbers have an exponent
@@ -61,25 +61,9 @@ def aligned(matrix: Array, digits: int) -> list[list[str]]:
     return [every[k * n : (k + 1) * n] for k in range(len(numbers))]
 
 
-def columns_of(text: str) -> int:
-    """How many columns of a terminal a text takes: East Asian characters two, marks none."""
-    columns = 0
-    for character in text:
-        if unicodedata.category(character) not in ("Mn", "Me", "Cf"):
-            columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-    return columns
-
-
 def label(word: str) -> str:
     """A word in one line, and no longer than a column of a table should be."""
-    word = "".join(c if unicodedata.category(c) != "Cc" else repr(c)[1:-1] for c in word)
-    if columns_of(word) > LONGEST:
-        while columns_of(word) >= LONGEST:
-            word = word[:-1]
-        word += "…"
-    if any(unicodedata.bidirectional(c) in ("R", "AL") for c in word):
-        word += "\u200e"  # what follows goes from left to right again
-    return word
+    return _words.shorten(_words.visible(word), LONGEST)
 
 
 def picked(count: int, most: int) -> list[int | None]:
@@ -131,8 +115,8 @@ def lines(
     numbers = aligned(matrix, digits)
     heads = [""] * n if columns is None else [label(word) for word in columns]
     sides = [""] * m if rows is None else [label(word) for word in rows]
-    side = max(map(columns_of, sides), default=0)
-    widths = [max(len(numbers[0][j]), columns_of(head)) for j, head in enumerate(heads)]
+    side = max(map(_words.width, sides), default=0)
+    widths = [max(len(numbers[0][j]), _words.width(head)) for j, head in enumerate(heads)]
     room = int(np.get_printoptions()["linewidth"]) - indent - (side + len(GAP) if side else 0)
     most = n
     while most > 1 and _taken(widths, picked(n, most)) > room:
@@ -140,9 +124,9 @@ def lines(
     shown = picked(n, most)
 
     def line(word: str, cells: Sequence[str]) -> str:
-        texts = [word + " " * (side - columns_of(word))] if side else []
+        texts = [_words.pad(word, side)] if side else []
         for j in shown:
-            texts.append("..." if j is None else _right(cells[j], widths[j]))
+            texts.append("..." if j is None else _words.pad(cells[j], widths[j], "right"))
         return (start + GAP.join(texts)).rstrip()
 
     out: list[str] = [] if columns is None else [line("", heads)]
@@ -154,7 +138,3 @@ def lines(
 def _taken(widths: list[int], shown: list[Any]) -> int:
     """The columns of a line."""
     return sum(3 if j is None else widths[j] for j in shown) + len(GAP) * (len(shown) - 1)
-
-
-def _right(text: str, width: int) -> str:
-    return " " * (width - columns_of(text)) + text

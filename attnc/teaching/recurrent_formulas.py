@@ -93,6 +93,6 @@ def of_arguments(kind: str) -> dict[str, str]:
     return found | {
         "input_weight": f"dW = x^T {p}",
         "state_weight": f"dU = h^T {q}",
-        "input_bias": f"db = {p}, summed over the batch",
-        "state_bias": f"de = {q}, summed over the batch",
+        "input_bias": f"db = {p}, `summed over the batch`",
+        "state_bias": f"de = {q}, `summed over the batch`",
     }

@@ -124,8 +124,8 @@ class RecurrentStages(Table):
                     drawn = random.random((len(x), 1, below.shape[1]), dtype)[:, 0]
                     kept = (drawn >= layer.dropout) * dtype(1 / (1 - layer.dropout))
                     entries[f"kept_l{number}"] = Entry(
-                        f"m = 1 / (1 - {layer.dropout}) where a number is kept, 0 where it is "
-                        "dropped",
+                        f"m = 1 / (1 - {layer.dropout}) `where a number is kept`, 0 `where it is "
+                        "dropped`",
                         kept,
                         "bd",
                     )
@@ -193,14 +193,14 @@ class RecurrentStages(Table):
         ]
         given += [None] * (len(names) - len(given))
         above = incoming_gradient("doutput", doutput, (B, directions * H))
-        said = "given" if above is not None else ""
+        said = "`given`" if above is not None else ""
         d = np.zeros((B, directions * H)) if above is None else above
         d = d.astype(dtype)
         entries: dict[str, Entry] = {}
         arguments: dict[str, Entry] = {}
         if len(layer.cells) > 1:
             entries["output"] = Entry(f"doutput: {said}" if said else "doutput = 0", d, "bd")
-            said = "its part of doutput" if said else ""
+            said = "`its part of` doutput" if said else ""
         for number in reversed(range(layer.layers)):
             below: Any = 0
             for side in range(directions):
@@ -211,7 +211,7 @@ class RecurrentStages(Table):
                 for part, array in enumerate(given):
                     if array is not None:
                         incoming[part] = incoming[part] + array[k].astype(dtype)
-                        terms[part] = " + ".join(filter(None, [terms[part], "given"]))
+                        terms[part] = " + ".join(filter(None, [terms[part], "`given`"]))
                 with np.errstate(all="ignore"):
                     incoming = incoming[: len(given)]
                     at = back.stage_gradients(incoming)
@@ -220,7 +220,7 @@ class RecurrentStages(Table):
                     if name == "new_state":
                         formula += " = " + (terms[0] or "0")
                     elif name == "new_cell_state" and terms[1]:
-                        formula += " + given"
+                        formula += " + `given`"
                     entries[name + ending] = Entry(formula, at[name], "bd")
                 below = below + dx
                 found = dict(zip(("state", "cell_state"), dstates, strict=False))
@@ -231,7 +231,7 @@ class RecurrentStages(Table):
                     if name not in found:
                         continue
                     if name == "x" and directions > 1:
-                        formula += ", summed over both directions"
+                        formula += ", `summed over both directions`"
                     axes = {1: "d", 2: "bd"}[np.ndim(found[name])]
                     where = "x" if name == "x" else name + ending
                     arguments[where] = Entry(formula, found[name], axes)
@@ -239,10 +239,10 @@ class RecurrentStages(Table):
                 kept = self._kept[number]
                 formula = of_arguments(kind)["x"]
                 if directions > 1:
-                    formula += ", summed over both directions"
+                    formula += ", `summed over both directions`"
                 entries[f"x_l{number}"] = Entry(formula, below, "bd")
                 d = below * kept
-                said = f"its part of {'m * ' if np.ndim(kept) else ''}dx of layer {number}"
+                said = f"`its part of` {'m * ' if np.ndim(kept) else ''}dx `of layer {number}`"
         order = {n: k for k, n in enumerate(("x", "state", "cell_state", *PARAMETERS))}
         by_cell = sorted(arguments, key=lambda name: order[_plain(name)])
         entries |= {name: arguments[name] for name in by_cell}
@@ -251,7 +251,7 @@ class RecurrentStages(Table):
 
 def _outputs(number: int, directions: int) -> str:
     """The new states of a layer, side by side."""
-    return f"h' of layer {number}" if directions == 1 else f"[h'; h'_reverse] of layer {number}"
+    return f"h' `of layer {number}`" if directions == 1 else f"[h'; h'_reverse] `of layer {number}`"
 
 
 def _ending(layer: Recurrent, k: int) -> str:

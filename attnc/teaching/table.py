@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from attnc.arrays import integer
+from attnc.arrays import flag, integer
+from attnc.show._html import rgba
+from attnc.show._values import Scale, exact
 from attnc.teaching.numbers import aligned, label, lines
 from attnc.typing import Array
 
@@ -23,9 +25,10 @@ WIDTH = 78  # of what is printed
 class Entry(NamedTuple):
     """An array of a table.
 
-    `axes` names its axes: i the queries, j the keys, h the heads, g the heads of keys, any other
-    letter something else; "..." are those of the batch. The last two that are no heads are the
-    matrix that is shown.
+    What is no mathematics in a formula stands between ` and `, which are not shown. `axes` names
+    the axes: i the queries, j the keys, h the heads, g the heads of keys, any other letter
+    something else; "..." are those of the batch. The last two that are no heads are the matrix that
+    is shown.
     """
 
     formula: str
@@ -99,7 +102,7 @@ class Table:
     @property
     def formulas(self) -> dict[str, str]:
         """dict of str to str: the formula of each array by its name, in the order of the table."""
-        return dict(self._formulas)
+        return {name: _plain(formula) for name, formula in self._formulas.items()}
 
     def shown(
         self,
@@ -206,6 +209,79 @@ class Table:
                 )
         return index
 
+    def svg(self, *, names: Sequence[str] | None = None, numbers: bool = False) -> str:
+        """The matrices as coloured grids, one after the other, for slides.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Which arrays, in this order; all of them unless given.
+        numbers : bool
+            Whether the numbers are written into the cells, with two digits behind the point.
+
+        Returns
+        -------
+        str
+            One ``<svg>`` element, with the words and the element that `shown` chose. It needs
+            neither scripts nor fonts, and letters have the colour of the page's.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `names` are not names of arrays here, or `numbers` is not a bool.
+        """
+        from attnc.teaching.drawing import draw_chain
+
+        names = self._chosen("svg", names)
+        entries = [(name, _plain(self._formulas[name]), self._matrix(name)) for name in names]
+        numbers = flag("svg", "numbers", numbers)
+        return draw_chain(self._title, entries, numbers, self._view.digits).svg()
+
+    def latex(self, *, names: Sequence[str] | None = None) -> str:
+        """The formulas in LaTeX, with the matrices that are small, for slides.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Which arrays, in this order; all of them unless given.
+
+        Returns
+        -------
+        str
+            A fragment, after a comment on the packages that it needs. Matrices of at most 8 rows
+            and columns are written out, with the words and digits that `shown` chose.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `names` are not names of arrays here.
+
+        Examples
+        --------
+        >>> import numpy as np, attnc
+        >>> s = attnc.stages(attnc.attend, np.zeros((1, 2)), np.eye(2))
+        >>> print(s.latex(names=["weights"]).splitlines()[5][:60])
+        \\text{weights} & w_{ij} = \\frac{\\exp(l_{ij})}{\\sum_{j} \\exp(
+        """
+        from attnc.teaching.latex import table_latex
+
+        names = self._chosen("latex", names)
+        entries = [(name, self._formulas[name], self._matrix(name)) for name in names]
+        return table_latex(self._title, entries, self._view.digits)
+
+    def _chosen(self, where: str, names: Any) -> list[str]:
+        """Names of arrays, checked."""
+        if names is None:
+            return list(self._formulas)
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise TypeError(f"{where}: names must be a sequence of names, got {names!r}")
+        for name in names:
+            if name not in self._formulas:
+                raise ValueError(
+                    f"{where}: names must be of {', '.join(self._formulas)}, got {name!r}"
+                )
+        return list(names)
+
     # ---- What is shown ---------------------------------------------------------------------------
 
     def _matrix(self, name: str) -> Matrix:
@@ -246,7 +322,7 @@ class Table:
         out = [self._title]
         for name, formula in self._formulas.items():
             start = f"{name:{name_width}}  {shapes[name]:{shape_width}}  "
-            wrapped = textwrap.wrap(formula, max(WIDTH - len(start), WIDTH // 3)) or [""]
+            wrapped = textwrap.wrap(_plain(formula), max(WIDTH - len(start), WIDTH // 3)) or [""]
             out.append((start + wrapped[0]).rstrip())
             out += [" " * (len(start) + 2) + line for line in wrapped[1:]]
             numbers, rows, columns, which = self._matrix(name)
@@ -259,7 +335,7 @@ class Table:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th style='{TOP}'>{name}</th>"
-            f"<td style='{TOP}'><code>{html.escape(formula)}</code>"
+            f"<td style='{TOP}'><code>{html.escape(_plain(formula))}</code>"
             f"<br>{np.shape(getattr(self, name))}</td>"
             f"<td>{_as_html(self._matrix(name), self._view.digits)}</td></tr>"
             for name, formula in self._formulas.items()
@@ -267,29 +343,37 @@ class Table:
         return f"<table><caption>{html.escape(self._title)}</caption>{rows}</table>"
 
 
+def _plain(formula: str) -> str:
+    """Without the marks around what is no mathematics."""
+    return formula.replace("`", "")
+
+
 # ---- One matrix as HTML --------------------------------------------------------------------------
 
 TOP = "text-align:left;vertical-align:top"
-CELL = "text-align:right;padding:1px 6px;white-space:pre"
+CELL = "text-align:right;padding:1px 6px;white-space:pre;color:inherit"
 
 
 def _as_html(matrix: Matrix, digits: int) -> str:
-    """A matrix, shaded: blue above 0, red below; the exact number is what a cell is titled."""
+    """A matrix, shaded: blue above 0, orange below; a cell is titled with its exact number."""
     numbers, rows, columns, which = matrix
-    shown = np.asarray(numbers[:MOST, :MOST], np.float64)
+    shown = numbers[:MOST, :MOST]
     notes = [which] if which else []
     if shown.shape != numbers.shape:
         notes.append(f"the first {shown.shape} of {numbers.shape}")
-    finite = np.abs(shown[np.isfinite(shown)])
-    top = finite.max(initial=0) or 1
+    strengths = Scale(shown, True).strengths(shown)
     texts = aligned(shown, digits)
     out = []
     if columns is not None:
         heads = "".join(_word(word) for word in columns[:MOST])
         out.append("<tr>" + "<td></td>" * (rows is not None) + heads + "</tr>")
-    for i, (line, values) in enumerate(zip(texts, shown, strict=True)):
+    for i, line in enumerate(texts):
         side = "" if rows is None else _word(rows[i])
-        cells = "".join(_cell(text, x, top) for text, x in zip(line, values, strict=True))
+        cells = "".join(
+            f"<td style='{CELL};background:{rgba(float(strengths[i, j]))}' "
+            f"title='{exact(shown[i, j])}'>{text}</td>"
+            for j, text in enumerate(line)
+        )
         out.append(f"<tr>{side}{cells}</tr>")
     note = html.escape(" ".join(notes))
     return f"<table style='font-family:monospace'>{''.join(out)}</table>{note}"
@@ -297,11 +381,3 @@ def _as_html(matrix: Matrix, digits: int) -> str:
 
 def _word(word: str) -> str:
     return f"<th style='{CELL}'><bdi>{html.escape(label(word))}</bdi></th>"
-
-
-def _cell(text: str, x: float, top: float) -> str:
-    if not np.isfinite(x):
-        return f"<td style='{CELL};color:#888'>{text}</td>"
-    colour = "31,119,180" if x > 0 else "214,39,40"
-    shade = f"background:rgba({colour},{0.75 * abs(x / top):.2f})"
-    return f"<td style='{CELL};{shade}' title='{x:.17g}'>{text}</td>"
