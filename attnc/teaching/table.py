@@ -335,12 +335,13 @@ class Table:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th style='{TOP}'>{name}</th>"
-            f"<td style='{TOP}'><code>{html.escape(_plain(formula))}</code>"
+            f"<td style='{TOP};min-width:15em'><code>{html.escape(_plain(formula))}</code>"
             f"<br>{np.shape(getattr(self, name))}</td>"
-            f"<td>{_as_html(self._matrix(name), self._view.digits)}</td></tr>"
+            f"<td style='{TOP}'>{_as_html(self._matrix(name), self._view.digits)}</td></tr>"
             for name, formula in self._formulas.items()
         )
-        return f"<table><caption>{html.escape(self._title)}</caption>{rows}</table>"
+        table = f"<table><caption>{html.escape(self._title)}</caption>{rows}</table>"
+        return f"<div style='overflow-x:auto'>{table}</div>"
 
 
 def _plain(formula: str) -> str:
@@ -350,7 +351,7 @@ def _plain(formula: str) -> str:
 
 # ---- One matrix as HTML --------------------------------------------------------------------------
 
-TOP = "text-align:left;vertical-align:top"
+TOP = "text-align:left;vertical-align:top;padding:2px 8px"
 CELL = "text-align:right;padding:1px 6px;white-space:pre;color:inherit"
 
 
