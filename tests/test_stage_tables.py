@@ -180,14 +180,14 @@ def test_any_element_is_shown(rng):
 
 def test_any_head_is_shown(rng):
     layer = attnc.MultiHeadAttention(8, 4, num_kv_heads=2, dtype="float64", rng=0)
-    s = attnc.stages(layer, rng.standard_normal((3, 5, 8))).shown(at=(2, 3), digits=12)
+    s = attnc.stages(layer, rng.standard_normal((3, 5, 8))).shown(at=(2, 2), digits=12)
     for table in (s, s.gradients(s.output)):
         text = repr(table)
-        assert "[2] of (3,), head 3 of 4" in text and "[2] of (3,), head 1 of 2" in text
-        for array in (table.scores[2, 3, 0, 0], table.keys[2, 1, 0, 0], table.output[2, 0, 0]):
+        assert "[2] of (3,), head 2 of 4" in text and "[2] of (3,), head 1 of 2" in text
+        for array in (table.scores[2, 2, 0, 0], table.keys[2, 1, 0, 0], table.output[2, 0, 0]):
             assert f"{array:.12f}" in text
             assert f"{array:.12f}" in table._repr_html_()
-    weight = s.gradients(s.output).query_weight[0, 3, 0]
+    weight = s.gradients(s.output).query_weight[0, 2, 0]
     assert f"{weight:.12f}" in repr(s.gradients(s.output))
 
 

@@ -209,6 +209,25 @@ def test_gradients_of_nothing():
     assert not s.gradients(dlse=np.zeros(2)).scores.any()
 
 
+def test_formulas_say_which_gradients_were_given(rng):
+    arrays, _ = inputs("attend", rng)
+    s = attnc.stages(attnc.attend, *arrays)
+    d = incoming(rng, attnc.attend(*arrays, return_weights=True, return_lse=True))
+    said = {
+        ("dcontext",): ("dc_i: given", "dw_ij = dc_i . v_j"),
+        ("dweights",): ("dc_i = 0", "dw_ij = given"),
+        ("dlse",): ("dc_i = 0", "dw_ij = 0"),
+        ("dcontext", "dweights"): ("dc_i: given", "dw_ij = dc_i . v_j + given"),
+    }
+    for names, (context, weights) in said.items():
+        formulas = s.gradients(**{name: d[name] for name in names}).formulas
+        assert (formulas["context"], formulas["weights"]) == (context, weights)
+        assert formulas["masked"].endswith("+ dlse_i)") == ("dlse" in names)
+    sparse = attnc.stages(attnc.attend, *arrays, normalizer="sparsemax")
+    with pytest.raises(ValueError, match="^gradients: dlse must be None with normalizer='sparsem"):
+        sparse.gradients(dlse=d["dlse"])
+
+
 @pytest.mark.parametrize(
     "name, shape", [("dcontext", (2, 3)), ("dweights", (2, 2)), ("dlse", (2,))]
 )
