@@ -132,6 +132,10 @@ def test_every_cell_is_drawn(rng):
             written = sum(bool(re.fullmatch(r"-?\d+(\.\d\d)?", word)) for word in words)
             assert written == (len(cells) if numbers else 0)
             width, height = (float(root.get(side)) for side in ("width", "height"))
+            corners = np.array([[float(r.get(side)) for side in ("x", "y")] for r in cells])
+            sides = np.array([[float(r.get(s)) for s in ("width", "height")] for r in cells])
+            apart = (corners[:, None] >= corners + sides).any(-1)
+            assert (apart | apart.T | np.eye(len(cells), dtype=bool)).all()
             for rect in cells:
                 assert 0 <= float(rect.get("x")) <= width - float(rect.get("width"))
                 assert 0 <= float(rect.get("y")) <= height - float(rect.get("height"))

@@ -557,6 +557,15 @@ def test_each_formula_of_a_decoder_says_what_is_computed(case, rng):
             assert_meant(MEANING, formula, getattr(table, name), names, name)
 
 
+def test_a_window_masks_keys(rng):
+    decoder, x, memory, *_ = decoder_step(rng, window=2)
+    s = attnc.stages(decoder, x, memory)
+    assert s.formulas["masked"] == "l_j = s_j, -inf where key j is masked"
+    assert_same(s.masked == -np.inf, np.broadcast_to(np.arange(7) > 2, (2, 7)))
+    decoder, x, memory, *_ = decoder_step(rng, window=8)
+    assert attnc.stages(decoder, x, memory).formulas["masked"] == "l_j = s_j: nothing is masked"
+
+
 def test_decoders_print_with_words(rng):
     decoder, x, memory, state, masks = decoder_step(rng, coverage=True)
     words = ["the", "cat", "猫", "sat", "on", "<mat>", "."]
