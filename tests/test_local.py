@@ -378,7 +378,7 @@ def test_stages_show_it(rng):
         assert_agree(s.weights, got.weights)
         assert_agree(s.context, got.context)
         assert ("exp(-(j - center_i)^2 / (2 sigma^2))" in repr(s)) != renormalize
-        assert ("capped - (j - center_i)^2 / (2 sigma^2)" in repr(s)) == renormalize
+        assert ("t_ij - (j - center_i)^2 / (2 sigma^2)" in repr(s)) == renormalize
         pullback = attnc.vjp(attnc.dot_product_attention, query, key, value, **options)[1]
         gradients, expected = s.gradients(value[:, :5]), pullback(value[:, :5])
         assert_agree(gradients.center, expected.center)

@@ -87,14 +87,16 @@ def _attention(
     """Softmax attention over given scores: returns (output, pullback).
 
     `score_gradients(dscores, allowed)` returns the gradients of what the scores were computed from,
-    by name. The dicts `compared` and `optional` hold the arguments that get a gradient, those that
-    scores always need and the others.
+    by name: of the arguments, and of its `stages`, which are on the way to the scores. The dicts
+    `compared` and `optional` hold the arguments that get a gradient, those that scores always need
+    and the others.
     """
     dtype = scores.dtype
     value = asarray(value, dtype)
     rows = {name: compared[name] for name in ("scores", "query", "key") if name in compared}
     required = {**rows, "value": value, **compared}  # in the order of the signature
     lead = np.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
+    own_axes = scores.ndim - 2
     scores = np.broadcast_to(scores, lead + scores.shape[-2:])
     if bias is not None:
         bias = optional["bias"] = asarray(bias, dtype)
@@ -165,9 +167,13 @@ def _attention(
     if len(outputs) > 1:
         output = collections.namedtuple("Attention", outputs)(**outputs)
 
+    def spread(name, x):
+        """What there is of every pair has the leading axes of the scores."""
+        return np.broadcast_to(x, lead + x.shape[own_axes:]) if name in OF_PAIRS else x
+
     @np.errstate(all="ignore")
-    def stage_gradients(dcontext=None, dweights=None, dlse=None):
-        """The gradient at every stage, of what `pullback` says."""
+    def from_scores_on(dcontext=None, dweights=None, dlse=None):
+        """The gradient at every stage from the scores on, of what `pullback` says."""
         dcontext = np.zeros_like(context) if dcontext is None else asarray(dcontext, dtype)
         dweights = np.zeros_like(weights) if dweights is None else asarray(dweights, dtype)
         dlse = np.zeros_like(lse) if dlse is None else asarray(dlse, dtype)
@@ -185,6 +191,8 @@ def _attention(
             "scores": dscores,
             "capped": dlogits,
             "masked": dlogits,
+            "softmax": dsoftmax,
+            "gaussian": dweights if gaussian is None else np.where(allowed, softmax * dweights, 0),
             "weights": dweights,
             "context": dcontext,
             "sinks": dlse[..., None] - mean,  # its weight gets no gradient of its own
@@ -193,7 +201,7 @@ def _attention(
     @np.errstate(all="ignore")
     def pullback(dcontext=None, *, dweights=None, dlse=None):
         """The gradients of sum(dcontext * context) + sum(dweights * weights) + sum(dlse * lse)."""
-        at = stage_gradients(dcontext, dweights, dlse)
+        at = from_scores_on(dcontext, dweights, dlse)
         dvalue = _sum_over_pairs(_T(weights * kept), at["context"], _T(allowed))
         gradients = {
             **score_gradients(at["scores"], allowed),
@@ -214,14 +222,31 @@ def _attention(
             required,
         )
 
+    @np.errstate(all="ignore")
+    def stage_gradients(dcontext=None, dweights=None, dlse=None):
+        """The gradient at every stage, of what `pullback` says."""
+        at = from_scores_on(dcontext, dweights, dlse)
+        before = score_gradients(at["scores"], allowed)
+        return at | {
+            name: _sum_to(before[name], pullback.stages[name].shape)
+            for name in score_gradients.stages
+        }
+
     # For `attnc.stages`, which shows what is on the way.
     pullback.stages = {
+        **{name: spread(name, x) for name, x in score_gradients.stages.items()},
         "scores": scores,
         "capped": capped,
         "masked": masked,
+        "softmax": softmax,
         "weights": weights,
         "context": context,
     }
+    if gaussian is not None:
+        pullback.stages["gaussian"] = np.broadcast_to(gaussian, scores.shape)
+    if dropout:
+        pullback.stages["kept"] = kept
+    pullback.allowed = allowed
     pullback.stage_gradients = stage_gradients
     return output, pullback
 
@@ -469,6 +494,20 @@ def _packed(
 
 # ---- The mechanisms ------------------------------------------------------------------------------
 
+# OF_PAIRS are the stages before the scores that have a row or number for each query and key.
+OF_PAIRS = "products", "units"
+
+
+def _with_stages(**stages):
+    """Name what a mechanism computes on the way to its scores, for `attnc.stages`; the function
+    that is decorated returns the gradients of these, too."""
+
+    def decorate(score_gradients):
+        score_gradients.stages = stages
+        return score_gradients
+
+    return decorate
+
 
 def differentiable(with_pullback: Function) -> Function:
     """The public function, which returns the output alone; `vjp` finds the pullback."""
@@ -560,8 +599,10 @@ def _dot_products(dtype, query, key, scale):
     factor = 1 / np.sqrt(dtype(D)) if scale is None else asarray(scale, dtype)
     dots = query @ _T(key)
 
+    @_with_stages(products=dots)
     def score_gradients(dscores, allowed):
         return {
+            "products": factor * dscores,
             "query": factor * _sum_over_pairs(dscores, key, allowed),
             "key": factor * _sum_over_pairs(_T(dscores), query, _T(allowed)),
             "scale": np.where(allowed, dscores * dots, 0),
@@ -598,18 +639,23 @@ def multiplicative_attention(
 
 def _bilinear_forms(dtype, query, key, weight):
     query, key, weight = _arrays(dtype, query, key, weight)
+    projected = query @ weight
+    products = projected @ _T(key)
 
+    @_with_stages(projected_query=projected, products=products)
     def score_gradients(dscores, allowed):
         q, _ = _used(query, key, allowed)
         dprojected = _sum_over_pairs(dscores, key, allowed)  # of q_i W
         return {
+            "products": dscores,
+            "projected_query": dprojected,
             "query": dprojected @ weight.T,
             "key": _sum_over_pairs(_T(dscores), q @ weight, _T(allowed)),
             "weight": _T(q) @ dprojected,
         }
 
     required = {"query": query, "key": key, "weight": weight}
-    return query @ weight @ _T(key), score_gradients, required, {}
+    return products, score_gradients, required, {}
 
 
 @_mechanism
@@ -662,7 +708,10 @@ def _small_network(dtype, query, key, score_vector, query_weight, key_weight, sc
     k = key @ optional["key_weight"] if "key_weight" in optional else key
     b = optional.get("score_bias", dtype(0))
     hidden = np.tanh(q[..., :, None, :] + k[..., None, :, :] + b)  # (..., Tq, Tk, H)
+    projected = {"query": q, "key": k}
+    projected = {f"projected_{n}": x for n, x in projected.items() if f"{n}_weight" in optional}
 
+    @_with_stages(**projected, units=hidden)
     def score_gradients(dscores, allowed):
         pairs = allowed[..., None]
         dhidden = dscores[..., None] * score_vector
@@ -670,6 +719,7 @@ def _small_network(dtype, query, key, score_vector, query_weight, key_weight, sc
         dq, dk = dsum.sum(axis=-2), dsum.sum(axis=-3)
         dscore_vector = np.where(pairs, dscores[..., None] * hidden, 0)
         gradients = {"query": dq, "key": dk, "score_vector": dscore_vector, "score_bias": dsum}
+        gradients |= {"units": dhidden, "projected_query": dq, "projected_key": dk}
         q, k = _used(query, key, allowed)
         if "query_weight" in optional:
             gradients["query"] = dq @ optional["query_weight"].T
@@ -717,17 +767,22 @@ def cosine_attention(
 def _cosines(dtype, query, key, scale):
     query, key = _arrays(dtype, query, key)
     factor = asarray(scale, dtype)
-    cosines = _unit(query)[0] @ _T(_unit(key)[0])
+    directions = _unit(query)[0], _unit(key)[0]
+    cosines = directions[0] @ _T(directions[1])
 
+    @_with_stages(query_direction=directions[0], key_direction=directions[1], products=cosines)
     def score_gradients(dscores, allowed):
         q, k = _used(query, key, allowed)
         (q, q_norm), (k, k_norm) = _unit(q), _unit(k)
         dq = factor * _sum_over_pairs(dscores, k, allowed)
         dk = factor * _sum_over_pairs(_T(dscores), q, _T(allowed))
+        of_directions = {"query_direction": dq, "key_direction": dk}
         # Only turning a vector changes its cosines: drop what points along the vector itself.
-        dq -= q * (q * dq).sum(axis=-1, keepdims=True)
-        dk -= k * (k * dk).sum(axis=-1, keepdims=True)
+        dq = dq - q * (q * dq).sum(axis=-1, keepdims=True)
+        dk = dk - k * (k * dk).sum(axis=-1, keepdims=True)
         return {
+            **of_directions,
+            "products": factor * dscores,
             "query": np.where(q_norm == 0, 0, dq / q_norm),
             "key": np.where(k_norm == 0, 0, dk / k_norm),
             "scale": np.where(allowed, dscores * cosines, 0),
@@ -757,6 +812,7 @@ def attend(scores: Real, value: Real, *, dtype: Any = np.float64, **common: Any)
     """
     (scores,) = _arrays(dtype, scores)
 
+    @_with_stages()
     def score_gradients(dscores, allowed):
         return {"scores": dscores}
 

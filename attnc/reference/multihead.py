@@ -94,20 +94,23 @@ def multi_head_attention(
     if not common.get("causal") and common.get("window") is None:
         common.pop("causal_offset", None)
 
-    heads, steps_back = {}, {}
+    heads, steps_back, shown = {}, {}, {}  # shown: the stages, for `attnc.stages`
     for name, x in inputs.items():
         y = np.einsum("...te,ehd->...htd", x, weights[name])
         if name in biases:
             y = y + biases[name][:, None]
-        back = []
+        back = []  # (the stage that a step takes, the way back through it)
         if scales.get(name) is not None:
-            back.append(_norm_back(y, scales[name], dtype))
+            shown[f"projected_{PROJECTED[name]}"] = y
+            back.append((f"projected_{PROJECTED[name]}", _norm_back(y, scales[name], dtype)))
             y = rms_norm(y, scales[name], dtype=dtype)
         if rotary and name != "value":
-            at = offset if name == "query" else 0
+            stage = f"{'normalised' if back else 'projected'}_{PROJECTED[name]}"
+            at, shown[stage] = offset if name == "query" else 0, y
             y, turn_back = vjp(turn, y, offset=at, dtype=dtype)
-            back.append(turn_back)
+            back.append((stage, turn_back))
         heads[name], steps_back[name] = y, back[::-1]
+        shown[PROJECTED[name]] = y
 
     # Each head of keys and values as often as it is used.
     groups = H // heads["key"].shape[-3]
@@ -126,8 +129,8 @@ def multi_head_attention(
         dcontexts = np.einsum("...to,hdo->...htd", doutput, out)
         of_attention = attention_back(dcontexts, dweights=dweights, dlse=dlse)
         at = attention_back.stage_gradients(dcontexts, dweights, dlse)
-        found = {"output": doutput, "contexts": dcontexts}
-        found |= {name: at[name] for name in ("weights", "masked", "capped", "scores")}
+        found = {"output": doutput}
+        found |= at | {"contexts": at["context"]}
         gradients = {"output_weight": _weight_gradient(_together(contexts), doutput, out.shape)}
         if "output" in biases:
             gradients["output_bias"] = _over_rows(doutput, 1)
@@ -136,9 +139,9 @@ def multi_head_attention(
             if name != "query":  # the sum over the heads that it served
                 d = d.reshape(*d.shape[:-3], -1, groups, *d.shape[-2:]).sum(axis=-3)
             found[PROJECTED[name]] = d
-            for step in steps_back[name]:
+            for stage, step in steps_back[name]:
                 gradient = step(d)
-                d = gradient.x
+                found[stage] = d = gradient.x
                 if "weight" in vars(gradient):
                     gradients[f"{name}_scale"] = gradient.weight
             gradients[name] = np.einsum("...htd,ehd->...te", d, weights[name])
@@ -156,12 +159,10 @@ def multi_head_attention(
         required = [*inputs, *(f"{name}_weight" for name in (*inputs, "output"))]
         return Gradients({name: gradients[name] for name in required} | gradients, required)
 
-    shown: Any = pullback  # with what `attnc.stages` shows
-    shown.stages = {PROJECTED[name]: y for name, y in heads.items()}
-    for name in ("scores", "capped", "masked", "weights"):
-        shown.stages[name] = attention_back.stages[name]
-    shown.stages |= {"contexts": contexts, "output": output}
-    shown.stage_gradients = stage_gradients
+    with_stages: Any = pullback
+    with_stages.stages = shown | attention_back.stages | {"contexts": contexts, "output": output}
+    with_stages.allowed = attention_back.allowed
+    with_stages.stage_gradients = stage_gradients
     if hasattr(result, "_replace"):
         return result._replace(context=output), pullback
     return output, pullback

@@ -52,15 +52,29 @@ def affine(x, h, parameters):
     return x @ W + b, h @ U + c, pullback
 
 
+def _with_stages(stage_gradients, **stages):
+    """Name what a step computes on the way and the gradients of it, for `attnc.stages`."""
+
+    def decorate(pullback):
+        pullback.stages, pullback.stage_gradients = stages, stage_gradients
+        return pullback
+
+    return decorate
+
+
 def rnn_step(x, state, parameters):
     """h' = tanh(x W + b + h U + c): Elman 1990."""
     (h,) = state
     p, q, back = affine(x, h, parameters)
     new = np.tanh(p + q)
 
-    def pullback(dstate):
+    def stage_gradients(dstate):
         (dnew,) = dstate
-        da = dnew * (1 - new**2)
+        return {"new_state": dnew, "preactivation": dnew * (1 - new**2)}
+
+    @_with_stages(stage_gradients, preactivation=p + q, new_state=new)
+    def pullback(dstate):
+        da = stage_gradients(dstate)["preactivation"]
         dx, dh, dparameters = back(da, da)
         return dx, (dh,), dparameters
 
@@ -75,20 +89,48 @@ def gru_step(x, state, parameters):
     (h,) = state
     p, q, back = affine(x, h, parameters)
     (p_r, p_z, p_n), (q_r, q_z, q_n) = np.split(p, 3, axis=-1), np.split(q, 3, axis=-1)
-    r, z = sigmoid(p_r + q_r), sigmoid(p_z + q_z)
-    n = np.tanh(p_n + r * q_n)
+    a_r, a_z = p_r + q_r, p_z + q_z
+    r, z = sigmoid(a_r), sigmoid(a_z)
+    a_n = p_n + r * q_n
+    n = np.tanh(a_n)
+    new = (1 - z) * n + z * h
 
-    def pullback(dstate):
+    def stage_gradients(dstate):
         (dnew,) = dstate
-        dn = dnew * (1 - z) * (1 - n**2)  # of p_n + r q_n
-        dz = dnew * (h - n) * z * (1 - z)
-        dr = dn * q_n * r * (1 - r)
-        dp = np.concatenate([dr, dz, dn], axis=-1)
-        dq = np.concatenate([dr, dz, dn * r], axis=-1)
-        dx, dh, dparameters = back(dp, dq)
-        return dx, (dh + dnew * z,), dparameters
+        dn, dz = dnew * (1 - z), dnew * (h - n)
+        da_n = dn * (1 - n**2)
+        dr = da_n * q_n
+        return {
+            "new_state": dnew,
+            "candidate": dn,
+            "candidate_preactivation": da_n,
+            "state_product": da_n * r,
+            "update_gate": dz,
+            "update_preactivation": dz * z * (1 - z),
+            "reset_gate": dr,
+            "reset_preactivation": dr * r * (1 - r),
+        }
 
-    return ((1 - z) * n + z * h,), pullback
+    @_with_stages(
+        stage_gradients,
+        reset_preactivation=a_r,
+        reset_gate=r,
+        update_preactivation=a_z,
+        update_gate=z,
+        state_product=q_n,
+        candidate_preactivation=a_n,
+        candidate=n,
+        new_state=new,
+    )
+    def pullback(dstate):
+        at = stage_gradients(dstate)
+        gates = [at["reset_preactivation"], at["update_preactivation"]]
+        dp = np.concatenate([*gates, at["candidate_preactivation"]], axis=-1)
+        dq = np.concatenate([*gates, at["state_product"]], axis=-1)
+        dx, dh, dparameters = back(dp, dq)
+        return dx, (dh + at["new_state"] * z,), dparameters
+
+    return (new,), pullback
 
 
 def lstm_step(x, state, parameters):
@@ -101,23 +143,46 @@ def lstm_step(x, state, parameters):
     a_i, a_f, a_g, a_o = np.split(p + q, 4, axis=-1)
     i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
     c_new = f * c + i * g
+    h_new = o * np.tanh(c_new)
 
-    def pullback(dstate):
+    def stage_gradients(dstate):
         dh_new, dc_new = dstate
         dc_new = dc_new + dh_new * o * (1 - np.tanh(c_new) ** 2)
-        da = np.concatenate(
-            [
-                dc_new * g * i * (1 - i),
-                dc_new * c * f * (1 - f),
-                dc_new * i * (1 - g**2),
-                dh_new * np.tanh(c_new) * o * (1 - o),
-            ],
-            axis=-1,
-        )
-        dx, dh, dparameters = back(da, da)
-        return dx, (dh, dc_new * f), dparameters
+        di, df, dg, do = dc_new * g, dc_new * c, dc_new * i, dh_new * np.tanh(c_new)
+        return {
+            "new_state": dh_new,
+            "output_gate": do,
+            "new_cell_state": dc_new,
+            "cell_input": dg,
+            "forget_gate": df,
+            "input_gate": di,
+            "output_preactivation": do * o * (1 - o),
+            "cell_preactivation": dg * (1 - g**2),
+            "forget_preactivation": df * f * (1 - f),
+            "input_preactivation": di * i * (1 - i),
+        }
 
-    return (o * np.tanh(c_new), c_new), pullback
+    @_with_stages(
+        stage_gradients,
+        input_preactivation=a_i,
+        forget_preactivation=a_f,
+        cell_preactivation=a_g,
+        output_preactivation=a_o,
+        input_gate=i,
+        forget_gate=f,
+        cell_input=g,
+        output_gate=o,
+        new_cell_state=c_new,
+        new_state=h_new,
+    )
+    def pullback(dstate):
+        at = stage_gradients(dstate)
+        sides = "input", "forget", "cell", "output"
+        da = np.concatenate([at[f"{side}_preactivation"] for side in sides], axis=-1)
+        dx, dh, dparameters = back(da, da)
+        return dx, (dh, at["new_cell_state"] * f), dparameters
+
+    return (h_new, c_new), pullback
 
 
 STEPS = {"rnn": (rnn_step, 1), "gru": (gru_step, 1), "lstm": (lstm_step, 2)}  # arrays of the state
@@ -351,11 +416,15 @@ def fixed(memory, allowed, dtype):
     weights = last.astype(dtype)
 
     def attend(top, carried, t):
-        def pullback(dcontext, dweights, dcarried):
+        context = (weights[..., None] * memory).sum(axis=1) if Tk else memory.sum(axis=1)
+
+        @_with_stages(None, weights=weights, context=context)
+        def pullback(dcontext, dweights, dcarried, seen=None):
             dmemory = weights[..., None] * dcontext[:, None]
+            if seen is not None:
+                seen |= {"context": dcontext, "value": dmemory}
             return np.zeros_like(top), dcarried, {"memory": dmemory}
 
-        context = (weights[..., None] * memory).sum(axis=1) if Tk else memory.sum(axis=1)
         return context, weights, carried, pullback
 
     return attend
@@ -408,9 +477,19 @@ def soft(attention, named, memory, allowed, rate, center, options, dtype):
             function, query[:, None], key, memory, **arguments, **own, **options
         )
         weights = weights[:, 0]
+        shown = {name: _of_query(name, x) for name, x in back.stages.items()}
+        if outside is not None:
+            shown["projected_query"] = query
+        if inside:
+            shown["projected_key"] = key
+        if place is not None:
+            shown |= getattr(back_place, "stages", {}) | {"center": place[:, None]}
+        if covers:
+            shown["new_coverage"] = carried + weights * rate
 
-        def pullback(dcontext, dweights, dcarried):
-            found = {}
+        @_with_stages(None, **shown)
+        def pullback(dcontext, dweights, dcarried, seen=None):
+            found, incoming = {}, dcarried
             if covers:  # carried + weights * rate
                 dweights = dweights + dcarried * rate
                 found["rate"] = dcarried * weights
@@ -418,6 +497,12 @@ def soft(attention, named, memory, allowed, rate, center, options, dtype):
             dtop, of_query = back_query(d["query"][:, 0])
             found |= of_query | {n: d[n] for n in arguments if n in d}
             dkey = d["key"]
+            if seen is not None:
+                at = back.stage_gradients(dcontext[:, None], dweights[:, None])
+                seen |= {name: _of_query(name, x) for name, x in at.items() if name != "sinks"}
+                seen |= {"new_coverage": incoming, "value": d["value"], "query": dtop}
+                seen["projected_query"] = seen.get("projected_query", d["query"][:, 0])
+                seen["projected_key"] = seen.get("projected_key", dkey)
             if inside:
                 found["coverage_vector"] = np.einsum("bja,bj->a", dkey, carried)
                 found["key_weight"] = np.einsum("bjm,bja->ma", memory, dkey)
@@ -427,14 +512,23 @@ def soft(attention, named, memory, allowed, rate, center, options, dtype):
                 found["coverage_weight"] = (d["bias"][:, 0] * carried).sum()
                 dcarried = dcarried + u * d["bias"][:, 0]
             found["memory"] = dkey + d["value"]
+            if seen is not None:
+                seen["key"] = dkey
             if back_place is not None:
-                more, of_place = back_place(d["center"][:, 0])
+                more, of_place = back_place(d["center"][:, 0], seen)
                 dtop, found = dtop + more, found | of_place
+                if seen is not None:
+                    seen["query"] = dtop
             return dtop, dcarried, found
 
         return context[:, 0], weights, (carried + weights * rate if covers else carried), pullback
 
     return attend
+
+
+def _of_query(name, x):
+    """A stage of the only query; those of keys have no axis of queries."""
+    return x if name in ("projected_key", "key_direction") else x[:, 0]
 
 
 def centers(window, steps, named, allowed, dtype):
@@ -451,9 +545,13 @@ def centers(window, steps, named, allowed, dtype):
         hidden = np.tanh(top @ named["position_weight"])
         place = sigmoid(hidden.astype(float) @ named["position_vector"].astype(float))
 
-        def pullback(dcenter):
+        @_with_stages(None, position_units=hidden)
+        def pullback(dcenter, seen=None):
             dx = (dcenter * last * place * (1 - place)).astype(dtype)
-            dhidden = dx[:, None] * named["position_vector"] * (1 - hidden**2)
+            dunits = dx[:, None] * named["position_vector"]
+            dhidden = dunits * (1 - hidden**2)
+            if seen is not None:
+                seen |= {"center": dcenter[:, None], "position_units": dunits}
             return dhidden @ named["position_weight"].T, {
                 "position_vector": dx @ hidden,
                 "position_weight": top.T @ dhidden,
@@ -508,7 +606,8 @@ def aligned(attention, named, memory, allowed, chunk_width, noise, dtype):
             return_weights=True, **options,
         )  # fmt: skip
 
-        def pullback(dcontext, dweights, dcarried):
+        @_with_stages(None)
+        def pullback(dcontext, dweights, dcarried, seen=None):
             dalignment, dchunk, dvalue = back(dcontext[:, None], dweights=dweights[:, None])
             dstop, dbefore = vars(back_alignment(dalignment + dcarried[:, None])).values()
             dscores = (dstop * stop[:, None] * (1 - stop[:, None]))[:, 0]
@@ -644,6 +743,7 @@ def attention_decoder(
         if bahdanau:
             context, weights, carried, back_attend = attend(top, carried, t)
         x, backs = np.concatenate([inputs[:, t], context, feed], axis=-1), []
+        shown = {"x": x, "before": list(states), "fertility": 1 / rate}
         for layer, parameters in enumerate(layers):
             states[layer], back = step(x, states[layer], parameters)
             x = states[layer][0]
@@ -656,11 +756,13 @@ def attention_decoder(
             feed = x if input_feeding else feed
         outputs.append(x)
         all_weights.append(weights)
-        tape.append((backs, back_attend, both))
+        shown |= back_attend.stages | {"cells": [back.stages for back in backs], "output": x}
+        tape.append((backs, back_attend, both, shown))
     last = [np.stack(arrays) for arrays in zip(*states, strict=True)]
     last += [feed] * input_feeding + [carried] * carries + [parts[-1] + T] * counts
 
-    def pullback(doutputs=None, dweights=None, dstate=None):
+    def through_time(doutputs=None, dweights=None, dstate=None, seen=None):
+        """`seen` gets the gradients of the stages of each step."""
         dout = np.zeros((B, T, H), dtype) if doutputs is None else asarray(doutputs, dtype)
         dall = np.zeros((B, T, Tk), dtype) if dweights is None else asarray(dweights, dtype)
         d = _parts(dstate, shapes, dtype)
@@ -672,9 +774,9 @@ def attention_decoder(
         found = {name: np.zeros_like(array) for name, array in named.items()}
         found |= {"memory": np.zeros_like(memory), "rate": dtype(0)}
 
-        def through_attention(back, dcontext, t):
+        def through_attention(back, dcontext, t, at):
             nonlocal dcarried
-            dtop, dcarried, down = back(dcontext, dall[:, t], dcarried)
+            dtop, dcarried, down = back(dcontext, dall[:, t], dcarried, at)
             if attention == "none":
                 rest = np.zeros_like(memory[..., M:])
                 down["memory"] = np.concatenate([down["memory"], rest], axis=-1)
@@ -683,28 +785,38 @@ def attention_decoder(
             return dtop
 
         for t in reversed(range(T)):
-            backs, back_attend, both = tape[t]
-            dx = dout[:, t]
+            backs, back_attend, both, _ = tape[t]
+            dx, at = dout[:, t], None if seen is None else {"cells": {}}
             if not bahdanau:
+                if seen is not None:
+                    at["output"] = dx + dfeed
                 dsum = (dx + dfeed) * (1 - outputs[t] ** 2)
                 found["readout_weight"] = found["readout_weight"] + both.T @ dsum
                 dboth = dsum @ named["readout_weight"].T
-                dx = dboth[:, M:] + through_attention(back_attend, dboth[:, :M], t)
+                dx = dboth[:, M:] + through_attention(back_attend, dboth[:, :M], t, at)
             for layer in reversed(range(L)):
                 dstates[layer][0] = dstates[layer][0] + dx
+                if seen is not None:
+                    at["cells"][layer] = backs[layer].stage_gradients(dstates[layer])
                 dx, dbefore, down = backs[layer](dstates[layer])
+                if seen is not None:
+                    at["cells"][layer]["x"] = dx
                 dstates[layer] = list(dbefore)
                 dcells[layer] = [a + b for a, b in zip(dcells[layer], down, strict=True)]
             dinputs[t] = dx[:, :E]
             if bahdanau:
-                dtop = through_attention(back_attend, dx[:, E:], t)
+                dtop = through_attention(back_attend, dx[:, E:], t, at)
                 dstates[-1][0] = dstates[-1][0] + dtop
             elif input_feeding:
                 dfeed = dx[:, E:]
+            if seen is not None:
+                seen[t] = at
         dfirst = [np.stack(arrays) for arrays in zip(*dstates, strict=True)]
         dfirst += [dfeed] * input_feeding + [dcarried] * carries + [d[-1]] * counts
         drate = found.pop("rate")
         if "fertility_vector" in named:
+            if seen:
+                seen[0]["fertility"] = -drate * rate * rate
             dx = -drate * rate * (1 - needed)
             found["fertility_vector"] = np.einsum("bj,bjm->m", dx, memory)
             found["memory"] = found["memory"] + dx[..., None] * named["fertility_vector"]
@@ -716,6 +828,19 @@ def attention_decoder(
             gradients["state"] = _joined(dfirst[:size])
         return Gradients(gradients | found, ("inputs", "memory", "cells"))
 
+    def pullback(doutputs=None, dweights=None, dstate=None):
+        return through_time(doutputs, dweights, dstate)
+
+    # For `attnc.stages`, which shows one step.
+    @np.errstate(all="ignore")
+    def stage_gradients(doutputs=None, dweights=None, dstate=None):
+        """The gradients of the stages of each step, and of the arguments."""
+        seen = {}
+        return seen, through_time(doutputs, dweights, dstate, seen)
+
+    with_stages: Any = pullback
+    with_stages.stages = [shown for *_, shown in tape]
+    with_stages.stage_gradients = stage_gradients
     like = states[-1][0][:, None]
     outputs_over_time = over_time(outputs, like)
     weights_over_time = np.stack(all_weights, axis=1) if T else np.zeros((B, 0, Tk), dtype)

@@ -6,13 +6,27 @@ student's function against attnc's and names the mistake. `puzzles` are fifteen 
 
 from typing import TYPE_CHECKING
 
-from attnc.teaching.stages import MultiHeadStages, Stages, stages
+from attnc.teaching.stages import (
+    DecoderStages,
+    MultiHeadStages,
+    RecurrentStages,
+    Stages,
+    stages,
+)
 
 if TYPE_CHECKING:
     from attnc.teaching import puzzles
     from attnc.teaching.checker import check
 
-__all__ = ["MultiHeadStages", "Stages", "check", "puzzles", "stages"]
+__all__ = [
+    "DecoderStages",
+    "MultiHeadStages",
+    "RecurrentStages",
+    "Stages",
+    "check",
+    "puzzles",
+    "stages",
+]
 
 
 def __getattr__(name):
