@@ -786,7 +786,7 @@ def decode(function, rng, **changes):
         ({"end": None}, TypeError, "end must be an integer"),
         ({"decoder": 3}, TypeError, "decoder must have prepare, .*, got int"),
         ({"readout": None}, TypeError, "readout must be a layer or callable, got NoneType"),
-        ({"readout": None, "embedding": None}, TypeError, "embedding and readout must be .*vectors"),
+        ({"readout": None, "embedding": None}, TypeError, "embedding and readout .*takes vectors"),
         ({"readout": lambda x: x[:, 0]}, ValueError, r"readout must return \(.*vocabulary"),
         ({"readout": lambda x: x[1:]}, ValueError, r"readout must return \(.*vocabulary"),
         ({"readout": lambda x: x[:, :0]}, ValueError, r"readout must return \(.*vocabulary"),
