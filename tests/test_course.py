@@ -126,7 +126,7 @@ def test_runs(name):
     pytest.importorskip("matplotlib")
     notebook = nbformat.read(COURSE / "en" / name, as_version=4)
     # Each assertion of a notebook is one of this test: a cell that fails raises.
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     pictures = [each for each in outputs if "image/png" in each.get("data", {})]
     assert len(pictures) >= 2 or name.startswith("solutions/")
