@@ -289,6 +289,7 @@ def test_latex_compiles(tmp_path):
         Alignment(np.eye(2, 60)[:, -40:] - 1, keys=words[-40:]),
         Alignment(np.array([[np.nan, np.inf], [-np.inf, -1]])),
         Alignment(np.eye(100)),
+        show.Heads(np.ones((9, 2, 2))),
     ]
     packages = set(re.findall(r"\\usepackage\S*\{\w+\}", "".join(p.latex() for p in pictures)))
     body = "\n\n".join(p.latex(numbers=n) for p in pictures for n in (False, True))
@@ -300,7 +301,8 @@ def test_latex_compiles(tmp_path):
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
     assert not done.returncode, done.stdout.decode(errors="replace")[-2000:]
-    assert b"Missing character" not in (tmp_path / "page.log").read_bytes()
+    log = (tmp_path / "page.log").read_bytes()
+    assert b"Missing character" not in log and b"Undefined" not in log
 
 
 # ---- files, notebooks, errors ----
@@ -420,7 +422,7 @@ def test_heads(rng):
     # Words of queries at the left alone, of keys above alone.
     words = [each.text for each in elements(root, "text")]
     assert words.count(AWKWARD[1]) == 2 and words.count(AWKWARD[12]) == 3
-    assert braces(heads.latex()) and heads.latex().count("\\begin{tabular}") == 6
+    assert braces(heads.latex()) and heads.latex().count("\\begin{tabular}{@{}r*") == 6
     lines = heads.text(100).split("\n")
     assert lines[0] == "<heads>" and lines[1].split()[:3] == ["a,", "head", "0"]
     assert max(columns_of(heads.text(40))) <= 40

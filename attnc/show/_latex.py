@@ -23,13 +23,12 @@ def map_latex(drawn: Map, numbers: bool) -> str:
     lines = [HEAD + (TURN if turned else "")]
     if any(ord(c) > 0x17F and c not in "…–∞−→↓" for word in (*keys, *queries) for c in word):
         lines.append(OTHERS)
-    lines += [
-        "\\begingroup\\setlength{\\tabcolsep}{4pt}\\renewcommand{\\arraystretch}{1.2}%",
-        f"\\begin{{tabular}}{{r*{{{columns}}}{{c}}}}",
-    ]
+    # The words around the map are in a table around it: in its own they would widen a column.
+    group = "\\begingroup\\setlength{\\tabcolsep}{4pt}\\renewcommand{\\arraystretch}{1.2}%"
+    lines += ["\\noindent" + group, "\\begin{tabular}{@{}l@{}}"]
     if drawn.title:
-        title = _words.latex(drawn.title)
-        lines.append(f"\\multicolumn{{{columns + 1}}}{{l}}{{\\textbf{{{title}}}}} \\\\")
+        lines.append(f"\\textbf{{{_words.latex(drawn.title)}}} \\\\")
+    lines.append(f"\\begin{{tabular}}{{@{{}}r*{{{columns}}}{{c}}}}")
     names = [_words.latex(name) for name in drawn.names]
     above = [_words.latex(key) for key in keys]
     if turned:
@@ -39,12 +38,10 @@ def map_latex(drawn: Map, numbers: bool) -> str:
     for i in range(rows):
         cells = [_cell(drawn, i, j, numbers) for j in range(columns)]
         lines.append(" & ".join([_words.latex(queries[i]), *cells]) + " \\\\")
-    notes = "; ".join(map(_words.latex, drawn.notes())).replace("±", "$\\pm$")
-    width = "0.9\\linewidth" if columns > 8 else "22em"
-    lines += [
-        f"\\multicolumn{{{columns + 1}}}{{p{{{width}}}}}{{\\footnotesize {notes}}}",
-        "\\end{tabular}\\endgroup",
-    ]
+    notes = [_words.latex(note).replace("±", "$\\pm$") for note in drawn.notes()]
+    lines.append("\\end{tabular} \\\\")
+    lines.append(" \\\\\n".join(f"{{\\footnotesize {note}}}" for note in notes))
+    lines.append("\\end{tabular}\\endgroup")
     return "\n".join(lines) + "\n"
 
 

@@ -261,7 +261,9 @@ class Heads(Picture):
             "\n".join(line for line in text.split("\n") if not line.startswith("%"))
             for text in texts
         ]
-        return "\n".join([*comments, "\\quad\n".join(bodies)])
+        bodies = [bodies[0], *(body.replace("\\noindent", "", 1) for body in bodies[1:])]
+        between = "\\hskip 1em plus 1fil\\relax\n"  # a line may end there
+        return "\n".join([*comments, between.join(bodies)])
 
     def _formats(self) -> dict[str, Any]:
         return {**super()._formats(), ".tex": self.latex}
