@@ -8,10 +8,11 @@ import types
 
 import numpy as np
 import pytest
-from arrays import inputs
+from arrays import FUNCTIONS, inputs
 from checks import assert_agree
 
 import attnc
+from attnc.teaching import formulas
 
 
 def T(x):
@@ -344,6 +345,10 @@ CASES = {
     "entmax": ("attend", {"normalizer": "entmax15"}, "c"),
 }
 MEANING = FORWARD | BACKWARD
+
+
+def test_every_mechanism_has_formulas():
+    assert set(formulas.FORWARD) == set(formulas.BACK_TO) == set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("leads", ["own", "broadcast"])

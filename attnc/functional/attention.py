@@ -562,17 +562,15 @@ class Mechanism:
 
     C takes the function's own arrays by position or by name, and the shared options by name; its
     backward twin returns the gradients of `required`, of `optional` and of the options that have
-    one. From forward to backward
-    a record keeps arrays and a static rest. `score` is the formula, for `attnc.stages` to show.
+    one. From forward to backward a record keeps arrays and a static rest.
     """
 
     outputs: tuple[str, ...] = ("dcontext", "dweights", "dlse")
     options_with_gradients: tuple[str, ...] = ("bias", "slope", "sink", "center")
     fixed: tuple[str, ...] = _ARRAYS
 
-    def __init__(self, function, required, optional, score=None):
+    def __init__(self, function, required, optional):
         self.function, self.name, self.count = function, function.__name__, len(required)
-        self.score = score
         self.saving_in_c = getattr(_core, self.name + "_saving", None)
         self.backward_in_c = getattr(_core, self.name + "_backward")
         self.jvp_in_c = getattr(_core, self.name + "_jvp")
@@ -674,23 +672,17 @@ _NO_OPTIONS: tuple[list[str], dict[str, Any]] = [], {}
 
 
 MECHANISMS = {
-    function: Mechanism(function, required, optional, score)
-    for function, score, required, optional in (
-        (dot_product_attention, "scale * q_i . k_j", ("query", "key", "value"), ("scale",)),
-        (multiplicative_attention, "q_i W k_j", ("query", "key", "value", "weight"), ()),
+    function: Mechanism(function, required, optional)
+    for function, required, optional in (
+        (dot_product_attention, ("query", "key", "value"), ("scale",)),
+        (multiplicative_attention, ("query", "key", "value", "weight"), ()),
         (
             additive_attention,
-            "v . tanh(q_i Wq + k_j Wk + b)",
             ("query", "key", "value", "score_vector"),
             ("query_weight", "key_weight", "score_bias"),
         ),
-        (
-            cosine_attention,
-            "scale * q_i . k_j / (|q_i| |k_j|)",
-            ("query", "key", "value"),
-            ("scale",),
-        ),
-        (attend, "given", ("scores", "value"), ()),
+        (cosine_attention, ("query", "key", "value"), ("scale",)),
+        (attend, ("scores", "value"), ()),
     )
 }
 

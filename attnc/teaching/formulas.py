@@ -19,8 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attnc.functional.attention import MECHANISMS
-
 NOT_ALLOWED = "`where query i may not attend to key j`"
 
 # FORWARD has the stages up to the scores; those that need a weight are shown where there is one.
@@ -87,8 +85,6 @@ BACK_TO: dict[str, dict[str, str]] = {
     },
     "attend": {},
 }
-
-assert FORWARD.keys() == BACK_TO.keys() == {function.__name__ for function in MECHANISMS}
 
 
 class Indices(NamedTuple):
