@@ -143,7 +143,7 @@ def test_gradient_of_the_log_of_the_sum():
     assert not peer.jax.grad(lse)(Q.astype(np.float32)[None]).any()
 
 
-@pytest.mark.filterwarnings("default")  # PyTorch warns of matters of its own
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of PyTorch
 def test_derivatives():
     rows = "forward mode", "second order"
     for row in rows:
