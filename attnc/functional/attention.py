@@ -256,7 +256,8 @@ def dot_product_attention(
     -----
     The score of query i and key j is ``s_ij = scale * q_i . k_j``: Vaswani et al. 2017, "Attention
     is all you need", eq. 1; with scale 1 Luong et al. 2015, "Effective approaches to
-    attention-based neural machine translation", eq. 8 (dot). Nothing of size ``Tq * Tk`` is stored.
+    attention-based neural machine translation", section 3.1 (dot). Nothing of size ``Tq * Tk`` is
+    stored.
 
     {dtypes}
     Examples
@@ -313,7 +314,7 @@ def multiplicative_attention(
     Notes
     -----
     The score of query i and key j is ``s_ij = q_i W k_j``: Luong et al. 2015, "Effective approaches
-    to attention-based neural machine translation", eq. 8 (general).
+    to attention-based neural machine translation", section 3.1 (general).
 
     {dtypes}
     Examples

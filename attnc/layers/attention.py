@@ -192,7 +192,7 @@ class DotProductAttention(_Attention):
     """Attention with dot-product scores: ``s_ij = scale * q_i . k_j``.
 
     Scaled, Vaswani et al. (2017), "Attention is all you need", eq. 1; with ``scale=1`` the "dot" of
-    Luong et al. (2015), eq. 8. It has no parameters; queries and keys have equal size.
+    Luong et al. (2015), section 3.1. It has no parameters; queries and keys have equal size.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ class MultiplicativeAttention(_Attention):
     """Attention with multiplicative scores: ``s_ij = q_i W k_j``.
 
     The "general" score of Luong et al. (2015), "Effective approaches to attention-based neural
-    machine translation", eq. 8.
+    machine translation", section 3.1.
 
     Parameters
     ----------

@@ -577,7 +577,7 @@ def dot_product_attention(
 
     `scale` is 1 / sqrt(D) unless given: Vaswani et al. 2017, "Attention is all you need", eq. 1.
     With `scale=1` it is the "dot" of Luong et al. 2015, "Effective approaches to attention-based
-    neural machine translation", eq. 8.
+    neural machine translation", section 3.1.
 
     Parameters
     ----------
@@ -621,7 +621,7 @@ def multiplicative_attention(
         s_ij = q_i W k_j        c_i = sum_j softmax_j(s_ij) v_j
 
     The "general" of Luong et al. 2015, "Effective approaches to attention-based neural machine
-    translation", eq. 8.
+    translation", section 3.1.
 
     Parameters
     ----------
@@ -830,7 +830,7 @@ def dot_product_scores(
 
         s_ij = scale * q_i . k_j
 
-    Vaswani et al. 2017, eq. 1; with `scale=1` Luong et al. 2015, eq. 8 (dot).
+    Vaswani et al. 2017, eq. 1; with `scale=1` Luong et al. 2015, section 3.1 (dot).
 
     Parameters
     ----------
@@ -857,7 +857,7 @@ def multiplicative_scores(
 
         s_ij = q_i W k_j
 
-    Luong et al. 2015, eq. 8 (general).
+    Luong et al. 2015, section 3.1 (general).
 
     Parameters
     ----------
