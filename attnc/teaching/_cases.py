@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ OPTIONS = (
     "mask key_mask key_lengths query_lengths causal causal_offset window bias scale softcap slope "
     "sink query_weight key_weight score_bias"
 ).split()
+
+# Of which each two are also tried together.
+MASKS = ("mask", "key_mask", "key_lengths", "causal")
 
 
 class Case(NamedTuple):
@@ -256,12 +260,19 @@ class _Maker:
             yield self.case(5, 5, window=(1, 2))
             yield self.case(4, 6, window=(2, 0))
             yield self.case(5, 5, window=(1, None))
-        if {"mask", "causal"} <= self.taken:
-            mask = self.mask(4, 5)
-            mask[..., 0], mask[..., 1] = True, False
-            yield self.case(4, 5, causal=True, mask=mask)
-        if {"key_lengths", "causal"} <= self.taken:
-            yield self.case(4, 4, causal=True, key_lengths=self.lengths(4))
+        for two in itertools.combinations(MASKS, 2):
+            if set(two) <= self.taken:
+                yield self.both(*two)
+        if {"window", "causal"} <= self.taken:
+            yield self.case(4, 5, causal=True, window=(1, 2))
+
+    def both(self, *two):
+        """Two masks, each of which hides a key that the other shows; no row is empty."""
+        mask, key_mask = self.mask(4, 5), np.ones((*self.lead, 5), bool)
+        mask[..., [0, 1, 4]], mask[..., 2], key_mask[..., 1] = True, False, False
+        lengths = self.lengths(5, least=3)
+        given = {"mask": mask, "key_mask": key_mask, "key_lengths": lengths, "causal": True}
+        return self.case(4, 5, **{name: given[name] for name in two})
 
     def others(self):
         """Options that change the scores or the sum."""
