@@ -276,6 +276,11 @@ def _(q, k, v):
     return softmax(q @ T(k) / np.sqrt(k.shape[1])) @ v
 
 
+@wrong("D // 2, which is sqrt(D) of 4", "must be")
+def _(q, k, v):
+    return softmax(q @ T(k) / (q.shape[-1] // 2 or 1)) @ v
+
+
 @wrong("scale after the softmax", "the scale comes after the softmax")
 def _(q, k, v):
     return softmax(q @ T(k)) / np.sqrt(q.shape[-1]) @ v
@@ -298,6 +303,22 @@ def _(q, k, v):
 def _(q, k, v, mask=None):
     s = products(q, k)
     return masked_softmax(s, True if mask is None else ~mask) @ v
+
+
+@wrong("mask added", "the mask is added to the scores as 0 and 1")
+def _(q, k, v, mask=None):
+    return softmax(products(q, k) + (0 if mask is None else mask)) @ v
+
+
+@wrong("mask of the first sentence", "mask of the first batch element is used")
+def _(q, k, v, mask=None):
+    mask = np.ones((1, 1), bool) if mask is None else mask
+    return masked_softmax(products(q, k), mask[(0,) * (mask.ndim - 2)]) @ v
+
+
+@wrong("log of the mask added", "-inf is added to the masked scores")
+def _(q, k, v, mask=None):
+    return softmax(products(q, k) + (0 if mask is None else np.log(mask.astype(float)))) @ v
 
 
 @wrong("mask ignored", "mask is ignored")
@@ -550,6 +571,25 @@ def _(query, key, value, dropout=0.0, rng=None):
 def _(query, key, value, dropout=0.0, rng=None):
     w = softmax(products(query, key))
     return (w * (rng.random(w.shape) >= dropout) if dropout else w) @ value
+
+
+@wrong("dropout of the context", "dropout is applied to the context", options=("dropout",))
+def _(query, key, value, dropout=0.0, rng=None):
+    c = short(query, key, value)
+    return c * (rng.random(c.shape) >= dropout) / (1 - dropout) if dropout else c
+
+
+@wrong("dropout of keys", "the same keys for every query are dropped", options=("dropout",))
+def _(query, key, value, dropout=0.0, rng=None):
+    w = softmax(products(query, key))
+    return (w * (rng.random(w.shape[-1]) >= dropout) / (1 - dropout) if dropout else w) @ value
+
+
+@wrong("dropout of queries", "dropout whole queries are dropped", options=("dropout",))
+def _(query, key, value, dropout=0.0, rng=None):
+    w = softmax(products(query, key))
+    kept = rng.random(w.shape[-2])[:, None] >= dropout if dropout else 1
+    return w * kept / (1 - dropout) @ value
 
 
 @wrong("dropout keeps with its probability", "keeps that part")

@@ -170,7 +170,7 @@ class _Maker:
     def plain(self):
         yield self.case(4, 4, D=4, Dv=4)  # all sizes alike: a wrong axis raises no error
         yield self.case(3, 5)
-        yield self.case(5, 3, Dv=2)
+        yield self.case(5, 3, D=7, Dv=2)  # sqrt(D) is not D / 2, as it is of 4
         yield self.case(1, 4, "length 1")
         yield self.case(4, 1, "length 1")
         yield self.case(3, 4, "length 1", D=1, Dv=1)
@@ -211,8 +211,9 @@ class _Maker:
         return mask
 
     def lengths(self, T, least=1):
-        """Random; not all are whole."""
-        lengths = self.rng.integers(least, T, self.lead)
+        """Shorter than T, and not the same for all of a batch."""
+        count = np.arange(np.prod(self.lead, dtype=int)).reshape(self.lead)
+        lengths = least + (self.rng.integers(T) + count) % (T - least)
         return lengths if self.lead else int(lengths)
 
     def masks(self):
@@ -220,6 +221,7 @@ class _Maker:
         if "mask" in self.taken:
             yield self.case(4, 4, D=4, Dv=4, mask=self.mask(4, 4))
             yield self.case(3, 5, mask=self.mask(3, 5))
+            yield self.case(3, 5, "large scores", mask=self.mask(3, 5), change=self.enlarge)
             empty = self.mask(3, 4)
             empty[..., 1, :] = False
             yield self.case(3, 4, "empty rows", mask=empty)
@@ -229,8 +231,8 @@ class _Maker:
                 3, 5, "masked nan", mask=mask, change=lambda a, _: self.hide(a, ~mask.any(-2))
             )
         if "key_mask" in self.taken:
-            key_mask = np.ones((*lead, 5), bool)
-            key_mask[..., 1] = key_mask[..., -1] = False
+            hidden = np.asarray(self.lengths(4))[..., None]  # one of the keys 1 to 3, and the last
+            key_mask = (np.arange(5) != hidden) & (np.arange(5) != 4)
             yield self.case(3, 5, key_mask=key_mask)
             yield self.case(
                 3, 5, "masked nan", key_mask=key_mask, change=lambda a, _: self.hide(a, ~key_mask)

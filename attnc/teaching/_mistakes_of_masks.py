@@ -25,6 +25,13 @@ def _otherwise(text, needs, change):
     return mistake
 
 
+def _first(self, value):
+    """That of the first batch element."""
+    value = np.asarray(value)
+    lead = self.arrays[0].ndim - 2
+    return np.broadcast_to(value[(slice(0, 1),) * lead], value.shape)
+
+
 _IGNORED = (
     "mask key_mask key_lengths query_lengths causal causal_offset window bias softcap slope sink"
 )
@@ -39,6 +46,10 @@ READ_OTHERWISE = [
         ("key_mask",),
         lambda _, m: ~m,
     ),
+    *[
+        _otherwise(f"{name} of the first batch element is used for all of them", (name,), _first)
+        for name in ("mask", "key_mask", "key_lengths")
+    ],
     *[_otherwise(f"{name} is ignored", (name,), lambda _, x: None) for name in _IGNORED.split()],
     _otherwise(
         "score_bias is ignored, or added after the tanh, where it is the same for all keys: add it "
@@ -128,6 +139,20 @@ class ZeroForInf(Unfused):
         return np.where(self.allowed(), self.logits(), 0)
 
 
+class MaskAdded(Unfused):
+    """the mask is added to the scores as 0 and 1: set the scores to -inf where it is False"""
+
+    needs = ("mask",)
+
+    def read(self, options):
+        options = super().read(options)
+        self.added = options.pop("mask", None)
+        return options
+
+    def logits(self):
+        return super().logits() + (0 if self.added is None else self.added)
+
+
 class MaskAfterSoftmax(Unfused):
     """the mask is applied after the softmax, so that weights do not sum to 1: set the masked \
 scores to -inf before it"""
@@ -189,6 +214,7 @@ MISTAKES: list[type[Unfused]] = [
     *READ_OTHERWISE,
     *_mistakes_of_causal.MISTAKES,
     ZeroForInf,
+    MaskAdded,
     MaskAfterSoftmax,
     EmptyRowIsNaN,  # before the next, which looks the same where no masked key is NaN
     MaskAfterSoftmaxNormalised,

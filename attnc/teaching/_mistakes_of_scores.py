@@ -82,6 +82,12 @@ FACTORS = [
         lambda self: self.arrays[3].shape[-1] ** -0.5,
     ),
     _wrong_factor(
+        "the scores are divided by sqrt(Dq), the root of the size of a query: additive attention "
+        "has no scale",
+        _ADDITIVE,
+        lambda self: _features(self) ** -0.5,
+    ),
+    _wrong_factor(
         "the given scale is ignored",
         (*_DOT, *_COSINE),
         lambda self: self.usual_factor(),
