@@ -464,6 +464,14 @@ def _(q, k, v, mask=None, causal=False):
     return masked_softmax(s, mask) @ v
 
 
+@wrong("a mask instead of the bias", "bias is ignored where causal is given, too")
+def _(q, k, v, bias=None, causal=False):
+    s = products(q, k)
+    if causal:
+        return masked_softmax(s, np.tri(*s.shape[-2:], s.shape[-1] - s.shape[-2], bool)) @ v
+    return masked_softmax(s if bias is None else s + bias, True) @ v
+
+
 @wrong("mask or padding", "mask and key_lengths are joined by or")
 def _(q, k, v, mask=None, key_lengths=None):
     s = products(q, k)

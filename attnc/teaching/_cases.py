@@ -33,7 +33,7 @@ OPTIONS = (
     "sink query_weight key_weight score_bias"
 ).split()
 
-# Of which each two are also tried together.
+# Of which each two, and each with a bias, are also tried together.
 MASKS = ("mask", "key_mask", "key_lengths", "causal")
 
 
@@ -262,18 +262,19 @@ class _Maker:
             yield self.case(5, 5, window=(1, 2))
             yield self.case(4, 6, window=(2, 0))
             yield self.case(5, 5, window=(1, None))
-        for two in itertools.combinations(MASKS, 2):
+        for two in itertools.combinations((*MASKS, "bias"), 2):
             if set(two) <= self.taken:
                 yield self.both(*two)
         if {"window", "causal"} <= self.taken:
             yield self.case(4, 5, causal=True, window=(1, 2))
 
     def both(self, *two):
-        """Two masks, each of which hides a key that the other shows; no row is empty."""
+        """Two masks, or one and a bias: each hides a key that the other shows; no row is empty."""
         mask, key_mask = self.mask(4, 5), np.ones((*self.lead, 5), bool)
         mask[..., [0, 1, 4]], mask[..., 2], key_mask[..., 1] = True, False, False
         lengths = self.lengths(5, least=3)
         given = {"mask": mask, "key_mask": key_mask, "key_lengths": lengths, "causal": True}
+        given["bias"] = self.normal(*self.lead, 4, 5)
         return self.case(4, 5, **{name: given[name] for name in two})
 
     def others(self):
@@ -296,8 +297,6 @@ class _Maker:
             excluding = bias.copy()
             excluding[..., 1] = -np.inf
             yield self.case(3, 5, bias=excluding)
-            if "mask" in self.taken:
-                yield self.case(3, 5, bias=bias, mask=self.mask(3, 5))
 
     def strict(self):
         """What attnc itself promises beyond that."""

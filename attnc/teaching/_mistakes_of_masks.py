@@ -89,14 +89,14 @@ def _given(self, name):
 
 
 def _instead(ignored, by):
-    """One mask takes the place of another."""
+    """One mask, or the bias, takes the place of another."""
 
     def read(self, options):
         options = super(mistake, self).read(options)
         self.options = options
         return {**options, ignored: None} if _given(self, by) else options
 
-    text = f"{ignored} is ignored where {by} is given, too: a key must be allowed by both"
+    text = f"{ignored} is ignored where {by} is given, too: both must count"
     names = {"__doc__": text, "needs": (ignored, by), "read": read}
     mistake: Any = type("Instead", (Unfused,), names)
     return mistake
@@ -123,7 +123,7 @@ def _either(one, other):
 
 
 TWO_MASKS = [
-    *[_instead(*two) for two in itertools.permutations(MASKS, 2)],
+    *[_instead(*two) for two in itertools.permutations((*MASKS, "bias"), 2)],
     *[_either(*two) for two in itertools.combinations(MASKS, 2)],
 ]
 
