@@ -203,6 +203,18 @@ def _(q, k, v):
     return e / e.sum(-1) @ v
 
 
+@wrong("no keepdims at all", "the maximum and the sum over the keys have lost")
+def _(q, k, v):
+    e = np.exp(products(q, k) - products(q, k).max(-1))
+    return e / e.sum(-1) @ v
+
+
+@wrong("no keepdims in the maximum", "each key is shifted by that of another row")
+def _(q, k, v):
+    e = np.exp(products(q, k) - products(q, k).max(-1))
+    return e / e.sum(-1, keepdims=True) @ v
+
+
 @wrong("not divided by the sum", "divide them by their sum")
 def _(q, k, v):
     return np.exp(products(q, k)) @ v
@@ -254,6 +266,26 @@ def _(q, k, v):
     return softmax(q @ T(k) / np.sqrt(k.shape[-2])) @ v
 
 
+@wrong("len(query) for D", "query.shape[0]: it must be that of shape[-1]")
+def _(q, k, v):
+    return softmax(q @ T(k) / np.sqrt(len(q))) @ v
+
+
+@wrong("shape[1] for D", "key.shape[1]: it must be that of shape[-1]")
+def _(q, k, v):
+    return softmax(q @ T(k) / np.sqrt(k.shape[1])) @ v
+
+
+@wrong("D // 2, which is sqrt(D) of 4", "must be")
+def _(q, k, v):
+    return softmax(q @ T(k) / (q.shape[-1] // 2 or 1)) @ v
+
+
+@wrong("scale after the softmax", "the scale comes after the softmax")
+def _(q, k, v):
+    return softmax(q @ T(k)) / np.sqrt(q.shape[-1]) @ v
+
+
 @wrong("scale option ignored", "the given scale is ignored")
 def _(q, k, v, scale=None):
     return softmax(products(q, k)) @ v
@@ -271,6 +303,22 @@ def _(q, k, v):
 def _(q, k, v, mask=None):
     s = products(q, k)
     return masked_softmax(s, True if mask is None else ~mask) @ v
+
+
+@wrong("mask added", "the mask is added to the scores as 0 and 1")
+def _(q, k, v, mask=None):
+    return softmax(products(q, k) + (0 if mask is None else mask)) @ v
+
+
+@wrong("mask of the first sentence", "mask of the first batch element is used")
+def _(q, k, v, mask=None):
+    mask = np.ones((1, 1), bool) if mask is None else mask
+    return masked_softmax(products(q, k), mask[(0,) * (mask.ndim - 2)]) @ v
+
+
+@wrong("log of the mask added", "-inf is added to the masked scores")
+def _(q, k, v, mask=None):
+    return softmax(products(q, k) + (0 if mask is None else np.log(mask.astype(float)))) @ v
 
 
 @wrong("mask ignored", "mask is ignored")
@@ -357,6 +405,35 @@ def _(q, k, v, causal=False):
     return masked_softmax(s, np.tri(Tq, Tk, Tk - Tq - 1, bool) if causal else True) @ v
 
 
+def causal_of(k, keep, fill):
+    """np.tril or np.triu of ones, with this k, as one writes it for as many queries as keys."""
+
+    def mine(query, key, value, causal=False):
+        s = products(query, key)
+        if causal:
+            s = np.where(keep(np.ones(s.shape[-2:]), k) == 1, s, fill)
+        return softmax(s) @ value
+
+    return mine
+
+
+for fault, says, mine in (
+    ("np.tril(x, -1)", "j <= p not j < p; and causal is al", causal_of(-1, np.tril, -np.inf)),
+    ("np.tril(x, 1)", "j <= p + 1 not j <= p; and causal is al", causal_of(1, np.tril, -np.inf)),
+    ("np.triu(x, 1)", "must be hidden; and causal is al", causal_of(1, np.triu, -1e9)),
+):
+    wrong(f"causal by {fault}", says)(mine)
+
+
+@wrong(
+    "causal by np.tril(x, -1), first row NaN",
+    "right), query i at position i + Tk - Tq; and a \
+query that may attend to nothing gets NaN",
+)
+def _(query, key, value, causal=False):
+    return causal_of(-1, np.tril, -np.inf)(query, key, value, causal)
+
+
 @wrong("causal sees the next word", "a query sees the key after its own position")
 def _(q, k, v, causal=False):
     s = products(q, k)
@@ -377,6 +454,33 @@ def _(q, k, v, causal=False):
     if causal:
         s = np.tril(s, s.shape[-1] - s.shape[-2])
     return softmax(s) @ v
+
+
+@wrong("a mask instead of causal", "causal is ignored where mask is given, too")
+def _(q, k, v, mask=None, causal=False):
+    s = products(q, k)
+    if mask is None:
+        mask = np.tri(*s.shape[-2:], s.shape[-1] - s.shape[-2], bool) if causal else True
+    return masked_softmax(s, mask) @ v
+
+
+@wrong("a mask instead of the bias", "bias is ignored where causal is given, too")
+def _(q, k, v, bias=None, causal=False):
+    s = products(q, k)
+    if causal:
+        return masked_softmax(s, np.tri(*s.shape[-2:], s.shape[-1] - s.shape[-2], bool)) @ v
+    return masked_softmax(s if bias is None else s + bias, True) @ v
+
+
+@wrong("mask or padding", "mask and key_lengths are joined by or")
+def _(q, k, v, mask=None, key_lengths=None):
+    s = products(q, k)
+    allowed = np.zeros(s.shape, bool) | (mask is None and key_lengths is None)
+    if mask is not None:
+        allowed |= mask
+    if key_lengths is not None:
+        allowed |= np.arange(s.shape[-1]) < np.asarray(key_lengths)[..., None, None]
+    return masked_softmax(s, allowed) @ v
 
 
 @wrong("window's ends exchanged", "left and right of the window are exchanged")
@@ -410,6 +514,21 @@ def _(q, k, v):
 def _(q, k, v):
     *lead, n, d = k.shape
     return softmax(q @ k.reshape(*lead, d, n) / np.sqrt(d)) @ v
+
+
+@wrong("key not transposed", "the key is not transposed")
+def _(q, k, v):
+    return softmax(q @ k / np.sqrt(q.shape[-1])) @ v
+
+
+@wrong("key and value exchanged", "key and value are exchanged")
+def _(q, k, v):
+    return short(q, v, k)
+
+
+@wrong("weights * value", "multiplied entry by entry")
+def _(q, k, v):
+    return softmax(products(q, k)) * v
 
 
 @wrong("values not used", "the values are not used")
@@ -462,6 +581,25 @@ def _(query, key, value, dropout=0.0, rng=None):
     return (w * (rng.random(w.shape) >= dropout) if dropout else w) @ value
 
 
+@wrong("dropout of the context", "dropout is applied to the context", options=("dropout",))
+def _(query, key, value, dropout=0.0, rng=None):
+    c = short(query, key, value)
+    return c * (rng.random(c.shape) >= dropout) / (1 - dropout) if dropout else c
+
+
+@wrong("dropout of keys", "the same keys for every query are dropped", options=("dropout",))
+def _(query, key, value, dropout=0.0, rng=None):
+    w = softmax(products(query, key))
+    return (w * (rng.random(w.shape[-1]) >= dropout) / (1 - dropout) if dropout else w) @ value
+
+
+@wrong("dropout of queries", "dropout whole queries are dropped", options=("dropout",))
+def _(query, key, value, dropout=0.0, rng=None):
+    w = softmax(products(query, key))
+    kept = rng.random(w.shape[-2])[:, None] >= dropout if dropout else 1
+    return w * kept / (1 - dropout) @ value
+
+
 @wrong("dropout keeps with its probability", "keeps that part")
 def _(query, key, value, dropout=0.0, rng=None):
     w = softmax(products(query, key))
@@ -507,6 +645,22 @@ def _(query, key, value, v, score_bias=0):
     )
 
 
+@wrong("bias twice", "score_bias is added twice", ADDITIVE)
+def _(query, key, value, v, score_bias=0):
+    q, k = query + score_bias, key + score_bias
+    return softmax(np.tanh(q[..., :, None, :] + k[..., None, :, :]) @ v) @ value
+
+
+@wrong("weight transposed in einsum", "the weight is transposed", attnc.multiplicative_attention)
+def _(query, key, value, W):
+    return softmax(np.einsum("...id,ed,...je->...ij", query, W, key)) @ value
+
+
+@wrong("scaled by the size of a key", "no such scale", attnc.multiplicative_attention)
+def _(query, key, value, W):
+    return softmax(query @ W @ T(key) / np.sqrt(key.shape[-1])) @ value
+
+
 @wrong("weight transposed", "the weight is transposed", attnc.multiplicative_attention)
 def _(query, key, value, W):
     return softmax(query @ W.T @ T(key)) @ value
@@ -525,6 +679,18 @@ def _(query, key, value):
 @wrong("root of the length forgotten", "the square root is missing", attnc.cosine_attention)
 def _(query, key, value):
     q, k = ((x / (x**2).sum(-1, keepdims=True)) for x in (query, key))
+    return softmax(q @ T(k)) @ value
+
+
+@wrong("lengths without keepdims", "the lengths have lost their axis", attnc.cosine_attention)
+def _(query, key, value):
+    q, k = (np.linalg.norm(x, axis=-1) for x in (query, key))
+    return softmax(query @ T(key) / (q * k)) @ value
+
+
+@wrong("1e-8 added to the lengths", "1e-08 is added to the lengths", attnc.cosine_attention)
+def _(query, key, value):
+    q, k = (x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-8) for x in (query, key))
     return softmax(q @ T(k)) @ value
 
 
@@ -557,6 +723,11 @@ def _(q, k, v):
 @wrong("float32 inside", "float64, got float32")
 def _(q, k, v):
     return (softmax(products(q, k)) @ v).astype(np.float32)
+
+
+@wrong("as with tensors", "(NumPy has x.shape[-1] for it)")
+def _(q, k, v):
+    return softmax(q @ k.transpose(-2, -1) / q.size(-1) ** 0.5) @ v
 
 
 @wrong("right without batch axes", ".T turns all axes")

@@ -73,7 +73,7 @@ def as_student(mistake, name):
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_every_usual_mistake_is_found(name):
     reference = getattr(attnc, name)
-    for mistake in mistakes.usual(name, inspect.signature(reference).parameters):
+    for mistake in mistakes.usual(name, {*inspect.signature(reference).parameters, *TRAITS}):
         line = said(as_student(mistake, name), reference, {"skip": ("heads", "float32")})
         assert line == f"mine: {mistake.__doc__}"
 

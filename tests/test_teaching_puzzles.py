@@ -37,6 +37,11 @@ def mask(scores, allowed):  # noqa: F811
     return scores + np.where(allowed, 0, -np.inf)
 
 
+@wrong("masked is wrong: at [0, 1] got -0.7999999, wanted -0.8")
+def mask(scores, allowed):  # noqa: F811
+    return np.where(allowed, scores + 1e-7 * (scores < -0.7), -np.inf)
+
+
 @wrong("it writes into scores")
 def mask(scores, allowed):  # noqa: F811
     scores[~allowed] = -np.inf
@@ -47,6 +52,17 @@ def mask(scores, allowed):  # noqa: F811
 def softmax(scores):
     powers = np.exp(scores)
     return powers / powers.sum(axis=-1, keepdims=True)
+
+
+@wrong("weights is wrong: at [0, 0] got 0.9999999, wanted 1")
+def softmax(scores):  # noqa: F811
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / (powers.sum(axis=-1, keepdims=True) + 1e-7)
+
+
+@wrong("weights must be of dtype float64, got float32")
+def softmax(scores):  # noqa: F811
+    return softmax_of(scores).astype(np.float32)
 
 
 @wrong("weights is wrong: got [[1. 1.]]")
@@ -369,3 +385,11 @@ def test_puzzles_do_not_import_the_solutions():
         print("attnc.teaching.solutions" in sys.modules, len(puzzles.all()))
     """
     assert python(code) == "False 15"
+
+
+@pytest.mark.parametrize("puzzle", ALL, ids=lambda p: p.name)
+def test_no_zero_is_negative(puzzle):
+    for arguments in puzzle._cases(0):
+        for x in arguments:
+            assert not (np.signbit(x) & (np.asarray(x) == 0)).any()
+    assert _drawing.inline(np.array([-1e-9, -0.0, np.nan, -np.inf])) == "[0. 0. nan -inf]"

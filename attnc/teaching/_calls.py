@@ -34,6 +34,16 @@ _OTHERS = {
     "padding_mask": "key_mask",
 }
 
+# What is written for tensors and raises with arrays, and what NumPy has for it.
+_FOREIGN = {
+    "torch.": "the inputs are NumPy arrays: torch.from_numpy(x) first, x.numpy() at the end",
+    ".masked_fill": "NumPy has np.where(allowed, scores, -np.inf) for it",
+    ".size(": "NumPy has x.shape[-1] for it",
+    ".transpose(-": "NumPy has np.swapaxes(x, -1, -2) for it",
+    "dim=": "NumPy says axis=-1, keepdims=True",
+    ".softmax(": "NumPy has none: np.exp(x - x.max(axis=-1, keepdims=True)), divided by its sum",
+}
+
 
 def one_line(text: Any, most: int = 200) -> str:
     """A text in one line that is not too long.
@@ -210,6 +220,9 @@ class Student:
             text += f" in `{one_line(own[-1].line, 80)}`"
             if ".T" in own[-1].line and case.arrays[0].ndim > 2:
                 text += " (.T turns all axes: np.swapaxes(x, -1, -2) turns the last two)"
+            else:
+                foreign = [fix for part, fix in _FOREIGN.items() if part in own[-1].line]
+                text += f" ({foreign[0]})" if foreign else ""
         return text
 
     def _stages(self, result, case, strict):
@@ -289,16 +302,23 @@ def _by_name(result):
         keys = f" with {one_line(list(parts), 80)}" if isinstance(result, (Mapping, tuple)) else ""
         return (
             f"it must return an array, (context, weights), or any of {', '.join(STAGES)} by name, "
-            f"got {shown}{keys}"
+            f"got {shown}{keys}" + _numpy_of(kind)
         )
     return named
+
+
+def _numpy_of(kind):
+    """How a tensor of another library becomes an array, or ""."""
+    if kind.__module__.partition(".")[0] == "torch":
+        return " (x.detach().numpy() makes an array of it)"
+    return ""
 
 
 def _no_array(array, dtype, strict):
     """What keeps it from being an array of floats, or ""."""
     if type(array) is not np.ndarray:
         kind = f"{type(array).__module__}.{type(array).__name__}".removeprefix("builtins.")
-        return f"must be a NumPy array, got {kind}"
+        return f"must be a NumPy array, got {kind}" + _numpy_of(type(array))
     if array.dtype.kind != "f":
         return f"must be of dtype {dtype}, got {array.dtype}"
     if array.dtype not in ((dtype,) if strict else (dtype, np.float64)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ OPTIONS = (
     "mask key_mask key_lengths query_lengths causal causal_offset window bias scale softcap slope "
     "sink query_weight key_weight score_bias"
 ).split()
+
+# Of which each two, and each with a bias, are also tried together.
+MASKS = ("mask", "key_mask", "key_lengths", "causal")
 
 
 class Case(NamedTuple):
@@ -166,7 +170,7 @@ class _Maker:
     def plain(self):
         yield self.case(4, 4, D=4, Dv=4)  # all sizes alike: a wrong axis raises no error
         yield self.case(3, 5)
-        yield self.case(5, 3, Dv=2)
+        yield self.case(5, 3, D=7, Dv=2)  # sqrt(D) is not D / 2, as it is of 4
         yield self.case(1, 4, "length 1")
         yield self.case(4, 1, "length 1")
         yield self.case(3, 4, "length 1", D=1, Dv=1)
@@ -207,8 +211,9 @@ class _Maker:
         return mask
 
     def lengths(self, T, least=1):
-        """Random; not all are whole."""
-        lengths = self.rng.integers(least, T, self.lead)
+        """Shorter than T, and not the same for all of a batch."""
+        count = np.arange(np.prod(self.lead, dtype=int)).reshape(self.lead)
+        lengths = least + (self.rng.integers(T) + count) % (T - least)
         return lengths if self.lead else int(lengths)
 
     def masks(self):
@@ -216,6 +221,7 @@ class _Maker:
         if "mask" in self.taken:
             yield self.case(4, 4, D=4, Dv=4, mask=self.mask(4, 4))
             yield self.case(3, 5, mask=self.mask(3, 5))
+            yield self.case(3, 5, "large scores", mask=self.mask(3, 5), change=self.enlarge)
             empty = self.mask(3, 4)
             empty[..., 1, :] = False
             yield self.case(3, 4, "empty rows", mask=empty)
@@ -225,8 +231,8 @@ class _Maker:
                 3, 5, "masked nan", mask=mask, change=lambda a, _: self.hide(a, ~mask.any(-2))
             )
         if "key_mask" in self.taken:
-            key_mask = np.ones((*lead, 5), bool)
-            key_mask[..., 1] = key_mask[..., -1] = False
+            hidden = np.asarray(self.lengths(4))[..., None]  # one of the keys 1 to 3, and the last
+            key_mask = (np.arange(5) != hidden) & (np.arange(5) != 4)
             yield self.case(3, 5, key_mask=key_mask)
             yield self.case(
                 3, 5, "masked nan", key_mask=key_mask, change=lambda a, _: self.hide(a, ~key_mask)
@@ -256,12 +262,20 @@ class _Maker:
             yield self.case(5, 5, window=(1, 2))
             yield self.case(4, 6, window=(2, 0))
             yield self.case(5, 5, window=(1, None))
-        if {"mask", "causal"} <= self.taken:
-            mask = self.mask(4, 5)
-            mask[..., 0], mask[..., 1] = True, False
-            yield self.case(4, 5, causal=True, mask=mask)
-        if {"key_lengths", "causal"} <= self.taken:
-            yield self.case(4, 4, causal=True, key_lengths=self.lengths(4))
+        for two in itertools.combinations((*MASKS, "bias"), 2):
+            if set(two) <= self.taken:
+                yield self.both(*two)
+        if {"window", "causal"} <= self.taken:
+            yield self.case(4, 5, causal=True, window=(1, 2))
+
+    def both(self, *two):
+        """Two masks, or one and a bias: each hides a key that the other shows; no row is empty."""
+        mask, key_mask = self.mask(4, 5), np.ones((*self.lead, 5), bool)
+        mask[..., [0, 1, 4]], mask[..., 2], key_mask[..., 1] = True, False, False
+        lengths = self.lengths(5, least=3)
+        given = {"mask": mask, "key_mask": key_mask, "key_lengths": lengths, "causal": True}
+        given["bias"] = self.normal(*self.lead, 4, 5)
+        return self.case(4, 5, **{name: given[name] for name in two})
 
     def others(self):
         """Options that change the scores or the sum."""
@@ -283,8 +297,6 @@ class _Maker:
             excluding = bias.copy()
             excluding[..., 1] = -np.inf
             yield self.case(3, 5, bias=excluding)
-            if "mask" in self.taken:
-                yield self.case(3, 5, bias=bias, mask=self.mask(3, 5))
 
     def strict(self):
         """What attnc itself promises beyond that."""

@@ -71,6 +71,10 @@ def dropout_fault(student: Student, name: str, seed: int) -> str:
         if np.allclose(context.sum(axis=-1)[(~dropped).any(-1)], 1):
             return "the weights are normalised again after dropout: divide them by 1 - dropout"
         return "with dropout a weight is neither 0 nor one and the same multiple of what it was"
+    for first, what in ((dropped[:1], "keys for every query"), (dropped[:, :1], "whole queries")):
+        if (dropped == first).all():
+            same = "the same " if what[0] == "k" else ""
+            return f"with dropout {same}{what} are dropped: draw for each weight by itself"
     if abs(share - (1 - RATE)) < 0.1:
         return f"dropout={RATE} keeps that part of the weights: it must drop it"
     # Five standard deviations of the share among SIZE ** 2 draws.
@@ -81,6 +85,12 @@ def dropout_fault(student: Student, name: str, seed: int) -> str:
             f"with dropout weights that are kept come out {ratio:.4g} times as large: divide them \
 by 1 - dropout"
         )
+    # A sum of so many weights is 0 only where the sum itself was dropped.
+    arrays[1 if name == "attend" else 2] = np.ones((SIZE, SIZE))
+    summed = student.run(Case(frozenset({"sequence"}), tuple(arrays), options), False)
+    if (summed.stages.get("context", right) == 0).any():
+        return "dropout is applied to the context: apply it to the weights, before the product \
+with the values"
     if weights is not None and not np.allclose(weights, right):
         return "the weights that are returned include dropout: return those before it"
     return ""

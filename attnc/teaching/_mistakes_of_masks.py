@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
+from attnc.teaching import _mistakes_of_causal
+from attnc.teaching._cases import MASKS
 from attnc.teaching._unfused import Unfused
 
 
@@ -22,8 +25,11 @@ def _otherwise(text, needs, change):
     return mistake
 
 
-def _longest(self):
-    return self.arrays[0].shape[-1] if self.name == "attend" else self.arrays[1].shape[-2]
+def _first(self, value):
+    """That of the first batch element."""
+    value = np.asarray(value)
+    lead = self.arrays[0].ndim - 2
+    return np.broadcast_to(value[(slice(0, 1),) * lead], value.shape)
 
 
 _IGNORED = (
@@ -40,6 +46,10 @@ READ_OTHERWISE = [
         ("key_mask",),
         lambda _, m: ~m,
     ),
+    *[
+        _otherwise(f"{name} of the first batch element is used for all of them", (name,), _first)
+        for name in ("mask", "key_mask", "key_lengths")
+    ],
     *[_otherwise(f"{name} is ignored", (name,), lambda _, x: None) for name in _IGNORED.split()],
     _otherwise(
         "score_bias is ignored, or added after the tanh, where it is the same for all keys: add it "
@@ -50,7 +60,7 @@ READ_OTHERWISE = [
     _otherwise(
         "one key beyond key_lengths is attended to: keys j < length are valid",
         ("key_lengths",),
-        lambda self, n: np.minimum(np.asarray(n) + 1, _longest(self)),
+        lambda self, n: np.minimum(np.asarray(n) + 1, self.sizes()[1]),
     ),
     _otherwise(
         "the last key of key_lengths is left out: keys j < length are valid",
@@ -71,85 +81,51 @@ READ_OTHERWISE = [
 ]
 
 
-class _Causal(Unfused):
-    needs = ("causal",)
-    moved = 0
+# ---- two masks at once
+
+
+def _given(self, name):
+    return self.option(name) is not None and self.option(name) is not False
+
+
+def _instead(ignored, by):
+    """One mask, or the bias, takes the place of another."""
 
     def read(self, options):
-        options = super().read(options)
-        if options.get("causal"):
-            offset = options.get("causal_offset")
-            if offset is None:
-                offset = _longest(self) - self.arrays[0].shape[-2]
-            options["causal_offset"] = offset + self.moved
-        return options
+        options = super(mistake, self).read(options)
+        self.options = options
+        return {**options, ignored: None} if _given(self, by) else options
+
+    text = f"{ignored} is ignored where {by} is given, too: both must count"
+    names = {"__doc__": text, "needs": (ignored, by), "read": read}
+    mistake: Any = type("Instead", (Unfused,), names)
+    return mistake
 
 
-class CausalWithoutItself(_Causal):
-    """causal is off by one: a query must also see the key of its own position, j <= p not j < p"""
-
-    moved = -1
-
-
-class CausalSeesNext(_Causal):
-    """causal is off by one: a query sees the key after its own position, j <= p + 1 not j <= p"""
-
-    moved = 1
-
-
-class CausalTopLeft(Unfused):
-    """causal is aligned at the first query and key (top left): align it at the last of both \
-(bottom right), query i at position i + Tk - Tq"""
-
-    needs = ("causal",)
-
-    def read(self, options):
-        options = super().read(options)
-        if options.get("causal") and options.get("causal_offset") is None:
-            options["causal_offset"] = 0
-        return options
-
-
-class _OtherTriangle(Unfused):
-    needs = ("causal",)
-    strict = False
+def _either(one, other):
+    """What one of two masks allows is allowed."""
 
     def allowed(self):
-        if not self.option("causal"):
-            return super().allowed()
-        Tq, Tk = self.products().shape[-2:]
-        offset = Tk - Tq if self.option("causal_offset") is None else self.option("causal_offset")
-        behind = np.arange(Tk) - np.arange(Tq)[:, None] - np.asarray(offset)[..., None, None]
-        self.options["causal"] = False
-        allowed = super().allowed() & (behind > 0 if self.strict else behind >= 0)
-        self.options["causal"] = True
-        return allowed
+        whole, both = self.options, super(mistake, self).allowed
+        if not (_given(self, one) and _given(self, other)):
+            return both()
+        parts = []
+        for left_out in (one, other):
+            self.options = {**whole, left_out: None}
+            parts.append(both())
+        self.options = whole
+        return parts[0] | parts[1]
+
+    text = f"{one} and {other} are joined by or: a key must be allowed by both"
+    names = {"__doc__": text, "needs": (one, other), "allowed": allowed}
+    mistake: Any = type("Either", (Unfused,), names)
+    return mistake
 
 
-class CausalInverted(_OtherTriangle):
-    """causal is inverted: each query sees the later keys, it must see the earlier ones"""
-
-
-class OnlyLaterKeys(_OtherTriangle):
-    """causal is inverted: each query sees the keys after its position alone, the triangle of what \
-must be hidden"""
-
-    strict = True
-
-
-class CausalTransposed(Unfused):
-    """causal is transposed: query i is the row, key j the column, and j <= i"""
-
-    needs = ("causal",)
-
-    def allowed(self):
-        if not self.option("causal"):
-            return super().allowed()
-        Tq, Tk = self.products().shape[-2:]
-        self.options["causal"] = False
-        allowed = super().allowed() & (np.arange(Tq)[:, None] <= np.arange(Tk))
-        self.options["causal"] = True
-        return allowed
+TWO_MASKS = [
+    *[_instead(*two) for two in itertools.permutations((*MASKS, "bias"), 2)],
+    *[_either(*two) for two in itertools.combinations(MASKS, 2)],
+]
 
 
 # ---- what is done to the pairs that are not allowed
@@ -161,6 +137,20 @@ class ZeroForInf(Unfused):
 
     def masked(self):
         return np.where(self.allowed(), self.logits(), 0)
+
+
+class MaskAdded(Unfused):
+    """the mask is added to the scores as 0 and 1: set the scores to -inf where it is False"""
+
+    needs = ("mask",)
+
+    def read(self, options):
+        options = super().read(options)
+        self.added = options.pop("mask", None)
+        return options
+
+    def logits(self):
+        return super().logits() + (0 if self.added is None else self.added)
 
 
 class MaskAfterSoftmax(Unfused):
@@ -222,17 +212,14 @@ context must be 0"""
 
 MISTAKES: list[type[Unfused]] = [
     *READ_OTHERWISE,
-    CausalTopLeft,
-    CausalWithoutItself,
-    CausalSeesNext,
-    CausalInverted,
-    OnlyLaterKeys,
-    CausalTransposed,
+    *_mistakes_of_causal.MISTAKES,
     ZeroForInf,
+    MaskAdded,
     MaskAfterSoftmax,
+    EmptyRowIsNaN,  # before the next, which looks the same where no masked key is NaN
     MaskAfterSoftmaxNormalised,
     MinusBillion,
-    EmptyRowIsNaN,
     InfAdded,
     MinusBillionAdded,
+    *TWO_MASKS,
 ]

@@ -17,12 +17,23 @@ def _wrong_factor(text, of, factor, needs=()):
     return type("WrongFactor", (Unfused,), names)
 
 
-def _features(self):
-    return self.arrays[0].shape[-1]
+def _features(self, which=0):
+    return self.arrays[which].shape[-1]
 
 
 def _given(self, usual):
     return usual if self.option("scale") is None else self.option("scale")
+
+
+def _root_of_shape(which, axis):
+    """The root of another axis of query (0) or key (1): right for some shapes alone."""
+    name = ("query", "key")[which]
+    return _wrong_factor(
+        f"the products are divided by the square root of {name}.shape[{axis}]: it must be that of "
+        "shape[-1], the size of a key",
+        _DOT,
+        lambda self: _given(self, self.arrays[which].shape[axis] ** -0.5),
+    )
 
 
 FACTORS = [
@@ -54,16 +65,27 @@ FACTORS = [
         _DOT,
         lambda self: _given(self, self.value.shape[-1] ** -0.5),
     ),
-    _wrong_factor(
-        "the scores are divided by sqrt(D): this mechanism has no such scale",
-        (*_BILINEAR, *_COSINE),
-        lambda self: _given(self, 1) * _features(self) ** -0.5,
-    ),
+    *[_root_of_shape(which, axis) for which in (0, 1) for axis in (0, 1)],
+    _root_of_shape(0, -2),
+    *[
+        _wrong_factor(
+            "the scores are divided by sqrt(D): this mechanism has no such scale",
+            of,
+            lambda self, which=which: _given(self, 1) * _features(self, which) ** -0.5,
+        )
+        for which, of in ((0, (*_BILINEAR, *_COSINE)), (1, _BILINEAR))
+    ],
     _wrong_factor(
         "the scores are divided by the root of the size of the hidden layer: additive attention "
         "has no scale",
         _ADDITIVE,
         lambda self: self.arrays[3].shape[-1] ** -0.5,
+    ),
+    _wrong_factor(
+        "the scores are divided by sqrt(Dq), the root of the size of a query: additive attention "
+        "has no scale",
+        _ADDITIVE,
+        lambda self: _features(self) ** -0.5,
     ),
     _wrong_factor(
         "the given scale is ignored",
@@ -165,6 +187,26 @@ class KeyReshaped(Unfused):
         return query @ key.reshape(*key.shape[:-2], key.shape[-1], key.shape[-2])
 
 
+class KeyNotTransposed(Unfused):
+    """the key is not transposed: the products are query @ np.swapaxes(key, -1, -2)"""
+
+    of = (*_DOT, *_COSINE, *_BILINEAR)
+
+    def taken(self, arrays):
+        query, key, *rest = super().taken(arrays)
+        return [query, turned(key), *rest]
+
+
+class KeyAndValueExchanged(Unfused):
+    """key and value are exchanged: score the keys, and sum the values"""
+
+    of = _OF_KEYS
+
+    def taken(self, arrays):
+        query, key, value, *rest = super().taken(arrays)
+        return [query, value, key, *rest]
+
+
 class KeyWithItself(Unfused):
     """the query is not used: the scores are of the keys with themselves"""
 
@@ -201,9 +243,9 @@ class WeightTransposed(Unfused):
 
     of = _BILINEAR
 
-    def taken(self, arrays):
-        *rest, weight = super().taken(arrays)
-        return [*rest, weight.T]
+    def products(self):
+        query, key, _, weight = self.arrays  # einsum stretches axes of 1, where `@` raises
+        return np.einsum("...id,ed,...je->...ij", query, weight, key)
 
 
 class WeightNotUsed(Unfused):
@@ -293,6 +335,15 @@ class VectorNotUsed(_Additive):
         return self.hidden(*self.parts()).sum(axis=-1)
 
 
+class BiasTwice(_Additive):
+    """score_bias is added twice, to the query and to the key: add it once"""
+
+    needs = ("score_bias",)
+
+    def hidden(self, q, k, b):
+        return np.tanh(q + k + 2 * b)
+
+
 class WeightsExchanged(_Additive):
     """query_weight and key_weight are exchanged"""
 
@@ -361,6 +412,30 @@ class LengthOfAll(_Cosine):
         return x / np.sqrt((x * x).sum())
 
 
+class LengthsWithoutAxis(_Cosine):
+    """the lengths have lost their axis, and those of the queries divide the columns: use \
+keepdims=True"""
+
+    def products(self):
+        query, key = self.arrays[:2]
+        lengths = [np.sqrt((x * x).sum(axis=-1)) for x in (query, key)]
+        return query @ turned(key) / (lengths[0] * lengths[1])
+
+
+def _longer(size):
+    """A small number in the lengths, against 0 / 0."""
+
+    class Longer(_Cosine):
+        def norm(self, x, which):
+            return x / (np.sqrt((x * x).sum(axis=-1, keepdims=True)) + self.dtype.type(size))
+
+    Longer.__doc__ = (
+        f"{size:g} is added to the lengths: divide by the lengths themselves, or by the larger one "
+        "of them and a tiny number"
+    )
+    return Longer
+
+
 class ZeroVectorIsNaN(_Cosine):
     """a vector of zeros gives 0 / 0, NaN: its score must be 0"""
 
@@ -376,6 +451,8 @@ MISTAKES: list[type[Unfused]] = [
     CapNotMultiplied,
     SlopeAdded,
     QueryAndKeySwapped,
+    KeyNotTransposed,
+    KeyAndValueExchanged,
     ScoresTransposed,
     KeyReshaped,
     KeyWithItself,
@@ -391,6 +468,7 @@ MISTAKES: list[type[Unfused]] = [
     Subtracted,
     Multiplied,
     VectorNotUsed,
+    BiasTwice,
     WeightsExchanged,
     NotNormalised,
     OnlyQueryNormalised,
@@ -398,5 +476,7 @@ MISTAKES: list[type[Unfused]] = [
     SquaredLength,
     LengthOverTime,
     LengthOfAll,
+    LengthsWithoutAxis,
+    *[_longer(size) for size in (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)],
     ZeroVectorIsNaN,
 ]

@@ -40,7 +40,7 @@ class Unfused:
     of : tuple of str
         The functions in which the mistake can be made; empty: in all.
     needs : tuple of str
-        Options without which it cannot be made.
+        Options, and traits of the inputs, without which it cannot be made.
     """
 
     of: tuple[str, ...] = ()
@@ -63,6 +63,11 @@ class Unfused:
     def option(self, name: str) -> Any:
         """The option called `name`, None where it was not given."""
         return self.options.get(name)
+
+    def sizes(self) -> tuple[int, int]:
+        """The numbers of queries and keys."""
+        Tq, last = self.arrays[0].shape[-2:]
+        return Tq, last if self.name == "attend" else self.arrays[1].shape[-2]
 
     # ---- scores
 

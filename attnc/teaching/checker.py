@@ -316,7 +316,10 @@ def _largest(x: Array) -> float:
 def _usual(name: str, compared: list[_Compared]) -> str:
     """The usual mistake, or the two, that give the student's numbers; "" if none does."""
     compared = sorted(compared, key=lambda c: not c.stage)  # the wrong ones first
-    usual = mistakes.usual(name, {option for c in compared for option in c.outcome.case.options})
+    tried = [c.outcome.case for c in compared]
+    usual = mistakes.usual(
+        name, {given for case in tried for given in (*case.options, *case.traits)}
+    )
     for group in (usual, mistakes.pairs(usual)):
         for mistake in group:
             if all(c.is_made_by(mistake, name) for c in compared):

@@ -68,8 +68,14 @@ over the keys, axis -1"""
         return powers / powers.sum(axis=-2, keepdims=True)
 
 
+# Without large scores they would be taken for another one, where rows without keys are NaN.
+_LARGE = ("large scores",)
+
+
 class NoMaximum(Unfused):
     """the softmax does not subtract the maximum, and exp overflows at large scores: inf / inf"""
+
+    needs = _LARGE
 
     def softmax(self, x):
         powers = np.exp(x)
@@ -80,6 +86,8 @@ class NoMaximumButSafe(Unfused):
     """the softmax does not subtract the maximum: exp is inf at large scores, and 0 in rows of \
 very negative ones"""
 
+    needs = _LARGE
+
     def softmax(self, x):
         powers = np.exp(x)
         total = self.total(powers, self.dtype.type(0))
@@ -89,6 +97,8 @@ very negative ones"""
 class MaximumOfAll(Unfused):
     """the softmax subtracts the maximum of all scores, and rows far below it are 0 / 0: subtract \
 that of each row"""
+
+    needs = _LARGE
 
     def softmax(self, x):
         top = x.max()
@@ -117,6 +127,24 @@ keepdims=True"""
     def softmax(self, x):
         powers = np.exp(x - x.max(axis=-1, keepdims=True))
         return powers / powers.sum(axis=-1)
+
+
+class NoKeepdimsAtAll(Unfused):
+    """the maximum and the sum over the keys have lost their axis, and are those of other rows: \
+use keepdims=True"""
+
+    def softmax(self, x):
+        powers = np.exp(x - x.max(axis=-1))
+        return powers / powers.sum(axis=-1)
+
+
+class NoKeepdimsInMaximum(Unfused):
+    """the maximum over the keys has lost its axis, and each key is shifted by that of another \
+row: use keepdims=True"""
+
+    def softmax(self, x):
+        powers = np.exp(x - x.max(axis=-1))
+        return powers / powers.sum(axis=-1, keepdims=True)
 
 
 class Linear(Unfused):
@@ -202,6 +230,26 @@ class WeightsTransposed(Unfused):
         return turned(self.weights()) @ self.value
 
 
+class EntryByEntry(Unfused):
+    """the weights and the values are multiplied entry by entry (*): it must be a matrix \
+product (@)"""
+
+    def context(self):
+        return self.weights() * self.value
+
+
+class ScaledTooLate(Unfused):
+    """the scale comes after the softmax: scale the products before it"""
+
+    of = ("dot_product_attention",)
+
+    def scores(self):
+        return self.products()
+
+    def weights(self):
+        return self.factor() * super().weights()
+
+
 class FirstOfBatch(Unfused):
     """the weights of the first batch element are used for all of them"""
 
@@ -239,6 +287,8 @@ _SOFTMAX: list[type[Unfused]] = [
     NotNormalised,
     NotNormalisedButShifted,
     NoKeepdims,
+    NoKeepdimsAtAll,
+    NoKeepdimsInMaximum,
     Linear,
     NoSoftmax,
     Logarithm,
@@ -250,6 +300,8 @@ _SOFTMAX: list[type[Unfused]] = [
 _CONTEXT: list[type[Unfused]] = [
     TimesKey,
     WeightsTransposed,
+    EntryByEntry,
+    ScaledTooLate,
     FirstOfBatch,
     MeanOverQueries,
     ValuesNotWeighted,
@@ -259,22 +311,22 @@ _ALL = [*_SOFTMAX, *_mistakes_of_scores.MISTAKES, *_mistakes_of_masks.MISTAKES, 
 _STEPS = {name for name in vars(Unfused) if not name.startswith("_")} - {"of", "needs"}
 
 
-def usual(name: str, options: Iterable[str]) -> list[type[Unfused]]:
+def usual(name: str, given: Iterable[str]) -> list[type[Unfused]]:
     """The usual mistakes in an attention function.
 
     Parameters
     ----------
     name : str
         Of the function.
-    options : iterable of str
-        The options that are given: without a mask none is inverted.
+    given : iterable of str
+        The options that are given, and the traits of the inputs: without a mask none is inverted.
 
     Returns
     -------
     list of type
         Classes on `Unfused`; the docstring of each says what is wrong.
     """
-    given = set(options)
+    given = set(given)
     return [m for m in _ALL if (not m.of or name in m.of) and given >= set(m.needs)]
 
 
@@ -297,6 +349,7 @@ def pairs(mistakes: Iterable[type[Unfused]]) -> Iterator[type[Unfused]]:
         A class on two that do not override the same step, but for how options are read.
     """
     for one, other in itertools.combinations(mistakes, 2):
-        if not (_steps(one) & _steps(other)) - {"read"}:
+        akin = issubclass(one, other) or issubclass(other, one)
+        if not akin and not (_steps(one) & _steps(other)) - {"read"}:
             text = f"{one.__doc__}; and {other.__doc__}"
             yield type("Two", (one, other), {"__doc__": text, "needs": one.needs + other.needs})

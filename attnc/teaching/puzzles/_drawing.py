@@ -43,6 +43,8 @@ def inline(x: Any) -> str:
     if x.size > 60:
         return f"array {x.shape}"
     with np.errstate(all="ignore"):
+        if x.dtype.kind == "f":
+            x = np.where(np.abs(x) < 5e-5, 0, x)  # no -0
         shown = np.array2string(
             x,
             precision=4,

@@ -96,7 +96,7 @@ class Puzzle:
         -------
         (dict, dict)
         """
-        arguments = next(iter(self._inputs(_generator(0))))
+        arguments = next(self._cases(0))
         names = inspect.signature(self.specification).parameters
         return dict(zip(names, arguments, strict=True)), self._named(self._wanted(arguments))
 
@@ -122,6 +122,14 @@ class Puzzle:
         )
 
     # ---- to solve
+
+    def _cases(self, seed):
+        """The arguments of all calls; no zero in them, which are rounded, is -0."""
+        for arguments in self._inputs(_generator(seed)):
+            yield tuple(
+                x + 0.0 if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+                for x in arguments
+            )
 
     def _wanted(self, arguments):
         with np.errstate(all="ignore"):
@@ -157,7 +165,7 @@ class Puzzle:
         if not callable(solution):
             kind = type(solution).__name__
             raise TypeError(f"{self.name}: solution must be a function, got {kind}")
-        cases = sorted(self._inputs(_generator(seed)), key=_size)
+        cases = sorted(self._cases(seed), key=_size)
         for arguments in cases:
             fault = self._fault(solution, arguments)
             if fault:
@@ -198,7 +206,7 @@ class Puzzle:
         for name, wanted in self._named(self._wanted(arguments)).items():
             fault = _difference(got[name], np.asarray(wanted))
             if fault == "wrong":
-                numbers = f"got {_drawing.inline(got[name])}, wanted {_drawing.inline(wanted)}"
+                numbers = _numbers(got[name], np.asarray(wanted))
                 return f"for {shown} {name} is wrong: {numbers}"
             if fault:
                 return f"for {shown} {name} must be {fault}"
@@ -246,7 +254,23 @@ def _difference(got, wanted):
     largest = np.abs(wanted[finite]).max(initial=1)
     with np.errstate(all="ignore"):
         off = np.abs(got[finite] - wanted[finite])
-    return "" if (off <= FLOOR * np.finfo(np.float64).eps * largest).all() else "wrong"
+    if (off <= FLOOR * np.finfo(np.float64).eps * largest).all():
+        return ""
+    if got.dtype.itemsize < wanted.dtype.itemsize and np.allclose(got, wanted, atol=1e-2):
+        return f"of dtype {wanted.dtype}, got {got.dtype}"
+    return "wrong"
+
+
+def _numbers(got, wanted):
+    """Both arrays, or the place that is off by most, where they look the same."""
+    shown = [_drawing.inline(x) for x in (got, wanted)]
+    if shown[0] != shown[1] or not wanted.ndim:
+        return f"got {shown[0]}, wanted {shown[1]}"
+    with np.errstate(all="ignore"):
+        off = np.nan_to_num(np.abs(got - wanted), posinf=0.0)  # the same infinities give NaN
+    place = np.unravel_index(int(off.argmax()), off.shape)
+    index = ", ".join(map(str, place))
+    return f"at [{index}] got {got[place]:.12g}, wanted {wanted[place]:.12g}"
 
 
 def puzzle(
