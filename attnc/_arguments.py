@@ -103,12 +103,21 @@ def matrices(where, weights):
     return [matrix(where, f"weights[{n}]", each) for n, each in enumerate(weights)]
 
 
+def in_order(where, name, given):
+    """Refuse what has no order, and bytes, which are numbers one by one."""
+    if isinstance(given, (set, frozenset)):
+        raise TypeError(f"{where}: {name} must be in order, got a set ({name}=sorted(...))")
+    if isinstance(given, (bytes, bytearray)):
+        raise TypeError(f"{where}: {name} must be words, got bytes {given!r} (.decode() them)")
+
+
 def labels(where, name, given, shape, axis):
     """The labels of one axis of one map as strings, or None."""
     if given is None:
         return None
     if not hasattr(given, "__iter__"):
         raise TypeError(f"{where}: {name} must be a sequence of labels, got {given!r}")
+    in_order(where, name, given)
     labels = [str(label) for label in given]
     count = shape[axis]
     if len(labels) != count:
@@ -128,6 +137,7 @@ def labels_of_each(where, name, given, weights, axis):
         return [
             labels(where, name, each, w.shape, axis) for each, w in zip(given, weights, strict=True)
         ]
+    in_order(where, name, given)
     given = list(given)
     lists = [each is None or isinstance(each, (list, tuple, np.ndarray)) for each in given]
     if not (all(lists) and any(each is not None for each in given)):
@@ -156,6 +166,7 @@ def titles(where, name, titles, count, what=None, each="map"):
         raise TypeError(
             f"{where}: {name} must be a sequence of str, got {titles!r} (above all maps: title=)"
         )
+    in_order(where, name, titles)
     titles = ["" if each is None else str(each) for each in titles]
     if len(titles) != count:
         each = each if name == "titles" else name.removesuffix("s")

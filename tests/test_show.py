@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import warnings
 import xml.etree.ElementTree
 
 import numpy as np
@@ -218,6 +219,15 @@ def test_reduced_maps_of_what_is_not_finite_or_huge():
         assert "∞" in text or "infty" in text
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_maps_of_nothing_but_nan_do_not_warn(dtype):
+    values = np.full((70, 3), np.nan, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for alignment in (Alignment(values), Alignment(values[:2])):
+            assert "? is NaN" in alignment.text() and "NaN" in alignment.html()
+
+
 # ---- SVG ----
 
 
@@ -364,6 +374,8 @@ def test_weights_are_copied(weights):
         (([["a"]],), {}, TypeError, "Alignment: weights must "),
         ((np.ones((2, 2)), "abc"), {}, ValueError, "Alignment: queries must be 2 labels"),
         ((np.ones((2, 2)), None, 3), {}, TypeError, "Alignment: keys must be a sequence"),
+        ((np.ones((2, 2)), {"a", "b"}), {}, TypeError, "Alignment: queries must be in order, got"),
+        ((np.ones((2, 2)), None, b"ab"), {}, TypeError, "Alignment: keys must be words, got bytes"),
         ((np.ones((2, 2)),), {"most": 0}, ValueError, "Alignment: most must be an integer of at"),
         ((np.ones((2, 2)),), {"reduce": "sum"}, ValueError, "Alignment: reduce must be 'mean' or"),
         ((np.ones((2, 2)),), {"scores": 1}, TypeError, "Alignment: scores must be True or False"),
@@ -487,6 +499,14 @@ def test_errors_of_heads(weights, options, error, message):
 
 def test_a_head_is_named_by_all_its_numbers():
     heads = show.Heads(np.ones((2, 3, 1, 1)))
-    for index in (0, 7, (0, 5)):
-        with pytest.raises(IndexError):
+    for index in (0, 7, (0, 5), (0, 0, 0), "a", 0.5, None, (True, 0), (slice(None), 0)):
+        with pytest.raises(
+            IndexError, match=r"^Heads: index must be \(layer, head\), of 2 x 3, got"
+        ):
             heads[index]
+
+
+@pytest.mark.parametrize("lead", [(3,), (2, 3)])
+def test_heads_are_taken_one_after_the_other(lead):
+    heads = show.Heads(np.arange(float(np.prod(lead))).reshape(*lead, 1, 1))
+    assert [float(each.weights[0, 0]) for each in heads] == [*range(np.prod(lead))]

@@ -159,6 +159,19 @@ def test_a_gif_says_what_it_needs(alignments, tmp_path, monkeypatch):
         ([], {}, ValueError, r"Animation: frames must be 1\.\.1000, got 0"),
         (3, {}, TypeError, "Animation: frames must be a sequence of pictures, got 3"),
         ([3], {}, TypeError, r"frames must have a method svg\(\), got int as frames\[0\]"),
+        (
+            [Alignment],
+            {},
+            TypeError,
+            r"frames must have a method svg\(\), got a class as frames\[0\]",
+        ),
+        (
+            [Animation([Alignment([[1]])])],
+            {},
+            TypeError,
+            r"pictures that stand, got an Animation as frames\[0\] \(its frames: \*frames\[0\]\.fr",
+        ),
+        ([Alignment([[1]])], {"titles": {"x"}}, TypeError, "Animation: titles must be in order"),
         ([Alignment([[1]])], {"titles": []}, ValueError, "titles must be 1, one a frame, got 0"),
         ([Alignment([[1]])], {"seconds": 0}, ValueError, r"seconds must lie in 0\.05\.\.3600"),
         ([Alignment([[1]])], {"seconds": "1"}, TypeError, "seconds must lie in"),
@@ -167,6 +180,15 @@ def test_a_gif_says_what_it_needs(alignments, tmp_path, monkeypatch):
 def test_errors_of_animations(frames, options, error, message):
     with pytest.raises(error, match=message):
         Animation(frames, **options)
+
+
+def test_a_frame_that_is_no_string():
+    class Numbers:
+        def svg(self):
+            return 3
+
+    with pytest.raises(TypeError, match=r"svg\(\) of frames must return a str, got int from fr"):
+        Animation([Numbers()]).html()
 
 
 # ---- decodings ----

@@ -31,6 +31,11 @@ def softmax(a, sink=None):
     return np.where(total == 0, 0, powers / np.where(total == 0, 1, total))
 
 
+def or_zero(a, x):
+    """x, and 0 in the rows of queries that may attend to no key."""
+    return np.where(a.allowed.any(-1, keepdims=True), x, 0)
+
+
 def threshold(z, power):
     """tau of a row with which max(z - tau, 0)^power sums to 1, by halving."""
     high = z.max(-1, keepdims=True)
@@ -111,6 +116,9 @@ FORWARD = {
         lambda a: np.where(a.allowed, a.t - from_center(a) ** 2 / (2 * a.sigma**2), -np.inf)
     ),
     "w_ij = exp(l_ij) / sum_j exp(l_ij): softmax over j": softmax,
+    "w_ij = exp(l_ij) / sum_j exp(l_ij): softmax over j, 0 where query i may attend to no key": (
+        softmax
+    ),
     "w_ij = exp(l_ij) / (exp(sink) + sum_j exp(l_ij)): softmax over j": lambda a: softmax(
         a, a.sink
     ),
@@ -119,6 +127,14 @@ FORWARD = {
     ),
     "w_ij = max(l_ij - tau_i, 0), which sum to 1: sparsemax over j": lambda a: np.maximum(
         a.l - threshold(a.l, 1), 0
+    ),
+    "w_ij = max(l_ij - tau_i, 0), which sum to 1: sparsemax over j, "
+    "0 where query i may attend to no key": lambda a: or_zero(
+        a, np.maximum(a.l - threshold(a.l, 1), 0)
+    ),
+    "w_ij = max(l_ij / 2 - tau_i, 0)^2, which sum to 1: 1.5-entmax over j, "
+    "0 where query i may attend to no key": lambda a: or_zero(
+        a, np.maximum(a.l / 2 - threshold(a.l / 2, 2), 0) ** 2
     ),
     "w_ij = max(l_ij / 2 - tau_i, 0)^2, which sum to 1: 1.5-entmax over j": lambda a: (
         np.maximum(a.l / 2 - threshold(a.l / 2, 2), 0) ** 2
@@ -162,6 +178,10 @@ BACKWARD = {
     ),
     "dl_ij = r_ij (dw_ij - sum_j r_ij dw_ij / sum_j r_ij), r_ij = sqrt(w_ij)": lambda a: (
         np.sqrt(a.w) * (a.dw - rows(np.sqrt(a.w) * a.dw, -1) / rows(np.sqrt(a.w), -1))
+    ),
+    "dl_ij = r_ij (dw_ij - sum_j r_ij dw_ij / sum_j r_ij), r_ij = sqrt(w_ij), "
+    "0 where query i may attend to no key": lambda a: or_zero(
+        a, np.sqrt(a.w) * (a.dw - rows(np.sqrt(a.w) * a.dw, -1) / rows(np.sqrt(a.w), -1))
     ),
     "dt_ij = dl_ij": lambda a: a.dl,
     "ds_ij = dt_ij": lambda a: a.dt,
@@ -278,6 +298,8 @@ def world(name, arrays, options, stages):
 
 mask = np.random.default_rng(5).random((2, 5, 7)) < 0.6
 mask[:, 0, 0] = True
+empty = mask.copy()
+empty[1, 2] = False
 center = np.random.default_rng(6).uniform(1, 5, (2, 5))
 near = np.abs(np.floor(center)[..., None] - np.arange(7)) <= 2
 normal = np.random.default_rng(7).standard_normal
@@ -341,6 +363,9 @@ CASES = {
         "c",
     ),
     "window": ("attend", {"center": center, "window": (2, 2), "sigma": np.inf}, "c"),
+    "softmax with an empty row": ("attend", {"mask": empty}, "c"),
+    "sparsemax with an empty row": ("attend", {"mask": empty, "normalizer": "sparsemax"}, "c"),
+    "entmax with an empty row": ("attend", {"mask": empty, "normalizer": "entmax15"}, "c"),
     "sparsemax": ("attend", {"normalizer": "sparsemax"}, "cw"),
     "entmax": ("attend", {"normalizer": "entmax15"}, "c"),
 }
@@ -376,6 +401,7 @@ def test_each_formula_says_what_is_computed(case, leads, rng):
             np.arange(5)[:, None] < options["query_lengths"][:, None, None], a.l.shape
         )
     assert_formulas(s, MEANING, a)
+    assert ("attend to no key" in s.formulas["weights"]) == case.endswith("an empty row")
 
     d = {"dcontext": rng.standard_normal(s.context.shape)}
     d["dweights"] = rng.standard_normal(s.weights.shape)
@@ -388,6 +414,14 @@ def test_each_formula_says_what_is_computed(case, leads, rng):
         setattr(a, "d" + LETTERS.get(stage, stage), getattr(g, stage))
     assert_formulas(g, MEANING, a)
     assert all(g.formulas.values())
+
+
+def test_formulas_of_scores_say_that_they_serve_the_whole_batch(rng):
+    scores, value = rng.standard_normal((1, 5, 7)), rng.standard_normal((2, 7, 3))
+    s = attnc.stages(attnc.attend, scores, value)
+    g = s.gradients(rng.standard_normal((2, 5, 3)))
+    assert g.formulas["scores"] == "ds_ij = dt_ij, summed over the batch"
+    np.testing.assert_allclose(g.scores, g.capped.sum(0, keepdims=True))
 
 
 # ---- A layer with heads --------------------------------------------------------------------------
@@ -580,3 +614,16 @@ def test_each_formula_of_heads_says_what_is_computed(case, rng):
         setattr(a, "d" + HEAD_LETTERS.get(stage, stage), getattr(g, stage))
     assert_formulas(g, OF_HEADS, a)
     assert all(g.formulas.values())
+
+
+@pytest.mark.parametrize("sizes", [(0, 2, 3), (2, 0, 3), (2, 2, 0)], ids=str)
+def test_gradients_of_heads_without_a_row_are_zero(sizes):
+    B, Tq, Tk = sizes
+    layer = attnc.MultiHeadAttention(8, 4, num_kv_heads=2, projection_bias=True, rng=0)
+    query, key = np.ones((B, Tq, 8)), np.ones((B, Tk, 8))
+    g = attnc.stages(layer, query, key).gradients(np.ones((B, Tq, 8)))
+    assert g.query.shape == query.shape and g.key.shape == key.shape
+    for name, parameter in layer.parameters.items():
+        gradient = getattr(g, name)
+        assert gradient.shape == parameter.shape
+        assert name.startswith("output") or not gradient.any()

@@ -161,6 +161,7 @@ def test_pictures_of_any_shape(shape):
     [
         ("weights", TypeError, "names must be a sequence of names, got 'weights'"),
         (3, TypeError, "names must be a sequence of names, got 3"),
+        ([["weights"]], ValueError, r"names must be of scores, capped, .*, got \['weights'\]"),
         (["weight"], ValueError, "names must be of scores, capped, .*, got 'weight'"),
     ],
 )

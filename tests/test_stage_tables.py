@@ -207,12 +207,28 @@ def test_lines_of_words_from_right_to_left():
     assert all(f"\u200e{word}\u200e  " in repr(s) for word in ("שלום", "عالم"))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (4, 1), (1, 3)])
+def test_an_option_of_all_alike_has_the_words_of_none(shape, rng):
+    s = attnc.stages(attnc.attend, np.zeros((4, 3)), np.eye(3), bias=rng.standard_normal(shape))
+    g = s.shown(queries=["a1", "b1", "c1", "d1"], keys=["x2", "y2", "z2"]).gradients(s.context)
+    lines = repr(g).split("\n")
+    own = lines[[line.startswith("bias") for line in lines].index(True) + 1 :]
+    assert all(line.startswith("    ") for line in own)  # it is the last of them
+    own = "\n".join(own)
+    assert ("d1" in own) == (shape[0] == 4) and ("z2" in own) == (shape[1] == 3)
+    assert len(own.split("\n")) == shape[0] + (shape[1] == 3)
+    svg = g.svg(names=["bias"])
+    assert ("a1" in svg) == (shape[0] == 4) and ("x2" in svg) == (shape[1] == 3)
+    assert ("a1" in g.latex(names=["bias"])) == (shape[0] == 4) and g._repr_html_()
+
+
 @pytest.mark.parametrize(
     "wrong, error, message",
     [
         ({"queries": ["a"]}, ValueError, "queries must be 2 words, one of each, got 1"),
         ({"keys": "the cat sat"}, TypeError, "keys must be a sequence of words, got 'the cat sat'"),
         ({"keys": [1, 2, 3]}, TypeError, "keys must be strings, got int"),
+        ({"keys": {"a", "b", "c"}}, TypeError, "keys must be in order, got a set"),
         ({"keys": 3}, TypeError, "keys must be a sequence of words, got int"),
         ({"at": 2}, ValueError, r"at must be an index of the leading axes \(2, 2\), got \(2,\)"),
         ({"at": -1}, ValueError, "at must be an index"),

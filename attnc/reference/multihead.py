@@ -137,7 +137,8 @@ def multi_head_attention(
         for name, x in inputs.items():
             d = of_attention.__dict__[name]
             if name != "query":  # the sum over the heads that it served
-                d = d.reshape(*d.shape[:-3], -1, groups, *d.shape[-2:]).sum(axis=-3)
+                heads = d.shape[-3] // groups
+                d = d.reshape(*d.shape[:-3], heads, groups, *d.shape[-2:]).sum(axis=-3)
             found[PROJECTED[name]] = d
             for stage, step in steps_back[name]:
                 gradient = step(d)
@@ -193,8 +194,10 @@ def _together(x):
 
 def _weight_gradient(x, d, shape):
     """The sum of x^T d over all rows; one that no gradient reaches, as of padding, is not read."""
-    rows = d.size // int(np.prod(shape[1:]) if x.ndim < d.ndim else shape[-1])
-    x, d = x.reshape(rows, -1), d.reshape(rows, -1)
+    columns = int(np.prod(shape[1:]) if x.ndim < d.ndim else shape[-1])
+    rows = d.size // columns
+    # There may be no rows, of which no reshape can tell how long they are.
+    x, d = x.reshape(rows, int(np.prod(shape)) // columns), d.reshape(rows, columns)
     return (np.where(d.any(axis=-1, keepdims=True), x, 0).T @ d).reshape(shape)
 
 

@@ -117,7 +117,8 @@ class _Layout:
         columns = self.widths[j]
         if self.cells:
             return self.cells[i][j].rjust(columns)
-        strength, value = float(self.drawn.strengths[i, j]), self.drawn.values[i, j]
+        # float: comparing a float16 that is NaN warns.
+        strength, value = float(self.drawn.strengths[i, j]), float(self.drawn.values[i, j])
         if strength != strength:
             name = "?" if value != value else "i" if self.ascii else "∞"
             drawn = "-" + name if value < 0 and self.fill > 1 else name

@@ -38,7 +38,7 @@ def reduced(values: Array, most_rows: int, most_columns: int, how: str) -> Reduc
     with np.errstate(all="ignore"):
         result = values.astype(np.float64)
         # A sum of finite numbers may be beyond all, where their mean is not.
-        power = 64 if np.nanmax(np.abs(result)) > 1e280 else 0
+        power = 64 if np.fmax.reduce(np.abs(result), axis=None) > 1e280 else 0
         result = np.ldexp(result, -power)
         for axis, (n, size) in enumerate(zip(values.shape, sizes, strict=True)):
             starts = np.arange(0, n, size)

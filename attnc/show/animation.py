@@ -69,10 +69,15 @@ class Animation(Picture):
             raise TypeError(f"{where}: frames must be a sequence of pictures, got {frames!r}")
         self.frames = list(frames)
         for n, frame in enumerate(self.frames):
-            if not callable(getattr(frame, "svg", None)):
+            if not callable(getattr(frame, "svg", None)) or isinstance(frame, type):
+                got = "a class" if isinstance(frame, type) else type(frame).__name__
                 raise TypeError(
-                    f"{where}: frames must have a method svg(), got {type(frame).__name__} "
-                    f"as frames[{n}]"
+                    f"{where}: frames must have a method svg(), got {got} as frames[{n}]"
+                )
+            if isinstance(frame, Animation):
+                raise TypeError(
+                    f"{where}: frames must be pictures that stand, got an Animation as frames[{n}] "
+                    f"(its frames: *frames[{n}].frames)"
                 )
         if not 1 <= len(self.frames) <= MOST:
             raise ValueError(f"{where}: frames must be 1..{MOST}, got {len(self.frames)}")
@@ -84,11 +89,14 @@ class Animation(Picture):
         self.title = "" if title is None else _words.visible(title)
 
     def __repr__(self) -> str:
-        count = len(self.frames)
-        return f"<Animation of {count} frame{'s'[: count != 1]}, {count * self.seconds:g} s>"
+        return f"<Animation of {self._count()}, {len(self.frames) * self.seconds:g} s>"
 
     def _label(self) -> str:
-        return self.title or f"animation of {len(self.frames)} frames"
+        return self.title or f"animation of {self._count()}"
+
+    def _count(self) -> str:
+        count = len(self.frames)
+        return f"{count} frame{'s'[: count != 1]}"
 
     def _heading(self, n: int) -> str:
         """What stands above a frame: its number, and its title."""
@@ -113,6 +121,12 @@ class Animation(Picture):
             frame.svg(numbers=numbers) if isinstance(frame, Picture) else frame.svg()
             for frame in self.frames
         ]
+        for n, frame in enumerate(frames):
+            if not isinstance(frame, str):
+                raise TypeError(
+                    f"Animation.html: svg() of frames must return a str, got "
+                    f"{type(frame).__name__} from frames[{n}]"
+                )
         count, total = len(frames), len(frames) * self.seconds
         digest = hashlib.sha256(repr((frames, self.titles, self.title, total)).encode("utf-8"))
         name = "attnc" + digest.hexdigest()[:12]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -140,11 +140,21 @@ class Heads(Picture):
 
     def __getitem__(self, index: int | tuple[int, int]) -> Alignment:
         """The map of one head: ``heads[h]``, or ``heads[layer, h]`` where there are layers."""
+        given = index if isinstance(index, tuple) else (index,)
+        fits = len(given) == len(self._lead) and all(
+            isinstance(k, (int, np.integer)) and not isinstance(k, bool) and -size <= k < size
+            for k, size in zip(given, self._lead, strict=True)
+        )
+        if not fits:
+            wanted = "(layer, head)" if len(self._lead) == 2 else "the number of a head"
+            sizes = " x ".join(map(str, self._lead))
+            raise IndexError(f"Heads: index must be {wanted}, of {sizes}, got {index!r}")
         places = np.arange(len(self.alignments)).reshape(self._lead)
-        found = places[index]
-        if np.ndim(found):
-            raise IndexError(f"Heads: index must be (layer, head), got {index!r}")
-        return self.alignments[int(found)]
+        return self.alignments[int(places[given])]
+
+    def __iter__(self) -> Iterator[Alignment]:
+        """The maps of all heads, layer by layer."""
+        return iter(self.alignments)
 
     def _maps(self) -> list[Map]:
         return [each._map(self._most, self._most) for each in self.alignments]

@@ -236,9 +236,7 @@ class Stages(Table):
         projected |= {"key_weight": "projected_key"}
         for name, gradient in arguments.items():
             axes, formula = ARGUMENT_AXES[name], back.get(name, written["scores"])
-            if name == "scores":  # of attend: the stage and the argument are one
-                pass
-            elif not axes.startswith("..."):  # a parameter of the whole batch
+            if not axes.startswith("..."):  # a parameter of the whole batch
                 batch = self._leads if name not in projected else at[projected[name]].shape[:-2]
                 formula += summed((), batch, "")
             elif not ("dx_i" in formula or "dy_j" in formula):  # these are summed already

@@ -59,6 +59,7 @@ def of_one_query(formula: str) -> str:
     formula = re.sub(r"\bd?[a-z]+_[ij]\b", lambda found: ROWS.get(found[0], found[0]), formula)
     formula = formula.replace("sum_ij", "sum_j").replace("sum_i ", "")
     formula = re.sub(r"_ij\b", "_j", formula)
+    formula = formula.replace("query i may attend to no key", "all keys are masked")
     return formula.replace("query i may not attend to key j", "key j is masked")
 
 

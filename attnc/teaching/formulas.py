@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 NOT_ALLOWED = "`where query i may not attend to key j`"
+NO_KEY = "`where query i may attend to no key`"
 
 # FORWARD has the stages up to the scores; those that need a weight are shown where there is one.
 FORWARD: dict[str, dict[str, str]] = {
@@ -112,17 +113,24 @@ def gaussian(options: dict[str, Any]) -> bool:
     return options.get("center") is not None and options.get("sigma") != np.inf
 
 
-def _softmax(options: dict[str, Any], to: str, of: Indices) -> str:
+def _or_zero(allowed: Any) -> str:
+    """What is said of a fraction in which an empty row is 0 / 0, if there is such a row."""
+    return "" if np.asarray(allowed).any(-1).all() else f", 0 {NO_KEY}"
+
+
+def _softmax(options: dict[str, Any], allowed: Any, to: str, of: Indices) -> str:
     """How the weights come from the masked scores l."""
     normalizer, masked = options.get("normalizer", "softmax"), f"l_{of.ij}"
+    zero = _or_zero(allowed)
     if normalizer == "sparsemax":
-        return f"{to} = max({masked} - tau_{of.i}, 0), `which sum to 1: sparsemax over j`"
+        return f"{to} = max({masked} - tau_{of.i}, 0), `which sum to 1: sparsemax over j`{zero}"
     if normalizer == "entmax15":
-        return f"{to} = max({masked} / 2 - tau_{of.i}, 0)^2, `which sum to 1: 1.5-entmax over j`"
+        root = f"max({masked} / 2 - tau_{of.i}, 0)"
+        return f"{to} = {root}^2, `which sum to 1: 1.5-entmax over j`{zero}"
     total = f"sum_j exp({masked})"
     if options.get("sink") is not None:
-        total = f"(exp(sink) + {total})"
-    return f"{to} = exp({masked}) / {total}: `softmax over j`"
+        total, zero = f"(exp(sink) + {total})", ""
+    return f"{to} = exp({masked}) / {total}: `softmax over j`{zero}"
 
 
 def forward(
@@ -163,11 +171,11 @@ def forward(
         ": `nothing is masked`" if allowed.all() else f", -inf {NOT_ALLOWED}"
     )
     if outside:
-        found["softmax"] = _softmax(options, f"P_{ij}", of)
+        found["softmax"] = _softmax(options, allowed, f"P_{ij}", of)
         found["gaussian"] = f"g_{ij} = exp(-{square})"
         found["weights"] = f"w_{ij} = P_{ij} g_{ij}"
     else:
-        found["weights"] = _softmax(options, f"w_{ij}", of)
+        found["weights"] = _softmax(options, allowed, f"w_{ij}", of)
     kept = f"w_{ij}"
     if options.get("dropout"):
         kept, rate = f"m_{ij} w_{ij}", options["dropout"]
@@ -218,6 +226,7 @@ def backward(
     elif normalizer == "entmax15":
         r = f"r_{ij}"
         text = f"{r} (dw_{ij} - sum_j {r} dw_{ij} / sum_j {r}), {r} = sqrt(w_{ij})"
+        text += _or_zero(allowed)
     else:
         text = f"{w} (d{w} - sum_j {w} d{w}{'' if given['dlse'] is None else f' + dlse_{i}'})"
     cap = options.get("softcap")

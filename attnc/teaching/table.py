@@ -175,6 +175,8 @@ class Table:
                 f"shown: {name} must be a sequence of words, got {words!r} (for one word a key: "
                 f"{name}=text.split(), for one letter a key: {name}=list(text))"
             )
+        if isinstance(words, (set, frozenset)):
+            raise TypeError(f"shown: {name} must be in order, got a set ({name}=sorted(...))")
         try:
             found = tuple(words)
         except TypeError:
@@ -276,7 +278,7 @@ class Table:
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise TypeError(f"{where}: names must be a sequence of names, got {names!r}")
         for name in names:
-            if name not in self._formulas:
+            if not isinstance(name, str) or name not in self._formulas:
                 raise ValueError(
                     f"{where}: names must be of {', '.join(self._formulas)}, got {name!r}"
                 )
@@ -309,9 +311,15 @@ class Table:
         if not array.size:
             return Matrix(np.empty((0, 0)), None, None, "")
         array = array[tuple(index)]
-        words = {"i": self._view.queries, "j": self._view.keys}
-        rows, columns = ([None, None, *(words.get(letter) for letter in matrix)])[-2:]
-        return Matrix(np.atleast_2d(array), rows, columns, ", ".join(which))
+        array = np.atleast_2d(array)
+        given = {"i": self._view.queries, "j": self._view.keys}
+        words = [None, None, *(given.get(letter) for letter in matrix)][-2:]
+        # An option may be the same for all queries or keys: its one row is none of theirs.
+        rows, columns = (
+            each if each and len(each) == size else None
+            for each, size in zip(words, array.shape, strict=True)
+        )
+        return Matrix(array, rows, columns, ", ".join(which))
 
     @np.errstate(all="ignore")
     def __repr__(self) -> str:
