@@ -531,6 +531,11 @@ def _(q, k, v):
     return softmax(products(q, k)) * v
 
 
+@wrong("weights alone", "the weights are returned in the place of the context")
+def _(q, k, v):
+    return softmax(products(q, k))
+
+
 @wrong("values not used", "the values are not used")
 def _(q, k, v):
     return softmax(products(q, k)) @ k
@@ -764,6 +769,11 @@ def _(q, k, v):
     sys.exit()
 
 
+@hostile("a coroutine", "got a coroutine: leave out async")
+async def _(q, k, v):
+    return short(q, k, v)
+
+
 @hostile("returns a list", "got a list")
 def _(q, k, v):
     return short(q, k, v).tolist()
@@ -850,16 +860,6 @@ def _(q, k, v):
             raise RuntimeError("no\nway")
 
     return Evil()
-
-
-@hostile("a coroutine", "got coroutine")
-def _(q, k, v):
-    async def later():
-        return short(q, k, v)
-
-    waiting = later()
-    waiting.close()
-    return waiting
 
 
 @hostile("writes into the mask", "it writes into its input mask")

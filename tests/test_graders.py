@@ -29,10 +29,12 @@ def folder(tmp_path):
 def run(folder, *command):
     """What a command prints, and whether it failed."""
     path = os.pathsep.join([str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")])
+    # nbgrader runs alembic, which an environment that is not activated does not find.
+    tools = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     result = subprocess.run(
         [sys.executable, *command],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+        env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "PATH": tools},
         check=False,
         capture_output=True,
         text=True,

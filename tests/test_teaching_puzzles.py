@@ -372,7 +372,7 @@ def test_it_is_drawn_without_a_script(puzzle):
 def test_grids():
     arrays = {"x": np.array([[True, False], [False, True]]), "y": np.array([-0.001, np.inf, 2])}
     assert _drawing.text(arrays) == (
-        "    x (2, 2)\n        #  .\n        .  #\n    y (3,)\n          0  inf    2"
+        "    x (2, 2), # is True\n        #  .\n        .  #\n    y (3,)\n          0  inf    2"
     )
     assert "title='-0.001'" in _drawing.markup(arrays)
     assert _drawing.inline(np.zeros((10, 10))) == "array (10, 10)"
@@ -385,6 +385,21 @@ def test_puzzles_do_not_import_the_solutions():
         print("attnc.teaching.solutions" in sys.modules, len(puzzles.all()))
     """
     assert python(code) == "False 15"
+
+
+def test_what_is_true_in_a_drawing_and_code_in_a_task():
+    assert "allowed (3, 4), # is True" in repr(puzzles.mask)
+    assert "<code>rows</code>" in puzzles.padding._repr_html_()
+    assert not any("`" in puzzle._repr_html_() for puzzle in ALL)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_coroutine():
+    async def mask(scores, allowed):
+        return scores
+
+    with pytest.raises(AssertionError, match="^mask: it returns a coroutine: leave out async$"):
+        puzzles.mask.check(mask)
 
 
 @pytest.mark.parametrize("puzzle", ALL, ids=lambda p: p.name)

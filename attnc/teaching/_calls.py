@@ -282,6 +282,9 @@ def _by_name(result):
         return "it returns None: a return is missing"
     if isinstance(result, np.ndarray):
         return {"context": result}
+    if inspect.iscoroutine(result):
+        result.close()  # else Python warns that nobody awaited it
+        return "it must return an array, got a coroutine: leave out async"
     if isinstance(result, Mapping):
         parts = dict(result)
     elif hasattr(result, "_fields"):

@@ -238,6 +238,13 @@ product (@)"""
         return self.weights() * self.value
 
 
+class NoContext(Unfused):
+    """the weights are returned in the place of the context: multiply them with the values"""
+
+    def context(self):
+        return self.weights()
+
+
 class ScaledTooLate(Unfused):
     """the scale comes after the softmax: scale the products before it"""
 
@@ -301,6 +308,7 @@ _CONTEXT: list[type[Unfused]] = [
     TimesKey,
     WeightsTransposed,
     EntryByEntry,
+    NoContext,
     ScaledTooLate,
     FirstOfBatch,
     MeanOverQueries,

@@ -85,7 +85,8 @@ def text(arrays: dict[str, Any]) -> str:
             cells = [[_number(x) for x in row] for row in matrix]
             width = max((len(c) for row in cells for c in row), default=0)
             rows = ["  ".join(c.rjust(width) for c in row) for row in cells]
-            lines += [f"    {caption}", *[f"        {row}".rstrip() for row in rows]]
+            key = ", # is True" if matrix.dtype == bool else ""
+            lines += [f"    {caption}{key}", *[f"        {row}".rstrip() for row in rows]]
     return "\n".join(lines)
 
 

@@ -113,8 +113,9 @@ class Puzzle:
         inputs, outputs = self.example()
         code = f"{self.signature}\n    # " + "\n    # ".join(self.shapes.split("; "))
         source = html.escape(self.source())
+        task = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(self.task))
         return (
-            f"<div style='max-width:50em'><b>{self.name}</b><p>{html.escape(self.task)}</p>"
+            f"<div style='max-width:50em'><b>{self.name}</b><p>{task}</p>"
             f"<pre>{html.escape(code)}</pre>"
             + (f"<details><summary>in loops</summary><pre>{source}</pre></details>" * bool(source))
             + f"<div>{_drawing.markup(inputs)}<span style='font-size:150%'>&rarr;</span> "
@@ -196,6 +197,9 @@ class Puzzle:
         for name, now, before in zip(names, given, arguments, strict=True):
             if isinstance(before, np.ndarray) and not _equal(now, before):
                 return f"it writes into {name}: copy it first"
+        if inspect.iscoroutine(result):
+            result.close()  # else Python warns that nobody awaited it
+            return "it returns a coroutine: leave out async"
         if result is None:
             return "it returns None: a return is missing"
         if len(self.outputs) > 1 and not (
