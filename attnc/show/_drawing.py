@@ -136,14 +136,18 @@ class Drawing:
 
     # ---- SVG ----
 
-    def svg(self) -> str:
-        """The drawing as one SVG element; letters have the colour of the page's."""
+    def svg(self, least: float = 0.0) -> str:
+        """The drawing as one SVG element; letters have the colour of the page's.
+
+        It shrinks where the page is narrower, to no less than `least` of its width.
+        """
+        room = f";min-width:{_number(least * self.width)}px" if least else ""
         w, h = _number(self.width + 4), _number(self.height + 4)
         label = _words.escape(self.label)
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" '
             f'viewBox="0 0 {w} {h}" role="img" aria-label="{label}" font-family="sans-serif" '
-            f'style="max-width:100%;height:auto"><title>{label}</title>'
+            f'style="max-width:100%;height:auto{room}"><title>{label}</title>'
         ]
         parts += [
             _svg_word(item) if isinstance(item, _Word) else _svg_shape(item) for item in self.items
