@@ -140,6 +140,17 @@ def test_gif_of_every_picture(tmp_path, matplotlib, rng):
     assert len(gif(tmp_path / "b.gif")[0]) == 3
 
 
+def test_words_that_no_font_has_are_not_cut_off(matplotlib):
+    words = ["a", "\U000e0101\U0005e741\U0005e742\U0005e743"]
+    figure = Alignment(np.eye(2), words, words)._drawing().figure()
+    figure.canvas.draw()
+    assert any("U+5E741" in text.get_text() for text in figure.axes[0].texts)
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0
+        assert box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+
+
 def test_a_gif_says_what_it_needs(alignments, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"^Animation\.save: a GIF needs .* attnc\[plot\]$"):
