@@ -144,6 +144,17 @@ def test_html_has_no_style_but_in_its_elements(weights):
     assert 'aria-label="attention weights, 4 x 6, queries (rows), keys (columns)"' in text
 
 
+def test_words_above_columns_stand_as_they_are_written():
+    words = ["a long word of English", "注意力机制", "👩\u200d👩\u200d👧\u200d👦", "🇩🇪", "two 🇩🇪🇩🇪"]
+    heads = re.findall(r'<th scope="col".*?</th>', Alignment(np.ones((1, 5)), keys=words).html())
+    ways = [
+        "rotate" if "rotate" in each else "vertical" * ("vertical-rl" in each) for each in heads
+    ]
+    assert ways == ["rotate", "vertical", "", "", "rotate"]
+    # Else what is not turned with the letters stands on its head.
+    assert all("text-orientation:sideways" in each for each in heads if "rotate" in each)
+
+
 def alphas(text):
     return [float(x) for x in re.findall(r"<td title[^>]*rgba\(\d+,\d+,\d+,([\d.]+)\)", text)]
 

@@ -140,6 +140,17 @@ def test_gif_of_every_picture(tmp_path, matplotlib, rng):
     assert len(gif(tmp_path / "b.gif")[0]) == 3
 
 
+def test_words_that_no_font_has_are_not_cut_off(matplotlib):
+    words = ["a", "\U000e0101\U0005e741\U0005e742\U0005e743"]
+    figure = Alignment(np.eye(2), words, words)._drawing().figure()
+    figure.canvas.draw()
+    assert any("U+5E741" in text.get_text() for text in figure.axes[0].texts)
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0
+        assert box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+
+
 def test_a_gif_says_what_it_needs(alignments, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"^Animation\.save: a GIF needs .* attnc\[plot\]$"):
@@ -401,6 +412,15 @@ def test_flow_with_what_is_not_finite(rng):
     assert "?" in flow.text()
 
 
+def test_a_flow_can_be_read_on_a_narrow_page(rng):
+    layer = attnc.MultiHeadAttention(8, 2, rotary=True, rng=0)
+    stages = attnc.stages(layer, rng.standard_normal((1, 3, 8)))
+    flow = gradient_flow(stages, np.ones((1, 3, 8)))
+    least = re.search(r"overflow-x:auto.*min-width:([\d.]+)px", flow.html())[1]
+    assert float(least) == pytest.approx(0.75 * flow._drawing().width, abs=0.01)
+    assert "min-width" not in flow.svg()
+
+
 def test_errors_of_flow(rng):
     x = rng.standard_normal((3, 2))
     stages = attnc.stages(attnc.dot_product_attention, x, x, x)
@@ -446,6 +466,17 @@ def test_bertviz_takes_what_models_return(rng):
     assert_export(bertviz(result.weights), result.weights[0])
     with pytest.raises(ValueError, match=r"of one kind, got .* result\.self_weights, "):
         bertviz(result)
+
+
+def test_bertviz_knows_the_batch_of_one_layer(rng):
+    x = rng.standard_normal((3, 5, 8))
+    result = attnc.MultiHeadAttention(8, 2, rng=0)(x, return_weights=True)
+    assert_export(bertviz(result, sequence=2), result.weights[2:])
+    result = attnc.AttentionDecoder(8, 4, 8, rng=0)(x, x)
+    assert_export(bertviz(result, sequence=1), result.weights[1, None, None])
+    chosen = attnc.hard_attention(np.ones((5, 5)), x[0], rng=0)
+    with pytest.raises(ValueError, match="weights must be there, got a result without"):
+        bertviz(chosen)
 
 
 def test_bertviz_gives_tensors(rng):

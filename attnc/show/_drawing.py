@@ -6,6 +6,7 @@ DejaVu Sans, a wide one.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ class _Word(NamedTuple):
     opacity: float
 
 
-_NARROW, _WIDE = set("ijl.,:;'|!()[]{}/ I`"), set("mwMW@%—")
+_NARROW, _WIDE = set("ijl.,:;'|!()[]{}/ I`"), set("mwMW@%—…+=<>~^#→↓")
 
 
 def measure(text: str, size: float) -> float:
@@ -136,14 +137,18 @@ class Drawing:
 
     # ---- SVG ----
 
-    def svg(self) -> str:
-        """The drawing as one SVG element; letters have the colour of the page's."""
+    def svg(self, least: float = 0.0) -> str:
+        """The drawing as one SVG element; letters have the colour of the page's.
+
+        It shrinks where the page is narrower, to no less than `least` of its width.
+        """
+        room = f";min-width:{_number(least * self.width)}px" if least else ""
         w, h = _number(self.width + 4), _number(self.height + 4)
         label = _words.escape(self.label)
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" '
             f'viewBox="0 0 {w} {h}" role="img" aria-label="{label}" font-family="sans-serif" '
-            f'style="max-width:100%;height:auto"><title>{label}</title>'
+            f'style="max-width:100%;height:auto{room}"><title>{label}</title>'
         ]
         parts += [
             _svg_word(item) if isinstance(item, _Word) else _svg_shape(item) for item in self.items
@@ -166,16 +171,20 @@ class Drawing:
             whole.word(2, 14, heading, 11)
             whole.place(self, 0, 20)
             return whole.figure()
-        width, height = self.width + 4, self.height + 4
+        right, bottom = self.width + 4, self.height + 4
         words = [item for item in self.items if isinstance(item, _Word)]
         write = _pictures.Writer([item.text for item in words])
         # What no font has is written as code points, which take more room.
-        left = min([0.0, *(_left(item, write.label(item.text)) - 2 for item in words)])
-        width -= left
-        figure = Figure(figsize=(width / 72, height / 72), dpi=100)
+        left = top = 0.0
+        for word in words:
+            text = write.label(word.text)
+            if text != word.text:
+                begin, high, end = _extent(word, text)
+                left, top, right = min(left, begin - 2), min(top, high), max(right, end)
+        figure = Figure(figsize=((right - left) / 72, (bottom - top) / 72), dpi=100)
         FigureCanvasAgg(figure)
         ax = figure.add_axes((0, 0, 1, 1))
-        ax.set(xlim=(left, left + width), ylim=(height, 0))
+        ax.set(xlim=(left, right), ylim=(bottom, top))
         ax.set_axis_off()
         for item in self.items:
             if isinstance(item, _Word):
@@ -205,10 +214,14 @@ class Drawing:
         return figure
 
 
-def _left(item: _Word, text: str) -> float:
-    """Where a level word begins."""
-    share = {"start": 0.0, "middle": 0.5, "end": 1.0}[item.anchor]
-    return item.x if item.angle else item.x - share * measure(text, item.size)
+def _extent(item: _Word, text: str) -> tuple[float, float, float]:
+    """Where a word begins, how high it reaches and where it ends; if turned, then upwards."""
+    long = measure(text, item.size)
+    if item.angle:
+        turn = math.radians(-item.angle)
+        return item.x, item.y - math.sin(turn) * long - item.size, item.x + math.cos(turn) * long
+    begin = item.x - {"start": 0.0, "middle": 0.5, "end": 1.0}[item.anchor] * long
+    return begin, item.y - item.size, begin + long
 
 
 def _number(value: float) -> str:

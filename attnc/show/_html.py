@@ -80,9 +80,11 @@ def _above(key: str, full: str, upright: bool, plain: str) -> str:
     """The word above a column: level where there is room, or else from bottom to top."""
     word, title = _words.escape(key), _words.escape(full)
     style = f"{plain};padding:0 2px 2px 2px;text-align:center;vertical-align:bottom;white-space:pre"
-    if not upright:
-        # Chinese words are written downwards, others are turned.
-        turn = "" if _words.width(key) > len(key) else "transform:rotate(180deg);"
+    pieces = list(_words.clusters(key))
+    if not upright and len(pieces) > 1:  # what is one letter has room in its column
+        # Chinese words are written downwards, others are turned, with the emoji in them.
+        wide = sum(_words.width(piece) > 1 for piece in pieces)
+        turn = "text-orientation:sideways;transform:rotate(180deg);" * (2 * wide <= len(pieces))
         inner = f"writing-mode:vertical-rl;{turn}display:inline-block"
         word = f'<span dir="auto" style="{inner}">{word}</span>'
     return f'<th scope="col" dir="auto" title="{title}" style="{style}">{word}</th>'

@@ -142,7 +142,7 @@ class Step(Picture):
 
     def html(self, *, numbers: bool = True) -> str:
         """The step as HTML, returned as a fragment; with `numbers` written into the cells."""
-        return self.svg(numbers=numbers)
+        return super().html(numbers=numbers)
 
     def svg(self, *, numbers: bool = True) -> str:
         """The step as SVG, returned as one element; with `numbers` written into the cells."""

@@ -18,10 +18,10 @@ def bertviz(weights: Any, *, sequence: int = 0, torch: bool = False) -> list[Any
     Parameters
     ----------
     weights : array_like, sequence of array_like, or a result with ``weights``
-        What a model of attnc returns with ``return_weights=True``, or its weights of shape
-        ``(B, layers, H, Tq, Tk)``; those of one sequence, ``(layers, H, Tq, Tk)``; of one layer,
-        ``(H, Tq, Tk)``; or a list over layers of ``(H, Tq, Tk)``, ``(1, H, Tq, Tk)`` or
-        ``(B, H, Tq, Tk)``.
+        What a model, a layer or a function of attnc returns with ``return_weights=True``, or a
+        model's weights of shape ``(B, layers, H, Tq, Tk)``; those of one sequence,
+        ``(layers, H, Tq, Tk)``; of one layer, ``(H, Tq, Tk)``; or a list over layers of
+        ``(H, Tq, Tk)``, ``(1, H, Tq, Tk)`` or ``(B, H, Tq, Tk)``.
     sequence : int
         Which of B sequences.
     torch : bool
@@ -82,9 +82,9 @@ def bertviz(weights: Any, *, sequence: int = 0, torch: bool = False) -> list[Any
 def _of_result(where: str, weights: Any) -> Any:
     """The weights in what a model returned; or what was given."""
     fields = getattr(weights, "_fields", ())
-    named = [name for name in fields if name.endswith("weights")]
-    if not named:
+    if not fields:
         return weights
+    named = [name for name in fields if name.endswith("weights")]
     there = [name for name in named if getattr(weights, name) is not None]
     if not there:
         raise ValueError(
@@ -93,7 +93,12 @@ def _of_result(where: str, weights: Any) -> Any:
     if len(there) > 1:
         fix = ", ".join(f"result.{name}" for name in there)
         raise ValueError(f"{where}: weights must be of one kind, got a result with {fix}")
-    return getattr(weights, there[0])
+    found = getattr(weights, there[0])
+    # What has a context is one layer, whose first of four axes is the batch; so is what has a
+    # state, a decoder of one head.
+    if "state" in fields:
+        return [found[:, None]]
+    return [found] if "context" in fields else found
 
 
 def _layers(where: str, weights: Any, sequence: int) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from attnc.arrays import flag
 from attnc.files import replacing
 from attnc.show import _html
 from attnc.show._drawing import Drawing
@@ -13,6 +14,7 @@ from attnc.typing import Path
 __all__ = ["Picture"]
 
 WIDTH = 80  # columns of a terminal
+LEAST = 0.75  # of its size, at which the smallest letters of a drawing can be read
 
 
 class Picture:
@@ -26,8 +28,12 @@ class Picture:
         raise NotImplementedError
 
     def html(self, *, numbers: bool = False) -> str:
-        """The picture as HTML, returned as a fragment; with `numbers` written into the cells."""
-        return self.svg(numbers=numbers)
+        """The picture as HTML, returned as a fragment; with `numbers` written into the cells.
+
+        Where it is wider than the page it shrinks as far as it can be read, and then scrolls.
+        """
+        numbers = flag(f"{type(self).__name__}.html", "numbers", numbers)
+        return f'<div style="overflow-x:auto">{self._drawing(numbers).svg(LEAST)}</div>'
 
     def svg(self, *, numbers: bool = False) -> str:
         """The picture as SVG, returned as one element; with `numbers` written into the cells."""
