@@ -82,7 +82,7 @@ cd build/$(1) && ATTNC_CFLAGS="$(2)" $(abspath $(run)) setup.py --quiet build_ex
 endef
 library = $$($${CC:-gcc} -print-file-name=$(1).so)
 
-# Left out: what trains or measures memory, and what reads the checkout.
+# Left out: what trains or measures memory, what reads the checkout, and what is Python alone.
 unsuited = --ignore=tests/test_translate.py --ignore=tests/test_transformer_translate.py \
     --ignore=tests/test_why_attention.py --ignore=tests/test_pronoun.py \
     --ignore=tests/test_scale.py --ignore=tests/test_language_model_example.py \
@@ -96,7 +96,9 @@ unsuited = --ignore=tests/test_translate.py --ignore=tests/test_transformer_tran
     --ignore-glob='tests/test_torch*.py' --ignore-glob='tests/test_jax*.py' \
     --ignore=tests/test_bridge_examples.py --ignore=tests/test_source.py \
     --ignore=tests/test_typing.py --ignore=tests/test_docs.py --ignore=tests/test_docs_pages.py \
-    --ignore=tests/test_comparison.py
+    --ignore=tests/test_comparison.py --ignore=tests/test_course.py \
+    --ignore=tests/test_graders.py --ignore-glob='tests/test_show*.py' \
+    --ignore-glob='tests/test_stage_*.py' --ignore-glob='tests/test_teaching*.py'
 
 asan: $(VENV)/test
 	$(call copy,asan,-O1 -g1 -fno-omit-frame-pointer -fsanitize=address$(comma)undefined \
