@@ -64,7 +64,7 @@ docs: $(VENV)/docs
 docs-check: docs
 	$(if $(strip $(foreach each,$(browsers),$(shell command -v $(each)))),$(pip) '$(PLAYWRIGHT)')
 	$(run) docs/check.py build/docs
-	$(run) docs/browse.py build/docs build/docs-screenshots
+	$(run) docs/browse.py build/docs build/docs-screenshots $(BROWSE)
 
 bench: $(VENV)/bench
 	$(run) -m benchmarks $(ARGS)

@@ -11,8 +11,12 @@ and as a desk, light and dark, and fails where
 
 And the search must find a function, from a page as well as from its address. One page of each
 kind is kept as pictures, to be looked at. Where there is no Chromium it says so and does nothing.
+
+``--sample 6`` opens one in six of the pages that are made of docstrings and sources, and all of
+the others.
 """
 
+import argparse
 import contextlib
 import os
 import pathlib
@@ -29,6 +33,7 @@ KINDS += ["course/index", "course/en/index", "course/en/", "course/en/solutions/
 KINDS += ["course/zh/solutions/", "api/index", "api/functions", "api/names/attnc.additive_att"]
 KINDS += ["api/names/attnc.Linear", "api/reference", "api/torch", "_modules/attnc/ref", "building"]
 KINDS += ["changelog", "cite", "genindex"]
+MADE = ("api/names/", "_modules/")  # of docstrings and sources, all alike
 LOOKED_FOR = "additive_attention"
 IN_CHINESE = "注意力"  # to be found if the course is there
 
@@ -167,13 +172,22 @@ def launched(playwright, executable):
     )
 
 
-def browse(folder, pictures, executable):
-    """Visit all pages: how many, formulas on them, and faults."""
+def sampled(pages, folder, sample):
+    """Pages to visit: one in `sample` of those that are made, and all others."""
+    names = [page.relative_to(folder).as_posix() for page in pages]
+    made = [page for page, name in zip(pages, names, strict=True) if name.startswith(MADE)]
+    left_out = set(made) - set(made[::sample]) - {folder / name for name in kept(pages, folder)}
+    return [page for page in pages if page not in left_out]
+
+
+def browse(folder, pictures, executable, sample=1):
+    """Visit the pages: how many, formulas on them, and faults."""
     from playwright.sync_api import sync_playwright
 
     folder, pictures = pathlib.Path(folder).resolve(), pathlib.Path(pictures)
     pages = [path for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts]
     shown = kept(pages, folder)
+    pages = sampled(pages, folder, sample)
     formulas, faults = 0, []
     pictures.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
@@ -188,13 +202,13 @@ def browse(folder, pictures, executable):
     return len(pages), formulas, faults
 
 
-def main(folder, pictures):
+def main(folder, pictures, sample):
     executable = chromium()
     if executable is None:
         print("no Chromium: pages are not opened; apt install chromium")
         return
     start = time.monotonic()
-    pages, formulas, faults = browse(folder, pictures, executable)
+    pages, formulas, faults = browse(folder, pictures, executable, sample)
     looks = len(WIDTHS) * len(SCHEMES)
     print(
         f"{pages} pages in {looks} ways each ({', '.join(WIDTHS)}; {', '.join(SCHEMES)}): "
@@ -207,4 +221,8 @@ def main(folder, pictures):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Open the pages of the site in Chromium.")
+    parser.add_argument("folder")
+    parser.add_argument("pictures")
+    parser.add_argument("--sample", type=int, default=1, metavar="N")
+    main(**vars(parser.parse_args()))

@@ -246,3 +246,13 @@ def test_all_versions_of_tools_are_named_once():
     """What `make docs-check` installs is no extra: the browser's driver is large."""
     assert "playwright" not in text_of("pyproject.toml").replace('"playwright.*"', "")
     assert re.search(r"^PLAYWRIGHT = playwright", text_of("Makefile"), re.M)
+
+
+def test_a_sample_has_all_pages_but_some_of_those_that_are_made(tool, tmp_path):
+    browse = tool("browse")
+    made = [tmp_path / "api/names" / f"attnc.f{n:02}.html" for n in range(20)]
+    others = [tmp_path / name for name in ("index.html", "guides/masks.html", "api/functions.html")]
+    pages = sorted([*made, *others])
+    assert browse.sampled(pages, tmp_path, 1) == pages
+    some = browse.sampled(pages, tmp_path, 6)
+    assert set(others) < set(some) and len(some) == len(others) + 4
