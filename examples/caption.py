@@ -115,10 +115,8 @@ def main():
     seeds, kinds = range(settings.seed, settings.seed + settings.seeds), KINDS[settings.attention]
     tested = ", ".join(f"{len(batch.captions)}, {name}" for name, batch in batches.items())
     print(f"{settings.steps} steps of {COURSE.batch} pictures; to test: {tested}")
-    jobs = [(seed, kind) for kind in kinds for seed in seeds]
-    done = dict(
-        zip(jobs[::-1], with_seeds(run, jobs[::-1], settings), strict=True)
-    )  # longest first
+    jobs = [(seed, kind) for kind in reversed(kinds) for seed in seeds]  # the longest first
+    done = dict(zip(jobs, with_seeds(run, jobs, settings), strict=True))
     runs = {kind: [done[seed, kind] for seed in seeds] for kind in kinds}
     results.report(runs, source, batches, others)
     if not others:

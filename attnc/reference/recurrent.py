@@ -840,6 +840,7 @@ def attention_decoder(
 
     with_stages: Any = pullback
     with_stages.stages = [shown for *_, shown in tape]
+    with_stages.allowed = allowed
     with_stages.stage_gradients = stage_gradients
     like = states[-1][0][:, None]
     outputs_over_time = over_time(outputs, like)

@@ -24,7 +24,7 @@ from attnc.teaching.formulas import (
 )
 from attnc.teaching.head_formulas import heads_backward, heads_forward
 from attnc.teaching.incoming import incoming_gradient
-from attnc.teaching.table import Entry, Table
+from attnc.teaching.table import Computed, Entry, Table
 from attnc.typing import Array, DType, Real
 
 __all__ = ["MultiHeadStages", "Stages"]
@@ -91,7 +91,7 @@ HEAD_ARGUMENT_AXES = {
 }
 
 
-class Stages(Table):
+class Stages(Computed):
     """The stages of one call, each an array over all leading axes, in the computing dtype.
 
     The arrays are copies: what is written into them changes neither the gradients nor the inputs.
@@ -144,7 +144,6 @@ class Stages(Table):
     _name: str
     _pullback: Any
     _options: dict[str, Any]
-    _call: tuple[Any, ...]
 
     def __init__(
         self, name: str, arrays: tuple[Any, ...], options: dict[str, Any], dtype: DType
@@ -173,9 +172,6 @@ class Stages(Table):
         vars(self).update(
             _name=name, _pullback=pullback, _options=options, _call=(name, arrays, options, dtype)
         )
-
-    def __reduce__(self):
-        return type(self), self._call, {"_view": self._view}
 
     def gradients(
         self,
@@ -255,7 +251,7 @@ class Stages(Table):
         return summed(shape, full, letters)
 
 
-class MultiHeadStages(Table):
+class MultiHeadStages(Computed):
     """The stages of one call of a layer with heads, in its dtype; see `Stages`.
 
     H are the heads of queries, G those of keys and values, D their size.
@@ -306,7 +302,6 @@ class MultiHeadStages(Table):
     _pullback: Any
     _layer: MultiHeadAttention
     _options: dict[str, Any]
-    _call: tuple[Any, ...]
 
     def __init__(
         self, layer: MultiHeadAttention, arrays: dict[str, Any], options: dict[str, Any]
@@ -340,9 +335,6 @@ class MultiHeadStages(Table):
         vars(self).update(
             _pullback=pullback, _layer=layer, _options=options, _call=(layer, arrays, options)
         )
-
-    def __reduce__(self):
-        return type(self), self._call, {"_view": self._view}
 
     def gradients(
         self,

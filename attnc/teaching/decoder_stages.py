@@ -16,10 +16,11 @@ from attnc.functional.decoder_run import PreparedMemory
 from attnc.functional.recurrent import PARAMETERS, nothing
 from attnc.gradients import require_incoming
 from attnc.layers.decoder import AttentionDecoder
+from attnc.reference.recurrent import _joined
 from attnc.teaching import recurrent_formulas
 from attnc.teaching.decoder_formulas import decoder_backward, decoder_forward
 from attnc.teaching.incoming import incoming_gradient
-from attnc.teaching.table import Entry, Table
+from attnc.teaching.table import Computed, Entry, Table
 from attnc.typing import Array, Bools, Integers, Real, State
 
 __all__ = ["DecoderStages"]
@@ -87,7 +88,7 @@ def decoder_stages(
     return DecoderStages(*copy.deepcopy((decoder, input, memory, state, options)))
 
 
-class DecoderStages(Table):
+class DecoderStages(Computed):
     """The stages of one step of an `AttentionDecoder`, in its dtype.
 
     The arrays are copies; `shown` says which sequence of the batch is printed, and names the keys.
@@ -126,7 +127,6 @@ class DecoderStages(Table):
     _given: dict[str, Any]
     _allowed: Array
     _fed: list[str]
-    _call: tuple[Any, ...]
 
     def __init__(
         self,
@@ -157,7 +157,8 @@ class DecoderStages(Table):
             dtype=dtype,
         )
         (at,) = pullback.stages
-        allowed = _allowed(B, Tk, **options)[:, None]
+        open_keys = pullback.allowed
+        allowed = open_keys[:, None]
         if decoder.window is not None:
             place = np.floor(at["center"]).astype(np.float64)[..., None]
             allowed = allowed & (np.abs(np.arange(Tk) - place) <= decoder.window)
@@ -172,10 +173,9 @@ class DecoderStages(Table):
         attends = decoder_forward(decoder, of_attention, allowed)
         entries: dict[str, Entry] = {}
 
-        masked = not _allowed(B, Tk, **options).all()
-        if masked and "context" in attends and at["context"].shape[1]:
+        if not open_keys.all() and "context" in attends and at["context"].shape[1]:
             said = "memory_j, 0 `where key j is masked`"
-            shown = np.where(_allowed(B, Tk, **options)[..., None], memories, 0)
+            shown = np.where(open_keys[..., None], memories, 0)
             entries["memory"] = Entry(said, shown, "...jd")
 
         def attention(query: Array) -> None:
@@ -221,9 +221,6 @@ class DecoderStages(Table):
             _fed=fed,
             _call=(decoder, input, memory, state, options),
         )
-
-    def __reduce__(self):
-        return type(self), self._call, {"_view": self._view}
 
     def gradients(
         self,
@@ -388,23 +385,8 @@ class DecoderStages(Table):
         return entries
 
 
-def _joined(arrays: Any) -> Any:
-    """A state as the formulas hold it: one array alone, several as a tuple."""
-    return arrays[0] if len(arrays) == 1 else tuple(arrays)
-
-
 def _sum(terms: list[str]) -> str:
     return " + ".join(terms) or "0"
-
-
-def _allowed(B: int, Tk: int, key_mask: Any, key_lengths: Any) -> Any:
-    """Which keys may be attended to, (B, Tk)."""
-    allowed = np.ones((B, Tk), bool)
-    if key_mask is not None:
-        allowed &= np.asarray(key_mask)
-    if key_lengths is not None:
-        allowed &= np.arange(Tk) < np.broadcast_to(np.asarray(key_lengths, int), B)[:, None]
-    return allowed
 
 
 def _beside(parts: list[str]) -> str:

@@ -18,7 +18,7 @@ from attnc.layers.recurrent import GRU, LSTM, RNN
 from attnc.reference.recurrent import STEPS
 from attnc.teaching.incoming import incoming_gradient
 from attnc.teaching.recurrent_formulas import BACKWARD, FORWARD, of_arguments
-from attnc.teaching.table import Entry, Table
+from attnc.teaching.table import Computed, Entry, Table
 from attnc.typing import Array, Real, State
 
 __all__ = ["RecurrentStages"]
@@ -65,7 +65,7 @@ def recurrent_stages(
     return RecurrentStages(*copy.deepcopy((layer, x, state)), key if train else False)
 
 
-class RecurrentStages(Table):
+class RecurrentStages(Computed):
     """The stages of one step of an RNN, a GRU or an LSTM, in the layer's dtype.
 
     The arrays are copies, with one row for each sequence. Can be copied and pickled. Of more cells
@@ -100,7 +100,6 @@ class RecurrentStages(Table):
     """
 
     _layer: Recurrent
-    _call: tuple[Any, ...]
     _cells: list[tuple[str, Any]]
     _kept: list[Any]
 
@@ -150,9 +149,6 @@ class RecurrentStages(Table):
             entries["output"] = Entry(f"output = {written}", below, "bd")
         super().__init__(f"Stages of one step of {type(layer).__name__}", entries)
         vars(self).update(_layer=layer, _call=(layer, x, state, rng), _cells=backs, _kept=every)
-
-    def __reduce__(self):
-        return type(self), self._call, {"_view": self._view}
 
     def gradients(self, doutput: Real | None = None, dstate: State | None = None) -> Any:
         """The gradient at every stage, of the input, the state and every parameter.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from attnc._arguments import in_order
 from attnc.arrays import flag, integer
 from attnc.show._html import rgba
 from attnc.show._values import Scale, exact
@@ -175,8 +176,7 @@ class Table:
                 f"shown: {name} must be a sequence of words, got {words!r} (for one word a key: "
                 f"{name}=text.split(), for one letter a key: {name}=list(text))"
             )
-        if isinstance(words, (set, frozenset)):
-            raise TypeError(f"shown: {name} must be in order, got a set ({name}=sorted(...))")
+        in_order("shown", name, words)
         try:
             found = tuple(words)
         except TypeError:
@@ -350,6 +350,15 @@ class Table:
         )
         table = f"<table><caption>{html.escape(self._title)}</caption>{rows}</table>"
         return f"<div style='overflow-x:auto'>{table}</div>"
+
+
+class Computed(Table):
+    """A table that is pickled and copied as the call that it is computed from."""
+
+    _call: tuple[Any, ...]
+
+    def __reduce__(self):
+        return type(self), self._call, {"_view": self._view}
 
 
 def _plain(formula: str) -> str:
